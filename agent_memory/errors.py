@@ -1,0 +1,130 @@
+"""Every error that agent-memory raises on purpose.
+
+    AgentMemoryError
+    ├─ InvalidInputError(ValueError)
+    │  └─ DimensionMismatchError
+    ├─ NotFoundError(KeyError)
+    ├─ EncoderError
+    │  ├─ MissingDependencyError(ImportError)
+    │  ├─ CheckpointError
+    │  └─ ModelNotFoundError
+    ├─ IndexStateError
+    │  ├─ CorruptSnapshotError
+    │  └─ StaleGenerationError
+    ├─ StorageError
+    │  ├─ LockTimeoutError
+    │  ├─ MigrationError
+    │  └─ SchemaTooNewError
+    └─ ClosedError
+
+Errors of FAISS, SQLAlchemy and the model libraries are wrapped where they arise, with the original as
+``__cause__``; none of them crosses the public surface.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class AgentMemoryError(Exception):
+    """Base of all errors of this package."""
+
+
+class InvalidInputError(AgentMemoryError, ValueError):
+    """An argument cannot be used; nothing was written."""
+
+
+class DimensionMismatchError(InvalidInputError):
+    """A vector has another number of dimensions than its destination.
+
+    Attributes:
+        expected: Dimensions that were needed.
+        actual: Dimensions that were given.
+    """
+
+    def __init__(self, expected: int, actual: int) -> None:
+        super().__init__(f"expected vectors of {expected} dimensions, got {actual}")
+        self.expected = expected
+        self.actual = actual
+
+
+class NotFoundError(AgentMemoryError, KeyError):
+    """No entry, session or file under the given name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class EncoderError(AgentMemoryError):
+    """An encoder could not be loaded or did not return usable vectors."""
+
+
+class MissingDependencyError(EncoderError, ImportError):
+    """An optional package is not installed.
+
+    Attributes:
+        extra: The extra of this distribution that installs it, as in ``agent-memory[extra]``.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; run: pip install 'agent-memory[{extra}]'")
+        self.extra = extra
+
+
+class CheckpointError(EncoderError):
+    """Model weights are damaged, incomplete, or not the ones that were expected."""
+
+
+class ModelNotFoundError(EncoderError):
+    """A model is not on this machine, and nothing is downloaded without an explicit command."""
+
+
+class IndexStateError(AgentMemoryError):
+    """An index cannot serve the request in the state it is in."""
+
+
+class CorruptSnapshotError(IndexStateError):
+    """Index files on disk are damaged, incomplete or hostile; they can be rebuilt from the store.
+
+    Attributes:
+        path: The file or folder that failed verification.
+    """
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+
+
+class StaleGenerationError(IndexStateError):
+    """Vectors or index files belong to another generation (encoder, tiers) than the one asked for."""
+
+
+class StorageError(AgentMemoryError):
+    """The database refused or failed an operation; the transaction was rolled back."""
+
+
+class LockTimeoutError(StorageError):
+    """Another process kept the write lock longer than the bounded wait.
+
+    Attributes:
+        timeout_s: Seconds that were waited.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            f"another process has held the store's write lock for more than {timeout_s:g} s; "
+            "retry, or raise Config.lock_timeout_s"
+        )
+        self.timeout_s = timeout_s
+
+
+class MigrationError(StorageError):
+    """The schema could not be brought to this version; the store was left as it was."""
+
+
+class SchemaTooNewError(StorageError):
+    """The store was written by a newer version of this package; it was not touched."""
+
+
+class ClosedError(AgentMemoryError):
+    """The memory was closed."""

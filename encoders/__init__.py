@@ -1,0 +1,1 @@
+"""From text to vectors. Knows nothing of storage or indexes."""
