@@ -36,7 +36,7 @@ class EncoderSpec:
         dimension: Native dimension of the vectors.
         tiers: Ascending prefix dimensions that are searched one after the other; the last is ``dimension``.
         max_tokens: Tokens of one window; longer text is encoded in windows.
-        pipeline: All else that changes the vectors (pooling, windows, head, quantisation), as one short string.
+        pipeline: All else that changes the vectors (pooling, windows, head, quantisation), as a short string.
         dtype: How vectors are stored; half precision unless the encoder needs more.
     """
 

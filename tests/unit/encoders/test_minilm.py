@@ -1,0 +1,160 @@
+"""The installed MiniLM against sentence-transformers, and what happens when things go wrong."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from agent_memory.encoders import Encoder, MiniLMEncoder, SentenceTransformerEncoder, load_encoder
+from agent_memory.encoders.files import MINILM_SHA256, minilm_folder
+from agent_memory.encoders.runtime import Loaded
+from agent_memory.errors import CheckpointError, EncoderError, InvalidInputError, ModelNotFoundError
+
+TEXTS = [
+    "Alice moved to Berlin in May.",
+    "ok",
+    "",
+    "Where does Alice live?",
+    "The quick brown fox jumps over the lazy dog. " * 12,
+]
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return MiniLMEncoder()
+
+
+@pytest.fixture(scope="module")
+def through_library():
+    return SentenceTransformerEncoder(minilm_folder())
+
+
+def test_equals_sentence_transformers(minilm, through_library):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(minilm_folder()), device="cpu")
+    expected = model.encode(TEXTS, normalize_embeddings=True)
+    for encoder in (minilm, through_library):
+        vectors = encoder.encode_documents(TEXTS)
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(vectors, expected, atol=2e-6)
+        np.testing.assert_allclose(encoder.encode_queries(TEXTS[:2]), expected[:2], atol=2e-6)
+
+
+@pytest.mark.parametrize(("precision", "least"), [("bf16", 0.999), ("int8", 0.97)])
+def test_lower_precision_stays_close(minilm, precision, least):
+    other = MiniLMEncoder(precision=precision)
+    cosines = (minilm.encode_documents(TEXTS) * other.encode_documents(TEXTS)).sum(1)
+    assert cosines.min() > least
+
+
+def test_precision_decides_whether_vectors_may_meet():
+    fingerprints = {p: MiniLMEncoder(precision=p).spec.fingerprint for p in ("fp32", "bf16", "int8")}
+    assert fingerprints["fp32"] == fingerprints["bf16"] != fingerprints["int8"]
+    with pytest.raises(InvalidInputError, match="fp64"):
+        MiniLMEncoder(precision="fp64")
+
+
+def test_end_of_a_long_text_is_not_lost(minilm):
+    filler = "The committee discussed the budget of the harbour. " * 60
+    with_end, without = minilm.encode_documents([filler + "Penguins love frozen herring." * 8, filler])
+    query = minilm.encode_queries(["What do penguins eat?"])[0]
+    assert with_end @ query > without @ query + 0.02
+
+
+def test_order_and_batches_do_not_matter(minilm):
+    many = [f"note {i}: " + "word " * (i * 37 % 90) for i in range(120)]
+    seen = []
+    vectors = minilm.encode_documents(many, progress=lambda done, total: seen.append((done, total)))
+    alone = np.concatenate([MiniLMEncoder(token_budget=1).encode_documents([many[i]]) for i in (0, 57)])
+    np.testing.assert_allclose(vectors[[0, 57]], alone, atol=5e-6)
+    np.testing.assert_allclose(minilm.encode_documents(many[::-1])[::-1], vectors, atol=5e-6)
+    assert seen[-1] == (120, 120)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_threads_share_one_load():
+    encoder = MiniLMEncoder()
+    loads, results = [], []
+    real = encoder._load
+    encoder._load = lambda: (loads.append(1), real())[1]
+    threads = [
+        threading.Thread(target=lambda: results.append(encoder.encode_documents(["same text"])))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert len(results) == 4
+    for vector in results:
+        np.testing.assert_allclose(vector, results[0], atol=1e-6)
+
+
+def test_empty_list_and_wrong_input(minilm):
+    assert minilm.encode_documents([]).shape == (0, 384)
+    with pytest.raises(InvalidInputError, match="one str"):
+        minilm.encode_documents("a bare string")
+    with pytest.raises(InvalidInputError, match=r"texts\[1\].*int"):
+        minilm.encode_documents(["fine", 3])
+
+
+def test_damaged_weights_are_refused_by_digest(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"not the weights")
+    with pytest.raises(CheckpointError) as caught:
+        MiniLMEncoder(tmp_path).encode_documents(["text"])
+    assert MINILM_SHA256 in str(caught.value)
+    assert "found" in str(caught.value)
+
+
+def test_vectors_that_are_not_numbers_are_refused(minilm):
+    real = minilm.load()
+
+    class Broken(MiniLMEncoder):
+        def _load(self):
+            return Loaded(
+                real.tokenizer, real.frame, lambda ids, mask: np.full((len(ids), 384), np.nan, np.float32)
+            )
+
+    with pytest.raises(EncoderError, match="not finite"):
+        Broken().encode_documents(["text"])
+
+
+def test_importing_loads_no_model_library():
+    code = (
+        "import sys, agent_memory, agent_memory.encoders as e; e.load_encoder('minilm').spec.fingerprint;"
+        "bad = {'torch', 'transformers', 'sentence_transformers'} & set(sys.modules);"
+        "sys.exit(str(bad) if bad else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_load_encoder_by_name_folder_and_object(minilm):
+    assert load_encoder("minilm").spec == minilm.spec
+    assert load_encoder(minilm) is minilm
+    assert isinstance(load_encoder(None), Encoder)
+    assert load_encoder(None).spec == load_encoder("default").spec
+    assert load_encoder(minilm_folder()).spec.dimension == 384
+    assert load_encoder(str(minilm_folder())).spec.max_tokens == 256
+
+
+@pytest.mark.parametrize("wrong", [3, object(), MiniLMEncoder, "", "  "])
+def test_load_encoder_refuses_what_is_no_encoder(wrong):
+    with pytest.raises(InvalidInputError, match="encoder must"):
+        load_encoder(wrong)
+
+
+def test_absent_models_name_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("AGENT_MEMORY_CACHE", str(tmp_path))
+    with pytest.raises(ModelNotFoundError, match="agent-memory models pull mpnet"):
+        load_encoder("mpnet")
+    with pytest.raises(ModelNotFoundError, match="agent-memory models pull nobody/nothing"):
+        load_encoder("nobody/nothing")
+    with pytest.raises(ModelNotFoundError, match=r"neither a folder"):
+        load_encoder(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
+        load_encoder(tmp_path / "empty")
