@@ -18,7 +18,8 @@ def load_encoder(encoder: Encoder | str | Path | None = None) -> Encoder:
 
     Args:
         encoder: None or ``"default"`` for the embedded one, ``"minilm"``, ``"mpnet"``, ``"aegis"``, the
-            folder or locally cached name of a sentence-transformers model, or any object that satisfies ``Encoder``.
+            folder or locally cached name of a sentence-transformers model, or any object that satisfies
+            ``Encoder``.
 
     Raises:
         ModelNotFoundError: The model is not on this machine; the message names the command that fetches it.
