@@ -1,1 +1,116 @@
-"""Long-term memory for AI agents, inside the agent's own process."""
+"""Long-term memory for AI agents, inside the agent's own process.
+
+    from agent_memory import Memory
+
+    memory = Memory("./my-agent")
+    memory.add("Alice moved to Berlin in May.", session="chat-7", speaker="alice")
+    memory.recall("Where does Alice live?", k=5)
+
+Names are loaded when they are first used, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent_memory.aio import AsyncMemory
+    from agent_memory.config import Config
+    from agent_memory.encoders.base import Encoder, EncoderSpec
+    from agent_memory.errors import (
+        AgentMemoryError,
+        CheckpointError,
+        ClosedError,
+        CorruptSnapshotError,
+        DimensionMismatchError,
+        EncoderError,
+        EncoderMismatchError,
+        IndexStateError,
+        InvalidInputError,
+        LockTimeoutError,
+        MigrationError,
+        MissingDependencyError,
+        ModelNotFoundError,
+        NotFoundError,
+        SchemaTooNewError,
+        StaleGenerationError,
+        StorageError,
+    )
+    from agent_memory.inputs import NewEntry
+    from agent_memory.memory import Memory
+    from agent_memory.records import Entry, Hit, Report, Session, Stats
+
+_HOMES = {
+    "aio": ["AsyncMemory"],
+    "config": ["Config"],
+    "encoders.base": ["Encoder", "EncoderSpec"],
+    "errors": [
+        "AgentMemoryError",
+        "CheckpointError",
+        "ClosedError",
+        "CorruptSnapshotError",
+        "DimensionMismatchError",
+        "EncoderError",
+        "EncoderMismatchError",
+        "IndexStateError",
+        "InvalidInputError",
+        "LockTimeoutError",
+        "MigrationError",
+        "MissingDependencyError",
+        "ModelNotFoundError",
+        "NotFoundError",
+        "SchemaTooNewError",
+        "StaleGenerationError",
+        "StorageError",
+    ],
+    "inputs": ["NewEntry"],
+    "memory": ["Memory"],
+    "records": ["Entry", "Hit", "Report", "Session", "Stats"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AgentMemoryError",
+    "AsyncMemory",
+    "CheckpointError",
+    "ClosedError",
+    "Config",
+    "CorruptSnapshotError",
+    "DimensionMismatchError",
+    "Encoder",
+    "EncoderError",
+    "EncoderMismatchError",
+    "EncoderSpec",
+    "Entry",
+    "Hit",
+    "IndexStateError",
+    "InvalidInputError",
+    "LockTimeoutError",
+    "Memory",
+    "MigrationError",
+    "MissingDependencyError",
+    "ModelNotFoundError",
+    "NewEntry",
+    "NotFoundError",
+    "Report",
+    "SchemaTooNewError",
+    "Session",
+    "StaleGenerationError",
+    "Stats",
+    "StorageError",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("agent-memory")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,6 +11,7 @@
     ├─ IndexStateError
     │  ├─ CorruptSnapshotError
     │  └─ StaleGenerationError
+    │     └─ EncoderMismatchError (also an EncoderError)
     ├─ StorageError
     │  ├─ LockTimeoutError
     │  ├─ MigrationError
@@ -97,6 +98,10 @@ class CorruptSnapshotError(IndexStateError):
 
 class StaleGenerationError(IndexStateError):
     """Vectors or index files belong to another generation (encoder, tiers) than the one asked for."""
+
+
+class EncoderMismatchError(StaleGenerationError, EncoderError):
+    """The store's vectors were made by another encoder than the one it is used with; nothing was changed."""
 
 
 class StorageError(AgentMemoryError):

@@ -1,1 +1,1 @@
-"""Nearest-neighbour search over tiers of one vector. NumPy in, NumPy out; knows nothing of text or storage."""
+"""Nearest-neighbour search over tiers of one vector: NumPy in, NumPy out."""

@@ -1,0 +1,91 @@
+"""``AsyncMemory``: ``Memory`` for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from agent_memory.errors import ClosedError
+from agent_memory.memory import Memory
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_THREADS = 4
+
+
+def _awaitable(
+    method: Callable[Concatenate[Memory, _P], _R],
+) -> Callable[Concatenate[AsyncMemory, _P], Coroutine[Any, Any, _R]]:
+    """Return the coroutine method that runs a method of ``Memory`` in this object's threads."""
+
+    @functools.wraps(method)
+    async def call(self: AsyncMemory, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return await self._run(functools.partial(method, self._memory, *args, **kwargs))
+
+    return call
+
+
+class AsyncMemory:
+    """The same as ``Memory``, awaitable: every method has the arguments, results and errors of its namesake.
+
+    Work runs in a few threads of its own, so that the event loop is never blocked. Open it with
+    ``await AsyncMemory.open(...)`` or ``async with AsyncMemory(...)``; the arguments are those of ``Memory``.
+    A call that is cancelled while it runs is still carried out.
+    """
+
+    def __init__(self, path: str | Path = "~/.agent-memory", **options: Any) -> None:  # noqa: ANN401
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="agent-memory")
+        self._open = functools.partial(Memory, path, **options)
+        self._opened: Memory | None = None
+
+    @classmethod
+    async def open(cls, path: str | Path = "~/.agent-memory", **options: Any) -> Self:  # noqa: ANN401
+        """Open a memory; arguments and errors as for ``Memory``."""
+        return await cls(path, **options).__aenter__()
+
+    @property
+    def _memory(self) -> Memory:
+        if self._opened is None:
+            raise ClosedError("this memory is not open: use 'async with' or 'await AsyncMemory.open(...)'")
+        return self._opened
+
+    async def _run(self, call: Callable[[], _R]) -> _R:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        except RuntimeError as error:
+            if "shutdown" in str(error):
+                raise ClosedError("this memory is closed") from error
+            raise
+
+    add = _awaitable(Memory.add)
+    add_many = _awaitable(Memory.add_many)
+    update = _awaitable(Memory.update)
+    forget = _awaitable(Memory.forget)
+    purge_expired = _awaitable(Memory.purge_expired)
+    recall = _awaitable(Memory.recall)
+    get = _awaitable(Memory.get)
+    get_many = _awaitable(Memory.get_many)
+    entries = _awaitable(Memory.entries)
+    sessions = _awaitable(Memory.sessions)
+    stats = _awaitable(Memory.stats)
+    check = _awaitable(Memory.check)
+    export = _awaitable(Memory.export)
+    import_ = _awaitable(Memory.import_)
+
+    async def close(self) -> None:
+        """Write the index snapshot and close; later calls raise ClosedError."""
+        if self._opened is not None:
+            await self._run(self._opened.close)
+        self._executor.shutdown(wait=False)
+
+    async def __aenter__(self) -> Self:
+        if self._opened is None:
+            self._opened = await self._run(self._open)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -1,0 +1,136 @@
+"""What ``check`` looks for and mends, and what ``stats`` counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent_memory.errors import StorageError
+from agent_memory.inputs import FloatArray
+from agent_memory.records import Namespace, Report, Stats
+from agent_memory.reindex import Accept, LiveIndex
+from agent_memory.storage import entries as reading
+from agent_memory.storage import vectors as generations
+from agent_memory.storage import writes
+from agent_memory.storage.database import Connection, Database
+
+_PAGE = 500
+
+Encode = Callable[[list[str]], FloatArray]
+
+
+def stats(connection: Connection, namespace: Namespace, folder: Path, live_index: LiveIndex) -> Stats:
+    """Return the facts that ``Memory.stats`` promises."""
+    generation = generations.live_generation(connection)
+    now = datetime.now(UTC)
+    live = reading.matching(namespace, now)
+    alive = reading.count(connection, live)
+    namespaces, texts = reading.count_distinct(connection, live)
+    index = live_index.stats()
+    return Stats(
+        entries=alive,
+        expired=reading.count(connection, reading.expired(namespace, now)),
+        duplicates=alive - texts,
+        sessions=len(reading.list_sessions(connection, live)),
+        namespaces=namespaces,
+        seq=generations.last_seq(connection),
+        encoder=None if generation is None else str(generation.encoder.get("name")),
+        fingerprint=None if generation is None else generation.fingerprint,
+        tiers=() if generation is None else generation.tiers,
+        database_bytes=_size_bytes(folder.glob("memory.db*")),
+        snapshot_bytes=_size_bytes((folder / "index").rglob("*")),
+        index={} if index is None else asdict(index),
+    )
+
+
+def _size_bytes(paths: Iterable[Path]) -> int:
+    total = 0
+    for path in paths:
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:  # another process has just replaced it
+            continue
+    return total
+
+
+def check(
+    database: Database, live_index: LiveIndex, *, accept: Accept, encode: Encode, repair: bool
+) -> Report:
+    """Look through a store and mend what can be mended; see ``Memory.check``."""
+    problems: list[str] = []
+    repaired: list[str] = []
+    try:
+        with database.read() as connection:
+            problems += _database_faults(connection)
+            total = reading.count(connection, reading.in_namespace(()))
+        damaged = _damaged_entries(database)
+    except StorageError as error:
+        return Report(entries=0, problems=(*problems, str(error)))
+    problems += damaged.values()
+    if repair and damaged:
+        _encode_again(database, sorted(damaged), encode, accept)
+        repaired += damaged.values()
+    if not problems or problems == repaired:
+        with database.read() as connection:
+            faults = live_index.faults(connection, accept)
+        problems += faults
+        if repair and faults:
+            with database.read() as connection:
+                live_index.start_over(connection, accept)
+            repaired += faults
+    return Report(entries=total, problems=tuple(problems), repaired=tuple(repaired))
+
+
+def _database_faults(connection: Connection) -> list[str]:
+    faults = [
+        f"database: {line}"
+        for line in connection.exec_driver_sql("PRAGMA integrity_check").scalars()
+        if line != "ok"
+    ]
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    return faults + [
+        f"database: row {row[1]} of {row[0]} refers to a missing row of {row[2]}" for row in broken
+    ]
+
+
+def _damaged_entries(database: Database) -> dict[int, str]:
+    """Return a sentence for each entry whose text or vector is not what was written, by entry id."""
+    damaged: dict[int, str] = {}
+    after_id = 0
+    while True:
+        with database.read() as connection:
+            generation = generations.live_generation(connection)
+            page = reading.select_texts(connection, after_id=after_id, limit=_PAGE)
+            if not page or generation is None:
+                return damaged
+            ids = [entry_id for entry_id, _, _, _ in page]
+            unusable = generations.unusable_vectors(connection, generation, ids)
+        for entry_id, key, text, fingerprint in page:
+            if writes.content_hash(text) != fingerprint:
+                damaged[entry_id] = f"entry {key!r}: the text differs from its checksum"
+            elif entry_id in unusable:
+                damaged[entry_id] = f"entry {key!r}: the vector is {unusable[entry_id]}"
+        after_id = ids[-1]
+
+
+def _encode_again(database: Database, ids: list[int], encode: Encode, accept: Accept) -> None:
+    for start in range(0, len(ids), _PAGE):
+        chunk = ids[start : start + _PAGE]
+        with database.read() as connection:
+            texts = {entry_id: entry.text for entry_id, entry in reading.fetch(connection, chunk).items()}
+        matrix = encode(list(texts.values()))
+        with database.write() as connection:
+            generation = generations.live_generation(connection)
+            if generation is None:
+                return
+            accept(generation)
+            blobs = dict(zip(texts, generation.to_bytes(matrix), strict=True))
+            now_there = reading.fetch(connection, chunk)
+            unchanged = {
+                entry_id: (text, blobs[entry_id])
+                for entry_id, text in texts.items()
+                if entry_id in now_there and now_there[entry_id].text == text
+            }
+            writes.mend(connection, unchanged, generation.id)

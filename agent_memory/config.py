@@ -1,0 +1,28 @@
+"""Settings of a memory; every one has a sane default."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """Settings that callers may change when they open a memory.
+
+    Attributes:
+        lock_timeout_s: Seconds to wait for another process that is writing, before LockTimeoutError.
+        batch_size: Entries that ``add_many`` encodes and commits together.
+        max_text_chars: Longest text accepted, in characters.
+        snapshot_every: Changes after which a recall writes the index to disk; ``close`` writes it too.
+        recall_target: Share of the exact top ten that the tiers must find; more candidates are kept until
+            they do.
+        threads: Threads that one index search may use.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lock_timeout_s: float = Field(default=30.0, gt=0, le=3600)
+    batch_size: int = Field(default=512, ge=1, le=100_000)
+    max_text_chars: int = Field(default=1_000_000, ge=1)
+    snapshot_every: int = Field(default=20_000, ge=1)
+    recall_target: float = Field(default=0.98, gt=0, le=1)
+    threads: int = Field(default=1, ge=1, le=256)

@@ -1,0 +1,179 @@
+"""The write path: validate, encode outside of any transaction, then write in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agent_memory import inputs
+from agent_memory.config import Config
+from agent_memory.errors import EncoderError, EncoderMismatchError, InvalidInputError
+from agent_memory.inputs import FloatArray, NewEntry
+from agent_memory.records import Entry, Namespace
+from agent_memory.storage import entries as reading
+from agent_memory.storage import vectors as generations
+from agent_memory.storage import writes
+from agent_memory.storage.database import Connection, Database
+from agent_memory.storage.vectors import Generation
+from agent_memory.storage.where import canonical_json
+
+if TYPE_CHECKING:
+    from agent_memory.encoders.base import Encoder
+
+Progress = Callable[[int, int], None]
+Item = str | Mapping[str, Any] | NewEntry
+
+
+class Writer:
+    """Turns items into committed entries of one store.
+
+    Args:
+        database: The store.
+        encoder: Encodes the texts that come without a vector.
+        config: Settings of the memory.
+        scope: Returns the namespace to use for the one that a caller named, or raises.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        encoder: Encoder,
+        config: Config,
+        scope: Callable[[Sequence[str] | None], Namespace],
+    ) -> None:
+        self._database = database
+        self._encoder = encoder
+        self._config = config
+        self._scope = scope
+
+    def add(self, item: Item) -> Entry:
+        """Write one item."""
+        self._database.connection()
+        drafts = [self._validated(item, None, None)]
+        return self._write(drafts, self._vectors(drafts))[0]
+
+    def add_many(
+        self, items: Iterable[Item], *, session: str | None, progress: Progress | None
+    ) -> list[Entry]:
+        """Write many items, a batch a transaction, after all were validated."""
+        self._database.connection()
+        if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+            raise InvalidInputError(f"items must be a list of texts or mappings, got {type(items).__name__}")
+        drafts = [self._validated(item, session, position) for position, item in enumerate(items)]
+        written: list[Entry] = []
+        for start in range(0, len(drafts), self._config.batch_size):
+            batch = drafts[start : start + self._config.batch_size]
+            written += self._write(batch, self._vectors(batch))
+            if progress is not None:
+                progress(len(written), len(drafts))
+        return written
+
+    def _validated(self, item: Item, session: str | None, position: int | None) -> NewEntry:
+        entry = inputs.new_entry(item, self._config, position)
+        scope = self._scope(entry.namespace)
+        vector = None
+        if entry.vector is not None:
+            vector = inputs.vector(entry.vector, self._encoder.spec.dimension)
+        if entry.session is None:
+            session = inputs.name("session", session)
+        return entry.model_copy(
+            update={"namespace": scope, "session": entry.session or session, "vector": vector}
+        )
+
+    def _vectors(self, batch: Sequence[NewEntry]) -> FloatArray:
+        missing = [entry.text for entry in batch if entry.vector is None]
+        encoded = iter(self.encode(missing, self._encoder.encode_documents))
+        return np.stack([next(encoded) if entry.vector is None else entry.vector for entry in batch])
+
+    def encode(self, texts: list[str], encode: Callable[[list[str]], FloatArray]) -> FloatArray:
+        """Return the vectors of texts by one of the encoder's methods, shape (len(texts), dimension).
+
+        Raises:
+            EncoderError: The encoder failed, or returned a wrong shape or vectors that are not finite.
+        """
+        spec = self._encoder.spec
+        if not texts:
+            return np.empty((0, spec.dimension), np.float32)
+        vectors = np.asarray(encode(texts), dtype=np.float32)
+        if vectors.shape != (len(texts), spec.dimension):
+            raise EncoderError(
+                f"encoder {spec.name} returned shape {vectors.shape} instead of {(len(texts), spec.dimension)}"
+            )
+        try:
+            return np.stack([inputs.vector(vector, spec.dimension) for vector in vectors])
+        except InvalidInputError as error:
+            raise EncoderError(f"encoder {spec.name} returned an unusable vector: {error}") from error
+
+    def _write(self, batch: Sequence[NewEntry], vectors: FloatArray) -> list[Entry]:
+        now = datetime.now(UTC)
+        with self._database.write() as connection:
+            generation = self._generation(connection, now)
+            blobs = generation.to_bytes(vectors)
+            drafts = [_draft(entry, blob, now) for entry, blob in zip(batch, blobs, strict=True)]
+            return [entry for _, entry in writes.put(connection, drafts, generation.id, now)]
+
+    def update(self, key: str, changed: Mapping[str, Any], scope: Namespace) -> Entry:
+        """Change some fields of an entry; the entry is read again inside the transaction that writes it."""
+        name = inputs.name("key", key) or ""
+        with self._database.read() as connection:
+            _, entry = reading.find(connection, scope, name, datetime.now(UTC))
+        merged = self._merged(entry, changed)
+        vectors = self.encode([merged.text], self._encoder.encode_documents) if "text" in changed else None
+        now = datetime.now(UTC)
+        with self._database.write() as connection:
+            _, current = reading.find(connection, scope, name, now)
+            generation = self._generation(connection, now)
+            blob = None if vectors is None else generation.to_bytes(vectors)[0]
+            draft = _draft(self._merged(current, changed), blob, now)
+            return writes.put(connection, [draft], generation.id, now)[0][1]
+
+    def _merged(self, entry: Entry, changed: Mapping[str, Any]) -> NewEntry:
+        fields = {name: getattr(entry, name) for name in NewEntry.model_fields if name != "vector"}
+        return inputs.new_entry(fields | changed, self._config)
+
+    def _generation(self, connection: Connection, now: datetime) -> Generation:
+        generation = generations.live_generation(connection)
+        if generation is None:
+            spec = self._encoder.spec
+            generation = generations.begin_generation(
+                connection,
+                fingerprint=spec.fingerprint,
+                encoder=asdict(spec),
+                dimension=spec.dimension,
+                tiers=spec.tiers,
+                dtype=spec.dtype,
+                now=now,
+            )
+        self.accept(generation)
+        return generation
+
+    def accept(self, generation: Generation) -> None:
+        """Raise EncoderMismatchError if the encoder's vectors do not belong to a generation."""
+        spec = self._encoder.spec
+        if spec.fingerprint != generation.fingerprint:
+            theirs = generation.encoder
+            raise EncoderMismatchError(
+                f"{self._database.path.parent} holds vectors of encoder {theirs.get('name')!r} ({theirs.get('dimension')} "
+                f"dimensions, fingerprint {generation.fingerprint}), not of {spec.name!r} ({spec.dimension} "
+                f"dimensions, fingerprint {spec.fingerprint}); open it with the former, or export it and import "
+                "it into a new folder with the latter"
+            )
+
+
+def _draft(entry: NewEntry, vector: bytes | None, now: datetime) -> writes.Draft:
+    return writes.Draft(
+        key=entry.key or "",
+        text=entry.text,
+        namespace=entry.namespace or (),
+        session=entry.session,
+        speaker=entry.speaker,
+        metadata=canonical_json(entry.metadata),
+        event_time=entry.event_time or now,
+        expires_at=entry.expires_at,
+        importance=entry.importance,
+        vector=vector,
+    )

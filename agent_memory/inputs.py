@@ -1,0 +1,231 @@
+"""Validation of what callers hand in, before anything is encoded or written."""
+
+from __future__ import annotations
+
+import math
+import operator
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, Literal, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from agent_memory.config import Config
+from agent_memory.errors import DimensionMismatchError, InvalidInputError
+from agent_memory.records import Namespace
+
+MAX_NAME_CHARS = 512
+MAX_METADATA_CHARS = 1_000_000
+MAX_METADATA_DEPTH = 64
+MAX_K = 10_000
+
+
+class Unset(Enum):
+    """Tells an argument that was left out from None."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = Unset.UNSET
+UnsetType = Literal[Unset.UNSET]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class NewEntry(BaseModel):
+    """An item of ``add_many``; the fields are the arguments of ``Memory.add``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    text: str = Field(strict=True)
+    session: str | None = Field(default=None, strict=True)
+    speaker: str | None = Field(default=None, strict=True)
+    key: str | None = Field(default=None, strict=True)
+    metadata: Mapping[str, Any] | None = None
+    event_time: datetime | None = None
+    expires_at: datetime | None = None
+    importance: float | None = None
+    namespace: tuple[str, ...] | None = None
+    vector: Any = None
+
+
+_TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
+
+
+def new_entry(
+    item: str | Mapping[str, Any] | NewEntry, config: Config, position: int | None = None
+) -> NewEntry:
+    """Return the validated form of one item.
+
+    Raises:
+        InvalidInputError: A field is missing, unknown, of a wrong type or out of range; the message names it,
+            and its position in a batch.
+    """
+    try:
+        if isinstance(item, str):
+            item = NewEntry(text=item)
+        elif isinstance(item, Mapping):
+            item = NewEntry(**item)
+        elif not isinstance(item, NewEntry):
+            raise InvalidInputError(f"an item must be a string, a mapping or a NewEntry, got {_kind(item)}")
+        return item.model_copy(
+            update={
+                "text": text(item.text, config),
+                "session": name("session", item.session),
+                "speaker": name("speaker", item.speaker),
+                "key": name("key", item.key) or uuid.uuid4().hex,
+                "metadata": metadata(item.metadata),
+                "event_time": moment("event_time", item.event_time),
+                "expires_at": moment("expires_at", item.expires_at),
+                "importance": importance(item.importance),
+            }
+        )
+    except (InvalidInputError, ValidationError, TypeError) as error:
+        place = "" if position is None else f"item {position}: "
+        if not place and isinstance(error, InvalidInputError):
+            raise
+        reason = _reason(error) if isinstance(error, ValidationError) else str(error)
+        raise InvalidInputError(place + reason) from error
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
+
+
+def text(value: object, config: Config, what: str = "text") -> str:
+    """Return a text if it can be encoded and stored."""
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{what} must be a string, got {_kind(value)}")
+    if not value.strip():
+        raise InvalidInputError(f"{what} must not be empty")
+    if len(value) > config.max_text_chars:
+        raise InvalidInputError(
+            f"{what} has {len(value)} characters, more than Config.max_text_chars = {config.max_text_chars}"
+        )
+    return _unicode(what, value)
+
+
+def name(what: str, value: object) -> str | None:
+    """Return a key, session, speaker or namespace part if it is a usable name; None passes."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{what} must be a string, got {_kind(value)}")
+    if not value or len(value) > MAX_NAME_CHARS:
+        raise InvalidInputError(f"{what} must have 1 to {MAX_NAME_CHARS} characters, got {len(value)}")
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise InvalidInputError(f"{what} must not contain control characters: {value!r}")
+    return _unicode(what, value)
+
+
+def _unicode(what: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"{what} is not valid Unicode (lone surrogate)") from error
+    return value
+
+
+def namespace(value: object) -> Namespace:
+    """Return a namespace, given as a sequence of names."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise InvalidInputError(f"namespace must be a tuple of strings, got {_kind(value)}")
+    parts = tuple(value)
+    for part in parts:
+        if part is None or name("namespace", part) is None:
+            raise InvalidInputError("namespace parts must be strings, got None")
+    return parts
+
+
+def metadata(value: object) -> Mapping[str, Any]:
+    """Return metadata if it is a JSON object of bounded depth."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"metadata must be a mapping, got {_kind(value)}")
+    level: list[object] = [value]
+    for _ in range(MAX_METADATA_DEPTH + 1):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return value
+    raise InvalidInputError(f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels")
+
+
+def _children(value: object) -> list[object]:
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise InvalidInputError(f"metadata keys must be strings, got {_kind(key)}")
+            if "\x00" in key:
+                raise InvalidInputError("metadata keys must not contain NUL")
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def moment(what: str, value: object) -> datetime | None:
+    """Return a moment in UTC from a datetime or an ISO 8601 string; a naive one is taken as UTC."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime | str):
+        raise InvalidInputError(f"{what} must be a datetime or an ISO 8601 string, got {_kind(value)}")
+    try:
+        parsed = _TIME.validate_python(value)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValidationError, OverflowError) as error:
+        raise InvalidInputError(f"{what} is not a usable date and time: {str(value)[:60]!r}") from error
+
+
+def importance(value: object) -> float | None:
+    """Return an importance from 0 to 1; None passes."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidInputError(f"importance must be a number, got {_kind(value)}")
+    if not math.isfinite(value) or not 0 <= value <= 1:
+        raise InvalidInputError(f"importance must lie between 0 and 1, got {value}")
+    return float(value)
+
+
+def positive(what: str, value: SupportsIndex, most: int = MAX_K) -> int:
+    """Return a whole number from 1 to ``most``."""
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise InvalidInputError(f"{what} must be a whole number, got {_kind(value)}") from error
+    if isinstance(value, bool) or not 1 <= number <= most:
+        raise InvalidInputError(f"{what} must be a whole number from 1 to {most}, got {value!r}")
+    return number
+
+
+def vector(value: object, dimension: int) -> FloatArray:
+    """Return a vector of the given dimension at unit length, shape (dimension,).
+
+    Raises:
+        DimensionMismatchError: It has another number of dimensions.
+        InvalidInputError: It is not numeric, holds NaN or infinity, or is all zeros.
+    """
+    try:
+        array = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"a vector must be numeric, got {_kind(value)}") from error
+    if array.ndim != 1:
+        raise InvalidInputError(f"a vector must have one axis, got shape {array.shape}")
+    if array.shape[0] != dimension:
+        raise DimensionMismatchError(dimension, array.shape[0])
+    length = float(np.linalg.norm(array.astype(np.float64)))
+    if not math.isfinite(length) or length == 0:
+        raise InvalidInputError("a vector must be finite and not all zeros")
+    return np.asarray(array / np.float32(length), dtype=np.float32)
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

@@ -1,0 +1,423 @@
+"""``Memory``: the one door to the store, the encoder and the index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
+
+from agent_memory import check, inputs, recall, transfer
+from agent_memory.config import Config
+from agent_memory.encoders.registry import NAMES, load_encoder
+from agent_memory.errors import InvalidInputError, StorageError
+from agent_memory.ingest import Item, Progress, Writer
+from agent_memory.inputs import UNSET, FloatArray, UnsetType
+from agent_memory.records import Entry, Hit, Namespace, Report, Session, Stats
+from agent_memory.reindex import LiveIndex
+from agent_memory.storage import entries as reading
+from agent_memory.storage import vectors as generations
+from agent_memory.storage import writes
+from agent_memory.storage.database import Database
+from agent_memory.storage.migrate import ensure_schema
+
+if TYPE_CHECKING:
+    from agent_memory.encoders import Encoder
+    from agent_memory.storage.entries import Condition
+
+Time = datetime | str
+
+
+class Memory:
+    """A long-term memory in a folder.
+
+    Safe to share between threads, and any number of processes may open the same folder. Each call sees all
+    that was committed before it began, by whomever.
+
+    Args:
+        path: The store's folder; made if it is missing.
+        encoder: None for the store's own (the embedded default for a new store), the name of a built-in
+            encoder, a sentence-transformers model by local path or cached name, or an ``Encoder``.
+        namespace: The scope of this memory: entries are added to it, and only entries in it or below it are
+            ever returned.
+        config: Settings; see ``Config``.
+
+    Raises:
+        EncoderMismatchError: The store was written with another encoder.
+        SchemaTooNewError: The store was written by a newer version; it was not touched.
+        StorageError: The folder cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str | Path = "~/.agent-memory",
+        *,
+        encoder: Encoder | str | Path | None = None,
+        namespace: Sequence[str] = (),
+        config: Config | None = None,
+    ) -> None:
+        self.path = Path(path).expanduser()
+        self.namespace: Namespace = inputs.namespace(namespace)
+        self.config = config or Config()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be the folder of a store: {error}") from error
+        self._database = Database(self.path / "memory.db", lock_timeout_s=self.config.lock_timeout_s)
+        try:
+            ensure_schema(self._database)
+            with self._database.read() as connection:
+                generation = generations.live_generation(connection)
+            if encoder is None and generation is not None and generation.encoder.get("name") in NAMES:
+                encoder = str(generation.encoder["name"])
+            self._encoder = load_encoder(encoder)
+            self._writer = Writer(self._database, self._encoder, self.config, self._scope)
+            if generation is not None:
+                self._writer.accept(generation)
+        except BaseException:
+            self._database.close()
+            raise
+        self._index = LiveIndex(self.path / "index", self.config, read_only=self._database.read_only)
+
+    # --- writing -----------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        text: str,
+        *,
+        session: str | None = None,
+        speaker: str | None = None,
+        key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        event_time: Time | None = None,
+        expires_at: Time | None = None,
+        importance: float | None = None,
+        namespace: Sequence[str] | None = None,
+        vector: object = None,
+    ) -> Entry:
+        """Remember a text. When this returns, the entry is on disk and will be recalled.
+
+        Args:
+            text: What to remember; of any length up to ``Config.max_text_chars``.
+            session: The conversation it belongs to.
+            speaker: Who said it.
+            key: A name of your own, unique in the namespace. A key that exists is replaced by the new entry;
+                only its ``created_at`` stays. Generated if left out.
+            metadata: A JSON object to filter by later. Stored with its keys sorted.
+            event_time: When it happened; now if left out. A naive time is taken as UTC.
+            expires_at: When it stops being returned.
+            importance: From 0 to 1.
+            namespace: Where to put it; this memory's own namespace or one below it.
+            vector: The text's vector in the store's space, shape (dimension,), if you have it already.
+
+        Returns:
+            The entry; its ``duplicate_of`` names another entry of the namespace with the same text, if any.
+
+        Raises:
+            InvalidInputError: An argument is unusable; nothing was written.
+            EncoderError: The text could not be encoded; nothing was written.
+            StorageError: The database refused the write; nothing was written.
+        """
+        item = {
+            "text": text,
+            "session": session,
+            "speaker": speaker,
+            "key": key,
+            "metadata": metadata,
+            "event_time": event_time,
+            "expires_at": expires_at,
+            "importance": importance,
+            "namespace": namespace,
+            "vector": vector,
+        }
+        return self._writer.add(item)
+
+    def add_many(
+        self, items: Iterable[Item], *, session: str | None = None, progress: Progress | None = None
+    ) -> list[Entry]:
+        """Remember many texts, ``Config.batch_size`` in a transaction.
+
+        All items are validated before the first is written. If a later batch fails, the batches before it
+        stay, each whole.
+
+        Args:
+            items: Texts, or mappings with the arguments of ``add``.
+            session: The session of items that name none.
+            progress: Called with (entries written, entries in all) after each batch.
+
+        Returns:
+            The entries, in the order given.
+
+        Raises:
+            InvalidInputError: An item is unusable; the message gives its position. Nothing was written.
+            EncoderError: A batch could not be encoded.
+            StorageError: The database refused a batch.
+        """
+        return self._writer.add_many(items, session=session, progress=progress)
+
+    def update(
+        self,
+        key: str,
+        *,
+        text: str | UnsetType = UNSET,
+        speaker: str | UnsetType | None = UNSET,
+        metadata: Mapping[str, Any] | UnsetType | None = UNSET,
+        event_time: Time | UnsetType = UNSET,
+        expires_at: Time | UnsetType | None = UNSET,
+        importance: float | UnsetType | None = UNSET,
+        namespace: Sequence[str] | None = None,
+    ) -> Entry:
+        """Change the given fields of an entry and leave the others.
+
+        Args:
+            key: The entry's key.
+            text: New text; it is encoded again.
+            speaker: New speaker, or None for none.
+            metadata: New metadata in place of the old, or None for none.
+            event_time: New event time.
+            expires_at: New expiry, or None for never.
+            importance: New importance, or None for none.
+            namespace: Where the entry lives; this memory's namespace if left out.
+
+        Raises:
+            NotFoundError: There is no such entry.
+            InvalidInputError: A value is unusable; nothing was written.
+        """
+        given = {"text": text, "speaker": speaker, "metadata": metadata, "event_time": event_time}
+        given |= {"expires_at": expires_at, "importance": importance}
+        changed = {name: value for name, value in given.items() if value is not UNSET}
+        if changed.get("event_time", ...) is None or changed.get("text", ...) is None:
+            raise InvalidInputError("text and event_time can be changed, but not removed")
+        return self._writer.update(key, changed, self._scope(namespace))
+
+    def forget(
+        self,
+        key: str | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        session: str | None = None,
+        everything: bool = False,
+        namespace: Sequence[str] | None = None,
+    ) -> int:
+        """Delete entries for good, with their vectors; returns how many.
+
+        Args:
+            key: One entry, in exactly this namespace.
+            where: Every entry that the filter matches, here and in the namespaces below; not empty.
+            session: Every entry of a session (together with ``where``: those that match).
+            everything: True to delete all entries here and in the namespaces below.
+            namespace: Where to look; this memory's namespace if left out.
+
+        Raises:
+            InvalidInputError: Nothing, or a contradiction, was said about what to forget.
+        """
+        scope = self._scope(namespace)
+        chosen = [key is not None, bool(where) or session is not None, everything]
+        if sum(chosen) != 1:
+            raise InvalidInputError(
+                "say what to forget: a key, a non-empty where and/or session, or everything"
+            )
+        return self._remove(self._condition(scope, where=where, session=session, key=key))
+
+    def purge_expired(self) -> int:
+        """Delete the entries that have expired, here and in the namespaces below; returns how many."""
+        return self._remove(reading.expired(self.namespace, datetime.now(UTC)))
+
+    def _remove(self, condition: Condition) -> int:
+        with self._database.write() as connection:
+            ids = reading.matching_ids(connection, condition)
+            return writes.remove(connection, ids.tolist())
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    def recall(
+        self,
+        query: str | FloatArray,
+        *,
+        k: SupportsIndex = 5,
+        session: str | None = None,
+        speaker: str | None = None,
+        where: Mapping[str, Any] | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        namespace: Sequence[str] | None = None,
+        exact: bool = False,
+        explain: bool = False,
+    ) -> list[Hit]:
+        """Find the entries closest in meaning to a query, best first.
+
+        Filters are applied inside the search: if k entries match them, k come back.
+
+        Args:
+            query: A question or statement, or a vector in the store's space, shape (dimension,).
+            k: How many hits to return at most, from 1 to 10,000.
+            session: Only entries of this session.
+            speaker: Only entries of this speaker.
+            where: Only entries whose metadata match this filter, e.g. ``{"year": {"$gte": 2024}}``.
+            since: Only entries whose event time is this moment or later.
+            until: Only entries whose event time is this moment or earlier.
+            namespace: Only entries in this namespace or below it; must lie within the memory's own.
+            exact: Compare with every vector instead of searching tier by tier.
+            explain: Fill ``Hit.trace`` with what each tier thought of the hit.
+
+        Raises:
+            InvalidInputError: An argument is unusable.
+            EncoderError: The query could not be encoded.
+        """
+        k = inputs.positive("k", k)
+        scope = self._scope(namespace)
+        condition = self._condition(
+            scope, where=where, session=session, speaker=speaker, since=since, until=until
+        )
+        unfiltered = not (scope or where or session or speaker or since or until)
+        self._database.connection()
+        if isinstance(query, str):
+            text = inputs.text(query, self.config, "query")
+            vector = self._writer.encode([text], self._encoder.encode_queries)[0]
+        else:
+            vector = inputs.vector(query, self._encoder.spec.dimension)
+        return recall.recall(
+            self._database,
+            self._index,
+            vector,
+            k=k,
+            condition=None if unfiltered else condition,
+            accept=self._writer.accept,
+            exact=exact,
+            explain=explain,
+        )
+
+    def get(self, key: str, *, namespace: Sequence[str] | None = None) -> Entry:
+        """Return the entry of a key in exactly this namespace.
+
+        Raises:
+            NotFoundError: There is none, or it has expired.
+        """
+        return self._find(key, self._scope(namespace))
+
+    def get_many(self, keys: Sequence[str], *, namespace: Sequence[str] | None = None) -> dict[str, Entry]:
+        """Return the entries of the given keys in exactly this namespace; keys without one are left out."""
+        scope = self._scope(namespace)
+        names = [inputs.name("key", key) or "" for key in keys]
+        with self._database.read() as connection:
+            return reading.by_key(connection, scope, names, datetime.now(UTC))
+
+    def entries(
+        self,
+        *,
+        where: Mapping[str, Any] | None = None,
+        session: str | None = None,
+        speaker: str | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        namespace: Sequence[str] | None = None,
+        limit: SupportsIndex | None = None,
+        offset: SupportsIndex = 0,
+    ) -> list[Entry]:
+        """Return the entries that match, in the order they were added; arguments as for ``recall``."""
+        condition = self._condition(
+            self._scope(namespace), where=where, session=session, speaker=speaker, since=since, until=until
+        )
+        most = None if limit is None else inputs.positive("limit", limit, most=2**31)
+        skip = inputs.positive("offset", offset, most=2**31) if offset else 0
+        with self._database.read() as connection:
+            found = reading.select_entries(connection, condition, limit=most, offset=skip)
+        return [entry for _, entry in found]
+
+    def sessions(self, *, namespace: Sequence[str] | None = None) -> list[Session]:
+        """Return the sessions that hold live entries, in the order they were begun."""
+        condition = self._condition(self._scope(namespace))
+        with self._database.read() as connection:
+            return reading.list_sessions(connection, condition)
+
+    # --- care --------------------------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """Return facts about the store: counts, encoder, sizes on disk, the index in memory."""
+        with self._database.read() as connection:
+            return check.stats(connection, self.namespace, self.path, self._index)
+
+    def check(self, repair: bool = False) -> Report:
+        """Look for damage: in the database, in vectors, between index and store, in snapshots.
+
+        Args:
+            repair: True to mend what can be mended: vectors are encoded again, the index is rebuilt.
+        """
+        return check.check(
+            self._database,
+            self._index,
+            accept=self._writer.accept,
+            encode=lambda texts: self._writer.encode(texts, self._encoder.encode_documents),
+            repair=repair,
+        )
+
+    def export(self, path: str | Path, *, progress: Progress | None = None) -> int:
+        """Write all live entries of the namespace to one JSON Lines file; returns how many.
+
+        The file appears whole or not at all. Its first line is a header with format and package version.
+        """
+        with self._database.read() as connection:
+            return transfer.export(connection, self._condition(self.namespace), Path(path), progress)
+
+    def import_(self, path: str | Path, *, progress: Progress | None = None) -> int:
+        """Read an export, or a file of conversations, into this memory; returns how many entries were new.
+
+        Entries that are already there, unchanged, are left alone, so that an interrupted import can be run
+        again. Every line is validated before the first entry is written.
+
+        Raises:
+            InvalidInputError: A line is malformed; the message gives its number. Nothing was written.
+            NotFoundError: There is no such file.
+        """
+        return transfer.import_(self, Path(path), progress)
+
+    def close(self) -> None:
+        """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""
+        try:
+            self._index.save()
+        finally:
+            self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- shared ------------------------------------------------------------------------------------------
+
+    def _scope(self, namespace: Sequence[str] | None) -> Namespace:
+        if namespace is None:
+            return self.namespace
+        scope = inputs.namespace(namespace)
+        if scope[: len(self.namespace)] != self.namespace:
+            raise InvalidInputError(
+                f"namespace {scope} lies outside of this memory's namespace {self.namespace}"
+            )
+        return scope
+
+    def _condition(
+        self,
+        scope: Namespace,
+        *,
+        where: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        session: str | None = None,
+        speaker: str | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+    ) -> Condition:
+        return reading.matching(
+            scope,
+            datetime.now(UTC),
+            where=where,
+            key=inputs.name("key", key),
+            session=inputs.name("session", session),
+            speaker=inputs.name("speaker", speaker),
+            since=inputs.moment("since", since),
+            until=inputs.moment("until", until),
+        )
+
+    def _find(self, key: str, scope: Namespace) -> Entry:
+        with self._database.read() as connection:
+            return reading.find(connection, scope, inputs.name("key", key) or "", datetime.now(UTC))[1]

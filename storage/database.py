@@ -1,0 +1,171 @@
+"""Connections and transactions: WAL, full durability, one connection per thread and process."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from agent_memory.errors import ClosedError, LockTimeoutError, StorageError
+
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_PAUSE_S = 0.005
+
+
+class Database:
+    """One SQLite file, opened by any number of threads and processes at once.
+
+    Args:
+        path: The database file; its folder must exist.
+        lock_timeout_s: Seconds a writer waits for another process before LockTimeoutError.
+
+    Attributes:
+        read_only: True if the folder cannot be written; reads work, writes raise StorageError.
+    """
+
+    def __init__(self, path: Path, *, lock_timeout_s: float) -> None:
+        self.path = path
+        self.lock_timeout_s = lock_timeout_s
+        writable = os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+        self.read_only = not writable
+        self._closed = False
+        self._local = threading.local()
+        self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._inherited: list[Connection] = []
+        self._engine = create_engine("sqlite://", creator=self._connect, poolclass=NullPool)
+        event.listen(self._engine, "begin", _begin)
+
+    def _uri(self) -> str:
+        uri = self.path.absolute().as_uri()
+        if not self.read_only:
+            return uri
+        wal = self.path.with_name(self.path.name + "-wal")
+        settled = not wal.exists() or wal.stat().st_size == 0
+        # Without a WAL to read there is nothing to share, and SQLite need not create files beside the store.
+        return uri + ("?immutable=1" if settled else "?mode=ro")
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._uri(),
+            uri=True,
+            timeout=self.lock_timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+        return connection
+
+    def connection(self) -> Connection:
+        """Return this thread's connection, opening it on first use and again after a fork.
+
+        Raises:
+            ClosedError: The database was closed.
+            StorageError: The file cannot be opened.
+        """
+        if self._closed:
+            raise ClosedError("this memory is closed")
+        held = getattr(self._local, "held", None)
+        if held is not None and held[0] == os.getpid() and not held[1].closed:
+            return held[1]  # type: ignore[no-any-return]
+        if held is not None and held[0] != os.getpid():
+            # SQLite forbids even closing a connection inherited through fork: keep it, unused.
+            self._inherited.append(held[1])
+            self._open = weakref.WeakSet()
+        try:
+            connection = self._engine.connect()
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise self._wrapped(error) from error
+        self._local.held = (os.getpid(), connection)
+        self._open.add(connection)
+        return connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a transaction in which every statement sees the same state of the store."""
+        with self._transaction("DEFERRED") as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open the store's only write transaction; committed and synced to disk when the block ends.
+
+        Raises:
+            LockTimeoutError: Another process held the write lock for longer than ``lock_timeout_s``.
+            StorageError: The folder is read-only, the disk is full, or the file is damaged; rolled back.
+        """
+        if self.read_only:
+            raise StorageError(f"{self.path} is read-only: it can be recalled from, not written to")
+        with self._transaction("IMMEDIATE") as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, mode: str) -> Iterator[Connection]:
+        connection = self.connection()
+        connection.info["begin"] = mode
+        try:
+            self._begin(connection)
+            try:
+                yield connection
+                connection.commit()
+            except BaseException:
+                self._roll_back(connection)
+                raise
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise self._wrapped(error) from error
+
+    def _begin(self, connection: Connection) -> None:
+        deadline = time.monotonic() + self.lock_timeout_s
+        while True:
+            try:
+                connection.begin()
+                return
+            except SQLAlchemyError as error:
+                # SQLite skips its own wait where waiting could deadlock, and while a WAL is being recovered.
+                self._roll_back(connection)
+                if _code(error) not in _BUSY or time.monotonic() >= deadline:
+                    raise
+            time.sleep(_PAUSE_S)
+
+    def _roll_back(self, connection: Connection) -> None:
+        try:
+            connection.rollback()
+        except (SQLAlchemyError, sqlite3.Error):
+            connection.invalidate()
+            connection.close()
+            self._local.held = None
+
+    def _wrapped(self, error: Exception) -> StorageError | ClosedError:
+        if self._closed:
+            return ClosedError("this memory was closed while in use")
+        if _code(error) in _BUSY:
+            return LockTimeoutError(self.lock_timeout_s)
+        return StorageError(f"{self.path}: {getattr(error, 'orig', None) or error}")
+
+    def close(self) -> None:
+        """Close the connections of all threads; later use raises ClosedError."""
+        self._closed = True
+        for connection in list(self._open):
+            connection.close()
+        self._engine.dispose()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(f"BEGIN {connection.info.get('begin', 'DEFERRED')}")
+
+
+def _code(error: Exception) -> int | None:
+    original = getattr(error, "orig", None) or error
+    code = getattr(original, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF

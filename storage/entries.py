@@ -1,0 +1,215 @@
+"""Reading entries. Every function works inside a transaction that the caller holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, distinct, func, or_, select
+
+from agent_memory.errors import NotFoundError
+from agent_memory.records import Entry, Namespace, Session
+from agent_memory.storage.schema import entries, sessions
+from agent_memory.storage.where import compile_where
+
+_SEPARATOR = "\x1f"
+_AFTER_SEPARATOR = "\x20"
+IN_LIST = 500  # bound parameters of one IN list
+
+Condition = ColumnElement[bool]
+
+
+def encode_namespace(namespace: Namespace) -> str:
+    """Return the column value of a namespace: its parts, each closed by a separator; the root is empty."""
+    return "".join(part + _SEPARATOR for part in namespace)
+
+
+def decode_namespace(value: str) -> Namespace:
+    """Return the namespace of a column value."""
+    return tuple(value.split(_SEPARATOR)[:-1])
+
+
+def in_namespace(namespace: Namespace) -> Condition:
+    """Return the condition that an entry lives in a namespace or below it; an index range, never a scan."""
+    value = encode_namespace(namespace)
+    if not value:
+        return entries.c.namespace >= ""
+    return and_(entries.c.namespace >= value, entries.c.namespace < value[:-1] + _AFTER_SEPARATOR)
+
+
+_COLUMNS = (
+    *(column for column in entries.c if column.name != "content_hash"),
+    sessions.c.name.label("session"),
+)
+_SELECT = select(*_COLUMNS).select_from(entries.outerjoin(sessions))
+_BY_IDS = _SELECT.where(entries.c.id.in_(bindparam("ids", expanding=True)))
+
+
+def live(now: datetime) -> Condition:
+    """Return the condition that an entry has not expired."""
+    return or_(entries.c.expires_at.is_(None), entries.c.expires_at > now)
+
+
+def expired(namespace: Namespace, now: datetime) -> Condition:
+    """Return the condition that an entry in or below a namespace has expired."""
+    return and_(in_namespace(namespace), entries.c.expires_at <= now)
+
+
+def matching(
+    namespace: Namespace,
+    now: datetime,
+    *,
+    where: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    session: str | None = None,
+    speaker: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Condition:
+    """Return the condition that a live entry in or below a namespace matches all that is given.
+
+    Args:
+        namespace: The scope.
+        now: The moment that decides what has expired.
+        where: Metadata filter; see ``where.py``.
+        key: Only this key, and only in exactly the namespace.
+        session: Only entries of the sessions of that name.
+        speaker: Only entries of this speaker.
+        since: Earliest event time.
+        until: Latest event time.
+    """
+    columns = entries.c
+    parts = [in_namespace(namespace), live(now), compile_where(where)]
+    if key is not None:
+        parts += [columns.namespace == encode_namespace(namespace), columns.key == key]
+    if session is not None:
+        parts.append(columns.session_id.in_(select(sessions.c.id).where(sessions.c.name == session)))
+    if speaker is not None:
+        parts.append(columns.speaker == speaker)
+    if since is not None:
+        parts.append(columns.event_time >= since)
+    if until is not None:
+        parts.append(columns.event_time <= until)
+    return and_(*parts)
+
+
+def _entry(row: Row[Any]) -> Entry:
+    return Entry(
+        key=row.key,
+        text=row.text,
+        namespace=decode_namespace(row.namespace),
+        session=row.session,
+        speaker=row.speaker,
+        metadata=json.loads(row.metadata),
+        event_time=row.event_time,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        expires_at=row.expires_at,
+        importance=row.importance,
+    )
+
+
+def fetch(connection: Connection, ids: Sequence[int]) -> dict[int, Entry]:
+    """Return the entries of the given ids, expired ones included, unknown ones left out."""
+    return {
+        row.id: _entry(row)
+        for start in range(0, len(ids), IN_LIST)
+        for row in connection.execute(_BY_IDS, {"ids": list(ids[start : start + IN_LIST])})
+    }
+
+
+def select_entries(
+    connection: Connection,
+    condition: Condition,
+    *,
+    after_id: int = 0,
+    limit: int | None = None,
+    offset: int = 0,
+) -> list[tuple[int, Entry]]:
+    """Return (id, entry) of all entries that satisfy a condition, in the order they were added."""
+    query = _SELECT.where(condition, entries.c.id > after_id).order_by(entries.c.id)
+    # SQLite knows OFFSET only behind a LIMIT; -1 is none.
+    query = query.limit(-1 if limit is None else limit).offset(offset)
+    return [(row.id, _entry(row)) for row in connection.execute(query)]
+
+
+def select_texts(connection: Connection, *, after_id: int, limit: int) -> list[tuple[int, str, str, bytes]]:
+    """Return (id, key, text, content hash) of the next entries by id."""
+    columns = (entries.c.id, entries.c.key, entries.c.text, entries.c.content_hash)
+    query = select(*columns).where(entries.c.id > after_id).order_by(entries.c.id).limit(limit)
+    return [tuple(row) for row in connection.execute(query)]
+
+
+def by_key(
+    connection: Connection, namespace: Namespace, keys: Sequence[str], now: datetime
+) -> dict[str, Entry]:
+    """Return the live entries of the given keys in exactly one namespace."""
+    scope = and_(entries.c.namespace == encode_namespace(namespace), live(now))
+    return {
+        row.key: _entry(row)
+        for start in range(0, len(keys), IN_LIST)
+        for row in connection.execute(_SELECT.where(scope, entries.c.key.in_(keys[start : start + IN_LIST])))
+    }
+
+
+def find(connection: Connection, namespace: Namespace, key: str, now: datetime) -> tuple[int, Entry]:
+    """Return (id, entry) of a key in exactly one namespace.
+
+    Raises:
+        NotFoundError: No live entry has the key there.
+    """
+    row = connection.execute(_SELECT.where(matching(namespace, now, key=key))).first()
+    if row is None:
+        place = f" in namespace {'/'.join(namespace)}" if namespace else ""
+        raise NotFoundError(f"no entry with key {key!r}{place}")
+    return row.id, _entry(row)
+
+
+def matching_ids(connection: Connection, condition: Condition) -> npt.NDArray[np.int64]:
+    """Return the ids of all entries that satisfy a condition, shape (n,)."""
+    rows = connection.execute(select(entries.c.id).where(condition)).scalars().all()
+    return np.fromiter(rows, dtype=np.int64, count=len(rows))
+
+
+def count(connection: Connection, condition: Condition) -> int:
+    """Return how many entries satisfy a condition."""
+    return int(connection.execute(select(func.count()).select_from(entries).where(condition)).scalar_one())
+
+
+def count_distinct(connection: Connection, condition: Condition) -> tuple[int, int]:
+    """Return how many namespaces, and how many texts within their namespaces, satisfy a condition."""
+    texts = select(entries.c.namespace, entries.c.content_hash).where(condition).distinct().subquery()
+    query = select(func.count(distinct(texts.c.namespace)), func.count())
+    namespaces, different = connection.execute(query.select_from(texts)).one()
+    return int(namespaces), int(different)
+
+
+def list_sessions(connection: Connection, condition: Condition) -> list[Session]:
+    """Return the sessions that hold entries satisfying a condition, in the order they were begun."""
+    query = (
+        select(
+            sessions.c.name,
+            sessions.c.namespace,
+            func.count().label("entries"),
+            func.min(entries.c.event_time, type_=entries.c.event_time.type).label("first_event"),
+            func.max(entries.c.event_time, type_=entries.c.event_time.type).label("last_event"),
+        )
+        .select_from(entries.join(sessions))
+        .where(condition)
+        .group_by(sessions.c.id)
+        .order_by(sessions.c.id)
+    )
+    return [
+        Session(
+            name=row.name,
+            namespace=decode_namespace(row.namespace),
+            entries=row.entries,
+            first_event=row.first_event,
+            last_event=row.last_event,
+        )
+        for row in connection.execute(query)
+    ]

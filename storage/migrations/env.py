@@ -1,0 +1,11 @@
+"""Alembic's entry point: runs the migrations on the connection that the store hands over."""
+
+from alembic import context
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    transactional_ddl=True,
+    transaction_per_migration=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,74 @@
+"""The first schema: entries, sessions, generations, vectors and the change log."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create the tables of release 0.1."""
+    op.create_table(
+        "sessions",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("namespace", sa.Text, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("created_at", sa.Integer, nullable=False),
+        sa.Column("head_seq", sa.Integer, nullable=False),
+        sa.UniqueConstraint("namespace", "name"),
+    )
+    op.create_table(
+        "entries",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("namespace", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("session_id", sa.Integer, sa.ForeignKey("sessions.id")),
+        sa.Column("speaker", sa.Text),
+        sa.Column("text", sa.Text, nullable=False),
+        sa.Column("metadata", sa.Text, nullable=False),
+        sa.Column("event_time", sa.Integer, nullable=False),
+        sa.Column("created_at", sa.Integer, nullable=False),
+        sa.Column("updated_at", sa.Integer, nullable=False),
+        sa.Column("expires_at", sa.Integer),
+        sa.Column("importance", sa.Float),
+        sa.Column("content_hash", sa.LargeBinary, nullable=False),
+        sa.Column("seq", sa.Integer, nullable=False),
+        sa.UniqueConstraint("namespace", "key"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_entries_content", "entries", ["content_hash", "namespace"])
+    op.create_index("ix_entries_session", "entries", ["session_id"])
+    op.create_index("ix_entries_event_time", "entries", ["event_time"])
+    op.create_index("ix_entries_expires_at", "entries", ["expires_at"])
+    op.create_table(
+        "generations",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("fingerprint", sa.Text, nullable=False),
+        sa.Column("encoder", sa.Text, nullable=False),
+        sa.Column("dimension", sa.Integer, nullable=False),
+        sa.Column("tiers", sa.Text, nullable=False),
+        sa.Column("dtype", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("created_at", sa.Integer, nullable=False),
+    )
+    op.create_table(
+        "vectors",
+        sa.Column("entry_id", sa.Integer, sa.ForeignKey("entries.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column(
+            "generation_id",
+            sa.Integer,
+            sa.ForeignKey("generations.id", ondelete="CASCADE"),
+            primary_key=True,
+        ),
+        sa.Column("static", sa.LargeBinary, nullable=False),
+    )
+    op.create_table(
+        "changes",
+        sa.Column("seq", sa.Integer, primary_key=True),
+        sa.Column("entry_id", sa.Integer, nullable=False),
+        sa.Column("op", sa.Text, nullable=False),
+        sqlite_autoincrement=True,
+    )

@@ -1,0 +1,1 @@
+"""One module per schema revision, named and numbered in order."""

@@ -1,0 +1,201 @@
+"""Generations, their stored vectors, and the change log that indexes catch up with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, bindparam, func, insert, select
+
+from agent_memory.errors import StorageError
+from agent_memory.storage.entries import IN_LIST
+from agent_memory.storage.schema import EPOCH, MICROSECOND, changes, generations, vectors
+
+_DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
+_LENGTH_TOLERANCE = 0.01  # half precision rounds each component by up to 0.05 %
+_READ = 2_000  # vectors a step while a whole generation is read
+
+IdArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One embedding space of a store.
+
+    Attributes:
+        id: Row number.
+        fingerprint: The encoder's.
+        encoder: Facts about the encoder, for messages.
+        dimension: Native dimension of the vectors.
+        tiers: Ascending prefix dimensions; the last is ``dimension``.
+        dtype: Stored number format, ``float16`` or ``float32``.
+        identity: Tells this generation of this store from every other, in names of index files.
+    """
+
+    id: int
+    fingerprint: str
+    encoder: Mapping[str, Any]
+    dimension: int
+    tiers: tuple[int, ...]
+    dtype: str
+    identity: str
+
+    def to_bytes(self, matrix: npt.NDArray[np.float32]) -> list[bytes]:
+        """Return the stored form of vectors, shape (n, dimension)."""
+        return [row.tobytes() for row in matrix.astype(_DTYPES[self.dtype])]
+
+
+def live_generation(connection: Connection) -> Generation | None:
+    """Return the generation that recall answers from, or None before the first write.
+
+    Raises:
+        StorageError: The row is damaged.
+    """
+    row = connection.execute(select(generations).where(generations.c.state == "live")).first()
+    if row is None:
+        return None
+    try:
+        tiers = tuple(int(tier) for tier in json.loads(row.tiers))
+        encoder = dict(json.loads(row.encoder))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StorageError(f"generation {row.id} is damaged: {error}") from error
+    if (
+        row.dtype not in _DTYPES
+        or not tiers
+        or tiers[-1] != row.dimension
+        or sorted(set(tiers)) != list(tiers)
+    ):
+        raise StorageError(
+            f"generation {row.id} is damaged: {row.dtype}, {row.dimension} dimensions, {tiers}"
+        )
+    return Generation(
+        id=row.id,
+        fingerprint=row.fingerprint,
+        encoder=encoder,
+        dimension=row.dimension,
+        tiers=tiers,
+        dtype=row.dtype,
+        identity=f"{row.id}-{row.fingerprint}-{(row.created_at - EPOCH) // MICROSECOND}",
+    )
+
+
+def begin_generation(
+    connection: Connection,
+    *,
+    fingerprint: str,
+    encoder: Mapping[str, Any],
+    dimension: int,
+    tiers: Sequence[int],
+    dtype: str,
+    now: datetime,
+) -> Generation:
+    """Record the embedding space of a store that has none yet."""
+    connection.execute(
+        insert(generations).values(
+            fingerprint=fingerprint,
+            encoder=json.dumps(encoder, sort_keys=True),
+            dimension=dimension,
+            tiers=json.dumps(list(tiers)),
+            dtype=dtype,
+            state="live",
+            created_at=now,
+        )
+    )
+    begun = live_generation(connection)
+    if begun is None:
+        raise StorageError("the new generation cannot be read back")
+    return begun
+
+
+def last_seq(connection: Connection) -> int:
+    """Return the number of the store's latest change; 0 if there was none."""
+    return int(connection.execute(_LAST_SEQ).scalar_one())
+
+
+_LAST_SEQ = select(func.coalesce(func.max(changes.c.seq), 0))
+_SINCE = select(changes.c.entry_id).where(changes.c.seq > bindparam("seq")).distinct()
+
+
+def changed_since(connection: Connection, seq: int) -> IdArray:
+    """Return the ids of the entries put or forgotten after a change number, shape (n,)."""
+    ids = connection.execute(_SINCE, {"seq": seq}).scalars().all()
+    return np.array(ids, dtype=np.int64)
+
+
+_STATIC = select(vectors.c.entry_id, vectors.c.static).where(
+    vectors.c.generation_id == bindparam("generation")
+)
+_STATIC_BY_IDS = _STATIC.where(vectors.c.entry_id.in_(bindparam("ids", expanding=True)))
+_STATIC_PAGE = (
+    _STATIC.where(vectors.c.entry_id > bindparam("after")).order_by(vectors.c.entry_id).limit(_READ)
+)
+
+
+def read_vectors(
+    connection: Connection, generation: Generation, ids: Sequence[int] | IdArray
+) -> tuple[IdArray, npt.NDArray[Any]]:
+    """Return the stored vectors of the given entries.
+
+    Returns:
+        Ids found, shape (n,), and their vectors in the generation's dtype, shape (n, dimension).
+
+    Raises:
+        StorageError: A stored vector has another length than the generation says.
+    """
+    rows: list[Any] = []
+    for start in range(0, len(ids), IN_LIST):
+        chunk = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
+        rows += connection.execute(_STATIC_BY_IDS, {"generation": generation.id, "ids": chunk})
+    return _matrix(rows, generation)
+
+
+def all_vectors(connection: Connection, generation: Generation) -> Iterator[tuple[IdArray, npt.NDArray[Any]]]:
+    """Yield every stored vector of a generation in steps, by ascending entry id; shapes as read_vectors.
+
+    Raises:
+        StorageError: A stored vector has another length than the generation says.
+    """
+    after = 0
+    while True:
+        page = {"generation": generation.id, "after": after}
+        rows = connection.execute(_STATIC_PAGE, page).all()
+        if not rows:
+            return
+        yield _matrix(rows, generation)
+        after = rows[-1].entry_id
+
+
+def _matrix(rows: Sequence[Any], generation: Generation) -> tuple[IdArray, npt.NDArray[Any]]:
+    dtype = _DTYPES[generation.dtype]
+    size_bytes = generation.dimension * dtype.itemsize
+    for row in rows:
+        if not isinstance(row.static, bytes) or len(row.static) != size_bytes:
+            raise StorageError(
+                f"the stored vector of entry {row.entry_id} is damaged (not {size_bytes} bytes); "
+                "run check with repair to encode it again"
+            )
+    ids = np.fromiter((row.entry_id for row in rows), dtype=np.int64, count=len(rows))
+    matrix = np.frombuffer(b"".join(row.static for row in rows), dtype=dtype)
+    return ids, matrix.reshape(len(rows), generation.dimension)
+
+
+def unusable_vectors(connection: Connection, generation: Generation, ids: Sequence[int]) -> dict[int, str]:
+    """Return what is wrong with the vectors of the given entries, by entry id; sound ones are left out."""
+    rows = connection.execute(_STATIC_BY_IDS, {"generation": generation.id, "ids": list(ids)}).all()
+    wrong = dict.fromkeys(ids, "missing")
+    for row in rows:
+        del wrong[row.entry_id]
+        try:
+            _, matrix = _matrix([row], generation)
+        except StorageError:
+            wrong[row.entry_id] = "of a wrong length"
+            continue
+        length = float(np.linalg.norm(matrix.astype(np.float64)))
+        if not abs(length - 1) < _LENGTH_TOLERANCE:
+            wrong[row.entry_id] = f"not of unit length ({length:g})"
+    return wrong
