@@ -23,7 +23,7 @@ def _awaitable(
     """Return the coroutine method that runs a method of ``Memory`` in this object's threads."""
 
     @functools.wraps(method)
-    async def call(self: AsyncMemory, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    async def call(self: AsyncMemory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         return await self._run(functools.partial(method, self._memory, *args, **kwargs))
 
     return call

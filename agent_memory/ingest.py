@@ -100,9 +100,8 @@ class Writer:
             return np.empty((0, spec.dimension), np.float32)
         vectors = np.asarray(encode(texts), dtype=np.float32)
         if vectors.shape != (len(texts), spec.dimension):
-            raise EncoderError(
-                f"encoder {spec.name} returned shape {vectors.shape} instead of {(len(texts), spec.dimension)}"
-            )
+            expected = len(texts), spec.dimension
+            raise EncoderError(f"encoder {spec.name} returned shape {vectors.shape} instead of {expected}")
         try:
             return np.stack([inputs.vector(vector, spec.dimension) for vector in vectors])
         except InvalidInputError as error:
@@ -133,7 +132,7 @@ class Writer:
 
     def _merged(self, entry: Entry, changed: Mapping[str, Any]) -> NewEntry:
         fields = {name: getattr(entry, name) for name in NewEntry.model_fields if name != "vector"}
-        return inputs.new_entry(fields | changed, self._config)
+        return inputs.new_entry({**fields, **changed}, self._config)
 
     def _generation(self, connection: Connection, now: datetime) -> Generation:
         generation = generations.live_generation(connection)
@@ -155,12 +154,11 @@ class Writer:
         """Raise EncoderMismatchError if the encoder's vectors do not belong to a generation."""
         spec = self._encoder.spec
         if spec.fingerprint != generation.fingerprint:
-            theirs = generation.encoder
             raise EncoderMismatchError(
-                f"{self._database.path.parent} holds vectors of encoder {theirs.get('name')!r} ({theirs.get('dimension')} "
-                f"dimensions, fingerprint {generation.fingerprint}), not of {spec.name!r} ({spec.dimension} "
-                f"dimensions, fingerprint {spec.fingerprint}); open it with the former, or export it and import "
-                "it into a new folder with the latter"
+                f"{self._database.path.parent} holds vectors of encoder {generation.encoder.get('name')!r} "
+                f"({generation.dimension} dimensions, fingerprint {generation.fingerprint}), not of "
+                f"{spec.name!r} ({spec.dimension} dimensions, fingerprint {spec.fingerprint}). Open it with "
+                "the former; or export it and import the file into a new folder with the latter."
             )
 
 

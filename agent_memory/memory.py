@@ -183,7 +183,12 @@ class Memory:
             NotFoundError: There is no such entry.
             InvalidInputError: A value is unusable; nothing was written.
         """
-        given = {"text": text, "speaker": speaker, "metadata": metadata, "event_time": event_time}
+        given: dict[str, Any] = {
+            "text": text,
+            "speaker": speaker,
+            "metadata": metadata,
+            "event_time": event_time,
+        }
         given |= {"expires_at": expires_at, "importance": importance}
         changed = {name: value for name, value in given.items() if value is not UNSET}
         if changed.get("event_time", ...) is None or changed.get("text", ...) is None:

@@ -14,7 +14,8 @@ import numpy as np
 from agent_memory.config import Config
 from agent_memory.errors import CorruptSnapshotError, IndexStateError, StaleGenerationError
 from agent_memory.storage import vectors as stored
-from agent_memory.storage.vectors import Connection, Generation
+from agent_memory.storage.database import Connection
+from agent_memory.storage.vectors import Generation
 
 if TYPE_CHECKING:
     from agent_memory.index import IndexOptions, IndexStats, IndexView, TieredIndex
@@ -133,7 +134,9 @@ class LiveIndex:
             if index is None or generation is None:
                 return []
             found = []
-            expected = np.concatenate([ids for ids, _ in stored.all_vectors(connection, generation)] or [[]])
+            none = np.empty(0, np.int64)
+            pages = [ids for ids, _ in stored.all_vectors(connection, generation)]
+            expected = np.concatenate([none, *pages])
             if not np.array_equal(np.sort(index.ids()), expected):
                 found.append(f"index: it holds {len(index)} entries, the store {len(expected)}, or others")
             try:

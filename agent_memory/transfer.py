@@ -18,7 +18,8 @@ from agent_memory.storage import entries as reading
 
 if TYPE_CHECKING:
     from agent_memory.memory import Memory
-    from agent_memory.storage.entries import Condition, Connection
+    from agent_memory.storage.database import Connection
+    from agent_memory.storage.entries import Condition
 
 FORMAT = 1
 """Version of the export format; a higher one is refused."""

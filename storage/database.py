@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection as Connection
+from sqlalchemy import create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from agent_memory.errors import ClosedError, LockTimeoutError, StorageError
+from agent_memory.failpoint import failpoint
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PAUSE_S = 0.005
@@ -118,7 +120,11 @@ class Database:
             self._begin(connection)
             try:
                 yield connection
+                if mode == "IMMEDIATE":
+                    failpoint("before-commit")
                 connection.commit()
+                if mode == "IMMEDIATE":
+                    failpoint("after-commit")
             except BaseException:
                 self._roll_back(connection)
                 raise

@@ -5,10 +5,10 @@ A filter is an object of conditions that must all hold::
     {"topic": "home", "year": {"$gte": 2024, "$lt": 2026}, "$or": [{"done": False}, {"by": {"$in": ["al"]}}]}
 
 A field name is a key of the metadata object, taken literally (dots are part of the name). A value is compared
-by JSON type: ``1`` equals ``1.0`` but neither ``True`` nor ``"1"``. An object without operators reaches into a
-nested object: ``{"home": {"city": "Berlin"}}``. ``$ne``, ``$nin`` and ``$not`` also match entries that lack the
-field, and ``None`` means the JSON null itself (``{"$exists": False}`` finds absent fields). Order comparisons
-hold between two numbers or two strings, never across.
+by JSON type: ``1`` equals ``1.0`` but neither ``True`` nor ``"1"``. An object without operators reaches into
+a nested object: ``{"home": {"city": "Berlin"}}``. ``$ne``, ``$nin`` and ``$not`` also match entries that lack
+the field, and ``None`` means the JSON null itself (``{"$exists": False}`` finds absent fields). Order
+comparisons hold between two numbers or two strings, never across.
 """
 
 from __future__ import annotations

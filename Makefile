@@ -1,0 +1,32 @@
+# Every target does all the set-up it needs; Python 3.11 or newer and make are enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check bench clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	touch $@
+
+demo: $(INSTALLED)  ## Remember a conversation and ask about what changed in it
+	$(BIN)/agent-memory demo
+
+test: $(INSTALLED)  ## All tests
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## Style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## What the performance claims rest on
+	$(BIN)/python benchmarks/store.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

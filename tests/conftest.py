@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import WordEncoder
+
+from agent_memory import Config, Memory
+
+Open = Callable[..., Memory]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def open_memory(folder: Path) -> Iterator[Open]:
+    """Opens the test's store, any number of times; all are closed at the end."""
+    opened: list[Memory] = []
+
+    def open_(**options: object) -> Memory:
+        options.setdefault("encoder", WordEncoder())
+        options.setdefault("config", Config(lock_timeout_s=5))
+        memory = Memory(options.pop("path", folder), **options)
+        opened.append(memory)
+        return memory
+
+    yield open_
+    for memory in opened:
+        memory.close()
+
+
+@pytest.fixture
+def memory(open_memory: Open) -> Memory:
+    return open_memory()

@@ -1,0 +1,143 @@
+"""A memory under random use agrees with a dictionary and brute force."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from support import WordEncoder, python
+
+from agent_memory import Config, Memory, NotFoundError
+
+PAST = datetime.now(UTC) - timedelta(days=1)
+WORDS = ("red", "green", "blue", "cat", "dog", "house", "moves", "likes", "paris", "rome")
+
+keys = st.sampled_from([f"k{number}" for number in range(12)])
+texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=5).map(" ".join)
+colours = st.sampled_from(["red", "green"])
+sessions = st.sampled_from([None, "s1", "s2"])
+
+KILLED = """
+import os, signal, sys
+from support import WordEncoder
+from agent_memory import Memory
+memory = Memory(sys.argv[1], encoder=WordEncoder())
+memory.recall("anything")
+memory.add(sys.argv[3], key=sys.argv[2], metadata={"colour": "red"})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class MemoryMachine(RuleBasedStateMachine):
+    @initialize()
+    def start(self):
+        self.folder = Path(tempfile.mkdtemp())
+        self.encoder = WordEncoder(96)
+        self.model: dict[str, tuple[str, str | None, str | None]] = {}
+        self.kills = 0
+        self.memory = self.opened()
+
+    def opened(self):
+        return Memory(self.folder / "store", encoder=self.encoder, config=Config(snapshot_every=3, batch_size=2))
+
+    @rule(key=keys, text=texts, colour=colours, session=sessions)
+    def add(self, key, text, colour, session):
+        self.memory.add(text, key=key, metadata={"colour": colour}, session=session)
+        self.model[key] = text, colour, session
+
+    @rule(items=st.lists(st.tuples(keys, texts, colours, sessions), max_size=5))
+    def add_many(self, items):
+        self.memory.add_many(
+            {"key": key, "text": text, "metadata": {"colour": colour}, "session": session}
+            for key, text, colour, session in items
+        )
+        self.model |= {key: (text, colour, session) for key, text, colour, session in items}
+
+    @rule(key=keys, text=texts)
+    def update(self, key, text):
+        try:
+            self.memory.update(key, text=text)
+            _, colour, session = self.model[key]
+            self.model[key] = text, colour, session
+        except NotFoundError:
+            assert key not in self.model
+
+    @rule(key=keys)
+    def expire(self, key):
+        if key in self.model:
+            self.memory.update(key, expires_at=PAST)
+            del self.model[key]
+
+    @rule()
+    def purge(self):
+        self.memory.purge_expired()
+
+    @rule(key=keys)
+    def forget(self, key):
+        # An expired entry is gone for its caller, whether it was purged or not.
+        assert self.memory.forget(key) == (key in self.model)
+        self.model.pop(key, None)
+
+    @rule(colour=colours)
+    def forget_where(self, colour):
+        gone = [key for key, (_, its, _) in self.model.items() if its == colour]
+        assert self.memory.forget(where={"colour": colour}) == len(gone)
+        for key in gone:
+            del self.model[key]
+
+    @rule()
+    def reopen(self):
+        self.memory.close()
+        self.memory = self.opened()
+
+    @rule(key=keys, text=texts)
+    def kill_a_writer(self, key, text):
+        if self.kills >= 2:  # each costs the start of a process
+            return
+        self.kills += 1
+        child = python(KILLED, self.folder / "store", key, text)
+        assert child.wait() == -9, child.stderr.read()
+        child.stdout.close()
+        child.stderr.close()
+        self.model[key] = text, "red", None
+
+    @rule(query=texts, k=st.integers(1, 15), colour=st.one_of(st.none(), colours), session=sessions)
+    def recall(self, query, k, colour, session):
+        where = None if colour is None else {"colour": colour}
+        expected = {
+            key: text
+            for key, (text, its, home) in self.model.items()
+            if colour in (None, its) and session in (None, home)
+        }
+        for exact in (False, True):
+            hits = self.memory.recall(query, k=k, where=where, session=session, exact=exact)
+            assert len(hits) == min(k, len(expected))
+            assert all(expected[hit.entry.key] == hit.text for hit in hits)
+        if expected:
+            vectors = self.encoder.encode_documents(list(expected.values()))
+            scores = np.sort(vectors @ self.encoder.encode_queries([query])[0])[::-1]
+            np.testing.assert_allclose([hit.score for hit in hits], scores[: len(hits)], atol=2e-3)
+
+    @invariant()
+    def holds_what_the_model_holds(self):
+        if hasattr(self, "memory"):
+            stored = {
+                entry.key: (entry.text, entry.metadata["colour"], entry.session) for entry in self.memory.entries()
+            }
+            assert stored == self.model
+
+    def teardown(self):
+        if hasattr(self, "memory"):
+            assert self.memory.check().ok
+            self.memory.close()
+            shutil.rmtree(self.folder)
+
+
+TestMemoryMachine = MemoryMachine.TestCase
+TestMemoryMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

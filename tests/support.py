@@ -1,0 +1,62 @@
+"""What several tests share: a small deterministic encoder and a brute-force model of recall."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from agent_memory.encoders.base import EncoderSpec, FloatArray, Progress, tiers_for
+
+TESTS = Path(__file__).parent
+
+
+@lru_cache(maxsize=100_000)
+def word_vector(word: str, dimension: int) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "little")
+    return np.random.default_rng(seed).standard_normal(dimension)
+
+
+class WordEncoder:
+    """Sum of a random vector per word: no model to load, equal text equal vector, shared words similar vectors."""
+
+    def __init__(self, dimension: int = 96, *, name: str = "words") -> None:
+        self._spec = EncoderSpec(
+            name=name,
+            revision="1",
+            dimension=dimension,
+            tiers=tiers_for(dimension),
+            max_tokens=1_000_000,
+        )
+        self.encoded: list[str] = []
+
+    @property
+    def spec(self) -> EncoderSpec:
+        return self._spec
+
+    def encode_documents(self, texts: Sequence[str], *, progress: Progress | None = None) -> FloatArray:
+        self.encoded += texts
+        sums = np.stack(
+            [sum(word_vector(word, self._spec.dimension) for word in text.lower().split()) for text in texts]
+        )
+        if progress is not None:
+            progress(len(texts), len(texts))
+        return (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        return self.encode_documents(texts)
+
+
+def python(code: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
+    """Start a Python process that can import this module; standard output is a pipe, one line at a time."""
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), **options.pop("env", {})}
+    command = [sys.executable, "-u", "-W", "ignore", "-c", code, *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
