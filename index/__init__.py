@@ -1,1 +1,23 @@
-"""Nearest-neighbour search over tiers of one vector: NumPy in, NumPy out."""
+"""Nearest-neighbour search over tiers of one vector: NumPy in, NumPy out, no text, no storage."""
+
+from agent_memory.index.records import (
+    IndexOptions,
+    IndexStats,
+    MaintenanceReport,
+    Plan,
+    SearchResult,
+    TierTrace,
+)
+from agent_memory.index.tiered import TieredIndex
+from agent_memory.index.view import IndexView
+
+__all__ = [
+    "IndexOptions",
+    "IndexStats",
+    "IndexView",
+    "MaintenanceReport",
+    "Plan",
+    "SearchResult",
+    "TierTrace",
+    "TieredIndex",
+]

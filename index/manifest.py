@@ -1,0 +1,197 @@
+"""The manifest of a snapshot: what is in it, how large it is, and what it hashes to.
+
+``manifest.json`` is one JSON object, at most 1 MiB, with exactly these keys:
+
+    format       "agent-memory index"
+    version      1
+    generation   text: what the vectors belong to
+    seq          integer >= 0: the last change that the rows contain
+    tiers        1 to 3 ascending integers, the last is the native dimension
+    dtype        "float16" or "float32": the native rows
+    rows, dead   integers: rows in all, and how many of them are removed
+    blocks       list of row counts: how the rows are divided over row files
+    coarse       null, or {"dimension", "code_bytes", "rows"} of the coarse codes
+    plan         the fields of ``records.Plan``
+    files        {name: {"size": bytes, "sha256": hex}} of every file but the row files
+    sha256       of the other keys as JSON with sorted keys and no spaces
+
+All numbers in files are little-endian. The names are fixed, none is taken from the manifest:
+
+    ids.bin          int64 (rows,)
+    alive.bin        bitmap of rows, lowest bit first
+    scales.bin       float32 (rows,); three tiers only
+    codes.bin        FastScan blocks of 32 rows; with a coarse tier only
+    codebook.bin     float32 (2 * code_bytes, 16, dimension / (2 * code_bytes))
+    order.bin        int64 (dimension,)
+    native-I.rows    4,096 zero bytes, then block I of the native rows
+    native-I.sums    uint32: CRC-32 of the head, then of every ``rows_per_check`` rows
+    main-I.rows, main-I.sums     the same for the int8 rows of the main tier; three tiers only
+
+Row files are hashed in small groups, and not in the manifest, so that opening a snapshot need not read
+them: a group is verified before its first use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent_memory.errors import CorruptSnapshotError
+from agent_memory.index.records import MAX_ROWS, Plan
+from agent_memory.index.rows import HEAD_BYTES, rows_per_check
+
+NAME = "manifest.json"
+FORMAT, VERSION = "agent-memory index", 1
+MAX_BYTES = 1 << 20
+_MAX_DIMENSION = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A parsed manifest; see the module for the meaning of each field."""
+
+    generation: str
+    seq: int
+    tiers: tuple[int, ...]
+    dtype: str
+    rows: int
+    dead: int
+    blocks: tuple[int, ...]
+    coarse: tuple[int, int, int] | None
+    plan: Plan
+    files: dict[str, tuple[int, str]]
+
+    def columns(self) -> list[tuple[str, int, np.dtype[Any]]]:
+        """Return (name, width, dtype) of each tier that is stored as rows."""
+        native = ("native", self.tiers[-1], np.dtype(self.dtype))
+        main = [("main", self.tiers[-2], np.dtype(np.int8))] if len(self.tiers) == 3 else []
+        return [native, *main]
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size that each file but the row files must have, in bytes."""
+        sizes = {"ids.bin": 8 * self.rows, "alive.bin": -(-self.rows // 8)}
+        if len(self.tiers) == 3:
+            sizes["scales.bin"] = 4 * self.rows
+        if self.coarse:
+            dimension, code_bytes, rows = self.coarse
+            sizes["codes.bin"] = -(-rows // 32) * 32 * code_bytes
+            sizes["codebook.bin"] = 4 * 16 * dimension
+            sizes["order.bin"] = 8 * dimension
+        for number, count in enumerate(self.blocks):
+            for name, width, dtype in self.columns():
+                groups = -(-count // rows_per_check(width * dtype.itemsize))
+                sizes[f"{name}-{number}.sums"] = 4 * (1 + groups)
+        return sizes
+
+    def row_sizes(self) -> dict[str, int]:
+        """Return the size of each row file in bytes."""
+        return {
+            f"{name}-{number}.rows": HEAD_BYTES + count * width * dtype.itemsize
+            for number, count in enumerate(self.blocks)
+            for name, width, dtype in self.columns()
+        }
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the bytes of ``manifest.json``."""
+    body = asdict(manifest)
+    body["coarse"] = None
+    if manifest.coarse:
+        body["coarse"] = dict(zip(("dimension", "code_bytes", "rows"), manifest.coarse, strict=True))
+    body["files"] = {
+        name: {"size": size, "sha256": digest} for name, (size, digest) in manifest.files.items()
+    }
+    body |= {"format": FORMAT, "version": VERSION}
+    body["sha256"] = _digest(body)
+    return json.dumps(body, sort_keys=True, indent=1).encode()
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def decode(data: bytes, path: Path) -> Manifest:
+    """Parse and check a manifest.
+
+    Raises:
+        CorruptSnapshotError: Anything in it is not as the module describes.
+    """
+    try:
+        if len(data) > MAX_BYTES:
+            raise ValueError("too large")
+        body = json.loads(data)
+        _need(isinstance(body, dict), "not an object")
+        _need(body.pop("sha256", None) == _digest(body), "checksum does not match")
+        _need(body.get("format") == FORMAT and body.get("version") == VERSION, "another format or version")
+        return _checked(body)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CorruptSnapshotError(path, f"bad manifest: {error}") from error
+
+
+def _need(condition: bool, reason: str) -> None:
+    if not condition:
+        raise ValueError(reason)
+
+
+def _integer(value: object, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{value!r:.40} is not an integer from {low} to {high}")
+    return value
+
+
+def _checked(body: dict[str, Any]) -> Manifest:
+    expected = {field.name for field in fields(Manifest)} | {"format", "version"}
+    _need(set(body) == expected, "unknown or missing keys")
+    _need(isinstance(body["generation"], str), "generation is not text")
+    _need(isinstance(body["tiers"], list) and 1 <= len(body["tiers"]) <= 3, "one to three tiers are needed")
+    tiers = tuple(_integer(tier, 1, _MAX_DIMENSION) for tier in body["tiers"])
+    _need(tuple(sorted(set(tiers))) == tiers, "tiers do not ascend")
+    _need(body["dtype"] in ("float16", "float32"), "unknown dtype")
+    rows = _integer(body["rows"], 0, MAX_ROWS)
+    _need(isinstance(body["blocks"], list), "blocks is not a list")
+    blocks = tuple(_integer(count, 1, MAX_ROWS) for count in body["blocks"])
+    _need(sum(blocks) == rows, "blocks do not add up to rows")
+    manifest = Manifest(
+        generation=body["generation"],
+        seq=_integer(body["seq"], 0, 2**63 - 1),
+        tiers=tiers,
+        dtype=body["dtype"],
+        rows=rows,
+        dead=_integer(body["dead"], 0, rows),
+        blocks=blocks,
+        coarse=_coarse(body["coarse"], tiers, rows),
+        plan=_plan(body["plan"]),
+        files={
+            name: (_integer(entry["size"], 0, 2**63 - 1), str(entry["sha256"]))
+            for name, entry in body["files"].items()
+        },
+    )
+    _need({n: s for n, (s, _) in manifest.files.items()} == manifest.sizes(), "files do not fit the counts")
+    return manifest
+
+
+def _coarse(value: object, tiers: tuple[int, ...], rows: int) -> tuple[int, int, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or set(value) != {"dimension", "code_bytes", "rows"}:
+        raise ValueError("bad coarse tier")
+    code_bytes = _integer(value["code_bytes"], 1, 4096)
+    dimension = _integer(value["dimension"], 1, tiers[-1])
+    _need(dimension % (2 * code_bytes) == 0, "coarse dimensions do not divide into groups")
+    return dimension, code_bytes, _integer(value["rows"], 1, rows)
+
+
+def _plan(value: object) -> Plan:
+    if not isinstance(value, dict) or set(value) != {field.name for field in fields(Plan)}:
+        raise ValueError("bad plan")
+    _need(value["layout"] in ("exact", "cascade"), "unknown layout")
+    for name in ("coarse_candidates", "main_candidates", "measured_rows"):
+        _integer(value[name], 0, MAX_ROWS)
+    for name in ("recall", "recall_error"):
+        _need(type(value[name]) is float and 0 <= value[name] <= 1, f"{name} is not a share")
+    return Plan(**value)

@@ -1,0 +1,163 @@
+"""Choosing the layout and its candidate counts by measuring them on the index's own vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from agent_memory.index.coarse import CoarseTier, Codebook, train
+from agent_memory.index.faiss_tools import faiss, one_call
+from agent_memory.index.records import IndexOptions, Plan
+from agent_memory.index.vectors import FloatArray, widen
+
+if TYPE_CHECKING:
+    from agent_memory.index.view import State
+
+RowArray = npt.NDArray[np.int64]
+
+TRUTH = 10
+"""Recall is measured at this many neighbours."""
+
+_COARSE_GRID = (100, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 6400)
+_MAIN_GRID = (20, 30, 40, 50, 75, 100, 150, 200, 400)
+_COARSE_US, _MAIN_US = 0.2, 0.6
+_BATCH = 4096
+_CODE_BYTES = 32
+
+
+def prefixes(state: State, start: int, stop: int, dimension: int) -> Iterator[FloatArray]:
+    """Yield the leading dimensions of rows [start, stop) in batches, float32 (m, dimension)."""
+    for _, rows in state.native.chunks(start, stop, _BATCH):
+        yield widen(np.ascontiguousarray(rows[:, :dimension]))
+
+
+def learn(state: State, tiers: tuple[int, ...], options: IndexOptions) -> Codebook:
+    """Train the coarse codebook on a sample of the live rows."""
+    span = tiers[0] - tiers[0] % 2
+    groups = 2 * _CODE_BYTES if span % (2 * _CODE_BYTES) == 0 else span
+    rows = sample(state, options.train_rows, options.seed)
+    vectors = widen(state.native.take(rows)[:, :span].copy())
+    return train(vectors, groups // 2, threads=options.threads, seed=options.seed)
+
+
+def sample(state: State, count: int, seed: int) -> RowArray:
+    """Return up to ``count`` live rows in ascending order, drawn without repetition."""
+    live = np.flatnonzero(state.alive[: state.count])
+    if len(live) <= count:
+        return live
+    return np.sort(np.random.default_rng(seed).choice(live, count, replace=False))
+
+
+def measure(state: State, coarse: CoarseTier, tiers: tuple[int, ...], options: IndexOptions) -> Plan:
+    """Find the cheapest candidate counts that reach the recall target on a sample of the index's own vectors.
+
+    Each sampled vector plays the query and is not counted as its own neighbour.
+
+    Args:
+        state: Rows to measure on; ``coarse`` covers all of them.
+        coarse: The coarse tier.
+        tiers: Tier dimensions.
+        options: Target, sample size, seed and threads.
+    """
+    rows = sample(state, options.sample_queries, options.seed + 1)
+    queries = widen(state.native.take(rows))
+    truth = _neighbours(state, queries, rows, options.threads)
+    ranks = _Ranks(state, coarse, tiers, options).of(queries, rows, truth)
+    cheapest, fallback = None, None
+    for coarse_count, per_main in ranks.items():
+        for main_count, (recall, error) in per_main.items():
+            plan = Plan(
+                layout="cascade",
+                coarse_candidates=coarse_count,
+                main_candidates=main_count,
+                recall=recall,
+                recall_error=error,
+                measured_rows=state.count - state.dead,
+            )
+            cost = coarse_count * _COARSE_US + main_count * _MAIN_US
+            if recall - error >= options.recall_target and (cheapest is None or cost < cheapest[0]):
+                cheapest = (cost, plan)
+            if fallback is None or recall > fallback.recall:
+                fallback = plan
+    return cheapest[1] if cheapest else fallback or Plan()
+
+
+def _neighbours(state: State, queries: FloatArray, rows: RowArray, threads: int) -> RowArray:
+    """Exact nearest live rows of each query but the query's own row, (nq, TRUTH), padded with -1."""
+    width = TRUTH + 1
+    scores = np.full((len(queries), width), -np.inf, np.float32)
+    found = np.full((len(queries), width), -1, np.int64)
+    for start, chunk in state.native.chunks(0, state.count, _BATCH):
+        places = np.flatnonzero(state.alive[start : start + len(chunk)])
+        if not places.size:
+            continue
+        part = chunk if len(places) == len(chunk) else chunk[places]
+        with one_call(threads):
+            new, near = faiss().knn(
+                queries, widen(part), min(width, len(places)), metric=faiss().METRIC_INNER_PRODUCT
+            )
+        scores = np.concatenate([scores, new], axis=1)
+        found = np.concatenate([found, start + places[near]], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :width]
+        scores, found = np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1)
+    scores[found == rows[:, None]] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :TRUTH]
+    return np.take_along_axis(found, order, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranks:
+    """Recall as a function of both candidate counts."""
+
+    state: State
+    coarse: CoarseTier
+    tiers: tuple[int, ...]
+    options: IndexOptions
+
+    def of(
+        self, queries: FloatArray, rows: RowArray, truth: RowArray
+    ) -> dict[int, dict[int, tuple[float, float]]]:
+        """Return {K1: {K2: (recall, standard error)}}."""
+        limit = min(_COARSE_GRID[-1], len(self.coarse))
+        _, candidates = self.coarse.search(
+            queries, limit + 1, self.state.alive_bits, threads=self.options.threads
+        )
+        grid = [count for count in _COARSE_GRID if count < limit] + [limit]
+        ranks = np.full((len(grid), *truth.shape), np.iinfo(np.int32).max, np.int32)
+        for number, query in enumerate(queries):
+            mine = candidates[number]
+            mine = mine[(mine >= 0) & (mine != rows[number])]
+            ranks[:, number] = self._of_query(query, mine, truth[number], grid)
+        counted = np.maximum((truth >= 0).sum(axis=1), 1)
+        result: dict[int, dict[int, tuple[float, float]]] = {}
+        for place, coarse_count in enumerate(grid):
+            options = (coarse_count,) if self.state.main is None else _MAIN_GRID
+            result[coarse_count] = {}
+            for main_count in options:
+                share = (ranks[place] < main_count).sum(axis=1) / counted
+                error = float(share.std() / np.sqrt(len(share)))
+                result[coarse_count][main_count] = (float(share.mean()), error)
+        return result
+
+    def _of_query(
+        self, query: FloatArray, candidates: RowArray, truth: RowArray, grid: list[int]
+    ) -> npt.NDArray[np.int32]:
+        """Rank of each true neighbour at the main tier among the first K1 candidates, (len(grid), TRUTH)."""
+        lost = np.iinfo(np.int32).max
+        hits = candidates[None, :] == truth[:, None]
+        places = np.where(hits.any(axis=1), hits.argmax(axis=1), lost)
+        out = np.full((len(grid), len(truth)), lost, np.int32)
+        state = self.state
+        if state.main is None:
+            out[:] = places
+            return out
+        codes = state.main.take(candidates).astype(np.float32)
+        scores = np.vecdot(codes, query[: self.tiers[-2]]) * state.scales[candidates]
+        for row, count in enumerate(grid):
+            for column in np.flatnonzero(places < count):
+                out[row, column] = (scores[:count] > scores[places[column]]).sum()
+        return out

@@ -1,0 +1,194 @@
+"""The rows of one tier, in order of arrival: in RAM while new, memory-mapped once saved.
+
+A ``Rows`` is a value: appending gives a new one and leaves the old one answering as before, because rows
+that are there are never written again. The newest of a line may be appended to, the index sees to that.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from agent_memory.errors import CorruptSnapshotError
+
+HEAD_BYTES = 4096
+"""Free space before the rows of a block, where a FAISS header is laid to search the rows without copying
+them."""
+
+_CHECK_BYTES = 8192
+_SMALLEST_BLOCK = 256
+
+
+def rows_per_check(row_bytes: int) -> int:
+    """Rows that share one checksum: about 8 KiB of them, a compromise between first touch and table size."""
+    return max(1, _CHECK_BYTES // row_bytes)
+
+
+def check_sums(rows: memoryview, row_bytes: int) -> npt.NDArray[np.uint32]:
+    """CRC-32 of each group of ``rows_per_check`` rows, given as bytes."""
+    step = rows_per_check(row_bytes) * row_bytes
+    return np.array([zlib.crc32(rows[at : at + step]) for at in range(0, len(rows), step)], np.uint32)
+
+
+class Checks:
+    """Verifies the bytes of a mapped block the first time each group of rows is used."""
+
+    def __init__(
+        self, path: Path, raw: npt.NDArray[np.uint8], row_bytes: int, sums: npt.NDArray[np.uint32]
+    ) -> None:
+        self.path, self.sums, self._raw = path, sums, raw
+        self._rows = rows_per_check(row_bytes)
+        self._step = self._rows * row_bytes
+        self._good = np.zeros(len(sums) - 1, bool)
+
+    def ensure(self, rows: npt.NDArray[np.int64]) -> None:
+        """Verify the groups of these rows (numbered within the block).
+
+        Raises:
+            CorruptSnapshotError: The bytes are not those that were saved.
+        """
+        groups = rows // self._rows
+        unseen = groups[~self._good[groups]]
+        if unseen.size:
+            self._verify(np.unique(unseen))
+
+    def ensure_span(self, start: int, stop: int) -> None:
+        """Verify rows [start, stop); raises as ``ensure``."""
+        first, last = start // self._rows, -(-stop // self._rows)
+        if not self._good[first:last].all():
+            self._verify(first + np.flatnonzero(~self._good[first:last]))
+
+    def _verify(self, groups: npt.NDArray[np.int64]) -> None:
+        view = self._raw.data
+        for group in groups.tolist():
+            at = HEAD_BYTES + group * self._step
+            if zlib.crc32(view[at : at + self._step]) != self.sums[group + 1]:
+                raise CorruptSnapshotError(
+                    self.path, f"checksum of rows from {group * self._rows} does not match"
+                )
+            self._good[group] = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Consecutive rows of a tier.
+
+    Attributes:
+        start: Number of the first row.
+        array: (count, width), the rows.
+        raw: uint8, ``HEAD_BYTES`` and then the bytes of ``array`` and of free capacity after it.
+        path: The mapped file, None in RAM.
+        checks: Lazy verification of a mapped file, None in RAM.
+    """
+
+    start: int
+    array: npt.NDArray[Any]
+    raw: npt.NDArray[np.uint8]
+    path: Path | None = None
+    checks: Checks | None = None
+
+    @property
+    def stop(self) -> int:
+        """Number of the row after the last."""
+        return self.start + len(self.array)
+
+
+class Rows:
+    """Rows 0 to n of one tier, as a tuple of blocks.
+
+    Args:
+        width: Numbers per row.
+        dtype: float16, float32 or int8.
+        blocks: Consecutive blocks from row 0.
+    """
+
+    __slots__ = ("blocks", "dtype", "width")
+
+    def __init__(self, width: int, dtype: npt.DTypeLike, blocks: tuple[Block, ...] = ()) -> None:
+        self.width = width
+        self.dtype = np.dtype(dtype)
+        self.blocks = blocks
+
+    def __len__(self) -> int:
+        return self.blocks[-1].stop if self.blocks else 0
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.width * self.dtype.itemsize
+
+    @property
+    def rows_per_check(self) -> int:
+        """Rows that share a checksum in a file."""
+        return rows_per_check(self.row_bytes)
+
+    @property
+    def mapped(self) -> int:
+        """Rows that are in memory-mapped files."""
+        return sum(len(block.array) for block in self.blocks if block.path is not None)
+
+    def append(self, new: npt.NDArray[Any]) -> Rows:
+        """Return these rows followed by ``new`` (m, width)."""
+        blocks = self.blocks
+        if not blocks or blocks[-1].path is not None:
+            blocks = (*blocks, self._block(len(self), np.empty(HEAD_BYTES, np.uint8), 0))
+        last = blocks[-1]
+        used, count = len(last.array), len(last.array) + len(new)
+        raw = last.raw
+        if HEAD_BYTES + count * self.row_bytes > raw.size:
+            capacity = max(2 * used, count, _SMALLEST_BLOCK)
+            raw = np.empty(HEAD_BYTES + capacity * self.row_bytes, np.uint8)
+            raw[: HEAD_BYTES + used * self.row_bytes] = last.raw[: HEAD_BYTES + used * self.row_bytes]
+        grown = self._block(last.start, raw, count)
+        grown.array[used:] = new
+        return Rows(self.width, self.dtype, (*blocks[:-1], grown))
+
+    def replace_prefix(self, mapped: tuple[Block, ...]) -> Rows:
+        """Return the same rows with the first ones served from ``mapped`` and the rest copied into RAM."""
+        stop = mapped[-1].stop if mapped else 0
+        rows = Rows(self.width, self.dtype, mapped)
+        return rows.append(self.span(stop, len(self))) if len(self) > stop else rows
+
+    def _block(self, start: int, raw: npt.NDArray[np.uint8], count: int) -> Block:
+        body = raw[HEAD_BYTES : HEAD_BYTES + count * self.row_bytes]
+        return Block(start, body.view(self.dtype).reshape(count, self.width), raw)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return a copy of the given rows (m,) as (m, width); raises ``CorruptSnapshotError``."""
+        if len(self.blocks) == 1:
+            return _take(self.blocks[0], rows)
+        out = np.empty((len(rows), self.width), self.dtype)
+        for block in self.blocks:
+            places = np.flatnonzero((rows >= block.start) & (rows < block.stop))
+            if places.size:
+                out[places] = _take(block, rows[places] - block.start)
+        return out
+
+    def span(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return rows [start, stop) as one array, copied only if they lie in several blocks."""
+        pieces = [piece for _, piece in self.chunks(start, stop, max(stop - start, 1))]
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate(pieces) if pieces else np.empty((0, self.width), self.dtype)
+
+    def chunks(self, start: int, stop: int, size: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Yield (first row, rows) over [start, stop) in pieces of ``size``; raises as ``take``."""
+        for block in self.blocks:
+            low, high = max(start, block.start), min(stop, block.stop)
+            for begin in range(low, high, size):
+                end = min(begin + size, high)
+                if block.checks:
+                    block.checks.ensure_span(begin - block.start, end - block.start)
+                yield begin, block.array[begin - block.start : end - block.start]
+
+
+def _take(block: Block, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    if block.checks:
+        block.checks.ensure(rows)
+    return block.array.take(rows, axis=0)

@@ -1,0 +1,376 @@
+"""The index over tiers of one vector that grows, shrinks, and is searched meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from agent_memory.errors import IndexStateError, InvalidInputError
+from agent_memory.index import planning
+from agent_memory.index.coarse import CENTROIDS, CoarseTier
+from agent_memory.index.idmap import IdMap
+from agent_memory.index.records import (
+    MAX_ROWS,
+    IdArray,
+    IndexOptions,
+    IndexStats,
+    MaintenanceReport,
+    Plan,
+    SearchResult,
+)
+from agent_memory.index.rows import Rows
+from agent_memory.index.vectors import Dtype, FloatArray, as_ids, as_unit_rows, quantize
+from agent_memory.index.view import IndexView, State
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+_SMALLEST_TAIL = 2048
+_TAIL_SHARE = 256
+_RETRAIN_GROWTH = 4
+_COPY_ROWS = 8192
+
+
+class TieredIndex:
+    """Nearest neighbours by inner product of unit vectors, through prefixes of growing length.
+
+    Rows get numbers in order of arrival and keep them until compaction. All methods may be called from
+    several threads; ``view`` and ``search`` never wait for ``maintain`` or ``save``.
+
+    Args:
+        dimension: Native dimension.
+        tiers: One to three ascending prefix dimensions, the last of them native: coarse, main, native.
+        dtype: How native rows are stored.
+        options: Recall target, thresholds, threads, seed.
+
+    Raises:
+        InvalidInputError: Tiers that do not ascend to ``dimension``, or an unknown dtype.
+    """
+
+    def __init__(
+        self,
+        dimension: int,
+        tiers: Sequence[int],
+        *,
+        dtype: Dtype = "float16",
+        options: IndexOptions = IndexOptions(),  # noqa: B008 - frozen
+    ) -> None:
+        tiers = tuple(int(tier) for tier in tiers)
+        ascending = tuple(sorted(set(tiers))) == tiers
+        if not 1 <= len(tiers) <= 3 or not ascending or tiers[0] < 1 or tiers[-1] != dimension:
+            raise InvalidInputError(
+                f"tiers must be one to three ascending dimensions that end at {dimension}, got {tiers}"
+            )
+        if dtype not in ("float16", "float32"):
+            raise InvalidInputError(f"dtype must be float16 or float32, got {dtype!r}")
+        self.dimension, self.tiers, self.dtype, self.options = int(dimension), tiers, dtype, options
+        self._lock = threading.Lock()
+        self._upkeep = threading.Lock()
+        self._state = self._empty()
+        self._shared_alive = False
+
+    def _empty(self) -> State:
+        main = Rows(self.tiers[-2], np.int8) if len(self.tiers) == 3 else None
+        return State(
+            native=Rows(self.dimension, self.dtype),
+            main=main,
+            scales=np.empty(0, np.float32),
+            alive=np.empty(0, bool),
+            dead=0,
+            ids=IdMap(),
+            coarse=None,
+            plan=Plan(),
+        )
+
+    def __len__(self) -> int:
+        state = self._state
+        return state.count - state.dead
+
+    def add(self, ids: npt.ArrayLike, vectors: npt.ArrayLike) -> None:
+        """Add rows, or replace those whose id is present; visible to every view taken afterwards.
+
+        Args:
+            ids: int64 (n,), none negative, none twice.
+            vectors: (n, dimension), normalised here.
+
+        Raises:
+            DimensionMismatchError: Vectors of another dimension.
+            InvalidInputError: Unusable ids or vectors; nothing was changed.
+            IndexStateError: More rows than 2**31 - 1; nothing was changed.
+        """
+        names = as_ids(ids)
+        rows = as_unit_rows(vectors, self.dimension)
+        if len(names) != len(rows):
+            raise InvalidInputError(f"got {len(names)} ids for {len(rows)} vectors")
+        if len(np.unique(names)) != len(names):
+            raise InvalidInputError("an id is given twice in one call")
+        if not len(names):
+            return
+        with self._lock:
+            if self._state.count + len(names) > MAX_ROWS:
+                raise IndexStateError(f"an index holds at most {MAX_ROWS} rows, tombstones included")
+            self._kill(self._live_rows(names))
+            self._append(names, rows)
+            self._fold_long_tail()
+
+    def remove(self, ids: npt.ArrayLike) -> int:
+        """Remove rows by id and return how many there were; unknown ids are ignored."""
+        names = np.unique(as_ids(ids))
+        with self._lock:
+            rows = self._live_rows(names)
+            self._kill(rows)
+            return len(rows)
+
+    def _live_rows(self, names: IdArray) -> npt.NDArray[np.int64]:
+        state = self._state
+        rows = state.ids.rows_of(names, state.count)
+        rows = rows[rows >= 0]
+        return rows[state.alive[rows]]
+
+    def _kill(self, rows: npt.NDArray[np.int64]) -> None:
+        if not rows.size:
+            return
+        state = self._state
+        alive = state.alive.copy() if self._shared_alive else state.alive
+        alive[rows] = False
+        self._shared_alive = False
+        self._state = replace(state, alive=alive, dead=state.dead + len(rows))
+
+    def _append(self, names: IdArray, rows: FloatArray) -> None:
+        state = self._state
+        stop = state.count + len(names)
+        scales, main, alive = state.scales, state.main, state.alive
+        if stop > len(alive):
+            size = max(2 * len(alive), stop, 256)
+            alive = _grown(alive, size)
+            self._shared_alive = False
+        alive[state.count : stop] = True
+        native = state.native.append(rows.astype(self.dtype))
+        if main is not None:
+            codes, factors = quantize(rows[:, : main.width])
+            main = main.append(codes)
+            scales = scales if stop <= len(scales) else _grown(scales, max(2 * len(scales), stop, 256))
+            scales[state.count : stop] = factors
+        state.ids.append(names)
+        self._state = replace(state, native=native, main=main, scales=scales, alive=alive)
+
+    def _fold_long_tail(self) -> None:
+        """Encode the tail once it slows searches; copying the codes then costs microseconds per row added."""
+        state = self._state
+        if state.coarse is None:
+            return
+        tail = state.count - len(state.coarse)
+        if tail > max(_SMALLEST_TAIL, state.count // _TAIL_SHARE):
+            self._state = replace(state, coarse=self._folded(state, state.coarse))
+
+    def _folded(self, state: State, coarse: CoarseTier) -> CoarseTier:
+        batches = planning.prefixes(state, len(coarse), state.count, coarse.codebook.dimension)
+        return coarse.extended(batches, threads=self.options.threads)
+
+    def view(self) -> IndexView:
+        """Return the index as it is now; later changes never show in it."""
+        return IndexView(self._frozen(), self.tiers, self.options)
+
+    def _frozen(self) -> State:
+        with self._lock:
+            self._shared_alive = True
+            return self._state
+
+    def search(
+        self,
+        queries: npt.ArrayLike,
+        k: int,
+        *,
+        allowed: npt.ArrayLike | None = None,
+        exact: bool = False,
+        budget_ms: float | None = None,
+        explain: bool = False,
+    ) -> SearchResult:
+        """Search a view taken now; see ``IndexView.search``."""
+        return self.view().search(
+            queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain
+        )
+
+    def ids(self) -> IdArray:
+        """Return the live ids, int64 (n,), in order of arrival."""
+        return self.view().ids()
+
+    def stats(self) -> IndexStats:
+        """Return sizes, plan and whether maintenance is due."""
+        state = self._frozen()
+        rows = max(state.count, 1)
+        columns = [state.native, *([state.main] if state.main is not None else [])]
+        mapped = sum(column.mapped * column.row_bytes for column in columns)
+        held = sum(block.raw.nbytes for column in columns for block in column.blocks if block.path is None)
+        held += state.ids.nbytes + state.alive.nbytes + state.scales.nbytes
+        held += state.coarse.nbytes if state.coarse else 0
+        return IndexStats(
+            rows=state.count - state.dead,
+            tombstones=state.dead,
+            tail=state.count - (len(state.coarse) if state.coarse else 0),
+            dimension=self.dimension,
+            tiers=self.tiers,
+            plan=state.plan,
+            coarse_bytes=state.coarse.codebook.code_bytes if state.coarse else 0,
+            ram_bytes_per_row=held / rows,
+            disk_bytes_per_row=mapped / rows,
+            maintenance_due=self._due(state),
+        )
+
+    def _wants_cascade(self, state: State) -> bool:
+        small = state.count - state.dead < max(self.options.exact_below, CENTROIDS)
+        return not small and len(self.tiers) > 1 and self.tiers[0] >= 8
+
+    def _too_dead(self, state: State) -> bool:
+        return state.dead > self.options.compact_above * state.count
+
+    def _due(self, state: State) -> bool:
+        if self._too_dead(state) or self._wants_cascade(state) != (state.coarse is not None):
+            return True
+        live, measured = state.count - state.dead, state.plan.measured_rows
+        return state.coarse is not None and not measured / 2 <= live <= measured * 2
+
+    def maintain(self) -> MaintenanceReport:
+        """Bring the index into the shape that suits its size: fold the tail, compact, train, measure.
+
+        Searches and adds go on meanwhile. Costs seconds at a million rows when it trains or compacts; call it
+        when ``stats().maintenance_due``, or when the process is idle.
+        """
+        began = time.perf_counter()
+        with self._upkeep:
+            compacted = self._compact() if self._too_dead(self._frozen()) else 0
+            state = self._frozen()
+            coarse, plan, trained, folded = None, Plan(), False, 0
+            if self._wants_cascade(state):
+                coarse, trained = self._suitable(state)
+                folded = len(coarse) - (len(state.coarse) if state.coarse and not trained else 0)
+                plan = planning.measure(state, coarse, self.tiers, self.options)
+            with self._lock:
+                self._state = replace(self._state, coarse=coarse, plan=plan)
+        return MaintenanceReport(
+            folded=folded,
+            compacted=compacted,
+            trained=trained,
+            plan=plan,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _suitable(self, state: State) -> tuple[CoarseTier, bool]:
+        """Return a coarse tier over all rows, trained anew if the index has outgrown its codebook."""
+        if state.coarse and state.count - state.dead <= _RETRAIN_GROWTH * state.plan.measured_rows:
+            return self._folded(state, state.coarse), False
+        codebook = planning.learn(state, self.tiers, self.options)
+        return self._folded(state, CoarseTier(codebook)), True
+
+    def _compact(self) -> int:
+        """Rewrite all rows without the removed ones, then catch up with what changed meanwhile."""
+        old = self._frozen()
+        fresh = TieredIndex(self.dimension, self.tiers, dtype=self.dtype, options=self.options)
+        kept = np.flatnonzero(old.alive[: old.count])
+        fresh._copy(old, kept)
+        if old.coarse:
+            coarse = fresh._folded(fresh._state, CoarseTier(old.coarse.codebook))
+            fresh._state = replace(fresh._state, coarse=coarse, plan=old.plan)
+        with self._lock:
+            now = self._state
+            gone = np.flatnonzero(~now.alive[kept])
+            fresh._kill(gone)
+            fresh._copy(now, old.count + np.flatnonzero(now.alive[old.count : now.count]))
+            self._state, self._shared_alive = fresh._state, False
+        return old.dead
+
+    def _copy(self, source: State, rows: npt.NDArray[np.int64]) -> None:
+        """Append live rows of another state, bit for bit."""
+        names = source.ids.ids(source.count)
+        for at in range(0, len(rows), _COPY_ROWS):
+            piece = rows[at : at + _COPY_ROWS]
+            state = self._state
+            stop = state.count + len(piece)
+            main, scales, alive = state.main, state.scales, state.alive
+            alive = alive if stop <= len(alive) else _grown(alive, max(2 * len(alive), stop))
+            alive[state.count : stop] = True
+            if main is not None and source.main is not None:
+                main = main.append(source.main.take(piece))
+                scales = scales if stop <= len(scales) else _grown(scales, max(2 * len(scales), stop))
+                scales[state.count : stop] = source.scales[piece]
+            native = state.native.append(source.native.take(piece))
+            state.ids.append(names[piece])
+            self._state = replace(state, native=native, main=main, scales=scales, alive=alive)
+
+    def save(self, folder: Path, *, generation: str, seq: int) -> Path:
+        """Write a snapshot below ``folder`` and serve the rows from its files from then on.
+
+        Rows that an earlier snapshot already holds are linked, not written again.
+
+        Args:
+            folder: Where snapshots live; made if missing.
+            generation: What the vectors belong to; ``load`` asks for the same.
+            seq: The last change that the index contains, at least 0.
+
+        Returns:
+            The folder of the snapshot.
+
+        Raises:
+            InvalidInputError: An unusable generation or seq.
+            IndexStateError: It could not be written, e.g. the disk is full; earlier snapshots are untouched.
+        """
+        from agent_memory.index import snapshot
+
+        with self._upkeep:
+            state = self._frozen()
+            saved = snapshot.write(
+                Path(folder), state, self.tiers, self.dtype, generation=generation, seq=seq
+            )
+            with self._lock:
+                now = self._state
+                native = now.native.replace_prefix(saved.native)
+                main = now.main.replace_prefix(saved.main) if now.main is not None else None
+                self._state = replace(now, native=native, main=main)
+        return saved.path
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        generation: str,
+        options: IndexOptions = IndexOptions(),  # noqa: B008 - frozen
+    ) -> tuple[TieredIndex, int]:
+        """Open the newest valid snapshot below ``folder``.
+
+        All small files are verified now, rows when they are first used: a search of a damaged file raises
+        ``CorruptSnapshotError`` instead of answering.
+
+        Returns:
+            The index and the seq it was saved with.
+
+        Raises:
+            CorruptSnapshotError: No snapshot, or none that passes verification.
+            StaleGenerationError: Only snapshots of another generation.
+        """
+        from agent_memory.index import snapshot_reading
+
+        state, tiers, dtype, seq = snapshot_reading.read(Path(folder), generation=generation)
+        index = cls(tiers[-1], tiers, dtype=dtype, options=options)
+        index._state = state
+        return index, seq
+
+    def verify(self) -> None:
+        """Verify every byte of the mapped files; raises ``CorruptSnapshotError`` at the first damage."""
+        state = self._frozen()
+        for column in (state.native, state.main):
+            for block in column.blocks if column is not None else ():
+                if block.checks:
+                    block.checks.ensure_span(0, len(block.array))
+
+
+def _grown(array: npt.NDArray[Scalar], size: int) -> npt.NDArray[Scalar]:
+    grown = np.empty(size, array.dtype)
+    grown[: len(array)] = array
+    return grown

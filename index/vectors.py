@@ -1,0 +1,137 @@
+"""Vectors in, vectors stored, vectors compared: the arithmetic that every tier and the oracle share."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from agent_memory.errors import DimensionMismatchError, InvalidInputError
+
+Dtype = Literal["float16", "float32"]
+FloatArray = npt.NDArray[np.float32]
+
+_ALREADY_UNIT = 1e-3
+_HALF_BIAS = np.float32(2.0**112)
+
+
+def as_ids(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return ids as int64 (n,), refusing what is not a list of integers in [0, 2**63).
+
+    Raises:
+        InvalidInputError: Not one-dimensional, not integers, or negative (-1 marks "no result").
+    """
+    array = np.asarray(ids)
+    if array.size == 0 and array.ndim == 1:
+        return np.empty(0, np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InvalidInputError(
+            f"ids must be one-dimensional integers, got {array.dtype} of shape {array.shape}"
+        )
+    if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
+        raise InvalidInputError(f"ids must be below 2**63, got {array.max()}")
+    array = array.astype(np.int64, copy=False)
+    if array.min() < 0:
+        raise InvalidInputError(f"ids must not be negative, got {array.min()}")
+    return array
+
+
+def as_unit_rows(vectors: npt.ArrayLike, dimension: int) -> FloatArray:
+    """Return vectors as float32 (n, dimension) of unit length.
+
+    Rows whose length is 1 within 1e-3 are taken as they are, so that a vector read back in half precision
+    gives bit for bit the row that the original gave.
+
+    Raises:
+        DimensionMismatchError: Another number of dimensions.
+        InvalidInputError: Not numbers, not a matrix, NaN, infinite, or a zero vector.
+    """
+    try:
+        rows = np.ascontiguousarray(_numeric(vectors), dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInputError(f"vectors must be a matrix of real numbers: {error}") from error
+    if rows.ndim != 2:
+        raise InvalidInputError(f"vectors must have two axes, got shape {rows.shape}")
+    if rows.shape[1] != dimension:
+        raise DimensionMismatchError(dimension, rows.shape[1])
+    peak = np.abs(rows).max(axis=1, initial=0)
+    if not np.isfinite(peak).all():
+        raise InvalidInputError(
+            f"row {int(np.flatnonzero(~np.isfinite(peak))[0])} has NaN or infinite numbers"
+        )
+    if not peak.all():
+        raise InvalidInputError(
+            f"row {int(np.flatnonzero(peak == 0)[0])} is a zero vector, it has no direction"
+        )
+    with np.errstate(over="ignore"):
+        squared = np.vecdot(rows, rows)
+    odd = np.flatnonzero(~(np.abs(squared - 1) <= 2 * _ALREADY_UNIT))
+    if odd.size:
+        scaled = rows[odd] / peak[odd, None]
+        rows = rows.copy()
+        rows[odd] = scaled / np.sqrt(np.vecdot(scaled, scaled))[:, None]
+    return rows
+
+
+def _numeric(vectors: npt.ArrayLike) -> npt.NDArray[Any]:
+    array = np.asarray(vectors)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"got {array.dtype}")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def as_queries(queries: npt.ArrayLike, dimension: int) -> FloatArray:
+    """Return one query (d,) or many (nq, d) as float32 (nq, d) of unit length; raises as ``as_unit_rows``."""
+    array = np.asarray(queries)
+    return as_unit_rows(array[None, :] if array.ndim == 1 else array, dimension)
+
+
+def widen(rows: npt.NDArray[Any]) -> FloatArray:
+    """Return stored rows, float16 or float32, as float32 of the same shape.
+
+    Half precision is widened with integer operations, which NumPy vectorises, unlike its own conversion:
+    the bits are moved in place and the exponent is put right by one multiplication. Exact for every finite
+    half.
+    """
+    if rows.dtype == np.float32:
+        return rows
+    bits = rows.view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= np.int32(-0x70000001)
+    wide = bits.view(np.float32)
+    wide *= _HALF_BIAS
+    return wide
+
+
+def scores_of(rows: npt.NDArray[Any], query: FloatArray) -> FloatArray:
+    """Inner product of each stored row (n, d) with one query (d,): float32 (n,).
+
+    Each row is summed by itself, so equal rows get equal scores wherever they stand, and no BLAS thread is
+    woken.
+    """
+    scores: FloatArray = np.vecdot(widen(rows), query)
+    return scores
+
+
+def quantize(prefixes: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
+    """Return int8 codes (n, d) and the float32 scale (n,) of each row: ``prefix = code * scale``.
+
+    The scale is the row's own peak over 127, so that codes never depend on other rows and never change.
+    """
+    peak = np.maximum(np.abs(prefixes).max(axis=1), np.float32(1e-12))
+    codes = np.rint(prefixes * (127 / peak)[:, None]).astype(np.int8)
+    return codes, (peak / 127).astype(np.float32)
+
+
+def best(scores: FloatArray, count: int) -> npt.NDArray[np.int64]:
+    """Positions of the ``count`` highest scores, in no order; all of them if there are fewer."""
+    if count >= scores.size:
+        return np.arange(scores.size)
+    return np.argpartition(scores, scores.size - count)[scores.size - count :]
+
+
+def ordered(scores: FloatArray, ids: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Positions of the ``count`` best, highest score first, equal scores by ascending id."""
+    return np.lexsort((ids, -scores))[:count]
