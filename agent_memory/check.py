@@ -55,9 +55,7 @@ def _size_bytes(paths: Iterable[Path]) -> int:
     return total
 
 
-def check(
-    database: Database, live_index: LiveIndex, *, accept: Accept, encode: Encode, repair: bool
-) -> Report:
+def check(database: Database, live_index: LiveIndex, *, accept: Accept, encode: Encode, repair: bool) -> Report:
     """Look through a store and mend what can be mended; see ``Memory.check``."""
     problems: list[str] = []
     repaired: list[str] = []
@@ -90,9 +88,7 @@ def _database_faults(connection: Connection) -> list[str]:
         if line != "ok"
     ]
     broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
-    return faults + [
-        f"database: row {row[1]} of {row[0]} refers to a missing row of {row[2]}" for row in broken
-    ]
+    return faults + [f"database: row {row[1]} of {row[0]} refers to a missing row of {row[2]}" for row in broken]
 
 
 def _damaged_entries(database: Database) -> dict[int, str]:

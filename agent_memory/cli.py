@@ -35,9 +35,7 @@ app = typer.Typer(
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
-PathOption = Annotated[
-    Path, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", help="Folder of the store.")
-]
+PathOption = Annotated[Path, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", help="Folder of the store.")]
 NamespaceOption = Annotated[
     str, typer.Option("--namespace", "-n", help="Scope, its parts separated by slashes: acme/user-42.")
 ]
@@ -243,9 +241,7 @@ def list_(
             found: list[Any] = memory.sessions()
         else:
             filters = _json_object(where, "--where")
-            found = memory.entries(
-                session=session, speaker=speaker, where=filters, limit=limit, offset=offset
-            )
+            found = memory.entries(session=session, speaker=speaker, where=filters, limit=limit, offset=offset)
     if as_json:
         _print_json(found)
         return
@@ -278,9 +274,7 @@ def forget(
 
 
 @app.command(epilog="Example: agent-memory stats --json")
-def stats(
-    path: PathOption = DEFAULT_PATH, namespace: NamespaceOption = "", as_json: JsonOption = False
-) -> None:
+def stats(path: PathOption = DEFAULT_PATH, namespace: NamespaceOption = "", as_json: JsonOption = False) -> None:
     """Show counts, the encoder and sizes on disk."""
     with _opened(path, namespace) as memory:
         facts = memory.stats()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,13 @@ import numpy as np
 
 from agent_memory import inputs
 from agent_memory.config import Config
-from agent_memory.errors import EncoderError, EncoderMismatchError, InvalidInputError
-from agent_memory.inputs import FloatArray, NewEntry
+from agent_memory.errors import (
+    DimensionMismatchError,
+    EncoderError,
+    EncoderMismatchError,
+    InvalidInputError,
+)
+from agent_memory.inputs import FloatArray, NewEntry, ValidEntry
 from agent_memory.records import Entry, Namespace
 from agent_memory.storage import entries as reading
 from agent_memory.storage import vectors as generations
@@ -26,6 +31,13 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 Item = str | Mapping[str, Any] | NewEntry
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    entry: ValidEntry
+    metadata: str
+    vector: FloatArray | None
 
 
 class Writer:
@@ -53,41 +65,48 @@ class Writer:
     def add(self, item: Item) -> Entry:
         """Write one item."""
         self._database.connection()
-        drafts = [self._validated(item, None, None)]
-        return self._write(drafts, self._vectors(drafts))[0]
+        return self._write([self._pending(item)])[0]
 
-    def add_many(
-        self, items: Iterable[Item], *, session: str | None, progress: Progress | None
-    ) -> list[Entry]:
+    def add_many(self, items: Iterable[Item], *, session: str | None, progress: Progress | None) -> list[Entry]:
         """Write many items, a batch a transaction, after all were validated."""
         self._database.connection()
         if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
             raise InvalidInputError(f"items must be a list of texts or mappings, got {type(items).__name__}")
-        drafts = [self._validated(item, session, position) for position, item in enumerate(items)]
+        home = inputs.name("session", session)
+        pending = []
+        for position, item in enumerate(items):
+            try:
+                pending.append(self._pending(item, home))
+            except DimensionMismatchError:
+                raise
+            except InvalidInputError as error:
+                raise InvalidInputError(f"item {position}: {error}") from error
         written: list[Entry] = []
-        for start in range(0, len(drafts), self._config.batch_size):
-            batch = drafts[start : start + self._config.batch_size]
-            written += self._write(batch, self._vectors(batch))
+        for start in range(0, len(pending), self._config.batch_size):
+            written += self._write(pending[start : start + self._config.batch_size])
             if progress is not None:
-                progress(len(written), len(drafts))
+                progress(len(written), len(pending))
         return written
 
-    def _validated(self, item: Item, session: str | None, position: int | None) -> NewEntry:
-        entry = inputs.new_entry(item, self._config, position)
-        scope = self._scope(entry.namespace)
+    def _pending(self, item: Item, session: str | None = None) -> _Pending:
+        given = inputs.as_new_entry(item)
+        entry = inputs.valid_entry(given, self._config)
+        entry = replace(entry, session=entry.session or session, namespace=self._scope(entry.namespace))
         vector = None
-        if entry.vector is not None:
-            vector = inputs.vector(entry.vector, self._encoder.spec.dimension)
-        if entry.session is None:
-            session = inputs.name("session", session)
-        return entry.model_copy(
-            update={"namespace": scope, "session": entry.session or session, "vector": vector}
-        )
+        if given.vector is not None:
+            vector = inputs.vector(given.vector, self._encoder.spec.dimension)
+        return _Pending(entry, canonical_json(entry.metadata), vector)
 
-    def _vectors(self, batch: Sequence[NewEntry]) -> FloatArray:
-        missing = [entry.text for entry in batch if entry.vector is None]
+    def _write(self, batch: Sequence[_Pending]) -> list[Entry]:
+        missing = [item.entry.text for item in batch if item.vector is None]
         encoded = iter(self.encode(missing, self._encoder.encode_documents))
-        return np.stack([next(encoded) if entry.vector is None else entry.vector for entry in batch])
+        vectors = np.stack([next(encoded) if item.vector is None else item.vector for item in batch])
+        now = datetime.now(UTC)
+        with self._database.write() as connection:
+            generation = self._generation(connection, now)
+            blobs = generation.to_bytes(vectors)
+            drafts = [_draft(item.entry, item.metadata, blob, now) for item, blob in zip(batch, blobs, strict=True)]
+            return [entry for _, entry in writes.put(connection, drafts, generation.id, now)]
 
     def encode(self, texts: list[str], encode: Callable[[list[str]], FloatArray]) -> FloatArray:
         """Return the vectors of texts by one of the encoder's methods, shape (len(texts), dimension).
@@ -107,14 +126,6 @@ class Writer:
         except InvalidInputError as error:
             raise EncoderError(f"encoder {spec.name} returned an unusable vector: {error}") from error
 
-    def _write(self, batch: Sequence[NewEntry], vectors: FloatArray) -> list[Entry]:
-        now = datetime.now(UTC)
-        with self._database.write() as connection:
-            generation = self._generation(connection, now)
-            blobs = generation.to_bytes(vectors)
-            drafts = [_draft(entry, blob, now) for entry, blob in zip(batch, blobs, strict=True)]
-            return [entry for _, entry in writes.put(connection, drafts, generation.id, now)]
-
     def update(self, key: str, changed: Mapping[str, Any], scope: Namespace) -> Entry:
         """Change some fields of an entry; the entry is read again inside the transaction that writes it."""
         name = inputs.name("key", key) or ""
@@ -122,17 +133,19 @@ class Writer:
             _, entry = reading.find(connection, scope, name, datetime.now(UTC))
         merged = self._merged(entry, changed)
         vectors = self.encode([merged.text], self._encoder.encode_documents) if "text" in changed else None
+        canonical_json(merged.metadata)
         now = datetime.now(UTC)
         with self._database.write() as connection:
             _, current = reading.find(connection, scope, name, now)
             generation = self._generation(connection, now)
             blob = None if vectors is None else generation.to_bytes(vectors)[0]
-            draft = _draft(self._merged(current, changed), blob, now)
+            merged = self._merged(current, changed)
+            draft = _draft(merged, canonical_json(merged.metadata), blob, now)
             return writes.put(connection, [draft], generation.id, now)[0][1]
 
-    def _merged(self, entry: Entry, changed: Mapping[str, Any]) -> NewEntry:
-        fields = {name: getattr(entry, name) for name in NewEntry.model_fields if name != "vector"}
-        return inputs.new_entry({**fields, **changed}, self._config)
+    def _merged(self, entry: Entry, changed: Mapping[str, Any]) -> ValidEntry:
+        fields = {name: getattr(entry, name) for name in ValidEntry.__slots__}
+        return inputs.valid_entry({**fields, **changed}, self._config)
 
     def _generation(self, connection: Connection, now: datetime) -> Generation:
         generation = generations.live_generation(connection)
@@ -162,14 +175,14 @@ class Writer:
             )
 
 
-def _draft(entry: NewEntry, vector: bytes | None, now: datetime) -> writes.Draft:
+def _draft(entry: ValidEntry, metadata: str, vector: bytes | None, now: datetime) -> writes.Draft:
     return writes.Draft(
-        key=entry.key or "",
+        key=entry.key,
         text=entry.text,
         namespace=entry.namespace or (),
         session=entry.session,
         speaker=entry.speaker,
-        metadata=canonical_json(entry.metadata),
+        metadata=metadata,
         event_time=entry.event_time or now,
         expires_at=entry.expires_at,
         importance=entry.importance,

@@ -6,13 +6,14 @@ import math
 import operator
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, InvalidInputError
@@ -39,66 +40,82 @@ UnsetType = Literal[Unset.UNSET]
 FloatArray = npt.NDArray[np.float32]
 
 
-class NewEntry(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEntry:
     """An item of ``add_many``; the fields are the arguments of ``Memory.add``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    text: str = Field(strict=True)
-    session: str | None = Field(default=None, strict=True)
-    speaker: str | None = Field(default=None, strict=True)
-    key: str | None = Field(default=None, strict=True)
+    text: str
+    session: str | None = None
+    speaker: str | None = None
+    key: str | None = None
     metadata: Mapping[str, Any] | None = None
-    event_time: datetime | None = None
-    expires_at: datetime | None = None
+    event_time: datetime | str | None = None
+    expires_at: datetime | str | None = None
     importance: float | None = None
-    namespace: tuple[str, ...] | None = None
+    namespace: Sequence[str] | None = None
     vector: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidEntry:
+    """An item that can be written; fields as in ``NewEntry``.
+
+    Attributes:
+        event_time: None for the moment of writing.
+        namespace: The memory's own where the item named none.
+    """
+
+    text: str
+    session: str | None
+    speaker: str | None
+    key: str
+    metadata: Mapping[str, Any]
+    event_time: datetime | None
+    expires_at: datetime | None
+    importance: float | None
+    namespace: Namespace | None
 
 
 _TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
 
 
-def new_entry(
-    item: str | Mapping[str, Any] | NewEntry, config: Config, position: int | None = None
-) -> NewEntry:
-    """Return the validated form of one item.
+def valid_entry(item: str | Mapping[str, Any] | NewEntry, config: Config) -> ValidEntry:
+    """Return the validated form of one item, all but its vector.
 
     Raises:
-        InvalidInputError: A field is missing, unknown, of a wrong type or out of range; the message names it,
-            and its position in a batch.
+        InvalidInputError: A field is missing, unknown, of a wrong type or out of range; the message names it.
     """
-    try:
-        if isinstance(item, str):
-            item = NewEntry(text=item)
-        elif isinstance(item, Mapping):
-            item = NewEntry(**item)
-        elif not isinstance(item, NewEntry):
-            raise InvalidInputError(f"an item must be a string, a mapping or a NewEntry, got {_kind(item)}")
-        return item.model_copy(
-            update={
-                "text": text(item.text, config),
-                "session": name("session", item.session),
-                "speaker": name("speaker", item.speaker),
-                "key": name("key", item.key) or uuid.uuid4().hex,
-                "metadata": metadata(item.metadata),
-                "event_time": moment("event_time", item.event_time),
-                "expires_at": moment("expires_at", item.expires_at),
-                "importance": importance(item.importance),
-            }
-        )
-    except (InvalidInputError, ValidationError, TypeError) as error:
-        place = "" if position is None else f"item {position}: "
-        if not place and isinstance(error, InvalidInputError):
-            raise
-        reason = _reason(error) if isinstance(error, ValidationError) else str(error)
-        raise InvalidInputError(place + reason) from error
+    entry = as_new_entry(item)
+    return ValidEntry(
+        text=text(entry.text, config),
+        session=name("session", entry.session),
+        speaker=name("speaker", entry.speaker),
+        key=name("key", entry.key) or uuid.uuid4().hex,
+        metadata=metadata(entry.metadata),
+        event_time=moment("event_time", entry.event_time),
+        expires_at=moment("expires_at", entry.expires_at),
+        importance=importance(entry.importance),
+        namespace=None if entry.namespace is None else namespace(entry.namespace),
+    )
 
 
-def _reason(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
+def as_new_entry(item: str | Mapping[str, Any] | NewEntry) -> NewEntry:
+    """Return an item in its one form.
+
+    Raises:
+        InvalidInputError: It is none of the three, or a field is missing or unknown.
+    """
+    if isinstance(item, NewEntry):
+        return item
+    if isinstance(item, str):
+        return NewEntry(text=item)
+    if not isinstance(item, Mapping):
+        raise InvalidInputError(f"an item must be a string, a mapping or a NewEntry, got {_kind(item)}")
+    unknown = [field for field in item if field not in NewEntry.__slots__]
+    if unknown or "text" not in item:
+        what = f"unknown field {str(unknown[0])[:60]!r}" if unknown else "text is missing"
+        raise InvalidInputError(f"{what}; an item has the fields {', '.join(NewEntry.__slots__)}")
+    return NewEntry(**item)
 
 
 def text(value: object, config: Config, what: str = "text") -> str:

@@ -66,8 +66,10 @@ class Memory:
         self._database = Database(self.path / "memory.db", lock_timeout_s=self.config.lock_timeout_s)
         try:
             ensure_schema(self._database)
+            self._index = LiveIndex(self.path / "index", self.config, read_only=self._database.read_only)
             with self._database.read() as connection:
                 generation = generations.live_generation(connection)
+                self._index.discard_newer(connection)
             if encoder is None and generation is not None and generation.encoder.get("name") in NAMES:
                 encoder = str(generation.encoder["name"])
             self._encoder = load_encoder(encoder)
@@ -77,7 +79,6 @@ class Memory:
         except BaseException:
             self._database.close()
             raise
-        self._index = LiveIndex(self.path / "index", self.config, read_only=self._database.read_only)
 
     # --- writing -----------------------------------------------------------------------------------------
 
@@ -219,9 +220,7 @@ class Memory:
         scope = self._scope(namespace)
         chosen = [key is not None, bool(where) or session is not None, everything]
         if sum(chosen) != 1:
-            raise InvalidInputError(
-                "say what to forget: a key, a non-empty where and/or session, or everything"
-            )
+            raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
         return self._remove(self._condition(scope, where=where, session=session, key=key))
 
     def purge_expired(self) -> int:
@@ -271,9 +270,7 @@ class Memory:
         """
         k = inputs.positive("k", k)
         scope = self._scope(namespace)
-        condition = self._condition(
-            scope, where=where, session=session, speaker=speaker, since=since, until=until
-        )
+        condition = self._condition(scope, where=where, session=session, speaker=speaker, since=since, until=until)
         unfiltered = not (scope or where or session or speaker or since or until)
         self._database.connection()
         if isinstance(query, str):
@@ -396,9 +393,7 @@ class Memory:
             return self.namespace
         scope = inputs.namespace(namespace)
         if scope[: len(self.namespace)] != self.namespace:
-            raise InvalidInputError(
-                f"namespace {scope} lies outside of this memory's namespace {self.namespace}"
-            )
+            raise InvalidInputError(f"namespace {scope} lies outside of this memory's namespace {self.namespace}")
         return scope
 
     def _condition(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from agent_memory.errors import CorruptSnapshotError
 from agent_memory.inputs import FloatArray
 from agent_memory.records import Hit
 from agent_memory.reindex import LiveIndex
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from agent_memory.index import SearchResult
     from agent_memory.storage.entries import Condition
     from agent_memory.storage.vectors import Generation
+
+_log = logging.getLogger("agent_memory")
 
 _FEW_EXPIRED = 1_000
 
@@ -55,7 +59,14 @@ def recall(
             condition = reading.matching((), now) if surplus > _FEW_EXPIRED else None
         allowed = None if condition is None else reading.matching_ids(connection, condition)
         wanted = k if allowed is not None else k + surplus
-        result = view.search(vector, wanted, allowed=allowed, exact=exact, explain=explain)
+        search = {"allowed": allowed, "exact": exact, "explain": explain}
+        try:
+            result = view.search(vector, wanted, **search)
+        except CorruptSnapshotError as error:
+            # Rows are verified when they are first read, which may be long after the snapshot was opened.
+            _log.warning("building the index anew from the store: %s", error)
+            view = live_index.start_over(connection, accept) or view
+            result = view.search(vector, wanted, **search)
         found = [int(entry_id) for entry_id in result.ids[0] if entry_id >= 0]
         entries = reading.fetch(connection, found)
     alive = [

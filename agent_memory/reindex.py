@@ -71,7 +71,9 @@ class LiveIndex:
                 self._save(index)
             return index.view()
 
-    def _caught_up(self, connection: Connection, accept: Accept) -> TieredIndex | None:
+    def _caught_up(
+        self, connection: Connection, accept: Accept, *, trust_snapshots: bool = True
+    ) -> TieredIndex | None:
         generation = stored.live_generation(connection)
         if generation is None:
             return None
@@ -81,7 +83,8 @@ class LiveIndex:
         if index is None or self._identity != generation.identity or seq < self._seq:
             # A lower seq means that an older copy of the database was put in place.
             self._index = None
-            index = self._load(generation, seq) or self._rebuild(connection, generation, seq)
+            loaded = self._load(generation, seq) if trust_snapshots else None
+            index = loaded or self._rebuild(connection, generation, seq)
         if self._seq < seq:
             changed = stored.changed_since(connection, self._seq)
             ids, vectors = stored.read_vectors(connection, generation, changed)
@@ -92,9 +95,9 @@ class LiveIndex:
         return index
 
     def _load(self, generation: Generation, newest_seq: int) -> TieredIndex | None:
-        from agent_memory.index import TieredIndex
+        from agent_memory.index import TieredIndex, snapshots
 
-        if not self.folder.exists():
+        if not snapshots(self.folder):
             return None
         try:
             index, seq = TieredIndex.load(self.folder, generation=generation.identity, options=self._options)
@@ -105,9 +108,7 @@ class LiveIndex:
             _log.warning("building the index anew from the store: %s", error)
             return None
         if seq > newest_seq:
-            _log.warning(
-                "building the index anew: its snapshot is ahead of the store (%d > %d)", seq, newest_seq
-            )
+            _log.warning("building the index anew: its snapshot is ahead of the store (%d > %d)", seq, newest_seq)
             return None
         self._seq = self._saved_seq = seq
         return index
@@ -115,9 +116,7 @@ class LiveIndex:
     def _rebuild(self, connection: Connection, generation: Generation, seq: int) -> TieredIndex:
         from agent_memory.index import TieredIndex
 
-        index = TieredIndex(
-            generation.dimension, generation.tiers, dtype=generation.dtype, options=self._options
-        )
+        index = TieredIndex(generation.dimension, generation.tiers, dtype=generation.dtype, options=self._options)
         for ids, vectors in stored.all_vectors(connection, generation):
             index.add(ids, vectors)
         index.maintain()
@@ -126,7 +125,7 @@ class LiveIndex:
 
     def faults(self, connection: Connection, accept: Accept) -> list[str]:
         """Return what is wrong with the index in memory and with the snapshots on disk, one sentence each."""
-        from agent_memory.index import TieredIndex
+        from agent_memory.index import TieredIndex, snapshots
 
         with self._lock:
             index = self._caught_up(connection, accept)
@@ -140,23 +139,41 @@ class LiveIndex:
             if not np.array_equal(np.sort(index.ids()), expected):
                 found.append(f"index: it holds {len(index)} entries, the store {len(expected)}, or others")
             try:
-                if self.folder.exists():
-                    TieredIndex.load(self.folder, generation=generation.identity, options=self._options)
+                if snapshots(self.folder):
+                    loaded, _ = TieredIndex.load(self.folder, generation=generation.identity, options=self._options)
+                    loaded.verify()
             except CorruptSnapshotError as error:
                 found.append(f"index snapshot: {error}")
             except StaleGenerationError:
                 pass  # left over from another generation; the next save replaces it
             return found
 
-    def start_over(self, connection: Connection, accept: Accept) -> None:
-        """Delete the snapshots, build the index from the store, and write it."""
+    def start_over(self, connection: Connection, accept: Accept) -> IndexView | None:
+        """Delete the snapshots, build the index from the store, and write it; returns its view."""
         with self._lock:
             self._index = None
             if not self._read_only:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            index = self._caught_up(connection, accept)
-            if index is not None:
-                self._save(index)
+            index = self._caught_up(connection, accept, trust_snapshots=False)
+            if index is None:
+                return None
+            self._save(index)
+            return index.view()
+
+    def discard_newer(self, connection: Connection) -> None:
+        """Delete snapshots that are ahead of the store: an older copy of the database was put in place.
+
+        Left alone, they would look right again as soon as the store had seen as many changes.
+        """
+        if self._read_only or not self.folder.exists():
+            return
+        from agent_memory.index import snapshots
+
+        newest = stored.last_seq(connection)
+        for seq, path in snapshots(self.folder):
+            if seq > newest:
+                _log.warning("deleting %s: it is ahead of the store (%d > %d)", path, seq, newest)
+                shutil.rmtree(path, ignore_errors=True)
 
     def stats(self) -> IndexStats | None:
         """Return facts about the index in memory, or None before the first recall."""
@@ -172,8 +189,8 @@ class LiveIndex:
         self._saved_seq = self._seq
         if self._read_only or self._identity is None:
             return
-        index.maintain()
         try:
+            index.maintain()
             index.save(self.folder, generation=self._identity, seq=self._seq)
         except IndexStateError as error:
             # The store is whole without it: the next process to open it rebuilds or replays.

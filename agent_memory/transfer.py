@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
-from agent_memory.inputs import NewEntry, new_entry
+from agent_memory.inputs import ValidEntry, valid_entry
 from agent_memory.records import Entry
 from agent_memory.storage import entries as reading
 
@@ -101,32 +101,32 @@ def import_(memory: Memory, path: Path, progress: Progress | None = None) -> int
     return new
 
 
-def _add_missing(memory: Memory, batch: list[NewEntry]) -> int:
+def _add_missing(memory: Memory, batch: list[ValidEntry]) -> int:
     """Add the items of a batch whose key is new or whose content differs; returns how many."""
     stored = {
         (namespace, key): entry
         for namespace in {item.namespace for item in batch}
         for key, entry in memory.get_many(
-            [item.key or "" for item in batch if item.namespace == namespace], namespace=namespace
+            [item.key for item in batch if item.namespace == namespace], namespace=namespace
         ).items()
     }
     missing = [
         item
         for item in batch
-        if (entry := stored.get((item.namespace, item.key or ""))) is None or not _same(item, entry)
+        if (entry := stored.get((item.namespace, item.key))) is None or not _same(item, entry)
     ]
-    memory.add_many(missing)
+    memory.add_many({name: getattr(item, name) for name in ValidEntry.__slots__} for item in missing)
     return len(missing)
 
 
-def _same(item: NewEntry, entry: Entry) -> bool:
-    fields = NewEntry.model_fields.keys() - {"vector"}
+def _same(item: ValidEntry, entry: Entry) -> bool:
+    fields = set(ValidEntry.__slots__)
     if item.event_time is None:
         fields -= {"event_time"}
     return all(getattr(entry, name) == getattr(item, name) for name in fields)
 
 
-def _items(path: Path, memory: Memory) -> Iterator[NewEntry]:
+def _items(path: Path, memory: Memory) -> Iterator[ValidEntry]:
     """Yield the validated items of a file, an export or conversations."""
     with path.open("rb") as file:
         read = None
@@ -140,7 +140,7 @@ def _items(path: Path, memory: Memory) -> Iterator[NewEntry]:
                     if read is _from_export:
                         continue
                 for item in read(line, memory):
-                    yield new_entry(item, memory.config)
+                    yield valid_entry(item, memory.config)
             except InvalidInputError as error:
                 raise InvalidInputError(f"{path}, line {number}: {error}") from error
 
@@ -173,9 +173,7 @@ def _from_export(line: dict[str, Any], memory: Memory) -> Iterator[dict[str, Any
         raise InvalidInputError("an exported entry must have a key")
     namespace = item.setdefault("namespace", [])
     if not isinstance(namespace, list) or tuple(namespace[: len(memory.namespace)]) != memory.namespace:
-        raise InvalidInputError(
-            f"namespace {namespace} lies outside of this memory's {list(memory.namespace)}"
-        )
+        raise InvalidInputError(f"namespace {namespace} lies outside of this memory's {list(memory.namespace)}")
     yield item
 
 

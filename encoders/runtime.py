@@ -197,11 +197,7 @@ class WindowedEncoder(ABC):
         encoded = loaded.tokenizer.encode_batch_fast([prompt + t for t in texts], add_special_tokens=False)
         for encoding in encoded:
             content = encoding.ids
-            cuts = (
-                split_windows(len(content), capacity)
-                if len(content) > capacity + len(head)
-                else [slice(None)]
-            )
+            cuts = split_windows(len(content), capacity) if len(content) > capacity + len(head) else [slice(None)]
             for number, cut in enumerate(cuts):
                 # Only the first window begins with the prompt of the text itself.
                 lead = head if number else []
@@ -219,9 +215,7 @@ class WindowedEncoder(ABC):
                 f"expected {(len(ids), self.spec.dimension)}"
             )
         if not np.isfinite(vectors).all():
-            raise EncoderError(
-                f"{self.spec.name} gave vectors that are not finite; its weights may be damaged"
-            )
+            raise EncoderError(f"{self.spec.name} gave vectors that are not finite; its weights may be damaged")
         return normalise(vectors)
 
 

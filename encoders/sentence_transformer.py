@@ -149,9 +149,7 @@ class _Facts:
         config = config.get("text_config", config) if isinstance(config, dict) else {}
         listed = self._json("modules.json")
         parts = [m for m in listed if isinstance(m, dict)] if isinstance(listed, list) else []
-        self.modules = (
-            "+".join(str(m.get("type", "")).rsplit(".", 1)[-1].lower() for m in parts) or "mean-pooling"
-        )
+        self.modules = "+".join(str(m.get("type", "")).rsplit(".", 1)[-1].lower() for m in parts) or "mean-pooling"
         self.window = self._window(config)
         self.dimension = self._dimension(config, parts)
 
@@ -172,9 +170,7 @@ class _Facts:
         truncated = self._dict("config_sentence_transformers.json").get("truncate_dim")
         size = min(size, truncated) if size and truncated else size
         if not isinstance(size, int) or size < 1:
-            raise CheckpointError(
-                f"{self._folder}: the configuration does not tell the dimension of the vectors"
-            )
+            raise CheckpointError(f"{self._folder}: the configuration does not tell the dimension of the vectors")
         return size
 
     def prompt(self, *names: str) -> str:
@@ -197,9 +193,7 @@ class _Facts:
 
 def _pooled_parts(config: dict[str, Any]) -> int:
     """Count the poolings that are put side by side."""
-    return max(
-        1, sum(1 for key, value in config.items() if key.startswith("pooling_mode_") and value is True)
-    )
+    return max(1, sum(1 for key, value in config.items() if key.startswith("pooling_mode_") and value is True))
 
 
 def _digest(folder: Path) -> str:

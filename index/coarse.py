@@ -83,9 +83,7 @@ class CoarseTier:
         count: Rows that they describe.
     """
 
-    def __init__(
-        self, codebook: Codebook, packed: npt.NDArray[np.uint8] | None = None, count: int = 0
-    ) -> None:
+    def __init__(self, codebook: Codebook, packed: npt.NDArray[np.uint8] | None = None, count: int = 0) -> None:
         self.codebook = codebook
         self._index, self._quantizer = _empty_index(codebook)
         if count and packed is not None:

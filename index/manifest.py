@@ -103,9 +103,7 @@ def encode(manifest: Manifest) -> bytes:
     body["coarse"] = None
     if manifest.coarse:
         body["coarse"] = dict(zip(("dimension", "code_bytes", "rows"), manifest.coarse, strict=True))
-    body["files"] = {
-        name: {"size": size, "sha256": digest} for name, (size, digest) in manifest.files.items()
-    }
+    body["files"] = {name: {"size": size, "sha256": digest} for name, (size, digest) in manifest.files.items()}
     body |= {"format": FORMAT, "version": VERSION}
     body["sha256"] = _digest(body)
     return json.dumps(body, sort_keys=True, indent=1).encode()

@@ -118,14 +118,10 @@ class _Ranks:
     tiers: tuple[int, ...]
     options: IndexOptions
 
-    def of(
-        self, queries: FloatArray, rows: RowArray, truth: RowArray
-    ) -> dict[int, dict[int, tuple[float, float]]]:
+    def of(self, queries: FloatArray, rows: RowArray, truth: RowArray) -> dict[int, dict[int, tuple[float, float]]]:
         """Return {K1: {K2: (recall, standard error)}}."""
         limit = min(_COARSE_GRID[-1], len(self.coarse))
-        _, candidates = self.coarse.search(
-            queries, limit + 1, self.state.alive_bits, threads=self.options.threads
-        )
+        _, candidates = self.coarse.search(queries, limit + 1, self.state.alive_bits, threads=self.options.threads)
         grid = [count for count in _COARSE_GRID if count < limit] + [limit]
         ranks = np.full((len(grid), *truth.shape), np.iinfo(np.int32).max, np.int32)
         for number, query in enumerate(queries):

@@ -69,9 +69,7 @@ class Checks:
         for group in groups.tolist():
             at = HEAD_BYTES + group * self._step
             if zlib.crc32(view[at : at + self._step]) != self.sums[group + 1]:
-                raise CorruptSnapshotError(
-                    self.path, f"checksum of rows from {group * self._rows} does not match"
-                )
+                raise CorruptSnapshotError(self.path, f"checksum of rows from {group * self._rows} does not match")
             self._good[group] = True
 
 

@@ -46,9 +46,7 @@ class Saved:
     main: tuple[Block, ...]
 
 
-def write(
-    folder: Path, state: State, tiers: tuple[int, ...], dtype: str, *, generation: str, seq: int
-) -> Saved:
+def write(folder: Path, state: State, tiers: tuple[int, ...], dtype: str, *, generation: str, seq: int) -> Saved:
     """Write ``state``; see ``TieredIndex.save``."""
     if not isinstance(generation, str) or len(generation) > 1000:
         raise InvalidInputError("generation must be text of at most 1000 characters")

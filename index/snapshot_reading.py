@@ -55,6 +55,11 @@ def read(folder: Path, *, generation: str) -> tuple[State, tuple[int, ...], Dtyp
     raise CorruptSnapshotError(folder, "no snapshot")
 
 
+def snapshots(folder: Path) -> list[tuple[int, Path]]:
+    """Return (seq, path) of what look like snapshots below a folder, newest first; nothing is verified."""
+    return [(int(path.name.split("-")[1]), path) for path in _newest_first(folder)]
+
+
 def _newest_first(folder: Path) -> list[Path]:
     try:
         found = [path for path in folder.iterdir() if name_pattern.fullmatch(path.name)]

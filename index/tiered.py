@@ -193,9 +193,7 @@ class TieredIndex:
         explain: bool = False,
     ) -> SearchResult:
         """Search a view taken now; see ``IndexView.search``."""
-        return self.view().search(
-            queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain
-        )
+        return self.view().search(queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain)
 
     def ids(self) -> IdArray:
         """Return the live ids, int64 (n,), in order of arrival."""
@@ -324,9 +322,7 @@ class TieredIndex:
 
         with self._upkeep:
             state = self._frozen()
-            saved = snapshot.write(
-                Path(folder), state, self.tiers, self.dtype, generation=generation, seq=seq
-            )
+            saved = snapshot.write(Path(folder), state, self.tiers, self.dtype, generation=generation, seq=seq)
             with self._lock:
                 now = self._state
                 native = now.native.replace_prefix(saved.native)

@@ -26,9 +26,7 @@ def as_ids(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
     if array.size == 0 and array.ndim == 1:
         return np.empty(0, np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise InvalidInputError(
-            f"ids must be one-dimensional integers, got {array.dtype} of shape {array.shape}"
-        )
+        raise InvalidInputError(f"ids must be one-dimensional integers, got {array.dtype} of shape {array.shape}")
     if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
         raise InvalidInputError(f"ids must be below 2**63, got {array.max()}")
     array = array.astype(np.int64, copy=False)
@@ -57,13 +55,9 @@ def as_unit_rows(vectors: npt.ArrayLike, dimension: int) -> FloatArray:
         raise DimensionMismatchError(dimension, rows.shape[1])
     peak = np.abs(rows).max(axis=1, initial=0)
     if not np.isfinite(peak).all():
-        raise InvalidInputError(
-            f"row {int(np.flatnonzero(~np.isfinite(peak))[0])} has NaN or infinite numbers"
-        )
+        raise InvalidInputError(f"row {int(np.flatnonzero(~np.isfinite(peak))[0])} has NaN or infinite numbers")
     if not peak.all():
-        raise InvalidInputError(
-            f"row {int(np.flatnonzero(peak == 0)[0])} is a zero vector, it has no direction"
-        )
+        raise InvalidInputError(f"row {int(np.flatnonzero(peak == 0)[0])} is a zero vector, it has no direction")
     with np.errstate(over="ignore"):
         squared = np.vecdot(rows, rows)
     odd = np.flatnonzero(~(np.abs(squared - 1) <= 2 * _ALREADY_UNIT))

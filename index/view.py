@@ -107,9 +107,7 @@ class IndexView:
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise InvalidInputError(f"k must be a positive integer, got {k!r}")
         chosen = None if allowed is None else self._rows_of(allowed)
-        cascade = Cascade(
-            self._state, self._tiers, chosen, int(k), exact=exact, deadline=deadline, explain=explain
-        )
+        cascade = Cascade(self._state, self._tiers, chosen, int(k), exact=exact, deadline=deadline, explain=explain)
         return _assemble(self._run(cascade, wanted), int(k), self._tiers[-1], explain)
 
     def _rows_of(self, allowed: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -144,9 +144,7 @@ def select_texts(connection: Connection, *, after_id: int, limit: int) -> list[t
     return [tuple(row) for row in connection.execute(query)]
 
 
-def by_key(
-    connection: Connection, namespace: Namespace, keys: Sequence[str], now: datetime
-) -> dict[str, Entry]:
+def by_key(connection: Connection, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, Entry]:
     """Return the live entries of the given keys in exactly one namespace."""
     scope = and_(entries.c.namespace == encode_namespace(namespace), live(now))
     return {

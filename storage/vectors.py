@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,7 @@ class Generation:
     encoder: Mapping[str, Any]
     dimension: int
     tiers: tuple[int, ...]
-    dtype: str
+    dtype: Literal["float16", "float32"]
     identity: str
 
     def to_bytes(self, matrix: npt.NDArray[np.float32]) -> list[bytes]:
@@ -64,15 +64,8 @@ def live_generation(connection: Connection) -> Generation | None:
         encoder = dict(json.loads(row.encoder))
     except (TypeError, ValueError, RecursionError) as error:
         raise StorageError(f"generation {row.id} is damaged: {error}") from error
-    if (
-        row.dtype not in _DTYPES
-        or not tiers
-        or tiers[-1] != row.dimension
-        or sorted(set(tiers)) != list(tiers)
-    ):
-        raise StorageError(
-            f"generation {row.id} is damaged: {row.dtype}, {row.dimension} dimensions, {tiers}"
-        )
+    if row.dtype not in _DTYPES or not tiers or tiers[-1] != row.dimension or sorted(set(tiers)) != list(tiers):
+        raise StorageError(f"generation {row.id} is damaged: {row.dtype}, {row.dimension} dimensions, {tiers}")
     return Generation(
         id=row.id,
         fingerprint=row.fingerprint,
@@ -127,13 +120,9 @@ def changed_since(connection: Connection, seq: int) -> IdArray:
     return np.array(ids, dtype=np.int64)
 
 
-_STATIC = select(vectors.c.entry_id, vectors.c.static).where(
-    vectors.c.generation_id == bindparam("generation")
-)
+_STATIC = select(vectors.c.entry_id, vectors.c.static).where(vectors.c.generation_id == bindparam("generation"))
 _STATIC_BY_IDS = _STATIC.where(vectors.c.entry_id.in_(bindparam("ids", expanding=True)))
-_STATIC_PAGE = (
-    _STATIC.where(vectors.c.entry_id > bindparam("after")).order_by(vectors.c.entry_id).limit(_READ)
-)
+_STATIC_PAGE = _STATIC.where(vectors.c.entry_id > bindparam("after")).order_by(vectors.c.entry_id).limit(_READ)
 
 
 def read_vectors(

@@ -112,9 +112,7 @@ class _Field:
     def path(self) -> str:
         """JSON path of this member."""
         if not self._plain:
-            raise InvalidInputError(
-                f"a filter cannot reach into {_short(self.name)}: quotes or escapes in it"
-            )
+            raise InvalidInputError(f"a filter cannot reach into {_short(self.name)}: quotes or escapes in it")
         return f'{self._parent}."{self.name}"'
 
     def _member(self, column: str, extract: Callable[..., ColumnElement[Any]]) -> ColumnElement[Any]:
@@ -163,9 +161,7 @@ def _one_of(field: _Field, values: object) -> Sql:
     texts = [_text(value) for value in values if isinstance(value, str)]
     plain = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     numbers = [_number(value) for value in plain]
-    others = [
-        value for value in values if isinstance(value, bool) or not isinstance(value, str | int | float)
-    ]
+    others = [value for value in values if isinstance(value, bool) or not isinstance(value, str | int | float)]
     if len(others) > MAX_CONDITIONS:
         raise InvalidInputError(f"$in and $nin take at most {MAX_CONDITIONS} lists, objects and constants")
     parts = [_equal(field, value) for value in others]

@@ -53,9 +53,7 @@ def put(
     final = {place: draft for place, draft in zip(places, drafts, strict=True)}
     known = _known(connection, final)
     next_id = _last_number(connection, "entries") + 1
-    ids = {
-        place: known[place].id if place in known else next_id + offset for offset, place in enumerate(final)
-    }
+    ids = {place: known[place].id if place in known else next_id + offset for offset, place in enumerate(final)}
     seqs = log_changes(connection, list(ids.values()), "put")
     session_ids = _session_ids(connection, final.values(), seqs[-1] if seqs else 0, now)
     older = _older_twins(connection, final)
@@ -79,9 +77,7 @@ def put(
     return [stored[place] for place in places]
 
 
-def _row(
-    draft: Draft, namespace: str, entry_id: int, session_ids: dict[Any, int], seq: int
-) -> dict[str, Any]:
+def _row(draft: Draft, namespace: str, entry_id: int, session_ids: dict[Any, int], seq: int) -> dict[str, Any]:
     return {
         "id": entry_id,
         "namespace": namespace,
@@ -189,9 +185,7 @@ def _session_ids(
         head = update(sessions).where(here).values(head_seq=head_seq).returning(sessions.c.id)
         session_id = connection.execute(head).scalar()
         if session_id is None:
-            begun = insert(sessions).values(
-                namespace=place[0], name=place[1], created_at=now, head_seq=head_seq
-            )
+            begun = insert(sessions).values(namespace=place[0], name=place[1], created_at=now, head_seq=head_seq)
             session_id = connection.execute(begun.returning(sessions.c.id)).scalar_one()
         found[place] = session_id
     return found
@@ -202,9 +196,7 @@ def remove(connection: Connection, ids: Sequence[int]) -> int:
     removed = 0
     for start in range(0, len(ids), IN_LIST):
         chunk = list(ids[start : start + IN_LIST])
-        touched = select(entries.c.session_id).where(
-            entries.c.id.in_(chunk), entries.c.session_id.is_not(None)
-        )
+        touched = select(entries.c.session_id).where(entries.c.id.in_(chunk), entries.c.session_id.is_not(None))
         session_ids = connection.execute(touched.distinct()).scalars().all()
         removed += connection.execute(delete(entries).where(entries.c.id.in_(chunk))).rowcount
         seqs = log_changes(connection, chunk, "forget")

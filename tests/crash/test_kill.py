@@ -22,9 +22,9 @@ folder, name = sys.argv[1], sys.argv[2]
 memory = Memory(folder, encoder=WordEncoder(), config=Config(snapshot_every=10, batch_size=4))
 print("ready")
 for number in range(100_000):
-    text = f"writer {name} number {number}"
+    text = f"w{name}n{number} says"
     if number % 3 == 0:
-        for entry in memory.add_many([{"text": f"{text} part {part}", "session": name} for part in range(6)]):
+        for entry in memory.add_many([{"text": f"{text} w{name}n{number}p{part}", "session": name} for part in range(6)]):
             print("kept", entry.key)
     else:
         key = memory.add(text, session=name).key

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import subprocess
 import time
 
+import pytest
 from support import WordEncoder, python
 
 from agent_memory import Config, LockTimeoutError, Memory, SchemaTooNewError
@@ -45,8 +48,6 @@ with Memory(sys.argv[1], encoder=WordEncoder(), config=Config(snapshot_every=50)
 
 
 def test_two_writers_of_one_session_and_two_readers(tmp_path):
-    import subprocess
-
     folder = tmp_path / "store"
     readers = [python(READER, folder, stdin=subprocess.PIPE) for _ in range(2)]
     for reader in readers:
@@ -98,10 +99,6 @@ with Memory(sys.argv[1], encoder=WordEncoder()) as memory:
 
 
 def test_lock_timeout_names_the_wait(tmp_path):
-    import sqlite3
-
-    import pytest
-
     with Memory(tmp_path, encoder=WordEncoder(), config=Config(lock_timeout_s=0.3)) as memory:
         memory.add("x", key="x")
         holder = sqlite3.connect(tmp_path / "memory.db", isolation_level=None)
@@ -145,15 +142,10 @@ print("sound")
 
 
 def test_a_store_of_a_newer_version_is_refused_untouched(tmp_path):
-    import sqlite3
-
-    import pytest
-
     with Memory(tmp_path, encoder=WordEncoder()) as memory:
         memory.add("x")
     with sqlite3.connect(tmp_path / "memory.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     before = (tmp_path / "memory.db").read_bytes()
     with pytest.raises(SchemaTooNewError, match="9999"):

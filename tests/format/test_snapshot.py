@@ -129,9 +129,7 @@ def test_a_foreign_generation_is_stale(tmp_path):
         load(tmp_path, "new")
 
 
-@pytest.mark.parametrize(
-    "make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")]
-)
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_text("x")])
 def test_no_snapshot(tmp_path, make):
     folder = tmp_path / "index"
     make(folder)

@@ -254,9 +254,7 @@ def test_no_budget_still_answers():
 
 def test_threads_do_not_change_answers():
     index, ids, rows = built(6000, (64, 256, 384))
-    many = TieredIndex(
-        384, (64, 256, 384), options=IndexOptions(threads=3, exact_below=500, recall_target=0.9)
-    )
+    many = TieredIndex(384, (64, 256, 384), options=IndexOptions(threads=3, exact_below=500, recall_target=0.9))
     many.add(ids, rows)
     many.maintain()
     queries = vectors(17, 384, seed=1)

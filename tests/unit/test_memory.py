@@ -74,7 +74,7 @@ def test_duplicate_text_is_kept_and_reported(memory):
     second = memory.add("I like tea", key="b")
     other = memory.add("I like tea", key="c", namespace=("elsewhere",))
     assert (first.duplicate_of, second.duplicate_of, other.duplicate_of) == (None, "a", None)
-    assert memory.add("I like tea", key="a").duplicate_of == "b"
+    assert memory.add("I like tea", key="a").duplicate_of is None
     batch = memory.add_many(["new text", "new text"])
     assert batch[0].duplicate_of is None and batch[1].duplicate_of == batch[0].key
     assert memory.stats().duplicates == 2
@@ -162,7 +162,11 @@ def test_namespaces_are_scopes(open_memory):
 def test_sessions_speakers_and_times_filter(memory):
     for day in range(1, 6):
         memory.add(
-            f"note {day}", key=str(day), session=f"s{day % 2}", speaker="ab"[day % 2], event_time=f"2025-01-0{day}"
+            f"note {day}",
+            key=str(day),
+            session=f"s{day % 2}",
+            speaker="ab"[day % 2],
+            event_time=f"2025-01-0{day}",
         )
     assert {hit.entry.key for hit in memory.recall("note", session="s1")} == {"1", "3", "5"}
     assert {hit.entry.key for hit in memory.recall("note", speaker="a")} == {"2", "4"}

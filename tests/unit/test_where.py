@@ -5,11 +5,17 @@ import pytest
 from agent_memory import InvalidInputError
 
 DOCUMENTS = {
-    "a": {"topic": "home", "year": 2023, "done": True, "tags": ["x", "y"], "place": {"city": "Berlin", "zip": 1}},
+    "a": {
+        "topic": "home",
+        "year": 2023,
+        "done": True,
+        "tags": ["x", "y"],
+        "place": {"city": "Berlin", "zip": 1},
+    },
     "b": {"topic": "work", "year": 2024.5, "done": False, "note": None},
     "c": {"topic": "home", "year": "2024", "one": 1, "place": {"city": "Porto"}},
     "d": {},
-    "e": {"dotted.name": 1, "quo\"te": 2, "back\\slash": 3, "li\nne": 4, "$": 5, "": 6, "it's": 7, "é": 8},
+    "e": {"dotted.name": 1, 'quo"te': 2, "back\\slash": 3, "li\nne": 4, "$": 5, "": 6, "it's": 7, "é": 8},
     "f": {"topic": ["home"], "year": True, "one": True, "place": "Berlin", "big": 2**70, "neg": -5},
 }
 

@@ -81,8 +81,7 @@ def test_threads_share_one_load():
     real = encoder._load
     encoder._load = lambda: (loads.append(1), real())[1]
     threads = [
-        threading.Thread(target=lambda: results.append(encoder.encode_documents(["same text"])))
-        for _ in range(4)
+        threading.Thread(target=lambda: results.append(encoder.encode_documents(["same text"]))) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
