@@ -15,7 +15,7 @@ from agent_memory.storage import entries as reading
 from agent_memory.storage.database import Database
 
 if TYPE_CHECKING:
-    from agent_memory.index import SearchResult
+    from agent_memory.index import IndexView, SearchResult
     from agent_memory.storage.entries import Condition
     from agent_memory.storage.vectors import Generation
 
@@ -59,14 +59,16 @@ def recall(
             condition = reading.matching((), now) if surplus > _FEW_EXPIRED else None
         allowed = None if condition is None else reading.matching_ids(connection, condition)
         wanted = k if allowed is not None else k + surplus
-        search = {"allowed": allowed, "exact": exact, "explain": explain}
+
+        def search(view: IndexView) -> SearchResult:
+            return view.search(vector, wanted, allowed=allowed, exact=exact, explain=explain)
+
         try:
-            result = view.search(vector, wanted, **search)
+            result = search(view)
         except CorruptSnapshotError as error:
             # Rows are verified when they are first read, which may be long after the snapshot was opened.
             _log.warning("building the index anew from the store: %s", error)
-            view = live_index.start_over(connection, accept) or view
-            result = view.search(vector, wanted, **search)
+            result = search(live_index.start_over(connection, accept) or view)
         found = [int(entry_id) for entry_id in result.ids[0] if entry_id >= 0]
         entries = reading.fetch(connection, found)
     alive = [

@@ -24,7 +24,8 @@ print("ready")
 for number in range(100_000):
     text = f"w{name}n{number} says"
     if number % 3 == 0:
-        for entry in memory.add_many([{"text": f"{text} w{name}n{number}p{part}", "session": name} for part in range(6)]):
+        texts = [f"{text} w{name}n{number}p{part}" for part in range(6)]
+        for entry in memory.add_many(texts, session=name):
             print("kept", entry.key)
     else:
         key = memory.add(text, session=name).key

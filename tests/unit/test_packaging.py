@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_importing_loads_none_of_the_heavy_libraries():
+    code = (
+        "import sys, agent_memory, agent_memory.encoders, agent_memory.index;"
+        "heavy = {'torch', 'faiss', 'sqlalchemy', 'transformers', 'alembic'} & set(sys.modules);"
+        "sys.exit(', '.join(heavy))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_opening_a_store_loads_no_model_library(tmp_path):
+    code = (
+        "import sys, agent_memory; agent_memory.Memory(sys.argv[1]).close();"
+        "sys.exit(', '.join({'torch', 'transformers', 'faiss'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_exported_name_can_be_had():
+    import agent_memory
+
+    for name in agent_memory.__all__:
+        assert getattr(agent_memory, name).__name__ == name
+    assert set(agent_memory.__all__) <= set(dir(agent_memory))
+    assert agent_memory.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    with pytest.raises(AttributeError):
+        _ = agent_memory.nonsense
+
+
+def test_the_users_own_modules_are_left_alone(tmp_path):
+    for name in ("storage", "index", "encoders"):
+        (tmp_path / f"{name}.py").write_text(f"MINE = {name!r}\n")
+    (tmp_path / "app.py").write_text(
+        "import encoders, index, storage\n"
+        "from agent_memory import Memory\n"
+        "with Memory('store') as memory:\n"
+        "    memory.stats()\n"
+        "import agent_memory.storage.database, agent_memory.index.tiered\n"
+        "assert (storage.MINE, index.MINE, encoders.MINE) == ('storage', 'index', 'encoders')\n"
+    )
+    result = subprocess.run([sys.executable, "app.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_revisions_match_the_migrations_folder():
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    from agent_memory.storage.migrate import REVISIONS
+
+    config = Config()
+    config.set_main_option("script_location", "agent_memory.storage:migrations")
+    script = ScriptDirectory.from_config(config)
+    assert tuple(reversed([revision.revision for revision in script.walk_revisions()])) == REVISIONS
+
+
+def test_the_migrated_schema_is_the_one_that_queries_are_written_against(tmp_path):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from agent_memory.storage.database import Database
+    from agent_memory.storage.migrate import ensure_schema
+    from agent_memory.storage.schema import metadata
+
+    database = Database(tmp_path / "memory.db", lock_timeout_s=1)
+    ensure_schema(database)
+    with database.read() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    database.close()
+    assert differences == []
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_hold_the_right_files(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    sources = {f"agent_memory/{path.name}" for path in (ROOT / "agent_memory").glob("*.py")}
+    for part in ("encoders", "index", "storage"):
+        sources |= {f"agent_memory/{path.relative_to(ROOT)}" for path in (ROOT / part).rglob("*.py")}
+    sources |= {"agent_memory/demo/conversation.jsonl", "agent_memory/demo/queries.jsonl", "agent_memory/py.typed"}
+    assert sources <= held
+    top = {name.split("/")[0] for name in held}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"agent_memory"}
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+    assert {"pyproject.toml", "README.md", "LICENSE", "storage/schema.py", "index/tiered.py"} <= names
