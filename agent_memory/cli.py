@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
+from importlib.metadata import version
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,6 +50,19 @@ WhereOption = Annotated[
 SessionOption = Annotated[str | None, typer.Option("--session", "-s", help="The conversation.")]
 SpeakerOption = Annotated[str | None, typer.Option("--speaker", help="Who said it.")]
 DEFAULT_PATH = Path("~/.agent-memory")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        _out.print(version("agent-memory"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
 
 
 @contextmanager

@@ -16,7 +16,7 @@ def test_importing_loads_none_of_the_heavy_libraries():
     code = (
         "import sys, agent_memory, agent_memory.encoders, agent_memory.index;"
         "heavy = {'torch', 'faiss', 'sqlalchemy', 'transformers', 'alembic'} & set(sys.modules);"
-        "sys.exit(', '.join(heavy))"
+        "sys.exit(', '.join(heavy) or None)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -25,7 +25,7 @@ def test_importing_loads_none_of_the_heavy_libraries():
 def test_opening_a_store_loads_no_model_library(tmp_path):
     code = (
         "import sys, agent_memory; agent_memory.Memory(sys.argv[1]).close();"
-        "sys.exit(', '.join({'torch', 'transformers', 'faiss'} & set(sys.modules)))"
+        "sys.exit(', '.join({'torch', 'transformers', 'faiss'} & set(sys.modules)) or None)"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
