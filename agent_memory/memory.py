@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from agent_memory import check, inputs, recall, transfer
+import numpy as np
+
+from agent_memory import check, inputs, transfer
+from agent_memory import recall as recalling
+from agent_memory import why as tracing
 from agent_memory.config import Config
 from agent_memory.encoders.registry import NAMES, load_encoder
-from agent_memory.errors import InvalidInputError, StorageError
+from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.ingest import Item, Progress, Writer
 from agent_memory.inputs import UNSET, FloatArray, UnsetType
-from agent_memory.records import Entry, Hit, Namespace, Report, Session, Stats
+from agent_memory.recall import Mode, Request
+from agent_memory.records import Entry, Hits, Namespace, Report, Session, Stats, Trace
 from agent_memory.reindex import LiveIndex
 from agent_memory.storage import entries as reading
 from agent_memory.storage import vectors as generations
@@ -22,7 +28,7 @@ from agent_memory.storage.database import Database
 from agent_memory.storage.migrate import ensure_schema
 
 if TYPE_CHECKING:
-    from agent_memory.encoders import Encoder
+    from agent_memory.encoders import Encoder, Reranker
     from agent_memory.storage.entries import Condition
 
 Time = datetime | str
@@ -102,8 +108,8 @@ class Memory:
             text: What to remember; of any length up to ``Config.max_text_chars``.
             session: The conversation it belongs to.
             speaker: Who said it.
-            key: A name of your own, unique in the namespace. A key that exists is replaced by the new entry;
-                only its ``created_at`` stays. Generated if left out.
+            key: A name of your own, unique in the namespace. An entry that has the key is replaced by the new
+                one; only ``created_at`` stays, and the former version in its ``history``. Generated if left out.
             metadata: A JSON object to filter by later. Stored with its keys sorted.
             event_time: When it happened; now if left out. A naive time is taken as UTC.
             expires_at: When it stops being returned.
@@ -168,7 +174,7 @@ class Memory:
         importance: float | UnsetType | None = UNSET,
         namespace: Sequence[str] | None = None,
     ) -> Entry:
-        """Change the given fields of an entry and leave the others.
+        """Change the given fields of an entry and leave the others; the former version stays in its history.
 
         Args:
             key: The entry's key.
@@ -195,6 +201,16 @@ class Memory:
         if changed.get("event_time", ...) is None or changed.get("text", ...) is None:
             raise InvalidInputError("text and event_time can be changed, but not removed")
         return self._writer.update(key, changed, self._scope(namespace))
+
+    def supersede(self, old: str, new: str, *, namespace: Sequence[str] | None = None) -> Entry:
+        """Let the entry ``new`` take the place of the entry ``old``; returns the new one.
+
+        The old entry is no longer recalled. It stays readable through ``history(new)`` and ``as_of``.
+
+        Raises:
+            NotFoundError: One of the two is not there.
+        """
+        return self._writer.supersede(old, new, self._scope(namespace))
 
     def forget(
         self,
@@ -244,50 +260,154 @@ class Memory:
         where: Mapping[str, Any] | None = None,
         since: Time | None = None,
         until: Time | None = None,
+        as_of: Time | None = None,
         namespace: Sequence[str] | None = None,
+        mode: str = "hybrid",
         exact: bool = False,
+        diversity: float = 0.0,
+        collapse: bool = False,
+        half_life: timedelta | None = None,
+        now: Time | None = None,
+        budget_ms: float | None = None,
+        rerank: Reranker | None = None,
         explain: bool = False,
-    ) -> list[Hit]:
-        """Find the entries closest in meaning to a query, best first.
+    ) -> Hits:
+        """Find the entries that answer a query, best first.
 
-        Filters are applied inside the search: if k entries match them, k come back.
+        Filters are applied inside the search: if k entries match them, k come back (by words alone, as many of
+        them as hold a word of the query).
 
         Args:
-            query: A question or statement, or a vector in the store's space, shape (dimension,).
+            query: A question or statement, or a vector in the store's space, shape (dimension,), which is searched
+                by meaning alone.
             k: How many hits to return at most, from 1 to 10,000.
             session: Only entries of this session.
             speaker: Only entries of this speaker.
             where: Only entries whose metadata match this filter, e.g. ``{"year": {"$gte": 2024}}``.
             since: Only entries whose event time is this moment or later.
             until: Only entries whose event time is this moment or earlier.
+            as_of: Read the store as it was at this moment: entries added later are unknown, changed ones have their
+                former values. Forgotten entries stay forgotten.
             namespace: Only entries in this namespace or below it; must lie within the memory's own.
+            mode: ``hybrid`` (meaning and words), ``dense`` (meaning) or ``lexical`` (words).
             exact: Compare with every vector instead of searching tier by tier.
-            explain: Fill ``Hit.trace`` with what each tier thought of the hit.
+            diversity: From 0 to 1: prefer hits that differ from each other (maximal marginal relevance).
+            collapse: Leave out near-duplicates of better hits.
+            half_life: Prefer young entries; the bonus halves with each such stretch of age.
+            now: What "yesterday" or "last week" in the query refer to; the present if left out.
+            budget_ms: Begin no further tier or source after so many milliseconds; ``Hits.tier_reached`` says how
+                far it came.
+            rerank: A cross-encoder that scores the best candidates anew.
+            explain: Fill ``Hit.trace``.
 
         Raises:
             InvalidInputError: An argument is unusable.
             EncoderError: The query could not be encoded.
         """
-        k = inputs.positive("k", k)
-        scope = self._scope(namespace)
-        condition = self._condition(scope, where=where, session=session, speaker=speaker, since=since, until=until)
-        unfiltered = not (scope or where or session or speaker or since or until)
-        self._database.connection()
-        if isinstance(query, str):
-            text = inputs.text(query, self.config, "query")
-            vector = self._writer.encode([text], self._encoder.encode_queries)[0]
-        else:
-            vector = inputs.vector(query, self._encoder.spec.dimension)
-        return recall.recall(
-            self._database,
-            self._index,
-            vector,
+        request = self._request(
+            query,
+            self._scope(namespace),
             k=k,
-            condition=None if unfiltered else condition,
-            accept=self._writer.accept,
+            session=session,
+            speaker=speaker,
+            where=where,
+            since=since,
+            until=until,
+            as_of=as_of,
+            mode=mode,
             exact=exact,
+            diversity=diversity,
+            collapse=collapse,
+            half_life=half_life,
+            now=now,
+            budget_ms=budget_ms,
+            rerank=rerank,
             explain=explain,
         )
+        return recalling.recall(self._database, self._index, self._writer.accept, request)
+
+    def why(
+        self,
+        query: str | FloatArray,
+        key: str,
+        *,
+        namespace: Sequence[str] | None = None,
+        **options: Any,  # noqa: ANN401 - those of recall
+    ) -> Trace:
+        """Say what became of one entry in a recall: at which stage it was dropped and by how much, or its rank.
+
+        Args:
+            query: As for ``recall``.
+            key: The entry's key, in exactly this namespace.
+            namespace: As for ``recall``.
+            **options: The other arguments of ``recall``.
+        """
+        scope = self._scope(namespace)
+        request = self._request(query, scope, **options, explain=True)
+        name = inputs.name("key", key) or ""
+        return tracing.why(self._database, self._index, self._writer.accept, request, namespace=scope, key=name)
+
+    def _request(
+        self,
+        query: str | FloatArray,
+        scope: Namespace,
+        *,
+        k: SupportsIndex = 5,
+        as_of: Time | None = None,
+        mode: str = "hybrid",
+        exact: bool = False,
+        diversity: float = 0.0,
+        collapse: bool = False,
+        half_life: timedelta | None = None,
+        now: Time | None = None,
+        budget_ms: float | None = None,
+        rerank: Reranker | None = None,
+        explain: bool = False,
+        **filters: Any,  # noqa: ANN401 - those of _condition
+    ) -> Request:
+        self._database.connection()
+        way = inputs.choice("mode", mode, Mode)
+        then = inputs.moment("as_of", as_of)
+        text = inputs.text(query, self.config, "query") if isinstance(query, str) else None
+        if half_life is not None and (not isinstance(half_life, timedelta) or half_life <= timedelta(0)):
+            raise InvalidInputError(f"half_life must be a positive timedelta, got {half_life!r}")
+        request = Request(
+            text=text,
+            vector=np.zeros(self._encoder.spec.dimension, np.float32),
+            k=inputs.positive("k", k),
+            mode=way if text is not None else Mode.DENSE,
+            condition=self._condition(scope, **filters, then=then),
+            then=then,
+            now=inputs.moment("now", now) or datetime.now(UTC),
+            exact=exact,
+            diversity=inputs.share("diversity", diversity),
+            collapse=collapse,
+            half_life=half_life,
+            budget_ms=None if budget_ms is None else inputs.duration("budget_ms", budget_ms),
+            rerank=rerank,
+            explain=explain,
+        )
+        if not (scope or then or any(filters.values())):
+            request = replace(request, condition=None)
+        if text is None:
+            return replace(request, vector=inputs.vector(query, self._encoder.spec.dimension))
+        if request.mode is Mode.LEXICAL:
+            return request
+        return replace(request, vector=self._writer.encode([text], self._encoder.encode_queries)[0])
+
+    def history(self, key: str, *, namespace: Sequence[str] | None = None) -> list[Entry]:
+        """Return every version of an entry, oldest first, with what it superseded; the current one comes last.
+
+        Raises:
+            NotFoundError: There was never such a key here, or it was forgotten.
+        """
+        scope = self._scope(namespace)
+        name = inputs.name("key", key) or ""
+        with self._database.read() as connection:
+            found = reading.versions(connection, scope, name)
+        if not found:
+            raise NotFoundError(f"no entry with key {key!r}")
+        return found
 
     def get(self, key: str, *, namespace: Sequence[str] | None = None) -> Entry:
         """Return the entry of a key in exactly this namespace.
@@ -406,6 +526,7 @@ class Memory:
         speaker: str | None = None,
         since: Time | None = None,
         until: Time | None = None,
+        then: datetime | None = None,
     ) -> Condition:
         return reading.matching(
             scope,
@@ -416,6 +537,7 @@ class Memory:
             speaker=inputs.name("speaker", speaker),
             since=inputs.moment("since", since),
             until=inputs.moment("until", until),
+            then=then,
         )
 
     def _find(self, key: str, scope: Namespace) -> Entry:

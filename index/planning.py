@@ -97,9 +97,7 @@ def _neighbours(state: State, queries: FloatArray, rows: RowArray, threads: int)
             continue
         part = chunk if len(places) == len(chunk) else chunk[places]
         with one_call(threads):
-            new, near = faiss().knn(
-                queries, widen(part), min(width, len(places)), metric=faiss().METRIC_INNER_PRODUCT
-            )
+            new, near = faiss().knn(queries, widen(part), min(width, len(places)), metric=faiss().METRIC_INNER_PRODUCT)
         scores = np.concatenate([scores, new], axis=1)
         found = np.concatenate([found, start + places[near]], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :width]

@@ -39,9 +39,7 @@ def check_sums(rows: memoryview, row_bytes: int) -> npt.NDArray[np.uint32]:
 class Checks:
     """Verifies the bytes of a mapped block the first time each group of rows is used."""
 
-    def __init__(
-        self, path: Path, raw: npt.NDArray[np.uint8], row_bytes: int, sums: npt.NDArray[np.uint32]
-    ) -> None:
+    def __init__(self, path: Path, raw: npt.NDArray[np.uint8], row_bytes: int, sums: npt.NDArray[np.uint32]) -> None:
         self.path, self.sums, self._raw = path, sums, raw
         self._rows = rows_per_check(row_bytes)
         self._step = self._rows * row_bytes

@@ -120,9 +120,7 @@ def _prune(folder: Path, newest: Path, generation: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _write_files(
-    work: Path, state: State, tiers: tuple[int, ...], dtype: str, generation: str, seq: int
-) -> Manifest:
+def _write_files(work: Path, state: State, tiers: tuple[int, ...], dtype: str, generation: str, seq: int) -> Manifest:
     files: dict[str, tuple[int, str]] = {}
 
     def put(name: str, array: npt.NDArray[np.generic]) -> None:

@@ -151,9 +151,7 @@ def _state(path: Path, manifest: Manifest) -> State:
     from agent_memory.index.view import State
 
     rows = manifest.rows
-    columns = {
-        name: Rows(width, dtype, map_rows(path, manifest, name)) for name, width, dtype in manifest.columns()
-    }
+    columns = {name: Rows(width, dtype, map_rows(path, manifest, name)) for name, width, dtype in manifest.columns()}
     bits = _array(path, manifest, "alive.bin", np.uint8)
     alive = np.unpackbits(bits, count=rows, bitorder="little").astype(bool)
     ids = _array(path, manifest, "ids.bin", "<i8")

@@ -107,7 +107,7 @@ def test_filter_contract(store, where, k, query):
     matching = [number for number in range(ROWS) if matches(where, documents[number])]
     text = f"entry {query} about {query % 17}"
     for exact in (False, True):
-        hits = memory.recall(text, k=k, where=where, exact=exact)
+        hits = memory.recall(text, k=k, where=where, exact=exact, mode="dense")
         found = [int(hit.entry.key) for hit in hits]
         assert len(found) == min(k, len(matching)), json.dumps(where)
         assert set(found) <= set(matching)

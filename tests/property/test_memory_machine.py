@@ -116,7 +116,7 @@ class MemoryMachine(RuleBasedStateMachine):
             if colour in (None, its) and session in (None, home)
         }
         for exact in (False, True):
-            hits = self.memory.recall(query, k=k, where=where, session=session, exact=exact)
+            hits = self.memory.recall(query, k=k, where=where, session=session, exact=exact, mode="dense")
             assert len(hits) == min(k, len(expected))
             assert all(expected[hit.entry.key] == hit.text for hit in hits)
         if expected:
