@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
-
-import numpy as np
 
 from agent_memory import check, inputs, transfer
 from agent_memory import recall as recalling
@@ -18,9 +15,9 @@ from agent_memory.encoders.registry import NAMES, load_encoder
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.ingest import Item, Progress, Writer
 from agent_memory.inputs import UNSET, FloatArray, UnsetType
-from agent_memory.recall import Mode, Request
 from agent_memory.records import Entry, Hits, Namespace, Report, Session, Stats, Trace
 from agent_memory.reindex import LiveIndex
+from agent_memory.request import Request, make_request, matching
 from agent_memory.storage import entries as reading
 from agent_memory.storage import vectors as generations
 from agent_memory.storage import writes
@@ -328,6 +325,7 @@ class Memory:
 
     def why(
         self,
+        /,
         query: str | FloatArray,
         key: str,
         *,
@@ -346,54 +344,6 @@ class Memory:
         request = self._request(query, scope, **options, explain=True)
         name = inputs.name("key", key) or ""
         return tracing.why(self._database, self._index, self._writer.accept, request, namespace=scope, key=name)
-
-    def _request(
-        self,
-        query: str | FloatArray,
-        scope: Namespace,
-        *,
-        k: SupportsIndex = 5,
-        as_of: Time | None = None,
-        mode: str = "hybrid",
-        exact: bool = False,
-        diversity: float = 0.0,
-        collapse: bool = False,
-        half_life: timedelta | None = None,
-        now: Time | None = None,
-        budget_ms: float | None = None,
-        rerank: Reranker | None = None,
-        explain: bool = False,
-        **filters: Any,  # noqa: ANN401 - those of _condition
-    ) -> Request:
-        self._database.connection()
-        way = inputs.choice("mode", mode, Mode)
-        then = inputs.moment("as_of", as_of)
-        text = inputs.text(query, self.config, "query") if isinstance(query, str) else None
-        if half_life is not None and (not isinstance(half_life, timedelta) or half_life <= timedelta(0)):
-            raise InvalidInputError(f"half_life must be a positive timedelta, got {half_life!r}")
-        request = Request(
-            text=text,
-            vector=np.zeros(self._encoder.spec.dimension, np.float32),
-            k=inputs.positive("k", k),
-            mode=way if text is not None else Mode.DENSE,
-            condition=self._condition(scope, **filters, then=then),
-            then=then,
-            now=inputs.moment("now", now) or datetime.now(UTC),
-            exact=exact,
-            diversity=inputs.share("diversity", diversity),
-            collapse=collapse,
-            half_life=half_life,
-            budget_ms=None if budget_ms is None else inputs.duration("budget_ms", budget_ms),
-            rerank=rerank,
-            explain=explain,
-        )
-        if not (scope or then or any(filters.values())):
-            request = replace(request, condition=None)
-        if text is None:
-            return replace(request, vector=inputs.vector(query, self._encoder.spec.dimension))
-        if request.mode is Mode.LEXICAL:
-            return request
-        return replace(request, vector=self._writer.encode([text], self._encoder.encode_queries)[0])
 
     def history(self, key: str, *, namespace: Sequence[str] | None = None) -> list[Entry]:
         """Return every version of an entry, oldest first, with what it superseded; the current one comes last.
@@ -508,6 +458,17 @@ class Memory:
 
     # --- shared ------------------------------------------------------------------------------------------
 
+    def _request(self, query: object, scope: Namespace, **options: Any) -> Request:  # noqa: ANN401 - recall's
+        self._database.connection()
+        return make_request(
+            query,
+            encode=lambda text: self._writer.encode([text], self._encoder.encode_queries)[0],
+            dimension=self._encoder.spec.dimension,
+            config=self.config,
+            scope=scope,
+            **options,
+        )
+
     def _scope(self, namespace: Sequence[str] | None) -> Namespace:
         if namespace is None:
             return self.namespace
@@ -516,29 +477,8 @@ class Memory:
             raise InvalidInputError(f"namespace {scope} lies outside of this memory's namespace {self.namespace}")
         return scope
 
-    def _condition(
-        self,
-        scope: Namespace,
-        *,
-        where: Mapping[str, Any] | None = None,
-        key: str | None = None,
-        session: str | None = None,
-        speaker: str | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
-        then: datetime | None = None,
-    ) -> Condition:
-        return reading.matching(
-            scope,
-            datetime.now(UTC),
-            where=where,
-            key=inputs.name("key", key),
-            session=inputs.name("session", session),
-            speaker=inputs.name("speaker", speaker),
-            since=inputs.moment("since", since),
-            until=inputs.moment("until", until),
-            then=then,
-        )
+    def _condition(self, scope: Namespace, **filters: Any) -> Condition:  # noqa: ANN401 - those of matching
+        return matching(scope, datetime.now(UTC), **filters)
 
     def _find(self, key: str, scope: Namespace) -> Entry:
         with self._database.read() as connection:

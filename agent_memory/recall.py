@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from agent_memory import ranking, timewords
 from agent_memory.errors import CorruptSnapshotError
-from agent_memory.inputs import FloatArray
 from agent_memory.ranking import Candidate
 from agent_memory.records import Entry, Hit, Hits
 from agent_memory.reindex import LiveIndex
+from agent_memory.request import Mode, Request
 from agent_memory.storage import entries as reading
 from agent_memory.storage import lexical
 from agent_memory.storage import vectors as stored
@@ -34,51 +32,6 @@ _log = logging.getLogger("agent_memory")
 _FEW_EXPIRED = 1_000
 _POOL = 100  # candidates of each source, at least
 _LENDERS = 50
-
-
-class Mode(StrEnum):
-    """What a recall goes by: meaning and words, meaning alone, or words alone."""
-
-    HYBRID = "hybrid"
-    DENSE = "dense"
-    LEXICAL = "lexical"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One recall, validated.
-
-    Attributes:
-        text: The query's text; None if only a vector was given.
-        vector: The query's vector, shape (dimension,), of unit length; not used by words alone.
-        k: How many hits at most.
-        mode: What to go by.
-        condition: What an entry must satisfy; None for every current entry.
-        then: The past moment to read the store as of.
-        now: What the query means by now.
-        exact: True to compare with every vector.
-        diversity: From 0 to 1; weight of difference among the hits.
-        collapse: True to leave out near-duplicates of better hits.
-        half_life: Age at which the bonus for youth is halved; None for no bonus.
-        budget_ms: Time after which no further tier or source is begun.
-        rerank: Scores the best candidates anew.
-        explain: True to fill ``Hit.trace``.
-    """
-
-    text: str | None
-    vector: FloatArray
-    k: int
-    mode: Mode
-    condition: Condition | None
-    then: datetime | None
-    now: datetime
-    exact: bool
-    diversity: float
-    collapse: bool
-    half_life: timedelta | None
-    budget_ms: float | None
-    rerank: Reranker | None
-    explain: bool
 
 
 class Search:
@@ -101,6 +54,7 @@ class Search:
         extra: Iterable[int] = (),
     ) -> None:
         self._started = time.perf_counter()
+        self._present = datetime.now(UTC)
         self._connection = connection
         self._live_index = live_index
         self._accept = accept
@@ -140,8 +94,8 @@ class Search:
         condition, surplus = request.condition, 0
         if condition is None:
             # Expired entries are few until they are purged: looking past them beats listing all the others.
-            surplus = reading.count(self._connection, reading.expired((), request.now))
-            condition = reading.matching((), request.now) if surplus > _FEW_EXPIRED else None
+            surplus = reading.count(self._connection, reading.expired((), self._present))
+            condition = reading.matching((), self._present) if surplus > _FEW_EXPIRED else None
         if condition is not None:
             self.allowed = reading.matching_ids(self._connection, condition)
             surplus = 0
@@ -278,7 +232,7 @@ class Search:
     def _not_expired(self, ranked: Sequence[Candidate]) -> list[Candidate]:
         if self.allowed is not None:
             return list(ranked)
-        gone = set(reading.matching_ids(self._connection, reading.expired((), self.request.now)).tolist())
+        gone = set(reading.matching_ids(self._connection, reading.expired((), self._present)).tolist())
         return [candidate for candidate in ranked if candidate.id not in gone]
 
     def _cut(self, ranked: list[Candidate]) -> list[Candidate]:

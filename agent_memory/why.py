@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent_memory.recall import Mode, Request, Search
+from agent_memory.recall import Search
 from agent_memory.records import Entry, Namespace, Trace
 from agent_memory.reindex import LiveIndex
+from agent_memory.request import Mode, Request
 from agent_memory.storage import entries as reading
 from agent_memory.storage import vectors as stored
 from agent_memory.storage.database import Connection, Database
@@ -47,7 +49,7 @@ def _unfit(connection: Connection, entry_id: int, entry: Entry, request: Request
     """Return (stage, reason) if the entry could not be a hit whatever its score."""
     if request.then is None and entry.superseded_at is not None:
         return "superseded", f"another entry took its place at {entry.superseded_at.isoformat()}"
-    if request.then is None and entry.expires_at is not None and entry.expires_at <= request.now:
+    if request.then is None and entry.expires_at is not None and entry.expires_at <= datetime.now(UTC):
         return "expired", f"it expired at {entry.expires_at.isoformat()}"
     if request.condition is not None and not reading.matches(connection, entry_id, request.condition):
         return "filter", "it does not match the namespace, session, time or metadata asked for"
