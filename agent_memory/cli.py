@@ -33,7 +33,8 @@ app = typer.Typer(
     help="Long-term memory for AI agents: durable, offline, in one folder.",
     epilog="Exit codes: 0 done · 1 failed or damage found · 2 bad usage or input · 3 not found · 4 locked",
 )
-_out = Console(highlight=False)
+_WIDE = None if sys.stdout.isatty() else 150  # columns, where there is no terminal to ask
+_out = Console(highlight=False, width=_WIDE)
 _err = Console(stderr=True, highlight=False)
 
 PathOption = Annotated[Path, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", help="Folder of the store.")]
