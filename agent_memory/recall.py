@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ _log = logging.getLogger("agent_memory")
 _FEW_EXPIRED = 1_000
 _POOL = 100  # candidates of each source, at least
 _LENDERS = 50
+_WORDS_POOL = 1_000
 
 
 class Search:
@@ -68,6 +69,8 @@ class Search:
         self.lexical_ranks: dict[int, int] = {}
         self.dropped: dict[int, int] = {}
         self.unsought: set[int] = set()
+        self._expired: set[int] = set()
+        self._shares: dict[int, float] = {}
         self.ranked: list[Candidate] = []
         self._view: IndexView | None = None
 
@@ -84,7 +87,7 @@ class Search:
             ranked = [candidate for candidate in ranked if candidate.lexical > 0]
         if request.rerank is not None and request.text is not None:
             ranked = self._reranked(ranked, request.rerank, request.text)
-        self.ranked = self._not_expired(ranked)
+        self.ranked = [candidate for candidate in ranked if candidate.id not in self._expired]
         return self._cut(self.ranked)
 
     # --- candidates --------------------------------------------------------------------------------------
@@ -94,7 +97,8 @@ class Search:
         condition, surplus = request.condition, 0
         if condition is None:
             # Expired entries are few until they are purged: looking past them beats listing all the others.
-            surplus = reading.count(self._connection, reading.expired((), self._present))
+            gone = reading.matching_ids(self._connection, reading.expired((), self._present))
+            self._expired, surplus = set(gone.tolist()), len(gone)
             condition = reading.matching((), self._present) if surplus > _FEW_EXPIRED else None
         if condition is not None:
             self.allowed = reading.matching_ids(self._connection, condition)
@@ -109,10 +113,12 @@ class Search:
             self._add_dated(wanted)
         if request.then is not None:
             self._add_former(condition)
+        self._add_words()
         if request.text is not None and request.mode is Mode.HYBRID and not self._out_of_time():
             self._add_neighbours()
         self.unsought = {entry_id for entry_id in self._extra if self._allows(entry_id)} - self.candidates.keys()
         self._score(self.unsought)
+        self._add_words()
         self._add_circumstances()
 
     def _out_of_time(self) -> bool:
@@ -153,12 +159,11 @@ class Search:
 
     def _add_lexical(self, text: str, wanted: int, condition: Condition | None) -> None:
         self.words = lexical.parse(self._connection, text)
-        found = lexical.search(self._connection, self.words, limit=wanted, condition=condition)
-        self.lexical_ranks = {entry_id: rank for rank, entry_id in enumerate(found, start=1)}
-        self._score(found.keys())
-        for entry_id, share in found.items():
-            if entry_id in self.candidates:
-                self.candidates[entry_id].lexical = share
+        # More than become candidates: neighbours of candidates are looked up among them.
+        limit = max(wanted, _WORDS_POOL)
+        self._shares = lexical.search(self._connection, self.words, limit=limit, condition=condition)
+        self.lexical_ranks = {entry_id: rank for rank, entry_id in enumerate(self._shares, start=1)}
+        self._score(list(self._shares)[:wanted])
 
     def _add_dated(self, wanted: int) -> None:
         """Bring up the best of the stretches of time that the query names, which may be far down otherwise."""
@@ -170,6 +175,10 @@ class Search:
             dated = np.intersect1d(dated, self.allowed)
         result = self._search(wanted, dated, exact=True)
         self._score({entry_id for entry_id in result.ids[0].tolist() if entry_id >= 0})
+
+    def _add_words(self) -> None:
+        for entry_id, candidate in self.candidates.items():
+            candidate.lexical = self._shares.get(entry_id, candidate.lexical)
 
     def _add_former(self, condition: Condition | None) -> None:
         """Score the versions that were current at the past moment, and are no longer in the index."""
@@ -207,10 +216,7 @@ class Search:
         if self.allowed is not None:
             new &= set(np.intersect1d(np.array(sorted(new), np.int64), self.allowed).tolist())
         self._score(new)
-        if new and self.words.phrases:
-            shares = lexical.search(self._connection, self.words, limit=len(new), ids=sorted(new))
-            for entry_id, share in shares.items():
-                self.candidates[entry_id].lexical = share
+        self._add_words()
         mutual: dict[int, list[int]] = {}
         for entry_id, others in beside.items():
             for other in others:
@@ -228,12 +234,6 @@ class Search:
         )
 
     # --- choice ------------------------------------------------------------------------------------------
-
-    def _not_expired(self, ranked: Sequence[Candidate]) -> list[Candidate]:
-        if self.allowed is not None:
-            return list(ranked)
-        gone = set(reading.matching_ids(self._connection, reading.expired((), self._present)).tolist())
-        return [candidate for candidate in ranked if candidate.id not in gone]
 
     def _cut(self, ranked: list[Candidate]) -> list[Candidate]:
         request = self.request

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, distinct, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, distinct, func, or_, select, true
 
 from agent_memory.errors import NotFoundError
 from agent_memory.records import Entry, Namespace, Session
@@ -37,7 +37,7 @@ def in_namespace(namespace: Namespace) -> Condition:
     """Return the condition that an entry lives in a namespace or below it; an index range, never a scan."""
     value = encode_namespace(namespace)
     if not value:
-        return entries.c.namespace >= ""
+        return true()
     return and_(entries.c.namespace >= value, entries.c.namespace < value[:-1] + _AFTER_SEPARATOR)
 
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, column, func, literal_column, select, table, text
+from sqlalchemy import Connection, column, func, literal_column, select, table, text
 
 from agent_memory.storage.entries import Condition
 from agent_memory.storage.schema import entries
@@ -115,7 +115,6 @@ def search(
     *,
     limit: int,
     condition: Condition | None = None,
-    ids: Sequence[int] | None = None,
 ) -> dict[int, float]:
     """Return the scores of the best entries by words, best first.
 
@@ -124,7 +123,6 @@ def search(
         query: From ``parse``.
         limit: How many at most.
         condition: What an entry must satisfy; None for every current entry.
-        ids: Only these entries.
 
     Returns:
         Share of the largest possible BM25 score, from 0 to 1, by entry id.
@@ -134,8 +132,6 @@ def search(
     statement = select(_lexical.c.rowid, _SCORE).where(text("lexical MATCH :phrases"))
     if condition is not None:
         statement = statement.join(entries, entries.c.id == _lexical.c.rowid).where(condition)
-    if ids is not None:
-        statement = statement.where(_lexical.c.rowid.in_(bindparam("ids", list(ids), expanding=True)))
     statement = statement.order_by(literal_column("score").desc(), _lexical.c.rowid).limit(limit)
     rows = connection.execute(statement, {"phrases": " OR ".join(query.phrases)})
     return {entry_id: min(1.0, max(0.0, score) / query.most) for entry_id, score in rows}

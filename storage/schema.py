@@ -73,11 +73,11 @@ entries = Table(
     Column("superseded_by", ForeignKey("entries.id", ondelete="SET NULL")),
     Index("ix_entries_key", "namespace", "key"),
     Index("ux_entries_current", "namespace", "key", unique=True, sqlite_where=text("superseded_at IS NULL")),
-    Index("ix_entries_superseded", "superseded_by"),
+    Index("ix_entries_superseded", "superseded_by", sqlite_where=text("superseded_by IS NOT NULL")),
     Index("ix_entries_content", "content_hash", "namespace"),
     Index("ix_entries_session", "session_id"),
     Index("ix_entries_event_time", "event_time"),
-    Index("ix_entries_expires_at", "expires_at"),
+    Index("ix_entries_expires_at", "expires_at", sqlite_where=text("expires_at IS NOT NULL")),
     sqlite_autoincrement=True,
 )
 

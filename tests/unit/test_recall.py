@@ -142,7 +142,8 @@ def test_expressions_of_time(query, start, end):
 
 def test_a_dated_entry_is_found_however_far_down_it_is(open_memory):
     memory = open_memory(encoder=Blind())
-    memory.add_many({"text": f"alpha close one {number}", "event_time": "2024-01-01"} for number in range(300))
+    numbers = range(100, 400)
+    memory.add_many({"text": f"alpha close one {number}", "event_time": "2024-01-01"} for number in numbers)
     memory.add("alpha another", key="dated", event_time="2023-06-10T08:00:00Z")
     assert "dated" not in keys(memory.recall("alpha close one", k=200))
     assert keys(memory.recall("alpha on 10 June 2023", k=1)) == ["dated"]

@@ -48,11 +48,13 @@ def upgrade() -> None:
         unique=True,
         sqlite_where=sa.text("superseded_at IS NULL"),
     )
-    op.create_index("ix_entries_superseded", "entries", ["superseded_by"])
+    superseded = sa.text("superseded_by IS NOT NULL")
+    op.create_index("ix_entries_superseded", "entries", ["superseded_by"], sqlite_where=superseded)
     op.create_index("ix_entries_content", "entries", ["content_hash", "namespace"])
     op.create_index("ix_entries_session", "entries", ["session_id"])
     op.create_index("ix_entries_event_time", "entries", ["event_time"])
-    op.create_index("ix_entries_expires_at", "entries", ["expires_at"])
+    present = sa.text("expires_at IS NOT NULL")
+    op.create_index("ix_entries_expires_at", "entries", ["expires_at"], sqlite_where=present)
     op.create_table(
         "generations",
         sa.Column("id", sa.Integer, primary_key=True),
