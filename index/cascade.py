@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.faiss_tools import scan_block
 from agent_memory.index.records import IdArray, ScoreArray, TierTrace
-from agent_memory.index.vectors import FloatArray, best, ordered, scores_of
-
-if TYPE_CHECKING:
-    from agent_memory.index.coarse import CoarseTier
-    from agent_memory.index.view import State
+from agent_memory.index.state import State
+from agent_memory.index.vectors import FloatArray, best, ordered, rough_scores_of, scores_of
 
 RowArray = npt.NDArray[np.int64]
 
@@ -64,7 +61,7 @@ class Cascade:
     ) -> None:
         self.state, self.tiers, self.chosen, self.k = state, tiers, chosen, k
         self.deadline, self.explain = deadline, explain
-        self.matching = state.count - state.dead if chosen is None else len(chosen)
+        self.matching = state.live if chosen is None else len(chosen)
         plan, grow = state.plan, max(1.0, k / 10)
         self.coarse_count = int(plan.coarse_candidates * grow**0.5) + k
         self.main_count = max(int(plan.main_candidates * grow), k)
@@ -117,7 +114,7 @@ class Cascade:
             return self._all_rows()
         if self.chosen is not None and 8 * len(self.chosen) < state.count:
             scores = self._gathered(query, self.chosen)
-            return self.chosen[scores >= _kth(scores, self.k)]
+            return self.chosen[scores >= _kth(scores, self.k) - _ROUNDING]
         count = self.k + 16
         while True:
             scores, rows, unseen = self._scan_native(query, count)
@@ -146,12 +143,18 @@ class Cascade:
             rows.append(places[kept] + block.start)
         return np.concatenate(scores), np.concatenate(rows), unseen
 
+    def _final(self, query: FloatArray, rows: RowArray) -> ScoreArray:
+        if len(rows) <= _CHUNK:
+            return scores_of(self.state.native.take(rows), query)
+        pieces = np.array_split(rows, -(-len(rows) // _CHUNK))
+        return np.concatenate([scores_of(self.state.native.take(piece), query) for piece in pieces])
+
     def _gathered(self, query: FloatArray, rows: RowArray) -> ScoreArray:
-        """Native scores of any number of rows, some at a time."""
+        """Rough native scores of any number of rows, some at a time."""
         scores = np.empty(len(rows), np.float32)
         for at in range(0, len(rows), _CHUNK):
             piece = rows[at : at + _CHUNK]
-            scores[at : at + _CHUNK] = scores_of(self.state.native.take(piece), query)
+            scores[at : at + _CHUNK] = rough_scores_of(self.state.native.take(piece), query)
         return scores
 
     def _scan(self, queries: FloatArray, coarse: CoarseTier) -> list[Found]:
@@ -195,7 +198,7 @@ class Cascade:
     def _finish(
         self, query: FloatArray, rows: RowArray, traces: list[TierTrace], *, reached: int | None = None
     ) -> Found:
-        scores = self._gathered(query, rows)
+        scores = self._final(query, rows)
         ids = self.state.ids.ids(self.state.count)[rows]
         order = ordered(scores, ids, len(rows) if self.explain else self.k)
         if self.explain:

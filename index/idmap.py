@@ -48,6 +48,9 @@ class IdMap:
             self._ids = grown
         self._ids[first:stop] = ids
         self._count = stop
+        if len(ids) == 1 and 2 * self._used < len(self._slots):
+            self._append_one(int(ids[0]), first)
+            return
         self.index_rows(np.arange(first, stop))
 
     def index_rows(self, rows: Ints) -> None:
@@ -82,8 +85,22 @@ class IdMap:
             rows, at = rows[rest], (at[rest] + 1) & (len(slots) - 1)
         return taken
 
+    def _append_one(self, name: int, row: int) -> None:
+        """Enter one row without the cost of array operations."""
+        slots, names = self._slots, self._ids
+        at = _hash_one(name, len(slots))
+        while (there := int(slots[at])) >= 0 and int(names[there]) != name:
+            at = (at + 1) & (len(slots) - 1)
+        if there >= 0:
+            self._older[row] = there
+        else:
+            self._used += 1
+        slots[at] = row
+
     def rows_of(self, ids: Ints, count: int) -> Ints:
         """Return for each id (m,) its newest row below ``count``, -1 where there is none."""
+        if len(ids) == 1:
+            return np.array([self._row_of_one(int(ids[0]), count)], np.int64)
         slots = self._slots
         rows = np.full(len(ids), -1, np.int64)
         pending = np.arange(len(ids))
@@ -97,11 +114,24 @@ class IdMap:
             go_on = taken & ~hit
             pending, at = pending[go_on], (at[go_on] + 1) & (len(slots) - 1)
         for place in np.flatnonzero(rows >= count).tolist():
-            row = int(rows[place])
-            while row >= count:
-                row = self._older.get(row, -1)
-            rows[place] = row
+            rows[place] = self._as_of(int(rows[place]), count)
         return rows
+
+    def _row_of_one(self, name: int, count: int) -> int:
+        slots = self._slots
+        at = _hash_one(name, len(slots))
+        while (there := int(slots[at])) >= 0 and int(self._ids[there]) != name:
+            at = (at + 1) & (len(slots) - 1)
+        return self._as_of(there, count)
+
+    def _as_of(self, row: int, count: int) -> int:
+        while row >= count:
+            row = self._older.get(row, -1)
+        return row
+
+
+def _hash_one(name: int, slots: int) -> int:
+    return ((name * int(_GOLDEN)) & 0xFFFFFFFFFFFFFFFF) >> (65 - slots.bit_length())
 
 
 def _hash(ids: Ints, slots: int) -> Ints:

@@ -9,7 +9,7 @@ import re
 import stat
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,8 @@ from agent_memory.index.coarse import CoarseTier, Codebook
 from agent_memory.index.idmap import IdMap
 from agent_memory.index.manifest import Manifest
 from agent_memory.index.rows import HEAD_BYTES, Block, Checks, Rows
+from agent_memory.index.state import State
 from agent_memory.index.vectors import Dtype
-
-if TYPE_CHECKING:
-    from agent_memory.index.view import State
 
 name_pattern = re.compile(r"snapshot-[0-9]{20}-[0-9a-f]{8}")
 
@@ -143,8 +141,6 @@ def map_rows(path: Path, manifest: Manifest, name: str) -> tuple[Block, ...]:
 
 
 def _state(path: Path, manifest: Manifest) -> State:
-    from agent_memory.index.view import State
-
     rows = manifest.rows
     columns = {
         name: Rows(width, dtype, map_rows(path, manifest, name)) for name, width, dtype in manifest.columns()
