@@ -36,8 +36,8 @@ def prefixes(state: State, start: int, stop: int, dimension: int) -> Iterator[Fl
 def unit_prefixes(rows: npt.NDArray[np.generic], dimension: int) -> FloatArray:
     """Return the leading dimensions of stored rows, brought to unit length, float32 (m, dimension)."""
     parts = widen(np.ascontiguousarray(rows[:, :dimension]))
-    parts /= np.maximum(np.sqrt(np.vecdot(parts, parts)), np.float32(1e-12))[:, None]
-    return parts
+    unit: FloatArray = parts / np.maximum(np.sqrt(np.vecdot(parts, parts)), np.float32(1e-12))[:, None]
+    return unit
 
 
 def learn(state: State, tiers: tuple[int, ...], options: IndexOptions) -> Codebook:

@@ -75,9 +75,9 @@ class Checks:
             self._good[group] = True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Block:
-    """Consecutive rows of a tier.
+    """Consecutive rows of a tier; a value, never assigned to.
 
     Attributes:
         start: Number of the first row.
@@ -106,22 +106,23 @@ class Rows:
         width: Numbers per row.
         dtype: float16, float32 or int8.
         blocks: Consecutive blocks from row 0.
+
+    Attributes:
+        count: Rows in all.
+        row_bytes: Bytes of one row.
     """
 
-    __slots__ = ("blocks", "dtype", "width")
+    __slots__ = ("blocks", "count", "dtype", "row_bytes", "width")
 
     def __init__(self, width: int, dtype: npt.DTypeLike, blocks: tuple[Block, ...] = ()) -> None:
         self.width = width
         self.dtype = np.dtype(dtype)
+        self.row_bytes = width * self.dtype.itemsize
         self.blocks = blocks
+        self.count = blocks[-1].stop if blocks else 0
 
     def __len__(self) -> int:
-        return self.blocks[-1].stop if self.blocks else 0
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return self.width * self.dtype.itemsize
+        return self.count
 
     @property
     def rows_per_check(self) -> int:
@@ -147,6 +148,7 @@ class Rows:
             raw[: HEAD_BYTES + used * self.row_bytes] = last.raw[: HEAD_BYTES + used * self.row_bytes]
         grown = self._block(last.start, raw, count)
         grown.array[used:] = new
+        grown.array.flags.writeable = False
         return Rows(self.width, self.dtype, (*blocks[:-1], grown))
 
     def replace_prefix(self, mapped: tuple[Block, ...]) -> Rows:

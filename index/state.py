@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,12 @@ from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.idmap import IdMap
 from agent_memory.index.records import IdArray, Plan
 from agent_memory.index.rows import Rows
-from agent_memory.index.vectors import Dtype, FloatArray, quantize
+from agent_memory.index.vectors import Dtype, FloatArray, as_unit_rows, numeric, quantize
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 RowArray = npt.NDArray[np.int64]
 
-_COPY_ROWS = 8192
+_COPY_ROWS = 4096
 
 
 @dataclass(eq=False)
@@ -48,12 +48,12 @@ class State:
     @property
     def count(self) -> int:
         """Rows, removed ones included."""
-        return len(self.native)
+        return self.native.count
 
     @property
     def live(self) -> int:
         """Rows that were not removed."""
-        return len(self.native) - self.dead
+        return self.native.count - self.dead
 
     @cached_property
     def live_ids(self) -> IdArray:
@@ -86,12 +86,22 @@ def empty_state(tiers: tuple[int, ...], dtype: Dtype) -> State:
     )
 
 
-def with_vectors(state: State, names: IdArray, vectors: FloatArray) -> State:
-    """Append unit vectors (m, d); the columns are shared with ``state``, which does not see the new rows."""
-    codes, scales = None, None
-    if state.main is not None:
-        codes, scales = quantize(vectors[:, : state.main.width])
-    return with_rows(state, names, vectors.astype(state.native.dtype), codes, scales)
+Stored = tuple[npt.NDArray[Any], npt.NDArray[np.int8] | None, FloatArray | None]
+"""Rows as they are kept: native, int8 codes of the main tier, their scales."""
+
+
+def stored(vectors: npt.ArrayLike, tiers: tuple[int, ...], dtype: Dtype) -> list[Stored]:
+    """Check vectors (n, d) and bring them into the form they are kept in, a piece at a time."""
+    array = vectors if isinstance(vectors, np.ndarray) else numeric(vectors)
+    if array.ndim != 2 or len(array) <= _COPY_ROWS:
+        return [_stored(array, tiers, dtype)]
+    return [_stored(array[at : at + _COPY_ROWS], tiers, dtype) for at in range(0, len(array), _COPY_ROWS)]
+
+
+def _stored(vectors: npt.ArrayLike, tiers: tuple[int, ...], dtype: Dtype) -> Stored:
+    rows = as_unit_rows(vectors, tiers[-1])
+    codes, scales = quantize(rows[:, : tiers[-2]]) if len(tiers) == 3 else (None, None)
+    return rows.astype(dtype), codes, scales
 
 
 def with_rows(
@@ -101,7 +111,7 @@ def with_rows(
     codes: npt.NDArray[np.int8] | None,
     scales: FloatArray | None,
 ) -> State:
-    """Append rows as they are stored."""
+    """Append stored rows; the columns are shared with ``state``, which does not see the new rows."""
     start, stop = state.count, state.count + len(names)
     alive = _room(state.alive, start, stop)
     alive[start:stop] = True

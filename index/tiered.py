@@ -23,8 +23,8 @@ from agent_memory.index.records import (
     Plan,
     SearchResult,
 )
-from agent_memory.index.state import State, empty_state, with_copied, with_vectors, without_rows
-from agent_memory.index.vectors import Dtype, as_ids, as_unit_rows
+from agent_memory.index.state import State, empty_state, stored, with_copied, with_rows, without_rows
+from agent_memory.index.vectors import Dtype, as_ids
 from agent_memory.index.view import IndexView
 
 _SMALLEST_TAIL = 2048
@@ -85,9 +85,10 @@ class TieredIndex:
             IndexStateError: More rows than 2**31 - 1; nothing was changed.
         """
         names = as_ids(ids)
-        rows = as_unit_rows(vectors, self.dimension)
-        if len(names) != len(rows):
-            raise InvalidInputError(f"got {len(names)} ids for {len(rows)} vectors")
+        pieces = stored(vectors, self.tiers, self.dtype)
+        given = sum(len(native) for native, _, _ in pieces)
+        if len(names) != given:
+            raise InvalidInputError(f"got {len(names)} ids for {given} vectors")
         if len(names) > 1 and len(np.unique(names)) != len(names):
             raise InvalidInputError("an id is given twice in one call")
         if not len(names):
@@ -97,7 +98,11 @@ class TieredIndex:
                 raise IndexStateError(f"an index holds at most {MAX_ROWS} rows, tombstones included")
             replaced = self._state.rows_of(names)
             state = without_rows(self._state, replaced) if replaced.size else self._state
-            self._state = with_vectors(state, names, rows)
+            at = 0
+            for native, codes, scales in pieces:
+                state = with_rows(state, names[at : at + len(native)], native, codes, scales)
+                at += len(native)
+            self._state = state
             self._fold_long_tail()
 
     def remove(self, ids: npt.ArrayLike) -> int:

@@ -47,44 +47,50 @@ def as_unit_rows(vectors: npt.ArrayLike, dimension: int) -> FloatArray:
         DimensionMismatchError: Another number of dimensions.
         InvalidInputError: Not numbers, not a matrix, NaN, infinite, or a zero vector.
     """
-    try:
-        rows = np.ascontiguousarray(_numeric(vectors), dtype=np.float32)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidInputError(f"vectors must be a matrix of real numbers: {error}") from error
+    rows = numeric(vectors)
     if rows.ndim != 2:
         raise InvalidInputError(f"vectors must have two axes, got shape {rows.shape}")
     if rows.shape[1] != dimension:
         raise DimensionMismatchError(dimension, rows.shape[1])
-    peak = np.abs(rows).max(axis=1, initial=0)
-    if not np.isfinite(peak).all():
-        raise InvalidInputError(
-            f"row {int(np.flatnonzero(~np.isfinite(peak))[0])} has NaN or infinite numbers"
-        )
-    if not peak.all():
-        raise InvalidInputError(
-            f"row {int(np.flatnonzero(peak == 0)[0])} is a zero vector, it has no direction"
-        )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         squared = np.vecdot(rows, rows)
     odd = np.flatnonzero(~(np.abs(squared - 1) <= 2 * _ALREADY_UNIT))
     if odd.size:
-        scaled = rows[odd] / peak[odd, None]
         rows = rows.copy()
-        rows[odd] = scaled / np.sqrt(np.vecdot(scaled, scaled))[:, None]
+        rows[odd] = _scaled_to_unit(rows[odd], odd)
     return rows
 
 
-def _numeric(vectors: npt.ArrayLike) -> npt.NDArray[Any]:
-    array = np.asarray(vectors)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"got {array.dtype}")
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32)
+def _scaled_to_unit(rows: FloatArray, numbers: npt.NDArray[np.int64]) -> FloatArray:
+    peak = np.abs(rows).max(axis=1)
+    bad = np.flatnonzero(~np.isfinite(peak))
+    if bad.size:
+        raise InvalidInputError(f"row {numbers[bad[0]]} has NaN or infinite numbers")
+    if not peak.all():
+        zero = numbers[np.flatnonzero(peak == 0)[0]]
+        raise InvalidInputError(f"row {zero} is a zero vector, it has no direction")
+    rows = rows / peak[:, None]
+    unit: FloatArray = rows / np.sqrt((rows * rows).sum(axis=1))[:, None]
+    return unit
+
+
+def numeric(vectors: npt.ArrayLike) -> FloatArray:
+    """Return real numbers as a contiguous float32 array."""
+    if isinstance(vectors, np.ndarray) and vectors.dtype == np.float32 and vectors.flags.c_contiguous:
+        return vectors
+    try:
+        array = np.asarray(vectors)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"got {array.dtype}")
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(array, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInputError(f"vectors must be a matrix of real numbers: {error}") from error
 
 
 def as_queries(queries: npt.ArrayLike, dimension: int) -> FloatArray:
     """Return one query (d,) or many (nq, d) as float32 (nq, d) of unit length; raises as ``as_unit_rows``."""
-    array = np.asarray(queries)
+    array = numeric(queries)
     return as_unit_rows(array[None, :] if array.ndim == 1 else array, dimension)
 
 
@@ -108,8 +114,8 @@ def widen(rows: npt.NDArray[Any]) -> FloatArray:
 def scores_of(rows: npt.NDArray[Any], query: FloatArray) -> FloatArray:
     """Inner product of each stored row (n, d) with one query (d,): float32 (n,).
 
-    Products are summed pairwise row by row, so equal rows get equal scores wherever they stand in memory. BLAS
-    does not promise that, its sums depend on alignment.
+    Products are summed pairwise row by row, so equal rows get equal scores wherever they stand in memory.
+    BLAS does not promise that, its sums depend on alignment.
     """
     products = widen(rows) * query
     scores: FloatArray = np.add.reduce(products, axis=1)
