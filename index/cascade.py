@@ -19,10 +19,10 @@ RowArray = npt.NDArray[np.int64]
 _CHUNK = 1024
 _ROUNDING = 1e-4
 """Twice the worst error of a float32 inner product of unit vectors of 800 dimensions."""
-_GATHER_LIMIT = 4096
-"""With fewer rows allowed than this, gathering them is cheaper than a scan of codes under a bitmap."""
-_REFINE_US = 0.1
-_RERANK_US = 1.0
+_GATHER_LIMIT, _GATHER_SHARE = 4096, 64
+"""With fewer rows allowed than this, or than this part of all, gathering them beats a scan under a bitmap."""
+_REFINE_US, _RERANK_US = 0.1, 1.0
+"""Cost of a row at the main and at the native tier, from which a budget is shared out."""
 
 
 @dataclass(slots=True)
@@ -66,7 +66,8 @@ class Cascade:
         self.coarse_count = int(plan.coarse_candidates * grow**0.5) + k
         self.main_count = max(int(plan.main_candidates * grow), k)
         self.exact = exact or plan.layout == "exact" or state.coarse is None
-        self.gather = not self.exact and self.matching <= max(_GATHER_LIMIT, self.coarse_count)
+        few = max(_GATHER_LIMIT, state.count // _GATHER_SHARE, self.coarse_count)
+        self.gather = not self.exact and self.matching <= few
         self.mask = self._mask() if not self.gather else None
         self.bits = self._bits() if self.mask is not None and not self.exact else None
 
@@ -177,23 +178,23 @@ class Cascade:
         state = self.state
         if state.main is None or len(rows) <= self.main_count:
             return self._finish(query, rows, traces)
-        room = self._room()
-        if room is not None and room < len(rows) * _REFINE_US:
-            return self._finish(query, rows[: self.k], traces, reached=self.tiers[0])
+        room, reached = self._room(), self.tiers[-1]
+        if room < len(rows) * _REFINE_US:
+            rows, reached = rows[: max(self.k, int(room / _REFINE_US))], self.tiers[0]
         prefix = query[: self.tiers[-2]]
         scores = np.vecdot(state.main.take(rows).astype(np.float32), prefix) * state.scales[rows]
-        kept, reached = self.main_count, self.tiers[-1]
-        if room is not None and (self._room() or 0.0) < kept * _RERANK_US:
-            kept, reached = self.k, self.tiers[-2]
+        kept = self.main_count
+        if self._room() < kept * _RERANK_US:
+            kept, reached = self.k, min(reached, self.tiers[-2])
         chosen = best(scores, kept)
         if self.explain:
             order = np.argsort(-scores, kind="stable")
             traces = self._trace(traces, -2, rows[order], scores[order], kept)
         return self._finish(query, rows[chosen], traces, reached=reached)
 
-    def _room(self) -> float | None:
-        """Microseconds left, None without a budget."""
-        return None if self.deadline is None else max(0.0, (self.deadline - time.perf_counter()) * 1e6)
+    def _room(self) -> float:
+        """Microseconds left."""
+        return np.inf if self.deadline is None else max(0.0, (self.deadline - time.perf_counter()) * 1e6)
 
     def _finish(
         self, query: FloatArray, rows: RowArray, traces: list[TierTrace], *, reached: int | None = None

@@ -134,8 +134,8 @@ def map_rows(path: Path, manifest: Manifest, name: str) -> tuple[Block, ...]:
         array = raw[HEAD_BYTES:].view(dtype).reshape(count, width)
         if zlib.crc32(raw[:HEAD_BYTES].data) != sums[0]:
             raise CorruptSnapshotError(file, "checksum of the head does not match")
-        checks = Checks(file, raw, width * dtype.itemsize, sums)
-        blocks.append(Block(start, array, raw, file, checks))
+        checks = Checks(file, memory, width * dtype.itemsize, sums)
+        blocks.append(Block(start, array, raw, array, file, checks))
         start += count
     return tuple(blocks)
 

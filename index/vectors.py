@@ -13,6 +13,7 @@ Dtype = Literal["float16", "float32"]
 FloatArray = npt.NDArray[np.float32]
 
 _ALREADY_UNIT = 1e-3
+_TINY = np.float32(1e-12)
 _HALF_BIAS = np.float32(2.0**112)
 
 
@@ -52,6 +53,8 @@ def as_unit_rows(vectors: npt.ArrayLike, dimension: int) -> FloatArray:
         raise InvalidInputError(f"vectors must have two axes, got shape {rows.shape}")
     if rows.shape[1] != dimension:
         raise DimensionMismatchError(dimension, rows.shape[1])
+    if len(rows) == 1 and abs(float(rows[0].dot(rows[0])) - 1) <= 2 * _ALREADY_UNIT:
+        return rows
     with np.errstate(over="ignore", invalid="ignore"):
         squared = np.vecdot(rows, rows)
     odd = np.flatnonzero(~(np.abs(squared - 1) <= 2 * _ALREADY_UNIT))
@@ -134,10 +137,12 @@ def quantize(prefixes: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
     Prefixes are brought to unit length, which finds more of the true neighbours than raw ones. The scale
     has the row's own peak, so that codes never depend on other rows and never change.
     """
-    peak = np.maximum(np.abs(prefixes).max(axis=1), np.float32(1e-12))
+    peak = np.abs(prefixes).max(axis=1)
+    length = np.sqrt(np.vecdot(prefixes, prefixes))
+    np.maximum(peak, _TINY, out=peak)
+    np.maximum(length, _TINY, out=length)
     codes = np.rint(prefixes * (127 / peak)[:, None]).astype(np.int8)
-    length = np.maximum(np.sqrt(np.vecdot(prefixes, prefixes)), np.float32(1e-12))
-    return codes, (peak / (127 * length)).astype(np.float32)
+    return codes, peak / (127 * length)
 
 
 def best(scores: FloatArray, count: int) -> npt.NDArray[np.int64]:

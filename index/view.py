@@ -47,7 +47,7 @@ class IndexView:
                 min(k, live allowed ids) results come back.
             exact: Score every allowed row at the native dimension; ignores ``budget_ms``.
             budget_ms: Milliseconds for the whole call. The coarse tier always runs; what does not fit
-                after it is skipped, and ``tier_reached`` tells.
+                after it is skipped, rows added since the last maintenance first, and ``tier_reached`` tells.
             explain: Fill ``traces``.
 
         Raises:
