@@ -11,6 +11,7 @@ import numpy.typing as npt
 from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.faiss_tools import scan_block
 from agent_memory.index.records import IdArray, ScoreArray, TierTrace
+from agent_memory.index.rows import Rows
 from agent_memory.index.state import State
 from agent_memory.index.vectors import FloatArray, best, ordered, rough_scores_of, scores_of
 
@@ -19,7 +20,7 @@ RowArray = npt.NDArray[np.int64]
 _CHUNK = 1024
 _ROUNDING = 1e-4
 """Twice the worst error of a float32 inner product of unit vectors of 800 dimensions."""
-_GATHER_LIMIT, _GATHER_SHARE = 4096, 64
+_GATHER_LIMIT, _GATHER_SHARE = 4096, 24
 """With fewer rows allowed than this, or than this part of all, gathering them beats a scan under a bitmap."""
 _REFINE_US, _RERANK_US = 0.1, 1.0
 """Cost of a row at the main and at the native tier, from which a budget is shared out."""
@@ -181,8 +182,7 @@ class Cascade:
         room, reached = self._room(), self.tiers[-1]
         if room < len(rows) * _REFINE_US:
             rows, reached = rows[: max(self.k, int(room / _REFINE_US))], self.tiers[0]
-        prefix = query[: self.tiers[-2]]
-        scores = np.vecdot(state.main.take(rows).astype(np.float32), prefix) * state.scales[rows]
+        scores = main_scores(state, state.main, rows, query)
         kept = self.main_count
         if self._room() < kept * _RERANK_US:
             kept, reached = self.k, min(reached, self.tiers[-2])
@@ -214,6 +214,17 @@ class Cascade:
             return traces
         ids = self.state.ids.ids(self.state.count)[rows]
         return [*traces, TierTrace(tier=self.tiers[tier], ids=ids, scores=scores, kept=min(kept, len(rows)))]
+
+
+def main_scores(state: State, main: Rows, rows: RowArray, query: FloatArray) -> ScoreArray:
+    """Scores of rows at the main tier, in pieces that stay in the processor's cache."""
+    prefix = query[: main.width]
+    scores = np.empty(len(rows), np.float32)
+    for at in range(0, len(rows), _CHUNK):
+        piece = rows[at : at + _CHUNK]
+        np.vecdot(main.take(piece).astype(np.float32), prefix, out=scores[at : at + _CHUNK])
+    scores *= state.scales.take(rows)
+    return scores
 
 
 def _kth(scores: ScoreArray, k: int) -> float:

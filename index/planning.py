@@ -19,11 +19,11 @@ RowArray = npt.NDArray[np.int64]
 TRUTH = 10
 """Recall is measured at this many neighbours."""
 
-_COARSE_GRID = (50, 75, 100, 150, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 6400)
+_COARSE_GRID = (50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 700, 800, 1000, 1200, 1600, 2400, 3200, 6400)
 _MAIN_GRID = (20, 30, 40, 50, 75, 100, 150, 200, 400)
 _COARSE_US, _MAIN_US = 0.2, 0.6
 _BATCH = 4096
-_CODE_BYTES = 32
+_CODE_BYTES, _CODE_BYTES_LARGE, _LARGE = 32, 40, 300_000
 _WIDEST_SPAN = 256
 
 
@@ -42,8 +42,9 @@ def unit_prefixes(rows: npt.NDArray[np.generic], dimension: int) -> FloatArray:
 
 def learn(state: State, tiers: tuple[int, ...], options: IndexOptions) -> Codebook:
     """Train the coarse codebook on a sample of the live rows."""
-    groups = min(2 * _CODE_BYTES, tiers[0] - tiers[0] % 2)
+    wanted = _CODE_BYTES if state.live < _LARGE else _CODE_BYTES_LARGE
     widest = tiers[-2] if len(tiers) == 3 else tiers[-1]
+    groups = min(2 * wanted, widest - widest % 2)
     span = min(widest, _WIDEST_SPAN) // groups * groups
     rows = sample(state, options.train_rows, options.seed)
     vectors = unit_prefixes(state.native.take(rows), span)

@@ -21,7 +21,7 @@ from agent_memory.index.idmap import IdMap
 from agent_memory.index.manifest import Manifest
 from agent_memory.index.rows import HEAD_BYTES, Block, Checks, Rows
 from agent_memory.index.state import State
-from agent_memory.index.vectors import Dtype
+from agent_memory.index.vectors import Dtype, distinct
 
 name_pattern = re.compile(r"snapshot-[0-9]{20}-[0-9a-f]{8}")
 
@@ -152,7 +152,7 @@ def _state(path: Path, manifest: Manifest) -> State:
         raise CorruptSnapshotError(path, "ids or tombstones do not fit the manifest")
     live = np.flatnonzero(alive)
     names = IdMap(ids)
-    if len(np.unique(ids[live])) != len(live):
+    if len(distinct(ids[live])) != len(live):
         raise CorruptSnapshotError(path / "ids.bin", "an id is live twice")
     names.index_rows(live)
     scales = np.empty(0, np.float32)

@@ -68,8 +68,9 @@ class State:
     def rows_of(self, names: IdArray) -> RowArray:
         """Return the live rows of those ids that have one."""
         rows = self.ids.rows_of(names, self.count)
-        rows = rows[rows >= 0]
-        return rows[self.alive[rows]]
+        if rows.size and rows.min() < 0:
+            rows = rows[rows >= 0]
+        return rows[self.alive[rows]] if self.dead else rows
 
 
 def empty_state(tiers: tuple[int, ...], dtype: Dtype) -> State:

@@ -24,7 +24,7 @@ from agent_memory.index.records import (
     SearchResult,
 )
 from agent_memory.index.state import State, empty_state, stored, with_copied, with_rows, without_rows
-from agent_memory.index.vectors import Dtype, as_ids
+from agent_memory.index.vectors import Dtype, as_ids, distinct
 from agent_memory.index.view import IndexView
 
 _SMALLEST_TAIL = 2048
@@ -89,7 +89,7 @@ class TieredIndex:
         given = sum(len(native) for native, _, _ in pieces)
         if len(names) != given:
             raise InvalidInputError(f"got {len(names)} ids for {given} vectors")
-        if len(names) > 1 and len(np.unique(names)) != len(names):
+        if len(distinct(names)) != len(names):
             raise InvalidInputError("an id is given twice in one call")
         if not len(names):
             return
@@ -107,7 +107,7 @@ class TieredIndex:
 
     def remove(self, ids: npt.ArrayLike) -> int:
         """Remove rows by id and return how many there were; unknown ids are ignored."""
-        names = np.unique(as_ids(ids))
+        names = distinct(as_ids(ids))
         with self._lock:
             rows = self._state.rows_of(names)
             if rows.size:

@@ -38,6 +38,16 @@ def as_ids(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return array
 
 
+def distinct(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the distinct values (m,) in ascending order; quick if they are already so."""
+    if values.size < 2 or bool((values[1:] > values[:-1]).all()):
+        return values
+    values = np.sort(values)
+    different: npt.NDArray[np.bool_] = values[1:] != values[:-1]
+    kept: npt.NDArray[np.int64] = values[np.append(True, different)]
+    return kept
+
+
 def as_unit_rows(vectors: npt.ArrayLike, dimension: int) -> FloatArray:
     """Return vectors as float32 (n, dimension) of unit length.
 

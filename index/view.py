@@ -12,7 +12,7 @@ from agent_memory.errors import InvalidInputError
 from agent_memory.index.cascade import Cascade, Found
 from agent_memory.index.records import IdArray, IndexOptions, ScoreArray, SearchResult, TierTrace
 from agent_memory.index.state import State
-from agent_memory.index.vectors import FloatArray, as_ids, as_queries
+from agent_memory.index.vectors import FloatArray, as_ids, as_queries, distinct
 
 
 class IndexView:
@@ -68,9 +68,7 @@ class IndexView:
 
     def _rows_of(self, allowed: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Return the live rows of these ids, each once."""
-        rows = self._state.rows_of(as_ids(allowed))
-        ascending = rows.size < 2 or bool((rows[1:] > rows[:-1]).all())
-        return rows if ascending else np.unique(rows)
+        return distinct(self._state.rows_of(as_ids(allowed)))
 
     def _run(self, cascade: Cascade, queries: FloatArray) -> list[Found]:
         parts = min(self._options.threads, len(queries))
