@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent_memory.encoders.base import EncoderSpec, FloatArray, tiers_for
-from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, verify
+from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer, verify
 from agent_memory.encoders.runtime import IntArray, Loaded, WindowedEncoder, frame_of
 from agent_memory.encoders.windows import TOKEN_BUDGET
 from agent_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from torch import Tensor
 
 MAX_TOKENS = 256
@@ -98,13 +97,3 @@ def read_minilm(folder: Path) -> dict[str, Tensor]:
     verify(path, MINILM_SHA256)
     weights: dict[str, Tensor] = load_file(path)
     return weights
-
-
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """Read ``tokenizer.json`` without its truncation and padding."""
-    from tokenizers import Tokenizer
-
-    tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer

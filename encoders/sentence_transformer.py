@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent_memory.encoders.base import EncoderSpec, FloatArray, tiers_for
-from agent_memory.encoders.files import sha256_of
+from agent_memory.encoders.files import folder_digest
 from agent_memory.encoders.runtime import IntArray, Loaded, Network, WindowedEncoder, frame_of
 from agent_memory.encoders.windows import TOKEN_BUDGET
 from agent_memory.errors import CheckpointError, InvalidInputError, ModelNotFoundError
@@ -60,7 +60,7 @@ class SentenceTransformerEncoder(WindowedEncoder):
             dimension = self._facts.dimension
             self._spec = EncoderSpec(
                 name=self._name,
-                revision=self._commit or _digest(self._folder),
+                revision=self._commit or folder_digest(self._folder),
                 dimension=dimension,
                 tiers=tiers_for(dimension),
                 max_tokens=self._max_tokens,
@@ -200,14 +200,3 @@ def _pooled_parts(config: dict[str, Any]) -> int:
     return max(
         1, sum(1 for key, value in config.items() if key.startswith("pooling_mode_") and value is True)
     )
-
-
-def _digest(folder: Path) -> str:
-    """Digest of all weights and configuration: two models of one shape must not share a fingerprint."""
-    import hashlib
-
-    kinds = {".safetensors", ".bin", ".json"}
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in kinds and p.is_file()):
-        total.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
-    return total.hexdigest()
