@@ -163,7 +163,7 @@ def _read_model(folder: Path, layers: int, precision: str) -> ModernBertModel:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     # The report of the layers left out would alarm; missing ones are checked below.
     level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(40)
     try:
         pair: Any = ModernBertModel.from_pretrained(
             folder,
