@@ -9,9 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agent_memory.encoders.aegis import AegisEncoder
     from agent_memory.encoders.base import Encoder, EncoderSpec, Progress, tiers_for
+    from agent_memory.encoders.matryoshka import MatryoshkaEncoder
     from agent_memory.encoders.minilm import MiniLMEncoder
+    from agent_memory.encoders.openai import OpenAIEncoder
     from agent_memory.encoders.registry import load_encoder
+    from agent_memory.encoders.rotation import RotatedEncoder, Rotation, fit_rotation, needs_rotation
     from agent_memory.encoders.sentence_transformer import SentenceTransformerEncoder
 
 _HOMES = {
@@ -19,18 +23,32 @@ _HOMES = {
     "EncoderSpec": "base",
     "Progress": "base",
     "tiers_for": "base",
+    "AegisEncoder": "aegis",
+    "MatryoshkaEncoder": "matryoshka",
     "MiniLMEncoder": "minilm",
+    "OpenAIEncoder": "openai",
+    "RotatedEncoder": "rotation",
+    "Rotation": "rotation",
     "SentenceTransformerEncoder": "sentence_transformer",
+    "fit_rotation": "rotation",
     "load_encoder": "registry",
+    "needs_rotation": "rotation",
 }
 
 __all__ = [
+    "AegisEncoder",
     "Encoder",
     "EncoderSpec",
+    "MatryoshkaEncoder",
     "MiniLMEncoder",
+    "OpenAIEncoder",
     "Progress",
+    "RotatedEncoder",
+    "Rotation",
     "SentenceTransformerEncoder",
+    "fit_rotation",
     "load_encoder",
+    "needs_rotation",
     "tiers_for",
 ]
 

@@ -44,6 +44,10 @@ def _named(name: str | Path) -> Encoder:
         from agent_memory.encoders.minilm import MiniLMEncoder
 
         return MiniLMEncoder()
+    if name == "aegis":
+        from agent_memory.encoders.aegis import AegisEncoder
+
+        return AegisEncoder()
     if name == "mpnet":
         return SentenceTransformerEncoder(_mpnet_folder(), name="mpnet")
     return SentenceTransformerEncoder(name)
