@@ -63,7 +63,8 @@ class MatryoshkaEncoder(WindowedEncoder):
     Args:
         head: Head file; the embedded one when None.
         folder: Folder of the MiniLM files; the installed package when None.
-        precision: ``fp32``, ``bf16`` or ``int8`` matrix products. int8 makes another embedding space.
+        precision: Of the matrix products: ``fp32``, ``bf16``, ``auto`` for the faster of the two on this
+            processor, or ``int8``, which makes another embedding space.
         token_budget: Tokens of one batch, padding included.
 
     Raises:
@@ -77,7 +78,7 @@ class MatryoshkaEncoder(WindowedEncoder):
         head: Path | None = None,
         *,
         folder: Path | None = None,
-        precision: str = "fp32",
+        precision: str = "auto",
         token_budget: int = TOKEN_BUDGET,
     ) -> None:
         super().__init__(token_budget=token_budget)
@@ -100,12 +101,12 @@ class MatryoshkaEncoder(WindowedEncoder):
         )
 
     def _load(self) -> Loaded:
-        from agent_memory.encoders.bert import Bert, BertShape, Precision
+        from agent_memory.encoders.bert import Bert, BertShape
 
         folder = self._folder or minilm_folder()
         head = read_head(self._head)
         weights = merged(read_minilm(folder), head.deltas)
-        bert = Bert(weights, BertShape(heads=12), Precision(self._precision))
+        bert = Bert(weights, BertShape(heads=12), self._precision)
         tokenizer = read_tokenizer(folder)
         self._queries = _network(bert, head, query=True)
         return Loaded(tokenizer, frame_of(tokenizer, pad=0), _network(bert, head, query=False))

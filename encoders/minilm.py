@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_TOKENS = 256
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
 class MiniLMEncoder(WindowedEncoder):
@@ -23,7 +23,8 @@ class MiniLMEncoder(WindowedEncoder):
 
     Args:
         folder: Folder of the model files; the installed package when None.
-        precision: ``fp32``, ``bf16`` or ``int8`` matrix products. int8 makes another embedding space.
+        precision: Of the matrix products: ``fp32``, ``bf16``, ``auto`` for the faster of the two on this
+            processor, or ``int8``, which makes another embedding space.
         token_budget: Tokens of one batch, padding included.
 
     Raises:
@@ -31,7 +32,7 @@ class MiniLMEncoder(WindowedEncoder):
     """
 
     def __init__(
-        self, folder: Path | None = None, *, precision: str = "fp32", token_budget: int = TOKEN_BUDGET
+        self, folder: Path | None = None, *, precision: str = "auto", token_budget: int = TOKEN_BUDGET
     ) -> None:
         super().__init__(token_budget=token_budget)
         self._folder = folder
@@ -52,10 +53,10 @@ class MiniLMEncoder(WindowedEncoder):
     def _load(self) -> Loaded:
         import torch
 
-        from agent_memory.encoders.bert import Bert, BertShape, Precision, mean_pool
+        from agent_memory.encoders.bert import Bert, BertShape, mean_pool
 
         folder = self._folder or minilm_folder()
-        bert = Bert(read_minilm(folder), BertShape(heads=12), Precision(self._precision))
+        bert = Bert(read_minilm(folder), BertShape(heads=12), self._precision)
 
         def network(ids: IntArray, mask: IntArray) -> FloatArray:
             with torch.inference_mode():

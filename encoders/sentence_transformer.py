@@ -29,6 +29,7 @@ class SentenceTransformerEncoder(WindowedEncoder):
         model: A folder, or the name of a model in the local hub cache. Nothing is downloaded.
         name: Shown to people; the folder's or model's name when None.
         max_tokens: Window; the model's own limit when None.
+        precision: ``fp32`` or ``bf16``.
         token_budget: Tokens of one batch, padding included.
 
     Raises:
@@ -42,11 +43,15 @@ class SentenceTransformerEncoder(WindowedEncoder):
         *,
         name: str | None = None,
         max_tokens: int | None = None,
+        precision: str = "fp32",
         token_budget: int = TOKEN_BUDGET,
     ) -> None:
         super().__init__(token_budget=token_budget)
         if max_tokens is not None and max_tokens < 4:
             raise InvalidInputError(f"max_tokens must be at least 4, got {max_tokens}")
+        if precision not in ("fp32", "bf16"):
+            raise InvalidInputError(f"precision must be fp32 or bf16, got {precision!r}")
+        self._precision = precision
         self._folder, self._commit = find_model(model)
         self._name = name or (Path(model).name if Path(model).is_dir() else str(model))
         self._facts = _Facts(self._folder)
@@ -78,6 +83,8 @@ class SentenceTransformerEncoder(WindowedEncoder):
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(str(self._folder), device="cpu", local_files_only=True).eval()
+        if self._precision == "bf16":
+            model = model.bfloat16()
         tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
         if tokenizer is None:
             raise CheckpointError(f"{self._folder} has no fast tokenizer (tokenizer.json)")

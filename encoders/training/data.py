@@ -170,17 +170,15 @@ def training_sets(data: Path, left_out: Sequence[str] = (), seed: int = 0) -> di
     return result
 
 
-def validation_sets(
-    data: Path, left_out: Sequence[str] = (), most: int = 12
-) -> dict[str, list[Conversation]]:
-    """Read up to ``most`` whole conversations of each set: held-out ones, or any of a set left out."""
+def validation_sets(data: Path, left_out: Sequence[str] = (), most: int = 6) -> dict[str, list[Conversation]]:
+    """Read up to ``most`` conversations of each set, thinned: held-out ones, or any of a set left out."""
     result = {}
     for name in LIMITS:
         conversations = read_set(data / "train" / name)
         if len(conversations) == 1:
             continue
         chosen = [c for c in conversations if name in left_out or is_validation(c)]
-        result[name] = [replace(c, questions=c.questions[:100]) for c in chosen[:most]]
+        result[name] = [thin(c, 300, 60, seed=0) for c in chosen[:most]]
     return {name: found for name, found in result.items() if found}
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agent_memory.encoders.bert import Bert, BertShape, Precision, mean_pool
+from agent_memory.encoders.bert import Bert, BertShape, mean_pool
 from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer, write_safely
 from agent_memory.encoders.linear import Linear
 from agent_memory.encoders.matryoshka import DIMENSION, Head, project
@@ -52,7 +52,7 @@ class Student(nn.Module):
         folder = minilm_folder()
         self.tokenizer = read_tokenizer(folder)
         self.frame = frame_of(self.tokenizer, pad=0)
-        self.bert = Bert(read_minilm(folder), BertShape(heads=12), Precision.BF16)
+        self.bert = Bert(read_minilm(folder), BertShape(heads=12), "bf16")
         self.deltas = nn.ModuleDict()
         if rank:
             self._adapt(rank)

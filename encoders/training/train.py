@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from agent_memory.encoders.base import FloatArray
+from agent_memory.encoders.files import write_safely
 from agent_memory.encoders.registry import load_encoder
 from agent_memory.encoders.training.batches import Batch, draw, mixed
 from agent_memory.encoders.training.data import Conversation, all_texts, training_sets, validation_sets
@@ -54,18 +55,18 @@ class Recipe:
         seed: Of everything random.
     """
 
-    head_steps: int = 300
-    delta_steps: int = 350
+    head_steps: int = 250
+    delta_steps: int = 180
     head_rate: float = 1e-3
     late_head_rate: float = 3e-4
-    delta_rate: float = 4e-4
+    delta_rate: float = 3e-4
     rank: int = 16
     own: float = 1.0
     teacher: float = 1.0
     per_step: int = 4
     questions: int = 12
-    distractors: int = 40
-    left_out: tuple[str, ...] = ()
+    distractors: int = 32
+    left_out: tuple[str, ...] = ("casino",)
     seed: int = 0
 
 
@@ -175,22 +176,35 @@ def frozen_features(student: Student, texts: Sequence[str]) -> FloatArray:
     return features
 
 
-def statistics(features: VectorCache, size: int = 384) -> tuple[Tensor, Tensor, Tensor]:
-    """Principal axes of MiniLM's unit vectors, and mean and deviation of the features."""
+def statistics(features: VectorCache, path: Path, size: int = 384) -> tuple[Tensor, Tensor, Tensor]:
+    """Principal axes of MiniLM's unit vectors, and mean and deviation of the features.
+
+    Kept in a file: the cache grows while the model is checked, and a run that goes on needs the same axes.
+    """
+    from safetensors.torch import load_file, save
+
     from agent_memory.encoders.rotation import fit_rotation
 
+    if path.is_file():
+        kept = load_file(path)
+        return kept["rotation"], kept["mean"], kept["deviation"]
     sample = features.sample(30_000)
     last = sample[:, -size:]
     rotation = fit_rotation(last / np.linalg.norm(last, axis=1, keepdims=True))
-    deviation = torch.from_numpy(sample.std(0) + 1e-4)
-    return torch.from_numpy(rotation.matrix), torch.from_numpy(sample.mean(0)), deviation
+    facts = {
+        "rotation": torch.from_numpy(rotation.matrix),
+        "mean": torch.from_numpy(sample.mean(0)),
+        "deviation": torch.from_numpy(sample.std(0) + 1e-4),
+    }
+    write_safely(path, save(facts))
+    return facts["rotation"], facts["mean"], facts["deviation"]
 
 
 def start(data: Path, work: Path, recipe: Recipe) -> Run:
     """Read the sets and fill the caches, as far as they are not filled."""
     work.mkdir(parents=True, exist_ok=True)
     sets = training_sets(data, recipe.left_out, recipe.seed)
-    checks = validation_sets(data, recipe.left_out, most=6)
+    checks = validation_sets(data, recipe.left_out)
     texts = [t for conversations in sets.values() for t in all_texts(conversations)]
     features = VectorCache(work / "features")
     blank = Student(0, torch.eye(384), torch.zeros(1536), torch.ones(1536))
@@ -209,9 +223,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--left-out", default="", help="training sets to keep out, separated by commas")
+    parser.add_argument(
+        "--left-out",
+        default=",".join(Recipe().left_out),
+        help="training sets to keep out, separated by commas",
+    )
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--every", type=int, default=60, help="steps between checkpoints")
     for name, value in asdict(Recipe()).items():
         if isinstance(value, (int, float)):
             parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
@@ -222,7 +240,7 @@ def main() -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     run = start(data, work, recipe)
-    facts = statistics(run.features)
+    facts = statistics(run.features, work / "statistics.safetensors")
     head = Student(0, *facts)
     run.stage("head", head, recipe.head_steps, every)
     student = Student(recipe.rank, *facts)

@@ -77,7 +77,7 @@ def test_wrong_vectors_are_refused(vectors):
 
 
 def test_rotated_encoder_is_another_space_with_the_same_cosines():
-    plain = MiniLMEncoder()
+    plain = MiniLMEncoder(precision="fp32")
     texts = ["Alice moved to Berlin.", "Where does Alice live?", "The soup was cold."]
     sample = plain.encode_documents([f"{t} {i}" for t in texts for i in range(8)])
     rotated = RotatedEncoder(plain, fit_rotation(sample))
