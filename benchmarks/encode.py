@@ -2,9 +2,9 @@
 
     python benchmarks/encode.py DATA [--messages 1000] [--repeats 3] [--threads 2] [--out FILE.json]
 
-Contenders take turns, so that a busy machine slows all of them alike; medians are printed with their range. Messages
-are those of dev/beam_100k, cut to the model's window so that all contenders read the same tokens, because
-sentence-transformers drops the rest of a long text and agent-memory does not.
+Contenders take turns, so that a busy machine slows all of them alike; medians are printed with their range.
+Messages are those of dev/beam_100k, cut to the model's window so that all contenders read the same tokens,
+because sentence-transformers drops the rest of a long text and agent-memory does not.
 """
 
 from __future__ import annotations

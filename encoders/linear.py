@@ -61,7 +61,7 @@ def fastest() -> str:
 
     Sums are kept in float32 either way; vectors of the two differ by less than 1e-4 in cosine.
     """
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from agent_memory.encoders.base import Encoder
+from agent_memory.encoders.base import Encoder, EncoderSpec, FloatArray, Progress
 from agent_memory.encoders.matryoshka import MatryoshkaEncoder
 from agent_memory.encoders.minilm import MiniLMEncoder
 from agent_memory.encoders.rotation import RotatedEncoder, fit_rotation
@@ -56,7 +57,30 @@ def prefixes(encoder: Encoder) -> list[int]:
     return [d for d in PREFIXES if d < size] + [size]
 
 
-def rotated_mpnet(data: Path, texts: int = 4000) -> Encoder:
+class Remembering:
+    """An encoder that keeps the vectors of documents, for a second look through a rotation."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._kept: dict[str, FloatArray] = {}
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """That of the encoder."""
+        return self._encoder.spec
+
+    def encode_documents(self, texts: Sequence[str], *, progress: Progress | None = None) -> FloatArray:
+        """Encode what was not encoded before."""
+        missing = [t for t in dict.fromkeys(texts) if t not in self._kept]
+        self._kept.update(zip(missing, self._encoder.encode_documents(missing), strict=True))
+        return np.stack([self._kept[t] for t in texts])
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """Encode as documents: for encoders without prompts only."""
+        return self.encode_documents(texts)
+
+
+def rotated_mpnet(data: Path, texts: int = 2000) -> Encoder:
     """Mpnet with a rotation fitted on training texts."""
     plain = mpnet()
     found = [t for conversations in training_sets(data).values() for t in all_texts(conversations)]
@@ -64,12 +88,13 @@ def rotated_mpnet(data: Path, texts: int = 4000) -> Encoder:
     return RotatedEncoder(plain, fit_rotation(plain.encode_documents([str(t) for t in sample])))
 
 
+@cache
 def mpnet() -> Encoder:
     """The teacher, in bf16 for speed."""
     from agent_memory.encoders.models import path_of
     from agent_memory.encoders.sentence_transformer import SentenceTransformerEncoder
 
-    return SentenceTransformerEncoder(path_of("mpnet"), name="mpnet", precision="bf16")
+    return Remembering(SentenceTransformerEncoder(path_of("mpnet"), name="mpnet", precision="bf16"))
 
 
 def contestants(data: Path, head: Path | None) -> dict[str, Callable[[], Encoder]]:
