@@ -40,7 +40,11 @@ def load_encoder(encoder: Encoder | str | Path | None = None) -> Encoder:
 def _named(name: str | Path) -> Encoder:
     from agent_memory.encoders.sentence_transformer import SentenceTransformerEncoder
 
-    if name in ("default", "minilm"):
+    if name == "default":
+        from agent_memory.encoders.matryoshka import MatryoshkaEncoder
+
+        return MatryoshkaEncoder()
+    if name == "minilm":
         from agent_memory.encoders.minilm import MiniLMEncoder
 
         return MiniLMEncoder()
