@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from agent_memory.cli_models import app as models_app
 from agent_memory.errors import AgentMemoryError, InvalidInputError, LockTimeoutError, NotFoundError
 from agent_memory.memory import Memory
 from agent_memory.records import Entry, Hit
@@ -34,6 +35,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done · 1 failed or damage found · 2 bad usage or input · 3 not found · 4 locked",
 )
 _WIDE = None if sys.stdout.isatty() else 150  # columns, where there is no terminal to ask
+app.add_typer(models_app, name="models")
 _out = Console(highlight=False, width=_WIDE)
 _err = Console(stderr=True, highlight=False)
 

@@ -9,33 +9,51 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agent_memory.encoders.aegis import AegisEncoder
     from agent_memory.encoders.base import Encoder, EncoderSpec, Progress, tiers_for
+    from agent_memory.encoders.matryoshka import MatryoshkaEncoder
     from agent_memory.encoders.minilm import MiniLMEncoder
+    from agent_memory.encoders.openai import OpenAIEncoder
     from agent_memory.encoders.registry import load_encoder
     from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
+    from agent_memory.encoders.rotation import RotatedEncoder, Rotation, fit_rotation, needs_rotation
     from agent_memory.encoders.sentence_transformer import SentenceTransformerEncoder
 
 _HOMES = {
-    "CrossEncoderReranker": "reranker",
-    "Reranker": "reranker",
     "Encoder": "base",
     "EncoderSpec": "base",
     "Progress": "base",
     "tiers_for": "base",
+    "AegisEncoder": "aegis",
+    "CrossEncoderReranker": "reranker",
+    "MatryoshkaEncoder": "matryoshka",
     "MiniLMEncoder": "minilm",
+    "OpenAIEncoder": "openai",
+    "RotatedEncoder": "rotation",
+    "Reranker": "reranker",
+    "Rotation": "rotation",
     "SentenceTransformerEncoder": "sentence_transformer",
+    "fit_rotation": "rotation",
     "load_encoder": "registry",
+    "needs_rotation": "rotation",
 }
 
 __all__ = [
+    "AegisEncoder",
     "CrossEncoderReranker",
     "Encoder",
     "EncoderSpec",
+    "MatryoshkaEncoder",
     "MiniLMEncoder",
+    "OpenAIEncoder",
     "Progress",
     "Reranker",
+    "RotatedEncoder",
+    "Rotation",
     "SentenceTransformerEncoder",
+    "fit_rotation",
     "load_encoder",
+    "needs_rotation",
     "tiers_for",
 ]
 

@@ -9,22 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agent_memory.encoders.linear import Linear, make_linear
+from agent_memory.encoders.linear import Linear, fastest, make_linear
 from agent_memory.errors import CheckpointError
-
-
-class Precision(StrEnum):
-    """Arithmetic of the matrix products; everything else stays float32."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-    INT8 = "int8"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +71,17 @@ class Bert:
     Args:
         weights: Tensors by their published names, with or without a ``bert.`` prefix.
         shape: Sizes that the weights do not tell.
-        precision: Arithmetic of the matrix products.
+        precision: Of the matrix products: ``auto``, ``fp32``, ``bf16`` or ``int8``.
 
     Raises:
         CheckpointError: A tensor is missing.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], shape: BertShape, precision: Precision = Precision.FP32) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], shape: BertShape, precision: str = "fp32") -> None:
         w = {
             name.removeprefix("bert."): tensor.float() for name, tensor in weights.items() if tensor.is_floating_point()
         }
+        precision = fastest() if precision == "auto" else precision
         try:
             self.words = w["embeddings.word_embeddings.weight"]
             # Inputs are one segment, so its row can be added to the positions once.

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent_memory.errors import CheckpointError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MPNET_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
@@ -64,3 +69,44 @@ def minilm_folder() -> Path:
         if (folder / "model.safetensors").is_file():
             return folder
     raise ModelNotFoundError("MiniLM is not on this machine; run: agent-memory models pull minilm")
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of all weights and configuration: two models of one shape must not share a fingerprint."""
+    kinds = {".safetensors", ".bin", ".json"}
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in kinds and p.is_file()):
+        total.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
+    return total.hexdigest()
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Read ``tokenizer.json`` without its truncation and padding.
+
+    Raises:
+        CheckpointError: The folder has no such file.
+    """
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has no fast tokenizer: tokenizer.json is missing")
+    tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def write_safely(path: Path, content: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never a part."""
+    # Not tempfile: its files are readable by their owner alone, and this one is to be shared.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        with open(part, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

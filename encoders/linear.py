@@ -42,6 +42,8 @@ class _Quantised:
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         scales = weight.abs().amax(1).clamp(min=1e-8).double() / 127.0
+        # Torch warns that its quantised tensors will go; the packed product they lead to is four times as
+        # fast as float32 here, and its announced successor is not yet faster than float32 on all shapes.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             quantised = torch.quantize_per_channel(
@@ -52,6 +54,15 @@ class _Quantised:
     def __call__(self, x: Tensor) -> Tensor:
         result: Tensor = torch.ops.quantized.linear_dynamic(x, self.packed)
         return result
+
+
+def fastest() -> str:
+    """``bf16`` where the processor multiplies bfloat16 in hardware, else ``fp32``.
+
+    Sums are kept in float32 either way; vectors of the two differ by less than 1e-4 in cosine.
+    """
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
 
 
 def make_linear(weight: Tensor, bias: Tensor, precision: str) -> Linear:

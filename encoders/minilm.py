@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent_memory.encoders.base import EncoderSpec, FloatArray, tiers_for
-from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, verify
+from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer, verify
 from agent_memory.encoders.runtime import IntArray, Loaded, WindowedEncoder, frame_of
 from agent_memory.encoders.windows import TOKEN_BUDGET
 from agent_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from torch import Tensor
 
 MAX_TOKENS = 256
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
 class MiniLMEncoder(WindowedEncoder):
@@ -24,7 +23,8 @@ class MiniLMEncoder(WindowedEncoder):
 
     Args:
         folder: Folder of the model files; the installed package when None.
-        precision: ``fp32``, ``bf16`` or ``int8`` matrix products. int8 makes another embedding space.
+        precision: Of the matrix products: ``fp32``, ``bf16``, ``auto`` for the faster of the two on this
+            processor, or ``int8``, which makes another embedding space.
         token_budget: Tokens of one batch, padding included.
 
     Raises:
@@ -32,7 +32,7 @@ class MiniLMEncoder(WindowedEncoder):
     """
 
     def __init__(
-        self, folder: Path | None = None, *, precision: str = "fp32", token_budget: int = TOKEN_BUDGET
+        self, folder: Path | None = None, *, precision: str = "auto", token_budget: int = TOKEN_BUDGET
     ) -> None:
         super().__init__(token_budget=token_budget)
         self._folder = folder
@@ -53,10 +53,10 @@ class MiniLMEncoder(WindowedEncoder):
     def _load(self) -> Loaded:
         import torch
 
-        from agent_memory.encoders.bert import Bert, BertShape, Precision, mean_pool
+        from agent_memory.encoders.bert import Bert, BertShape, mean_pool
 
         folder = self._folder or minilm_folder()
-        bert = Bert(read_minilm(folder), BertShape(heads=12), Precision(self._precision))
+        bert = Bert(read_minilm(folder), BertShape(heads=12), self._precision)
 
         def network(ids: IntArray, mask: IntArray) -> FloatArray:
             with torch.inference_mode():
@@ -98,13 +98,3 @@ def read_minilm(folder: Path) -> dict[str, Tensor]:
     verify(path, MINILM_SHA256)
     weights: dict[str, Tensor] = load_file(path)
     return weights
-
-
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """Read ``tokenizer.json`` without its truncation and padding."""
-    from tokenizers import Tokenizer
-
-    tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer

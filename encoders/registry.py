@@ -8,7 +8,7 @@ from agent_memory.encoders.base import Encoder
 from agent_memory.encoders.files import MPNET_SHA256, model_folder, verify
 from agent_memory.errors import InvalidInputError, ModelNotFoundError
 
-NAMES = ("default", "minilm", "mpnet", "aegis")
+NAMES = ("default", "minilm", "minilm-matryoshka", "mpnet", "aegis")
 
 
 def load_encoder(encoder: Encoder | str | Path | None = None) -> Encoder:
@@ -40,10 +40,18 @@ def load_encoder(encoder: Encoder | str | Path | None = None) -> Encoder:
 def _named(name: str | Path) -> Encoder:
     from agent_memory.encoders.sentence_transformer import SentenceTransformerEncoder
 
-    if name in ("default", "minilm"):
+    if name in ("default", "minilm-matryoshka"):
+        from agent_memory.encoders.matryoshka import MatryoshkaEncoder
+
+        return MatryoshkaEncoder()
+    if name == "minilm":
         from agent_memory.encoders.minilm import MiniLMEncoder
 
         return MiniLMEncoder()
+    if name == "aegis":
+        from agent_memory.encoders.aegis import AegisEncoder
+
+        return AegisEncoder()
     if name == "mpnet":
         return SentenceTransformerEncoder(_mpnet_folder(), name="mpnet")
     return SentenceTransformerEncoder(name)

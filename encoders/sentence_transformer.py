@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent_memory.encoders.base import EncoderSpec, FloatArray, tiers_for
-from agent_memory.encoders.files import sha256_of
+from agent_memory.encoders.files import folder_digest
 from agent_memory.encoders.runtime import IntArray, Loaded, Network, WindowedEncoder, frame_of
 from agent_memory.encoders.windows import TOKEN_BUDGET
 from agent_memory.errors import CheckpointError, InvalidInputError, ModelNotFoundError
@@ -29,6 +29,7 @@ class SentenceTransformerEncoder(WindowedEncoder):
         model: A folder, or the name of a model in the local hub cache. Nothing is downloaded.
         name: Shown to people; the folder's or model's name when None.
         max_tokens: Window; the model's own limit when None.
+        precision: ``fp32`` or ``bf16``.
         token_budget: Tokens of one batch, padding included.
 
     Raises:
@@ -42,11 +43,15 @@ class SentenceTransformerEncoder(WindowedEncoder):
         *,
         name: str | None = None,
         max_tokens: int | None = None,
+        precision: str = "fp32",
         token_budget: int = TOKEN_BUDGET,
     ) -> None:
         super().__init__(token_budget=token_budget)
         if max_tokens is not None and max_tokens < 4:
             raise InvalidInputError(f"max_tokens must be at least 4, got {max_tokens}")
+        if precision not in ("fp32", "bf16"):
+            raise InvalidInputError(f"precision must be fp32 or bf16, got {precision!r}")
+        self._precision = precision
         self._folder, self._commit = find_model(model)
         self._name = name or (Path(model).name if Path(model).is_dir() else str(model))
         self._facts = _Facts(self._folder)
@@ -60,7 +65,7 @@ class SentenceTransformerEncoder(WindowedEncoder):
             dimension = self._facts.dimension
             self._spec = EncoderSpec(
                 name=self._name,
-                revision=self._commit or _digest(self._folder),
+                revision=self._commit or folder_digest(self._folder),
                 dimension=dimension,
                 tiers=tiers_for(dimension),
                 max_tokens=self._max_tokens,
@@ -78,6 +83,8 @@ class SentenceTransformerEncoder(WindowedEncoder):
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(str(self._folder), device="cpu", local_files_only=True).eval()
+        if self._precision == "bf16":
+            model = model.bfloat16()
         tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
         if tokenizer is None:
             raise CheckpointError(f"{self._folder} has no fast tokenizer (tokenizer.json)")
@@ -194,14 +201,3 @@ class _Facts:
 def _pooled_parts(config: dict[str, Any]) -> int:
     """Count the poolings that are put side by side."""
     return max(1, sum(1 for key, value in config.items() if key.startswith("pooling_mode_") and value is True))
-
-
-def _digest(folder: Path) -> str:
-    """Digest of all weights and configuration: two models of one shape must not share a fingerprint."""
-    import hashlib
-
-    kinds = {".safetensors", ".bin", ".json"}
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in kinds and p.is_file()):
-        total.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
-    return total.hexdigest()

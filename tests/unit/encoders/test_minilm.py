@@ -23,7 +23,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def minilm():
-    return MiniLMEncoder()
+    return MiniLMEncoder(precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_equals_sentence_transformers(minilm, through_library):
         np.testing.assert_allclose(encoder.encode_queries(TEXTS[:2]), expected[:2], atol=2e-6)
 
 
-@pytest.mark.parametrize(("precision", "least"), [("bf16", 0.999), ("int8", 0.97)])
+@pytest.mark.parametrize(("precision", "least"), [("auto", 0.9999), ("bf16", 0.9999), ("int8", 0.97)])
 def test_lower_precision_stays_close(minilm, precision, least):
     other = MiniLMEncoder(precision=precision)
     cosines = (minilm.encode_documents(TEXTS) * other.encode_documents(TEXTS)).sum(1)
@@ -51,8 +51,8 @@ def test_lower_precision_stays_close(minilm, precision, least):
 
 
 def test_precision_decides_whether_vectors_may_meet():
-    fingerprints = {p: MiniLMEncoder(precision=p).spec.fingerprint for p in ("fp32", "bf16", "int8")}
-    assert fingerprints["fp32"] == fingerprints["bf16"] != fingerprints["int8"]
+    fingerprints = {p: MiniLMEncoder(precision=p).spec.fingerprint for p in ("auto", "fp32", "bf16", "int8")}
+    assert fingerprints["auto"] == fingerprints["fp32"] == fingerprints["bf16"] != fingerprints["int8"]
     with pytest.raises(InvalidInputError, match="fp64"):
         MiniLMEncoder(precision="fp64")
 
@@ -68,7 +68,9 @@ def test_order_and_batches_do_not_matter(minilm):
     many = [f"note {i}: " + "word " * (i * 37 % 90) for i in range(120)]
     seen = []
     vectors = minilm.encode_documents(many, progress=lambda done, total: seen.append((done, total)))
-    alone = np.concatenate([MiniLMEncoder(token_budget=1).encode_documents([many[i]]) for i in (0, 57)])
+    alone = np.concatenate(
+        [MiniLMEncoder(precision="fp32", token_budget=1).encode_documents([many[i]]) for i in (0, 57)]
+    )
     np.testing.assert_allclose(vectors[[0, 57]], alone, atol=5e-6)
     np.testing.assert_allclose(minilm.encode_documents(many[::-1])[::-1], vectors, atol=5e-6)
     assert seen[-1] == (120, 120)

@@ -1,0 +1,1 @@
+"""How the embedded default was trained: needs the source tree, the data sets and matplotlib."""

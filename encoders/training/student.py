@@ -1,0 +1,129 @@
+"""The network that is trained: frozen MiniLM, low-rank deltas, linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agent_memory.encoders.bert import Bert, BertShape, mean_pool
+from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer, write_safely
+from agent_memory.encoders.linear import Linear
+from agent_memory.encoders.matryoshka import DIMENSION, Head, project
+from agent_memory.encoders.minilm import read_minilm
+from agent_memory.encoders.runtime import frame_of
+from agent_memory.encoders.windows import plan_batches
+
+LAYERS = (3, 4, 5, 6)
+QUESTION_RANK = 64
+_STEP = 0.02  # one unit of the head's weights in the space of unit vectors
+
+
+class Adapted(nn.Module):
+    """A frozen product plus a low-rank delta that starts at zero (Hu et al. 2021, arXiv 2106.09685)."""
+
+    def __init__(self, base: Linear, inputs: int, outputs: int, rank: int) -> None:
+        super().__init__()
+        self.base = base
+        self.down = nn.Parameter(torch.randn(rank, inputs) / inputs**0.5)
+        self.up = nn.Parameter(torch.zeros(outputs, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        return self.base(x) + functional.linear(functional.linear(x, self.down), self.up)
+
+
+class Student(nn.Module):
+    """MiniLM with deltas and head.
+
+    Args:
+        rank: Rank of the deltas; 0 for none.
+        rotation: (384, 384) principal axes of MiniLM's unit vectors.
+        mean: (1536,) mean of the pooled features.
+        scale: (1536,) their standard deviation.
+    """
+
+    def __init__(self, rank: int, rotation: Tensor, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        folder = minilm_folder()
+        self.tokenizer = read_tokenizer(folder)
+        self.frame = frame_of(self.tokenizer, pad=0)
+        self.bert = Bert(read_minilm(folder), BertShape(heads=12), "bf16")
+        self.deltas = nn.ModuleDict()
+        if rank:
+            self._adapt(rank)
+        self.weight = nn.Parameter(torch.zeros(len(mean), DIMENSION))
+        self.bias = nn.Parameter(torch.zeros(DIMENSION))
+        self.question_down = nn.Parameter(torch.randn(len(mean), QUESTION_RANK) / len(mean) ** 0.5)
+        self.question_up = nn.Parameter(torch.zeros(QUESTION_RANK, DIMENSION))
+        self.register_buffer("rotation", rotation)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    def _adapt(self, rank: int) -> None:
+        size = self.bert.size
+        for number, layer in enumerate(self.bert.layers):
+            shapes = {
+                "qkv": (size, 3 * size),
+                "out": (size, size),
+                "up": (size, 4 * size),
+                "down": (4 * size, size),
+            }
+            for part, (inputs, outputs) in shapes.items():
+                adapted = Adapted(getattr(layer, part), inputs, outputs, rank)
+                setattr(layer, part, adapted)
+                self.deltas[f"{number}-{part}"] = adapted
+
+    def head(self) -> Head:
+        """Fold the normalisation of the features into one product."""
+        scale, mean = self.get_buffer("scale"), self.get_buffer("mean")
+        weight = self.weight / scale[:, None] * _STEP
+        bias = self.bias * _STEP - mean @ weight
+        down, up = self.question_down / scale[:, None], self.question_up * _STEP
+        question = (down, up, -(mean @ down) @ up)
+        return Head(LAYERS, self.get_buffer("rotation"), weight, bias, question, {})
+
+    def pooled(self, texts: Sequence[str], most_tokens: int = 64, budget: int = 2048) -> Tensor:
+        """Mean hidden states of the chosen layers; float32 (len(texts), 1536)."""
+        room = most_tokens - self.frame.size
+        rows = [
+            [*self.frame.before, *encoding.ids[:room], *self.frame.after]
+            for encoding in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
+        parts, order = [], []
+        for batch in plan_batches([len(r) for r in rows], budget):
+            width = len(rows[batch[0]])
+            ids = torch.zeros(len(batch), width, dtype=torch.int64)
+            mask = torch.zeros(len(batch), width, dtype=torch.int64)
+            for i, row in enumerate(batch):
+                ids[i, : len(rows[row])] = torch.tensor(rows[row])
+                mask[i, : len(rows[row])] = 1
+            states = self.bert.hidden_states(ids, mask, LAYERS)
+            parts.append(torch.cat([mean_pool(state, mask) for state in states], 1))
+            order.append(batch)
+        back = torch.from_numpy(np.argsort(np.concatenate(order)))
+        return torch.cat(parts)[back]
+
+    def project(self, pooled: Tensor, *, query: bool = False) -> Tensor:
+        """Map pooled features (n, 1536) to vectors (n, 768), not normalised."""
+        return project(list(torch.split(pooled, self.bert.size, dim=1)), self.head(), query=query)
+
+    def export(self, path: Path, facts: Mapping[str, str]) -> None:
+        """Write the head file that ``MatryoshkaEncoder`` reads, in half precision."""
+        from safetensors.torch import save
+
+        head = self.head()
+        tensors = {"head.rotation": head.rotation, "head.weight": head.weight, "head.bias": head.bias}
+        names = ("down", "up", "bias")
+        tensors |= {f"head.question.{n}": t for n, t in zip(names, head.question, strict=True)}
+        for name, adapted in self.deltas.items():
+            place = f"delta.{name.replace('-', '.')}"
+            tensors[f"{place}.down"] = adapted.get_parameter("down")
+            tensors[f"{place}.up"] = adapted.get_parameter("up")
+        halves = {name: t.detach().to(torch.float16).contiguous() for name, t in tensors.items()}
+        metadata = {"backbone": MINILM_SHA256, "layers": ",".join(map(str, LAYERS)), **facts}
+        write_safely(path, save(halves, metadata=metadata))
