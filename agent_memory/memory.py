@@ -435,7 +435,7 @@ class Memory:
         """Read an export, or a file of conversations, into this memory; returns how many entries were new.
 
         Entries that are already there, unchanged, are left alone, so that an interrupted import can be run
-        again. Every line is validated before the first entry is written.
+        again. Every line is validated before the first entry is written. ``created_at`` is the moment of import.
 
         Raises:
             InvalidInputError: A line is malformed; the message gives its number. Nothing was written.

@@ -50,6 +50,7 @@ sessions = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("head_seq", Integer, nullable=False),
     UniqueConstraint("namespace", "name"),
+    Index("ix_sessions_name", "name"),
 )
 
 entries = Table(

@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("head_seq", sa.Integer, nullable=False),
         sa.UniqueConstraint("namespace", "name"),
     )
+    op.create_index("ix_sessions_name", "sessions", ["name"])
     op.create_table(
         "entries",
         sa.Column("id", sa.Integer, primary_key=True),
