@@ -23,7 +23,7 @@ from agent_memory.encoders.training.metrics import recall_at, spearman
 from agent_memory.encoders.windows import normalise
 
 SETS = {
-    "msc": 40,
+    "msc": 20,
     "sgdmem_dev": 100,
     "qmsum_val": 100,
     "beam_100k": 4,

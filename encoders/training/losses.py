@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-PREFIXES = {64: 3.0, 128: 1.5, 256: 1.5, 512: 0.5, 768: 1.5}
+PREFIXES = {64: 4.0, 128: 1.5, 256: 1.5, 512: 0.5, 768: 1.5}
 """Weight of each prefix. The coarse tier has the least room and loses the most, so it counts the most."""
 
 _TOTAL = sum(PREFIXES.values())

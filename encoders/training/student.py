@@ -78,6 +78,15 @@ class Student(nn.Module):
                 setattr(layer, part, adapted)
                 self.deltas[f"{number}-{part}"] = adapted
 
+    def widen(self, seed: int, spread: float = 0.013) -> None:
+        """Start the dimensions beyond the backbone's from a small random projection of the features.
+
+        At zero on both sides of a product they would have no gradient and stay there.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        beyond = self.weight.data[:, self.bert.size :]
+        beyond.copy_(torch.randn(beyond.shape, generator=generator) * spread)
+
     def head(self) -> Head:
         """Fold the normalisation of the features into one product."""
         scale, mean = self.get_buffer("scale"), self.get_buffer("mean")

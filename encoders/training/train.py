@@ -42,8 +42,10 @@ class Recipe:
     Attributes:
         head_steps: Steps on frozen features, head only.
         delta_steps: Steps on text, head and deltas.
+        last_steps: Steps on text, head only, with all 768 dimensions.
         head_rate: Learning rate of the head's first stage.
         late_head_rate: Learning rate of the head in the second stage.
+        last_rate: Learning rate of the head in the last stage.
         delta_rate: Learning rate of the deltas.
         rank: Rank of the deltas.
         own: Weight of staying near MiniLM's own neighbourhoods.
@@ -57,8 +59,10 @@ class Recipe:
 
     head_steps: int = 250
     delta_steps: int = 180
+    last_steps: int = 100
     head_rate: float = 1e-3
     late_head_rate: float = 3e-4
+    last_rate: float = 6e-4
     delta_rate: float = 3e-4
     rank: int = 16
     own: float = 1.0
@@ -107,8 +111,9 @@ class Run:
 
     def _groups(self, name: str, student: Student) -> list[dict[str, Any]]:
         head: list[Tensor] = [student.weight, student.bias, student.question_down, student.question_up]
-        if name == "head":
-            return [{"params": head, "lr": self.recipe.head_rate}]
+        if name != "deltas":
+            rate = self.recipe.head_rate if name == "head" else self.recipe.last_rate
+            return [{"params": head, "lr": rate}]
         deltas = list(student.deltas.parameters())
         return [
             {"params": head, "lr": self.recipe.late_head_rate},
@@ -124,7 +129,8 @@ class Run:
         texts = list(dict.fromkeys(t for batch in batches for t in (*batch.questions, *batch.turns)))
         place = {text: i for i, text in enumerate(texts)}
         known = torch.from_numpy(self.features.get(texts))
-        pooled = known if name == "head" else student.pooled(texts)
+        with torch.set_grad_enabled(name == "deltas"):
+            pooled = known if name == "head" else student.pooled(texts)
         vectors, asked = student.project(pooled), student.project(pooled, query=True)
         taught = [i for i, text in enumerate(texts) if text in self.teacher]
         own = torch.nn.functional.normalize(known[:, -student.bert.size :], dim=1)
@@ -244,6 +250,8 @@ def main() -> None:
     student = Student(recipe.rank, *facts)
     student.load_state_dict(head.state_dict(), strict=False)
     run.stage("deltas", student, recipe.delta_steps, every)
+    student.widen(recipe.seed)
+    run.stage("last", student, recipe.last_steps, every)
     student.export(work / "minilm-matryoshka.safetensors", {"recipe": json.dumps(asdict(recipe))})
 
 
