@@ -122,6 +122,7 @@ class IndexStats:
         tiers: Tier dimensions.
         plan: Layout, K1, K2 and measured recall.
         coarse_bytes: Bytes of one coarse code, 0 without a coarse tier.
+        coarse_dimension: Leading dimensions that a coarse code describes; more than the coarse tier's own.
         ram_bytes_per_row: Resident bytes per row, not counting pages of memory-mapped files.
         disk_bytes_per_row: Bytes per row in memory-mapped files, 0 if none is mapped.
         maintenance_due: Whether ``maintain`` would change how searches run.
@@ -134,6 +135,7 @@ class IndexStats:
     tiers: tuple[int, ...]
     plan: Plan
     coarse_bytes: int
+    coarse_dimension: int
     ram_bytes_per_row: float
     disk_bytes_per_row: float
     maintenance_due: bool

@@ -165,6 +165,7 @@ class TieredIndex:
             tiers=self.tiers,
             plan=state.plan,
             coarse_bytes=state.coarse.codebook.code_bytes if state.coarse else 0,
+            coarse_dimension=state.coarse.codebook.dimension if state.coarse else 0,
             ram_bytes_per_row=held / rows,
             disk_bytes_per_row=mapped / rows,
             maintenance_due=self._due(state),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent_memory.errors import DimensionMismatchError, IndexStateError, InvalidInputError
-from agent_memory.index import IndexOptions, TieredIndex, tiered
+from agent_memory.index import IndexOptions, TieredIndex, faiss_tools, planning, tiered
 from agent_memory.index.flat import flat_search
 
 SMALL = IndexOptions(exact_below=500, sample_queries=64, recall_target=0.9)
@@ -72,6 +72,35 @@ def test_the_cascade_reaches_its_target(tiers):
     assert plan.recall >= SMALL.recall_target
     queries = vectors(50, tiers[-1], seed=1)
     assert recall(index.search(queries, 10), flat_search(ids, rows, queries, 10)) >= 0.85
+
+
+def test_large_indexes_get_larger_codes(monkeypatch):
+    monkeypatch.setattr(planning, "_LARGE", 1000)
+    index, ids, rows = built(3000, (64, 256, 384))
+    assert (index.stats().coarse_bytes, index.stats().coarse_dimension) == (40, 240)
+    queries = vectors(30, 384, seed=1)
+    assert recall(index.search(queries, 10), flat_search(ids, rows, queries, 10)) >= 0.85
+
+
+def test_growth_trains_anew():
+    index, _, _ = built(1000, (64, 256, 384))
+    assert not index.maintain().trained
+    index.add(np.arange(4000) + 10**6, vectors(4000, 384, seed=2))
+    assert index.stats().maintenance_due
+    assert index.maintain().trained
+    assert not index.stats().maintenance_due
+
+
+def test_faiss_threads_are_bounded_and_given_back():
+    index, _, _ = built(1000, (64, 256, 384))
+    lib = faiss_tools.faiss()
+    before = lib.omp_get_max_threads()
+    with faiss_tools.one_call(1):
+        assert lib.omp_get_max_threads() == 1
+    with pytest.raises(IndexStateError, match="refused"), faiss_tools.one_call(1):
+        raise RuntimeError("boom")
+    index.search(np.ones(384), 3)
+    assert lib.omp_get_max_threads() == before
 
 
 def test_scores_are_cosines_of_the_stored_rows():
