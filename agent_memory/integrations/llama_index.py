@@ -172,8 +172,9 @@ def _where(
     filters: MetadataFilters | None, *, node_ids: list[str] | None = None, doc_ids: list[str] | None = None
 ) -> Where | None:
     parts = [] if filters is None or not filters.filters else [_all_of(filters)]
-    parts += [] if node_ids is None else [{"node_id": {"$in": node_ids}}]
-    parts += [] if doc_ids is None else [{"ref_doc_id": {"$in": doc_ids}}]
+    # LlamaIndex means no restriction by an empty list.
+    parts += [{"node_id": {"$in": node_ids}}] if node_ids else []
+    parts += [{"ref_doc_id": {"$in": doc_ids}}] if doc_ids else []
     return {"$and": parts} if parts else None
 
 
