@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     )
     from agent_memory.inputs import NewEntry
     from agent_memory.memory import Memory
-    from agent_memory.records import Entry, Hit, Report, Session, Stats
+    from agent_memory.prompt import format_hits
+    from agent_memory.records import Entry, Hit, Hits, Report, Session, Stats, Trace
 
 _HOMES = {
     "aio": ["AsyncMemory"],
@@ -66,7 +67,8 @@ _HOMES = {
     ],
     "inputs": ["NewEntry"],
     "memory": ["Memory"],
-    "records": ["Entry", "Hit", "Report", "Session", "Stats"],
+    "prompt": ["format_hits"],
+    "records": ["Entry", "Hit", "Hits", "Report", "Session", "Stats", "Trace"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -84,6 +86,7 @@ __all__ = [
     "EncoderSpec",
     "Entry",
     "Hit",
+    "Hits",
     "IndexStateError",
     "InvalidInputError",
     "LockTimeoutError",
@@ -99,6 +102,8 @@ __all__ = [
     "StaleGenerationError",
     "Stats",
     "StorageError",
+    "Trace",
+    "format_hits",
 ]
 
 

@@ -83,9 +83,7 @@ def check(database: Database, live_index: LiveIndex, *, accept: Accept, encode: 
 
 def _database_faults(connection: Connection) -> list[str]:
     faults = [
-        f"database: {line}"
-        for line in connection.exec_driver_sql("PRAGMA integrity_check").scalars()
-        if line != "ok"
+        f"database: {line}" for line in connection.exec_driver_sql("PRAGMA integrity_check").scalars() if line != "ok"
     ]
     broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
     return faults + [f"database: row {row[1]} of {row[0]} refers to a missing row of {row[2]}" for row in broken]

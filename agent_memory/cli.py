@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
+from importlib.metadata import version
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +33,8 @@ app = typer.Typer(
     help="Long-term memory for AI agents: durable, offline, in one folder.",
     epilog="Exit codes: 0 done · 1 failed or damage found · 2 bad usage or input · 3 not found · 4 locked",
 )
-_out = Console(highlight=False)
+_WIDE = None if sys.stdout.isatty() else 150  # columns, where there is no terminal to ask
+_out = Console(highlight=False, width=_WIDE)
 _err = Console(stderr=True, highlight=False)
 
 PathOption = Annotated[Path, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", help="Folder of the store.")]
@@ -48,7 +50,22 @@ WhereOption = Annotated[
 ]
 SessionOption = Annotated[str | None, typer.Option("--session", "-s", help="The conversation.")]
 SpeakerOption = Annotated[str | None, typer.Option("--speaker", help="Who said it.")]
+ModeOption = Annotated[str, typer.Option(help="hybrid, dense (meaning) or lexical (words).")]
+_RECALLS = ("recall@1", "recall@5", "recall@10", "recall@20")
 DEFAULT_PATH = Path("~/.agent-memory")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        _out.print(version("agent-memory"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    pass
 
 
 @contextmanager
@@ -150,6 +167,8 @@ def recall(
     where: WhereOption = None,
     since: Annotated[str | None, typer.Option(help="Earliest event time, ISO 8601.")] = None,
     until: Annotated[str | None, typer.Option(help="Latest event time, ISO 8601.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="Read the store as it was then, ISO 8601.")] = None,
+    mode: ModeOption = "hybrid",
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every entry.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say what each tier thought.")] = False,
     namespace: NamespaceOption = "",
@@ -166,6 +185,8 @@ def recall(
             where=_json_object(where, "--where"),
             since=since,
             until=until,
+            as_of=as_of,
+            mode=mode,
             exact=exact,
             explain=explain,
         )
@@ -301,6 +322,73 @@ def check(
         _out.print(f"{report.entries} entries, {'sound' if report.ok else 'damaged'}")
     if not report.ok:
         raise typer.Exit(1)
+
+
+@app.command(epilog='Example: agent-memory why "Where does Alice live?" 3f2a…')
+def why(
+    query: Annotated[str, typer.Argument(help="A question or statement.")],
+    key: Annotated[str, typer.Argument(help="Key of the entry.")],
+    path: PathOption = DEFAULT_PATH,
+    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 5,
+    session: SessionOption = None,
+    where: WhereOption = None,
+    mode: ModeOption = "hybrid",
+    namespace: NamespaceOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Say why an entry is, or is not, among the hits of a query."""
+    with _opened(path, namespace) as memory:
+        filters = _json_object(where, "--where")
+        trace = memory.why(query, key, k=k, session=session, where=filters, mode=mode)
+    if as_json:
+        _print_json(trace)
+        return
+    _out.print(f"{trace.stage}: {trace.reason}", markup=False)
+    if trace.margin is not None:
+        _out.print(f"it missed by {trace.margin:.3f}")
+    if trace.detail:
+        _facts(trace.detail)
+
+
+@app.command("eval", epilog="Example: agent-memory eval data/dev/* --compare --cache ./eval-cache")
+def eval_(
+    folders: Annotated[list[Path], typer.Argument(help="Data sets: queries with conversations or passages.")],
+    compare: Annotated[bool, typer.Option("--compare", help="Words alone and meaning alone beside both.")] = False,
+    mode: ModeOption = "hybrid",
+    cache: Annotated[Path | None, typer.Option(help="Keep encoded data here between runs.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many questions a set.")] = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure retrieval quality and latency on labelled data."""
+    from agent_memory.evaluate import evaluate
+
+    modes = ["lexical", "dense", "hybrid"] if compare else [mode]
+    results = []
+    with tempfile.TemporaryDirectory() as scratch, _progress("evaluating", quiet=as_json) as progress:
+        for folder in folders:
+            results.append(
+                evaluate(
+                    folder,
+                    modes=modes,
+                    cache=cache or Path(scratch),
+                    encoder=encoder,
+                    limit=limit,
+                    progress=lambda _, done, total: progress(done, total),
+                )
+            )
+    if as_json:
+        _print_json(results)
+        return
+    table = Table("data", "mode", "queries", "R@1", "R@5", "R@10", "R@20", "nDCG@10", "macro R@10", "p50 ms", "p95 ms")
+    for result in results:
+        for name, score in result.scores.items():
+            figures = [f"{score.micro[column]:.1f}" for column in (*_RECALLS, "nDCG@10")]
+            times = [f"{score.macro['recall@10']:.1f}", f"{score.p50_ms:.1f}", f"{score.p95_ms:.1f}"]
+            table.add_row(result.name, name, str(score.queries), *figures, *times)
+    _out.print(table)
+    _out.print("latency without encoding the query, which adds", end=" ")
+    _out.print(", ".join(f"{result.encode_p50_ms:.1f} ms ({result.name})" for result in results))
 
 
 @app.command(epilog="Example: agent-memory demo")

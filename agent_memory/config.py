@@ -13,7 +13,9 @@ class Config(BaseModel):
         batch_size: Entries that ``add_many`` encodes and commits together.
         max_text_chars: Longest text accepted, in characters.
         snapshot_every: Changes after which a recall writes the index to disk; ``close`` writes it too.
-        recall_target: Share of the exact top ten that the tiers must find; more candidates are kept until
+        keep_versions: Former versions kept of each entry, for ``history`` and ``as_of``; 0 keeps none.
+        keep_versions: int = Field(default=20, ge=0)
+    recall_target: Share of the exact top ten that the tiers must find; more candidates are kept until
             they do.
         threads: Threads that one index search may use.
     """
@@ -24,5 +26,6 @@ class Config(BaseModel):
     batch_size: int = Field(default=512, ge=1, le=100_000)
     max_text_chars: int = Field(default=1_000_000, ge=1)
     snapshot_every: int = Field(default=20_000, ge=1)
+    keep_versions: int = Field(default=20, ge=0)
     recall_target: float = Field(default=0.98, gt=0, le=1)
     threads: int = Field(default=1, ge=1, le=256)

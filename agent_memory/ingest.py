@@ -20,8 +20,8 @@ from agent_memory.errors import (
 from agent_memory.inputs import FloatArray, NewEntry, ValidEntry
 from agent_memory.records import Entry, Namespace
 from agent_memory.storage import entries as reading
+from agent_memory.storage import history, writes
 from agent_memory.storage import vectors as generations
-from agent_memory.storage import writes
 from agent_memory.storage.database import Connection, Database
 from agent_memory.storage.vectors import Generation
 from agent_memory.storage.where import canonical_json
@@ -106,7 +106,7 @@ class Writer:
             generation = self._generation(connection, now)
             blobs = generation.to_bytes(vectors)
             drafts = [_draft(item.entry, item.metadata, blob, now) for item, blob in zip(batch, blobs, strict=True)]
-            return [entry for _, entry in writes.put(connection, drafts, generation.id, now)]
+            return [entry for _, entry in self._put(connection, drafts, generation, now)]
 
     def encode(self, texts: list[str], encode: Callable[[list[str]], FloatArray]) -> FloatArray:
         """Return the vectors of texts by one of the encoder's methods, shape (len(texts), dimension).
@@ -141,11 +141,29 @@ class Writer:
             blob = None if vectors is None else generation.to_bytes(vectors)[0]
             merged = self._merged(current, changed)
             draft = _draft(merged, canonical_json(merged.metadata), blob, now)
-            return writes.put(connection, [draft], generation.id, now)[0][1]
+            return self._put(connection, [draft], generation, now)[0][1]
 
     def _merged(self, entry: Entry, changed: Mapping[str, Any]) -> ValidEntry:
         fields = {name: getattr(entry, name) for name in ValidEntry.__slots__}
         return inputs.valid_entry({**fields, **changed}, self._config)
+
+    def _put(
+        self, connection: Connection, drafts: list[writes.Draft], generation: Generation, now: datetime
+    ) -> list[tuple[int, Entry]]:
+        keep = self._config.keep_versions
+        return writes.put(connection, drafts, generation.id, now, keep_versions=keep)
+
+    def supersede(self, old: str, new: str, scope: Namespace) -> Entry:
+        """Let the entry ``new`` take the place of ``old``."""
+        names = [inputs.name("key", key) or "" for key in (old, new)]
+        if old == new:
+            raise InvalidInputError(f"an entry cannot supersede itself: {old!r}")
+        now = datetime.now(UTC)
+        with self._database.write() as connection:
+            (old_id, _), (new_id, entry) = (reading.find(connection, scope, name, now) for name in names)
+            history.supersede(connection, old_id, new_id, now)
+            writes.log_changes(connection, [old_id], "supersede")
+        return entry
 
     def _generation(self, connection: Connection, now: datetime) -> Generation:
         generation = generations.live_generation(connection)

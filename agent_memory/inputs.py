@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
-from typing import Any, Literal, SupportsIndex
+from enum import Enum, StrEnum
+from typing import Any, Literal, SupportsIndex, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, InvalidInputError
+from agent_memory.prompt import without_recalled
 from agent_memory.records import Namespace
 
 MAX_NAME_CHARS = 512
@@ -37,6 +38,7 @@ class Unset(Enum):
 UNSET = Unset.UNSET
 UnsetType = Literal[Unset.UNSET]
 
+Choice = TypeVar("Choice", bound=StrEnum)
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -87,7 +89,7 @@ def valid_entry(item: str | Mapping[str, Any] | NewEntry, config: Config) -> Val
     """
     entry = as_new_entry(item)
     return ValidEntry(
-        text=text(entry.text, config),
+        text=text(_new(entry.text), config),
         session=name("session", entry.session),
         speaker=name("speaker", entry.speaker),
         key=name("key", entry.key) or uuid.uuid4().hex,
@@ -97,6 +99,16 @@ def valid_entry(item: str | Mapping[str, Any] | NewEntry, config: Config) -> Val
         importance=importance(entry.importance),
         namespace=None if entry.namespace is None else namespace(entry.namespace),
     )
+
+
+def _new(value: object) -> object:
+    """Return a text without what was recalled into it."""
+    if not isinstance(value, str):
+        return value
+    rest = without_recalled(value)
+    if value.strip() and not rest.strip():
+        raise InvalidInputError("text is nothing but recalled memory, which is remembered already")
+    return rest
 
 
 def as_new_entry(item: str | Mapping[str, Any] | NewEntry) -> NewEntry:
@@ -201,15 +213,34 @@ def moment(what: str, value: object) -> datetime | None:
         raise InvalidInputError(f"{what} is not a usable date and time: {str(value)[:60]!r}") from error
 
 
+def choice(what: str, value: object, choices: type[Choice]) -> Choice:
+    """Return the member of a StrEnum that a string names."""
+    try:
+        return choices(str(value))
+    except ValueError as error:
+        known = ", ".join(choices)
+        raise InvalidInputError(f"{what} must be one of {known}, got {str(value)[:60]!r}") from error
+
+
+def share(what: str, value: object) -> float:
+    """Return a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidInputError(f"{what} must be a number, got {_kind(value)}")
+    if not math.isfinite(value) or not 0 <= value <= 1:
+        raise InvalidInputError(f"{what} must lie between 0 and 1, got {value}")
+    return float(value)
+
+
+def duration(what: str, value: object) -> float:
+    """Return a positive, finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InvalidInputError(f"{what} must be a positive number, got {value!r}")
+    return float(value)
+
+
 def importance(value: object) -> float | None:
     """Return an importance from 0 to 1; None passes."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInputError(f"importance must be a number, got {_kind(value)}")
-    if not math.isfinite(value) or not 0 <= value <= 1:
-        raise InvalidInputError(f"importance must lie between 0 and 1, got {value}")
-    return float(value)
+    return None if value is None else share("importance", value)
 
 
 def positive(what: str, value: SupportsIndex, most: int = MAX_K) -> int:

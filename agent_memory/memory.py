@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from agent_memory import check, inputs, recall, transfer
+from agent_memory import check, inputs, transfer
+from agent_memory import recall as recalling
+from agent_memory import why as tracing
 from agent_memory.config import Config
 from agent_memory.encoders.registry import NAMES, load_encoder
-from agent_memory.errors import InvalidInputError, StorageError
+from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.ingest import Item, Progress, Writer
 from agent_memory.inputs import UNSET, FloatArray, UnsetType
-from agent_memory.records import Entry, Hit, Namespace, Report, Session, Stats
+from agent_memory.records import Entry, Hits, Namespace, Report, Session, Stats, Trace
 from agent_memory.reindex import LiveIndex
+from agent_memory.request import Request, make_request, matching
 from agent_memory.storage import entries as reading
 from agent_memory.storage import vectors as generations
 from agent_memory.storage import writes
@@ -22,7 +25,7 @@ from agent_memory.storage.database import Database
 from agent_memory.storage.migrate import ensure_schema
 
 if TYPE_CHECKING:
-    from agent_memory.encoders import Encoder
+    from agent_memory.encoders import Encoder, Reranker
     from agent_memory.storage.entries import Condition
 
 Time = datetime | str
@@ -107,8 +110,8 @@ class Memory:
             text: What to remember; of any length up to ``Config.max_text_chars``.
             session: The conversation it belongs to.
             speaker: Who said it.
-            key: A name of your own, unique in the namespace. A key that exists is replaced by the new entry;
-                only its ``created_at`` stays. Generated if left out.
+            key: A name of your own, unique in the namespace. An entry that has the key is replaced by the new
+                one; only ``created_at`` stays, and the former version in its ``history``. Generated if left out.
             metadata: A JSON object to filter by later. Stored with its keys sorted.
             event_time: When it happened; now if left out. A naive time is taken as UTC.
             expires_at: When it stops being returned.
@@ -173,7 +176,7 @@ class Memory:
         importance: float | UnsetType | None = UNSET,
         namespace: Sequence[str] | None = None,
     ) -> Entry:
-        """Change the given fields of an entry and leave the others.
+        """Change the given fields of an entry and leave the others; the former version stays in its history.
 
         Args:
             key: The entry's key.
@@ -200,6 +203,16 @@ class Memory:
         if changed.get("event_time", ...) is None or changed.get("text", ...) is None:
             raise InvalidInputError("text and event_time can be changed, but not removed")
         return self._writer.update(key, changed, self._scope(namespace))
+
+    def supersede(self, old: str, new: str, *, namespace: Sequence[str] | None = None) -> Entry:
+        """Let the entry ``new`` take the place of the entry ``old``; returns the new one.
+
+        The old entry is no longer recalled. It stays readable through ``history(new)`` and ``as_of``.
+
+        Raises:
+            NotFoundError: One of the two is not there.
+        """
+        return self._writer.supersede(old, new, self._scope(namespace))
 
     def forget(
         self,
@@ -249,50 +262,107 @@ class Memory:
         where: Mapping[str, Any] | None = None,
         since: Time | None = None,
         until: Time | None = None,
+        as_of: Time | None = None,
         namespace: Sequence[str] | None = None,
+        mode: str = "hybrid",
         exact: bool = False,
+        diversity: float = 0.0,
+        collapse: bool = False,
+        half_life: timedelta | None = None,
+        now: Time | None = None,
+        budget_ms: float | None = None,
+        rerank: Reranker | None = None,
         explain: bool = False,
-    ) -> list[Hit]:
-        """Find the entries closest in meaning to a query, best first.
+    ) -> Hits:
+        """Find the entries that answer a query, best first.
 
-        Filters are applied inside the search: if k entries match them, k come back.
+        Filters are applied inside the search: if k entries match them, k come back (by words alone, as many of
+        them as hold a word of the query).
 
         Args:
-            query: A question or statement, or a vector in the store's space, shape (dimension,).
+            query: A question or statement, or a vector in the store's space, shape (dimension,), which is searched
+                by meaning alone.
             k: How many hits to return at most, from 1 to 10,000.
             session: Only entries of this session.
             speaker: Only entries of this speaker.
             where: Only entries whose metadata match this filter, e.g. ``{"year": {"$gte": 2024}}``.
             since: Only entries whose event time is this moment or later.
             until: Only entries whose event time is this moment or earlier.
+            as_of: Read the store as it was at this moment: entries added later are unknown, changed ones have their
+                former values. Forgotten entries stay forgotten.
             namespace: Only entries in this namespace or below it; must lie within the memory's own.
+            mode: ``hybrid`` (meaning and words), ``dense`` (meaning) or ``lexical`` (words).
             exact: Compare with every vector instead of searching tier by tier.
-            explain: Fill ``Hit.trace`` with what each tier thought of the hit.
+            diversity: From 0 to 1: prefer hits that differ from each other (maximal marginal relevance).
+            collapse: Leave out near-duplicates of better hits.
+            half_life: Prefer young entries; the bonus halves with each such stretch of age.
+            now: What "yesterday" or "last week" in the query refer to; the present if left out.
+            budget_ms: Begin no further tier or source after so many milliseconds; ``Hits.tier_reached`` says how
+                far it came.
+            rerank: A cross-encoder that scores the best candidates anew.
+            explain: Fill ``Hit.trace``.
 
         Raises:
             InvalidInputError: An argument is unusable.
             EncoderError: The query could not be encoded.
         """
-        k = inputs.positive("k", k)
-        scope = self._scope(namespace)
-        condition = self._condition(scope, where=where, session=session, speaker=speaker, since=since, until=until)
-        unfiltered = not (scope or where or session or speaker or since or until)
-        self._database.connection()
-        if isinstance(query, str):
-            text = inputs.text(query, self.config, "query")
-            vector = self._writer.encode([text], self._encoder.encode_queries)[0]
-        else:
-            vector = inputs.vector(query, self._encoder.spec.dimension)
-        return recall.recall(
-            self._database,
-            self._index,
-            vector,
+        request = self._request(
+            query,
+            self._scope(namespace),
             k=k,
-            condition=None if unfiltered else condition,
-            accept=self._writer.accept,
+            session=session,
+            speaker=speaker,
+            where=where,
+            since=since,
+            until=until,
+            as_of=as_of,
+            mode=mode,
             exact=exact,
+            diversity=diversity,
+            collapse=collapse,
+            half_life=half_life,
+            now=now,
+            budget_ms=budget_ms,
+            rerank=rerank,
             explain=explain,
         )
+        return recalling.recall(self._database, self._index, self._writer.accept, request)
+
+    def why(
+        self,
+        /,
+        query: str | FloatArray,
+        key: str,
+        *,
+        namespace: Sequence[str] | None = None,
+        **options: Any,  # noqa: ANN401 - those of recall
+    ) -> Trace:
+        """Say what became of one entry in a recall: at which stage it was dropped and by how much, or its rank.
+
+        Args:
+            query: As for ``recall``.
+            key: The entry's key, in exactly this namespace.
+            namespace: As for ``recall``.
+            **options: The other arguments of ``recall``.
+        """
+        scope = self._scope(namespace)
+        request = self._request(query, scope, **options, explain=True)
+        name = inputs.name("key", key) or ""
+        return tracing.why(self._database, self._index, self._writer.accept, request, namespace=scope, key=name)
+
+    def history(self, key: str, *, namespace: Sequence[str] | None = None) -> list[Entry]:
+        """Return every version of an entry, oldest first, with what it superseded; the current one comes last.
+
+        Raises:
+            NotFoundError: There was never such a key here, or it was forgotten.
+        """
+        scope = self._scope(namespace)
+        name = inputs.name("key", key) or ""
+        with self._database.read() as connection:
+            found = reading.versions(connection, scope, name)
+        if not found:
+            raise NotFoundError(f"no entry with key {key!r}")
+        return found
 
     def get(self, key: str, *, namespace: Sequence[str] | None = None) -> Entry:
         """Return the entry of a key in exactly this namespace.
@@ -415,6 +485,17 @@ class Memory:
 
     # --- shared ------------------------------------------------------------------------------------------
 
+    def _request(self, query: object, scope: Namespace, **options: Any) -> Request:  # noqa: ANN401 - recall's
+        self._database.connection()
+        return make_request(
+            query,
+            encode=lambda text: self._writer.encode([text], self._encoder.encode_queries)[0],
+            dimension=self._encoder.spec.dimension,
+            config=self.config,
+            scope=scope,
+            **options,
+        )
+
     def _scope(self, namespace: Sequence[str] | None) -> Namespace:
         if namespace is None:
             return self.namespace
@@ -423,27 +504,8 @@ class Memory:
             raise InvalidInputError(f"namespace {scope} lies outside of this memory's namespace {self.namespace}")
         return scope
 
-    def _condition(
-        self,
-        scope: Namespace,
-        *,
-        where: Mapping[str, Any] | None = None,
-        key: str | None = None,
-        session: str | None = None,
-        speaker: str | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
-    ) -> Condition:
-        return reading.matching(
-            scope,
-            datetime.now(UTC),
-            where=where,
-            key=inputs.name("key", key),
-            session=inputs.name("session", session),
-            speaker=inputs.name("speaker", speaker),
-            since=inputs.moment("since", since),
-            until=inputs.moment("until", until),
-        )
+    def _condition(self, scope: Namespace, **filters: Any) -> Condition:  # noqa: ANN401 - those of matching
+        return matching(scope, datetime.now(UTC), **filters)
 
     def _find(self, key: str, scope: Namespace) -> Entry:
         with self._database.read() as connection:

@@ -1,97 +1,323 @@
-"""From a query vector to hits, in one read transaction: what is returned is one state of the store."""
+"""From a query to hits, in one read transaction: what is returned is one state of the store."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from agent_memory import ranking, timewords
 from agent_memory.errors import CorruptSnapshotError
-from agent_memory.inputs import FloatArray
-from agent_memory.records import Hit
+from agent_memory.ranking import Candidate
+from agent_memory.records import Entry, Hit, Hits
 from agent_memory.reindex import LiveIndex
+from agent_memory.request import Mode, Request
 from agent_memory.storage import entries as reading
-from agent_memory.storage.database import Database
+from agent_memory.storage import lexical
+from agent_memory.storage import vectors as stored
+from agent_memory.storage.database import Connection, Database
 
 if TYPE_CHECKING:
+    from agent_memory.encoders.reranker import Reranker
     from agent_memory.index import IndexView, SearchResult
     from agent_memory.storage.entries import Condition
-    from agent_memory.storage.vectors import Generation
+    from agent_memory.storage.vectors import Generation, IdArray
 
 _log = logging.getLogger("agent_memory")
 
 _FEW_EXPIRED = 1_000
+_POOL = 100  # candidates of each source, at least
+_LENDERS = 50
+_WORDS_POOL = 1_000
 
 
-def recall(
-    database: Database,
-    live_index: LiveIndex,
-    vector: FloatArray,
-    *,
-    k: int,
-    condition: Condition | None,
-    accept: Callable[[Generation], None],
-    exact: bool,
-    explain: bool,
-) -> list[Hit]:
-    """Return the k entries closest to a vector, best first.
+class Search:
+    """One recall under way, inside a read transaction.
 
     Args:
-        database: The store.
-        live_index: Its index.
-        vector: The query, shape (dimension,), of unit length.
-        k: How many hits at most.
-        condition: What an entry must satisfy; None for every live entry.
-        accept: Raises if the vector does not belong to the generation found.
-        exact: True to compare with every vector.
-        explain: True to fill ``Hit.trace``.
+        connection: The transaction; nothing may have been read in it yet.
+        live_index: The index.
+        accept: Raises if the query's vector does not belong to the generation found.
+        request: What is wanted.
+        extra: Ids to score even if no source brings them up.
     """
-    now = datetime.now(UTC)
-    with database.read() as connection:
-        view = live_index.view(connection, accept)
-        if view is None:
-            return []
-        surplus = 0
+
+    def __init__(
+        self,
+        connection: Connection,
+        live_index: LiveIndex,
+        accept: Callable[[Generation], None],
+        request: Request,
+        extra: Iterable[int] = (),
+    ) -> None:
+        self._started = time.perf_counter()
+        self._present = datetime.now(UTC)
+        self._connection = connection
+        self._live_index = live_index
+        self._accept = accept
+        self.request = request
+        self._extra = list(extra)
+        self.candidates: dict[int, Candidate] = {}
+        self.allowed: IdArray | None = None
+        self.tiers: SearchResult | None = None
+        self.intervals: list[timewords.Interval] = []
+        self.words = lexical.LexicalQuery((), ())
+        self.lexical_ranks: dict[int, int] = {}
+        self.dropped: dict[int, int] = {}
+        self.unsought: set[int] = set()
+        self._expired: set[int] = set()
+        self._shares: dict[int, float] = {}
+        self.ranked: list[Candidate] = []
+        self._view: IndexView | None = None
+
+    def run(self) -> list[Candidate]:
+        """Return the best candidates, best first, k at most."""
+        request = self.request
+        if request.mode is not Mode.LEXICAL:
+            self._view = self._live_index.view(self._connection, self._accept)
+            if self._view is None:
+                return []
+        self._collect()
+        ranked = [candidate for candidate in ranking.ordered(self.candidates) if candidate.id not in self.unsought]
+        if request.mode is Mode.LEXICAL:
+            ranked = [candidate for candidate in ranked if candidate.lexical > 0]
+        if request.rerank is not None and request.text is not None:
+            ranked = self._reranked(ranked, request.rerank, request.text)
+        self.ranked = [candidate for candidate in ranked if candidate.id not in self._expired]
+        return self._cut(self.ranked)
+
+    # --- candidates --------------------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        request = self.request
+        condition, surplus = request.condition, 0
         if condition is None:
             # Expired entries are few until they are purged: looking past them beats listing all the others.
-            surplus = reading.count(connection, reading.expired((), now))
-            condition = reading.matching((), now) if surplus > _FEW_EXPIRED else None
-        allowed = None if condition is None else reading.matching_ids(connection, condition)
-        wanted = k if allowed is not None else k + surplus
+            gone = reading.matching_ids(self._connection, reading.expired((), self._present))
+            self._expired, surplus = set(gone.tolist()), len(gone)
+            condition = reading.matching((), self._present) if surplus > _FEW_EXPIRED else None
+        if condition is not None:
+            self.allowed = reading.matching_ids(self._connection, condition)
+            surplus = 0
+        simple = request.mode is Mode.DENSE and not (request.diversity or request.collapse or request.rerank)
+        wanted = (request.k if simple else max(_POOL, 4 * request.k)) + surplus
+        if request.mode is not Mode.LEXICAL:
+            self._add_dense(wanted)
+        if request.text is not None and request.mode is not Mode.DENSE and not self._out_of_time():
+            self.intervals = timewords.intervals(request.text, request.now)
+            self._add_lexical(request.text, wanted, condition)
+            self._add_dated(wanted)
+        if request.then is not None:
+            self._add_former(condition)
+        self._add_words()
+        if request.text is not None and request.mode is Mode.HYBRID and not self._out_of_time():
+            self._add_neighbours()
+        self.unsought = {entry_id for entry_id in self._extra if self._allows(entry_id)} - self.candidates.keys()
+        self._score(self.unsought)
+        self._add_words()
+        self._add_circumstances()
 
+    def _out_of_time(self) -> bool:
+        budget_ms = self.request.budget_ms
+        return budget_ms is not None and (time.perf_counter() - self._started) * 1000 >= budget_ms
+
+    def _allows(self, entry_id: int) -> bool:
+        return self.allowed is None or bool(np.isin(entry_id, self.allowed))
+
+    def _search(self, k: int, allowed: IdArray | None, *, explain: bool = False, exact: bool = False) -> SearchResult:
         def search(view: IndexView) -> SearchResult:
-            return view.search(vector, wanted, allowed=allowed, exact=exact, explain=explain)
+            return view.search(
+                self.request.vector,
+                k,
+                allowed=allowed,
+                exact=exact,
+                explain=explain,
+                budget_ms=None if exact else self.request.budget_ms,
+            )
 
+        if self._view is None:
+            raise CorruptSnapshotError(self._live_index.folder, "there is no index")
         try:
-            result = search(view)
+            return search(self._view)
         except CorruptSnapshotError as error:
             # Rows are verified when they are first read, which may be long after the snapshot was opened.
             _log.warning("building the index anew from the store: %s", error)
-            result = search(live_index.start_over(connection, accept) or view)
-        found = [int(entry_id) for entry_id in result.ids[0] if entry_id >= 0]
-        entries = reading.fetch(connection, found)
-    alive = [
-        (entry_id, float(score))
-        for entry_id, score in zip(found, result.scores[0].tolist(), strict=False)
-        if (expiry := entries[entry_id].expires_at) is None or expiry > now
-    ]
-    return [
-        Hit(
-            entry=entries[entry_id],
-            score=score,
-            rank=rank,
-            trace=_trace(result, entry_id) if explain else None,
+            self._view = self._live_index.start_over(self._connection, self._accept) or self._view
+            return search(self._view)
+
+    def _add_dense(self, wanted: int) -> None:
+        self.tiers = self._search(
+            wanted, self.allowed, explain=self.request.explain or bool(self._extra), exact=self.request.exact
         )
-        for rank, (entry_id, score) in enumerate(alive[:k], start=1)
-    ]
+        for entry_id, score in zip(self.tiers.ids[0].tolist(), self.tiers.scores[0].tolist(), strict=True):
+            if entry_id >= 0:
+                self.candidates[entry_id] = Candidate(entry_id, dense=score)
+
+    def _add_lexical(self, text: str, wanted: int, condition: Condition | None) -> None:
+        self.words = lexical.parse(self._connection, text)
+        # More than become candidates: neighbours of candidates are looked up among them.
+        limit = max(wanted, _WORDS_POOL)
+        self._shares = lexical.search(self._connection, self.words, limit=limit, condition=condition)
+        self.lexical_ranks = {entry_id: rank for rank, entry_id in enumerate(self._shares, start=1)}
+        self._score(list(self._shares)[:wanted])
+
+    def _add_dated(self, wanted: int) -> None:
+        """Bring up the best of the stretches of time that the query names, which may be far down otherwise."""
+        if not self.intervals or self.request.mode is Mode.LEXICAL:
+            return
+        spans = [(interval.start, interval.end) for interval in self.intervals]
+        dated = reading.matching_ids(self._connection, reading.within(spans))
+        if self.allowed is not None:
+            dated = np.intersect1d(dated, self.allowed)
+        result = self._search(wanted, dated, exact=True)
+        self._score({entry_id for entry_id in result.ids[0].tolist() if entry_id >= 0})
+
+    def _add_words(self) -> None:
+        for entry_id, candidate in self.candidates.items():
+            candidate.lexical = self._shares.get(entry_id, candidate.lexical)
+
+    def _add_former(self, condition: Condition | None) -> None:
+        """Score the versions that were current at the past moment, and are no longer in the index."""
+        if condition is None or self.request.mode is Mode.LEXICAL:
+            return
+        generation = stored.live_generation(self._connection)
+        former = reading.matching_ids(self._connection, reading.former(condition))
+        if generation is None or not len(former):
+            return
+        ids, vectors = stored.read_vectors(self._connection, generation, former, former=True)
+        dense = vectors.astype(np.float32) @ self.request.vector
+        texts = reading.fetch(self._connection, former.tolist())
+        rows = [(entry_id, lexical.terms(entry.text, entry.speaker)) for entry_id, entry in texts.items()]
+        shares = lexical.score_former(self._connection, self.words, rows)
+        for entry_id, score in zip(ids.tolist(), dense.tolist(), strict=True):
+            self.candidates[entry_id] = Candidate(entry_id, dense=score, lexical=shares.get(entry_id, 0.0))
+
+    def _score(self, ids: Iterable[int]) -> None:
+        """Make candidates of entries by their cosine, unless they are candidates already."""
+        missing = np.array(sorted(set(ids) - self.candidates.keys()), np.int64)
+        if not len(missing):
+            return
+        if self.request.mode is Mode.LEXICAL:
+            self.candidates |= {entry_id: Candidate(entry_id) for entry_id in missing.tolist()}
+            return
+        result = self._search(len(missing), missing, exact=True)
+        for entry_id, score in zip(result.ids[0].tolist(), result.scores[0].tolist(), strict=True):
+            if entry_id >= 0:
+                self.candidates[entry_id] = Candidate(entry_id, dense=score)
+
+    def _add_neighbours(self) -> None:
+        strongest = sorted(self.candidates.values(), key=lambda candidate: -candidate.own)[:_LENDERS]
+        beside = reading.neighbours(self._connection, [candidate.id for candidate in strongest])
+        new = {entry_id for others in beside.values() for entry_id in others} - self.candidates.keys()
+        if self.allowed is not None:
+            new &= set(np.intersect1d(np.array(sorted(new), np.int64), self.allowed).tolist())
+        self._score(new)
+        self._add_words()
+        mutual: dict[int, list[int]] = {}
+        for entry_id, others in beside.items():
+            for other in others:
+                mutual.setdefault(other, []).append(entry_id)
+        ranking.lend(self.candidates, mutual)
+
+    def _add_circumstances(self) -> None:
+        request = self.request
+        if request.mode is Mode.DENSE and request.half_life is None:
+            return
+        rows = reading.circumstances(self._connection, list(self.candidates))
+        known = {row[0]: ranking.Circumstances(row[1], row[2]) for row in rows}
+        ranking.add_circumstances(
+            self.candidates, known, intervals=self.intervals, now=request.now, half_life=request.half_life
+        )
+
+    # --- choice ------------------------------------------------------------------------------------------
+
+    def _cut(self, ranked: list[Candidate]) -> list[Candidate]:
+        request = self.request
+        if not (request.diversity or request.collapse):
+            return ranked[: request.k]
+        generation = stored.live_generation(self._connection)
+        if generation is None:
+            return []
+        ids = [candidate.id for candidate in ranked]
+        found, matrix = stored.read_vectors(self._connection, generation, ids, former=True)
+        vectors = dict(zip(found.tolist(), matrix.astype(np.float32), strict=True))
+        if request.collapse:
+            limit = len(ranked) if request.diversity else request.k
+            chosen = ranking.without_duplicates(ranked, vectors, limit)
+            ranked, self.dropped = chosen.kept, chosen.dropped
+        if request.diversity:
+            return ranking.diversified(ranked, vectors, request.k, request.diversity)
+        return ranked[: request.k]
+
+    def _reranked(self, ranked: list[Candidate], reranker: Reranker, text: str) -> list[Candidate]:
+        best = ranked[: max(_LENDERS, self.request.k)]
+        texts = reading.fetch(self._connection, [candidate.id for candidate in best])
+        scores = reranker.score(text, [texts[candidate.id].text for candidate in best])
+        for candidate, score in zip(best, scores.tolist(), strict=True):
+            candidate.rerank = score
+        return sorted(best, key=lambda candidate: (-candidate.score, candidate.id))
+
+    # --- explanation -------------------------------------------------------------------------------------
+
+    def trace(self, candidate: Candidate, keys: dict[int, Entry]) -> dict[str, Any]:
+        """Return how a candidate came by its score."""
+        lender = None if candidate.lender is None else keys.get(candidate.lender)
+        return {
+            "tiers": self.tier_places(candidate.id),
+            "dense": candidate.dense,
+            "lexical": {
+                "share": candidate.lexical,
+                "rank": self.lexical_ranks.get(candidate.id),
+                "words": lexical.matched(self._connection, self.words, candidate.id),
+                "adds": ranking.LEXICAL_WEIGHT * candidate.lexical,
+            },
+            "neighbour": {"adds": candidate.neighbour, "key": None if lender is None else lender.key},
+            "time": {"adds": candidate.time, "words": [interval.words for interval in self.intervals]},
+            "importance": candidate.importance,
+            "recency": candidate.recency,
+            "rerank": candidate.rerank,
+            "score": candidate.score,
+            "filter": self._allows(candidate.id),
+        }
+
+    def tier_places(self, entry_id: int) -> list[dict[str, Any]]:
+        """Return where each tier ranked an entry, and how far it was from being handed on."""
+        places = []
+        for tier in self.tiers.traces[0] if self.tiers is not None and self.tiers.traces else ():
+            place = tier.rank(entry_id)
+            score = None if place is None else float(tier.scores[place])
+            last = float(tier.scores[tier.kept - 1]) if 0 < tier.kept <= len(tier.scores) else None
+            places.append(
+                {
+                    "dimension": tier.tier,
+                    "rank": None if place is None else place + 1,
+                    "score": score,
+                    "candidates": len(tier.ids),
+                    "kept": tier.kept,
+                    "last_kept_score": last,
+                }
+            )
+        return places
 
 
-def _trace(result: SearchResult, entry_id: int) -> dict[str, Any]:
-    tiers = []
-    for tier in result.traces[0]:
-        place = tier.rank(entry_id)
-        score = None if place is None else float(tier.scores[place])
-        rank = None if place is None else place + 1
-        tiers.append({"dimension": tier.tier, "rank": rank, "score": score, "candidates": len(tier.ids)})
-    return {"tiers": tiers, "tier_reached": result.tier_reached}
+def recall(database: Database, live_index: LiveIndex, accept: Callable[[Generation], None], request: Request) -> Hits:
+    """Return the hits of a request, best first."""
+    with database.read() as connection:
+        search = Search(connection, live_index, accept, request)
+        best = search.run()
+        lenders = [candidate.lender for candidate in best if candidate.lender is not None] if request.explain else []
+        entries = reading.fetch(connection, [*(candidate.id for candidate in best), *lenders])
+        hits = [
+            Hit(
+                entry=entries[candidate.id],
+                score=candidate.score,
+                rank=rank,
+                trace=search.trace(candidate, entries) if request.explain else None,
+            )
+            for rank, candidate in enumerate(best, start=1)
+        ]
+    return Hits(hits, tier_reached=search.tiers.tier_reached if search.tiers is not None else None)

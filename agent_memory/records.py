@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -26,6 +26,7 @@ class Entry:
         updated_at: When the entry last changed (UTC).
         expires_at: When it stops being returned (UTC), if ever.
         importance: From 0 to 1, if given.
+        superseded_at: When a newer version or another entry took its place (UTC); None for a current entry.
         duplicate_of: Key of an older entry in the same namespace with the same text; set by ``add`` and
             ``add_many`` only.
     """
@@ -41,6 +42,7 @@ class Entry:
     updated_at: datetime
     expires_at: datetime | None = None
     importance: float | None = None
+    superseded_at: datetime | None = None
     duplicate_of: str | None = None
 
 
@@ -50,9 +52,10 @@ class Hit:
 
     Attributes:
         entry: The entry found.
-        score: Cosine similarity at the native dimension, from -1 to 1; higher is better.
+        score: Higher is better, and comparable between calls of one mode. By meaning alone: the cosine, from -1
+            to 1. Hybrid: the cosine plus what words, neighbours, time and importance add; see ``ranking.py``.
         rank: 1 for the best hit.
-        trace: Where each tier ranked the entry, when ``explain=True``.
+        trace: How the score came about, when ``explain=True``.
     """
 
     entry: Entry
@@ -64,6 +67,46 @@ class Hit:
     def text(self) -> str:
         """The entry's text."""
         return self.entry.text
+
+
+class Hits(list[Hit]):
+    """The hits of one recall, best first.
+
+    Attributes:
+        tier_reached: Dimension of the index tier that ranked the candidates: the native one, or a smaller one if
+            ``budget_ms`` ran out; None if no index was searched.
+    """
+
+    def __init__(self, hits: Iterable[Hit] = (), *, tier_reached: int | None = None) -> None:
+        super().__init__(hits)
+        self.tier_reached = tier_reached
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """What became of one entry in one recall.
+
+    Attributes:
+        key: The entry's.
+        returned: Whether it was among the hits.
+        stage: What dropped it: ``unknown``, ``superseded``, ``expired``, ``filter``, ``tier 64`` (or another
+            dimension), ``words`` (none of them in it, when recalling by words alone), ``duplicate``, ``diversity``,
+            ``rank`` (others were better), or ``returned``.
+        reason: The same in a sentence, with figures.
+        rank: Its place in the whole ranking, if it got there.
+        score: Its score, if it has one.
+        margin: By how much its score missed the last hit's, if it was outranked.
+        detail: Everything that went into its score.
+    """
+
+    key: str
+    returned: bool
+    stage: str
+    reason: str
+    rank: int | None = None
+    score: float | None = None
+    margin: float | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,9 +71,7 @@ class LiveIndex:
                 self._save(index)
             return index.view()
 
-    def _caught_up(
-        self, connection: Connection, accept: Accept, *, trust_snapshots: bool = True
-    ) -> TieredIndex | None:
+    def _caught_up(self, connection: Connection, accept: Accept, *, trust_snapshots: bool = True) -> TieredIndex | None:
         generation = stored.live_generation(connection)
         if generation is None:
             return None

@@ -111,9 +111,7 @@ def _add_missing(memory: Memory, batch: list[ValidEntry]) -> int:
         ).items()
     }
     missing = [
-        item
-        for item in batch
-        if (entry := stored.get((item.namespace, item.key))) is None or not _same(item, entry)
+        item for item in batch if (entry := stored.get((item.namespace, item.key))) is None or not _same(item, entry)
     ]
     memory.add_many({name: getattr(item, name) for name in ValidEntry.__slots__} for item in missing)
     return len(missing)
@@ -161,9 +159,7 @@ def _reader(first: dict[str, Any]) -> Callable[[dict[str, Any], Memory], Iterato
     if _MARK not in first:
         raise InvalidInputError("neither an export of agent-memory nor a conversation with segments")
     if first[_MARK] != FORMAT:
-        raise InvalidInputError(
-            f"export format {first[_MARK]!r}; this version of agent-memory reads format {FORMAT}"
-        )
+        raise InvalidInputError(f"export format {first[_MARK]!r}; this version of agent-memory reads format {FORMAT}")
     return _from_export
 
 
@@ -194,8 +190,7 @@ def _from_conversation(line: dict[str, Any], memory: Memory) -> Iterator[dict[st
             "session": name,
             "speaker": segment.get("speaker") or None,
             "event_time": _time(segment.get("time")),
-            "metadata": {key: value for key, value in segment.items() if key not in _SEGMENT_FIELDS}
-            | {"idx": index},
+            "metadata": {key: value for key, value in segment.items() if key not in _SEGMENT_FIELDS} | {"idx": index},
         }
 
 

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from agent_memory.encoders.base import Encoder, EncoderSpec, Progress, tiers_for
     from agent_memory.encoders.minilm import MiniLMEncoder
     from agent_memory.encoders.registry import load_encoder
+    from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
     from agent_memory.encoders.sentence_transformer import SentenceTransformerEncoder
 
 _HOMES = {
+    "CrossEncoderReranker": "reranker",
+    "Reranker": "reranker",
     "Encoder": "base",
     "EncoderSpec": "base",
     "Progress": "base",
@@ -25,10 +28,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "CrossEncoderReranker",
     "Encoder",
     "EncoderSpec",
     "MiniLMEncoder",
     "Progress",
+    "Reranker",
     "SentenceTransformerEncoder",
     "load_encoder",
     "tiers_for",

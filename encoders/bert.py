@@ -86,13 +86,9 @@ class Bert:
         CheckpointError: A tensor is missing.
     """
 
-    def __init__(
-        self, weights: Mapping[str, Tensor], shape: BertShape, precision: Precision = Precision.FP32
-    ) -> None:
+    def __init__(self, weights: Mapping[str, Tensor], shape: BertShape, precision: Precision = Precision.FP32) -> None:
         w = {
-            name.removeprefix("bert."): tensor.float()
-            for name, tensor in weights.items()
-            if tensor.is_floating_point()
+            name.removeprefix("bert."): tensor.float() for name, tensor in weights.items() if tensor.is_floating_point()
         }
         try:
             self.words = w["embeddings.word_embeddings.weight"]

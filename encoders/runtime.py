@@ -211,8 +211,7 @@ class WindowedEncoder(ABC):
             vectors = _wrapped(lambda: network(ids, mask), f"{self.spec.name} failed")
         if vectors.shape != (len(ids), self.spec.dimension):
             raise EncoderError(
-                f"{self.spec.name} gave vectors of shape {vectors.shape}, "
-                f"expected {(len(ids), self.spec.dimension)}"
+                f"{self.spec.name} gave vectors of shape {vectors.shape}, expected {(len(ids), self.spec.dimension)}"
             )
         if not np.isfinite(vectors).all():
             raise EncoderError(f"{self.spec.name} gave vectors that are not finite; its weights may be damaged")

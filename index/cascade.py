@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.faiss_tools import scan_block
 from agent_memory.index.records import IdArray, ScoreArray, TierTrace
-from agent_memory.index.vectors import FloatArray, best, ordered, scores_of
-
-if TYPE_CHECKING:
-    from agent_memory.index.coarse import CoarseTier
-    from agent_memory.index.view import State
+from agent_memory.index.rows import Rows
+from agent_memory.index.state import State
+from agent_memory.index.vectors import FloatArray, best, ordered, rough_scores_of, scores_of
 
 RowArray = npt.NDArray[np.int64]
 
 _CHUNK = 1024
 _ROUNDING = 1e-4
 """Twice the worst error of a float32 inner product of unit vectors of 800 dimensions."""
-_GATHER_LIMIT = 4096
-"""With fewer rows allowed than this, gathering them is cheaper than a scan of codes under a bitmap."""
-_REFINE_US = 0.1
-_RERANK_US = 1.0
+_GATHER_LIMIT, _GATHER_SHARE = 4096, 24
+"""With fewer rows allowed than this, or than this part of all, gathering them beats a scan under a bitmap."""
+_REFINE_US, _RERANK_US = 0.1, 1.0
+"""Cost of a row at the main and at the native tier, from which a budget is shared out."""
 
 
 @dataclass(slots=True)
@@ -64,12 +62,13 @@ class Cascade:
     ) -> None:
         self.state, self.tiers, self.chosen, self.k = state, tiers, chosen, k
         self.deadline, self.explain = deadline, explain
-        self.matching = state.count - state.dead if chosen is None else len(chosen)
+        self.matching = state.live if chosen is None else len(chosen)
         plan, grow = state.plan, max(1.0, k / 10)
         self.coarse_count = int(plan.coarse_candidates * grow**0.5) + k
         self.main_count = max(int(plan.main_candidates * grow), k)
         self.exact = exact or plan.layout == "exact" or state.coarse is None
-        self.gather = not self.exact and self.matching <= max(_GATHER_LIMIT, self.coarse_count)
+        few = max(_GATHER_LIMIT, state.count // _GATHER_SHARE, self.coarse_count)
+        self.gather = not self.exact and self.matching <= few
         self.mask = self._mask() if not self.gather else None
         self.bits = self._bits() if self.mask is not None and not self.exact else None
 
@@ -117,7 +116,7 @@ class Cascade:
             return self._all_rows()
         if self.chosen is not None and 8 * len(self.chosen) < state.count:
             scores = self._gathered(query, self.chosen)
-            return self.chosen[scores >= _kth(scores, self.k)]
+            return self.chosen[scores >= _kth(scores, self.k) - _ROUNDING]
         count = self.k + 16
         while True:
             scores, rows, unseen = self._scan_native(query, count)
@@ -146,12 +145,18 @@ class Cascade:
             rows.append(places[kept] + block.start)
         return np.concatenate(scores), np.concatenate(rows), unseen
 
+    def _final(self, query: FloatArray, rows: RowArray) -> ScoreArray:
+        if len(rows) <= _CHUNK:
+            return scores_of(self.state.native.take(rows), query)
+        pieces = np.array_split(rows, -(-len(rows) // _CHUNK))
+        return np.concatenate([scores_of(self.state.native.take(piece), query) for piece in pieces])
+
     def _gathered(self, query: FloatArray, rows: RowArray) -> ScoreArray:
-        """Native scores of any number of rows, some at a time."""
+        """Rough native scores of any number of rows, some at a time."""
         scores = np.empty(len(rows), np.float32)
         for at in range(0, len(rows), _CHUNK):
             piece = rows[at : at + _CHUNK]
-            scores[at : at + _CHUNK] = scores_of(self.state.native.take(piece), query)
+            scores[at : at + _CHUNK] = rough_scores_of(self.state.native.take(piece), query)
         return scores
 
     def _scan(self, queries: FloatArray, coarse: CoarseTier) -> list[Found]:
@@ -174,28 +179,27 @@ class Cascade:
         state = self.state
         if state.main is None or len(rows) <= self.main_count:
             return self._finish(query, rows, traces)
-        room = self._room()
-        if room is not None and room < len(rows) * _REFINE_US:
-            return self._finish(query, rows[: self.k], traces, reached=self.tiers[0])
-        prefix = query[: self.tiers[-2]]
-        scores = np.vecdot(state.main.take(rows).astype(np.float32), prefix) * state.scales[rows]
-        kept, reached = self.main_count, self.tiers[-1]
-        if room is not None and (self._room() or 0.0) < kept * _RERANK_US:
-            kept, reached = self.k, self.tiers[-2]
+        room, reached = self._room(), self.tiers[-1]
+        if room < len(rows) * _REFINE_US:
+            rows, reached = rows[: max(self.k, int(room / _REFINE_US))], self.tiers[0]
+        scores = main_scores(state, state.main, rows, query)
+        kept = self.main_count
+        if self._room() < kept * _RERANK_US:
+            kept, reached = self.k, min(reached, self.tiers[-2])
         chosen = best(scores, kept)
         if self.explain:
             order = np.argsort(-scores, kind="stable")
             traces = self._trace(traces, -2, rows[order], scores[order], kept)
         return self._finish(query, rows[chosen], traces, reached=reached)
 
-    def _room(self) -> float | None:
-        """Microseconds left, None without a budget."""
-        return None if self.deadline is None else max(0.0, (self.deadline - time.perf_counter()) * 1e6)
+    def _room(self) -> float:
+        """Microseconds left."""
+        return np.inf if self.deadline is None else max(0.0, (self.deadline - time.perf_counter()) * 1e6)
 
     def _finish(
         self, query: FloatArray, rows: RowArray, traces: list[TierTrace], *, reached: int | None = None
     ) -> Found:
-        scores = self._gathered(query, rows)
+        scores = self._final(query, rows)
         ids = self.state.ids.ids(self.state.count)[rows]
         order = ordered(scores, ids, len(rows) if self.explain else self.k)
         if self.explain:
@@ -210,6 +214,17 @@ class Cascade:
             return traces
         ids = self.state.ids.ids(self.state.count)[rows]
         return [*traces, TierTrace(tier=self.tiers[tier], ids=ids, scores=scores, kept=min(kept, len(rows)))]
+
+
+def main_scores(state: State, main: Rows, rows: RowArray, query: FloatArray) -> ScoreArray:
+    """Scores of rows at the main tier, in pieces that stay in the processor's cache."""
+    prefix = query[: main.width]
+    scores = np.empty(len(rows), np.float32)
+    for at in range(0, len(rows), _CHUNK):
+        piece = rows[at : at + _CHUNK]
+        np.vecdot(main.take(piece).astype(np.float32), prefix, out=scores[at : at + _CHUNK])
+    scores *= state.scales.take(rows)
+    return scores
 
 
 def _kth(scores: ScoreArray, k: int) -> float:

@@ -41,7 +41,7 @@ def flat_search(
     scores = np.full((len(wanted), k), -np.inf, np.float32)
     found = np.full((len(wanted), k), -1, np.int64)
     for number, query in enumerate(wanted):
-        products = np.vecdot(rows, query)
+        products = (rows * query).sum(axis=1)
         order = np.lexsort((names, -products))[:k]
         scores[number, : len(order)] = products[order]
         found[number, : len(order)] = names[order]

@@ -6,24 +6,28 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Slots = npt.NDArray[np.int32]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN = 0x9E3779B97F4A7C15
+_SMALLEST = 1024
+_DENSE = 8
 
 
 class IdMap:
-    """Ids by row, and an open-addressing hash table from id to newest row, in NumPy: 16 to 24 bytes a row.
+    """Ids by row, and a table from id to newest row, in NumPy: 16 to 40 bytes a row.
 
-    A removed id keeps its row, the caller knows which rows are alive. An id that moves to a new row leaves
-    a link from the new row to the old one, so that a view that ends before the new row still finds the old
-    one. One thread writes; reading needs no lock, because ids and links are in place before the slot that
-    leads to them.
+    While ids are dense, as row ids of a database are, the table is indexed by the id itself; else it is an
+    open-addressing hash table. A removed id keeps its row, the caller knows which rows are alive. An id that
+    moves to a new row leaves a link from the new row to the old one, so that a view that ends before the
+    new row still finds the old one. One thread writes; reading needs no lock, because ids and links are in
+    place before the slot that leads to them.
     """
 
     def __init__(self, ids: Ints | None = None) -> None:
         """Start empty, or with ``ids`` of rows from 0 that ``index_rows`` has still to enter."""
         self._ids = np.empty(256, np.int64) if ids is None else ids
         self._count = 0 if ids is None else len(ids)
-        self._slots = np.full(1024, -1, np.int32)
+        self._table: tuple[Slots, bool] = (np.full(_SMALLEST, -1, np.int32), True)
         self._used = 0
         self._older: dict[int, int] = {}
 
@@ -33,7 +37,7 @@ class IdMap:
     @property
     def nbytes(self) -> int:
         """Resident bytes."""
-        return self._slots.nbytes + self._ids.nbytes + 100 * len(self._older)
+        return self._table[0].nbytes + self._ids.nbytes + 100 * len(self._older)
 
     def ids(self, count: int) -> Ints:
         """Return the ids of the first ``count`` rows, int64 (count,), not to be written to."""
@@ -52,17 +56,39 @@ class IdMap:
 
     def index_rows(self, rows: Ints) -> None:
         """Enter ``rows`` (m,), whose ids are unique among them, into the table."""
-        if 2 * (self._used + len(rows)) > len(self._slots):
-            self._grow(len(rows))
-        self._used += self._place(self._slots, rows, links=True)
+        if not rows.size:
+            return
+        slots, direct = self._table
+        highest = int(self._ids[rows].max()) if rows.size > 1 else int(self._ids[rows[0]])
+        full = highest >= len(slots) if direct else 2 * (self._used + len(rows)) > len(slots)
+        if full:
+            slots, direct = self._grow(len(rows), highest)
+        if direct:
+            self._place_direct(slots, rows)
+        else:
+            self._used += self._place(slots, rows, links=True)
 
-    def _grow(self, extra: int) -> None:
-        bits = int(4 * (self._used + extra) - 1).bit_length()
-        slots = np.full(1 << bits, -1, np.int32)
-        self._place(slots, self._slots[self._slots >= 0].astype(np.int64), links=False)
-        self._slots = slots
+    def _grow(self, extra: int, highest: int) -> tuple[Slots, bool]:
+        slots, direct = self._table
+        kept = slots[slots >= 0].astype(np.int64)
+        direct = direct and highest < max(_SMALLEST, _DENSE * (len(kept) + extra))
+        bits = int(2 * highest + 1 if direct else 4 * (len(kept) + extra) - 1).bit_length()
+        table = np.full(1 << bits, -1, np.int32)
+        if direct:
+            table[: len(slots)] = slots
+        else:
+            self._used = self._place(table, kept, links=False)
+        self._table = (table, direct)
+        return self._table
 
-    def _place(self, slots: npt.NDArray[np.int32], rows: Ints, *, links: bool) -> int:
+    def _place_direct(self, slots: Slots, rows: Ints) -> None:
+        at = self._ids[rows]
+        there = slots[at]
+        for place in np.flatnonzero(there >= 0).tolist():
+            self._older[int(rows[place])] = int(there[place])
+        slots[at] = rows
+
+    def _place(self, slots: Slots, rows: Ints, *, links: bool) -> int:
         """Put rows into their slots; return how many free slots were taken."""
         taken, names = 0, self._ids
         at = _hash(names[rows], len(slots))
@@ -83,19 +109,13 @@ class IdMap:
         return taken
 
     def rows_of(self, ids: Ints, count: int) -> Ints:
-        """Return for each id (m,) its newest row below ``count``, -1 where there is none."""
-        slots = self._slots
-        rows = np.full(len(ids), -1, np.int64)
-        pending = np.arange(len(ids))
-        at = _hash(ids, len(slots))
-        while pending.size:
-            there = slots[at]
-            taken = there >= 0
-            hit = taken.copy()
-            hit[taken] = self._ids[there[taken]] == ids[pending[taken]]
-            rows[pending[hit]] = there[hit]
-            go_on = taken & ~hit
-            pending, at = pending[go_on], (at[go_on] + 1) & (len(slots) - 1)
+        """Return for each id (m,), none negative, its newest row below ``count``, -1 where there is none."""
+        slots, direct = self._table
+        if direct:
+            rows = slots.take(ids, mode="clip").astype(np.int64)
+            rows[ids >= len(slots)] = -1
+        else:
+            rows = self._hashed_rows(slots, ids)
         for place in np.flatnonzero(rows >= count).tolist():
             row = int(rows[place])
             while row >= count:
@@ -103,8 +123,22 @@ class IdMap:
             rows[place] = row
         return rows
 
+    def _hashed_rows(self, slots: Slots, ids: Ints) -> Ints:
+        at = _hash(ids, len(slots))
+        rows = slots[at].astype(np.int64)
+        pending = np.flatnonzero((self._ids.take(rows, mode="clip") != ids) & (rows >= 0))
+        at = at[pending]
+        while pending.size:
+            at = (at + 1) & (len(slots) - 1)
+            there = slots[at]
+            rows[pending] = there
+            go_on = (self._ids.take(there, mode="clip") != ids[pending]) & (there >= 0)
+            pending, at = pending[go_on], at[go_on]
+        return rows
+
 
 def _hash(ids: Ints, slots: int) -> Ints:
     shift = np.uint64(65 - slots.bit_length())
-    spread: Ints = ((np.ascontiguousarray(ids).view(np.uint64) * _GOLDEN) >> shift).view(np.int64)
+    mixed = np.ascontiguousarray(ids).view(np.uint64) * np.uint64(_GOLDEN)
+    spread: Ints = (mixed >> shift).view(np.int64)
     return spread

@@ -165,8 +165,7 @@ def _checked(body: dict[str, Any]) -> Manifest:
         coarse=_coarse(body["coarse"], tiers, rows),
         plan=_plan(body["plan"]),
         files={
-            name: (_integer(entry["size"], 0, 2**63 - 1), str(entry["sha256"]))
-            for name, entry in body["files"].items()
+            name: (_integer(entry["size"], 0, 2**63 - 1), str(entry["sha256"])) for name, entry in body["files"].items()
         },
     )
     _need({n: s for n, (s, _) in manifest.files.items()} == manifest.sizes(), "files do not fit the counts")

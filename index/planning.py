@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,35 +11,43 @@ import numpy.typing as npt
 from agent_memory.index.coarse import CoarseTier, Codebook, train
 from agent_memory.index.faiss_tools import faiss, one_call
 from agent_memory.index.records import IndexOptions, Plan
+from agent_memory.index.state import State
 from agent_memory.index.vectors import FloatArray, widen
-
-if TYPE_CHECKING:
-    from agent_memory.index.view import State
 
 RowArray = npt.NDArray[np.int64]
 
 TRUTH = 10
 """Recall is measured at this many neighbours."""
 
-_COARSE_GRID = (100, 200, 300, 400, 600, 800, 1200, 1600, 2400, 3200, 6400)
+_COARSE_GRID = (50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 700, 800, 1000, 1200, 1600, 2400, 3200, 6400)
 _MAIN_GRID = (20, 30, 40, 50, 75, 100, 150, 200, 400)
 _COARSE_US, _MAIN_US = 0.2, 0.6
 _BATCH = 4096
-_CODE_BYTES = 32
+_CODE_BYTES, _CODE_BYTES_LARGE, _LARGE = 32, 40, 300_000
+_WIDEST_SPAN = 256
 
 
 def prefixes(state: State, start: int, stop: int, dimension: int) -> Iterator[FloatArray]:
     """Yield the leading dimensions of rows [start, stop) in batches, float32 (m, dimension)."""
     for _, rows in state.native.chunks(start, stop, _BATCH):
-        yield widen(np.ascontiguousarray(rows[:, :dimension]))
+        yield unit_prefixes(rows, dimension)
+
+
+def unit_prefixes(rows: npt.NDArray[np.generic], dimension: int) -> FloatArray:
+    """Return the leading dimensions of stored rows, brought to unit length, float32 (m, dimension)."""
+    parts = widen(np.ascontiguousarray(rows[:, :dimension]))
+    unit: FloatArray = parts / np.maximum(np.sqrt(np.vecdot(parts, parts)), np.float32(1e-12))[:, None]
+    return unit
 
 
 def learn(state: State, tiers: tuple[int, ...], options: IndexOptions) -> Codebook:
     """Train the coarse codebook on a sample of the live rows."""
-    span = tiers[0] - tiers[0] % 2
-    groups = 2 * _CODE_BYTES if span % (2 * _CODE_BYTES) == 0 else span
+    wanted = _CODE_BYTES if state.live < _LARGE else _CODE_BYTES_LARGE
+    widest = tiers[-2] if len(tiers) == 3 else tiers[-1]
+    groups = min(2 * wanted, widest - widest % 2)
+    span = min(widest, _WIDEST_SPAN) // groups * groups
     rows = sample(state, options.train_rows, options.seed)
-    vectors = widen(state.native.take(rows)[:, :span].copy())
+    vectors = unit_prefixes(state.native.take(rows), span)
     return train(vectors, groups // 2, threads=options.threads, seed=options.seed)
 
 
@@ -76,7 +83,7 @@ def measure(state: State, coarse: CoarseTier, tiers: tuple[int, ...], options: I
                 main_candidates=main_count,
                 recall=recall,
                 recall_error=error,
-                measured_rows=state.count - state.dead,
+                measured_rows=state.live,
             )
             cost = coarse_count * _COARSE_US + main_count * _MAIN_US
             if recall - error >= options.recall_target and (cheapest is None or cost < cheapest[0]):
@@ -97,9 +104,7 @@ def _neighbours(state: State, queries: FloatArray, rows: RowArray, threads: int)
             continue
         part = chunk if len(places) == len(chunk) else chunk[places]
         with one_call(threads):
-            new, near = faiss().knn(
-                queries, widen(part), min(width, len(places)), metric=faiss().METRIC_INNER_PRODUCT
-            )
+            new, near = faiss().knn(queries, widen(part), min(width, len(places)), metric=faiss().METRIC_INNER_PRODUCT)
         scores = np.concatenate([scores, new], axis=1)
         found = np.concatenate([found, start + places[near]], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :width]

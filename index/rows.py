@@ -6,6 +6,7 @@ that are there are never written again. The newest of a line may be appended to,
 
 from __future__ import annotations
 
+import mmap
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ them."""
 
 _CHECK_BYTES = 8192
 _SMALLEST_BLOCK = 256
+_READ_AHEAD_GROUPS = 1024
 
 
 def rows_per_check(row_bytes: int) -> int:
@@ -39,10 +41,9 @@ def check_sums(rows: memoryview, row_bytes: int) -> npt.NDArray[np.uint32]:
 class Checks:
     """Verifies the bytes of a mapped block the first time each group of rows is used."""
 
-    def __init__(
-        self, path: Path, raw: npt.NDArray[np.uint8], row_bytes: int, sums: npt.NDArray[np.uint32]
-    ) -> None:
-        self.path, self.sums, self._raw = path, sums, raw
+    def __init__(self, path: Path, memory: mmap.mmap, row_bytes: int, sums: npt.NDArray[np.uint32]) -> None:
+        self.path, self.sums, self._memory = path, sums, memory
+        self._raw = np.frombuffer(memory, np.uint8)
         self._rows = rows_per_check(row_bytes)
         self._step = self._rows * row_bytes
         self._good = np.zeros(len(sums) - 1, bool)
@@ -62,6 +63,8 @@ class Checks:
         """Verify rows [start, stop); raises as ``ensure``."""
         first, last = start // self._rows, -(-stop // self._rows)
         if not self._good[first:last].all():
+            if last - first >= _READ_AHEAD_GROUPS:
+                self._memory.madvise(mmap.MADV_WILLNEED)
             self._verify(first + np.flatnonzero(~self._good[first:last]))
 
     def _verify(self, groups: npt.NDArray[np.int64]) -> None:
@@ -73,14 +76,15 @@ class Checks:
             self._good[group] = True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Block:
-    """Consecutive rows of a tier.
+    """Consecutive rows of a tier; a value, never assigned to.
 
     Attributes:
         start: Number of the first row.
         array: (count, width), the rows.
-        raw: uint8, ``HEAD_BYTES`` and then the bytes of ``array`` and of free capacity after it.
+        raw: uint8, ``HEAD_BYTES`` and then the bytes of ``space``.
+        space: (capacity, width), ``array`` and free rows after it.
         path: The mapped file, None in RAM.
         checks: Lazy verification of a mapped file, None in RAM.
     """
@@ -88,6 +92,7 @@ class Block:
     start: int
     array: npt.NDArray[Any]
     raw: npt.NDArray[np.uint8]
+    space: npt.NDArray[Any]
     path: Path | None = None
     checks: Checks | None = None
 
@@ -104,22 +109,23 @@ class Rows:
         width: Numbers per row.
         dtype: float16, float32 or int8.
         blocks: Consecutive blocks from row 0.
+
+    Attributes:
+        count: Rows in all.
+        row_bytes: Bytes of one row.
     """
 
-    __slots__ = ("blocks", "dtype", "width")
+    __slots__ = ("blocks", "count", "dtype", "row_bytes", "width")
 
     def __init__(self, width: int, dtype: npt.DTypeLike, blocks: tuple[Block, ...] = ()) -> None:
         self.width = width
         self.dtype = np.dtype(dtype)
+        self.row_bytes = width * self.dtype.itemsize
         self.blocks = blocks
+        self.count = blocks[-1].stop if blocks else 0
 
     def __len__(self) -> int:
-        return self.blocks[-1].stop if self.blocks else 0
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return self.width * self.dtype.itemsize
+        return self.count
 
     @property
     def rows_per_check(self) -> int:
@@ -135,17 +141,18 @@ class Rows:
         """Return these rows followed by ``new`` (m, width)."""
         blocks = self.blocks
         if not blocks or blocks[-1].path is not None:
-            blocks = (*blocks, self._block(len(self), np.empty(HEAD_BYTES, np.uint8), 0))
+            blocks = (*blocks, self._block(self.count, 0))
         last = blocks[-1]
-        used, count = len(last.array), len(last.array) + len(new)
-        raw = last.raw
-        if HEAD_BYTES + count * self.row_bytes > raw.size:
-            capacity = max(2 * used, count, _SMALLEST_BLOCK)
-            raw = np.empty(HEAD_BYTES + capacity * self.row_bytes, np.uint8)
-            raw[: HEAD_BYTES + used * self.row_bytes] = last.raw[: HEAD_BYTES + used * self.row_bytes]
-        grown = self._block(last.start, raw, count)
-        grown.array[used:] = new
-        return Rows(self.width, self.dtype, (*blocks[:-1], grown))
+        used = len(last.array)
+        count = used + len(new)
+        if count > len(last.space):
+            longer = self._block(last.start, max(2 * used, count, _SMALLEST_BLOCK))
+            longer.space[:used] = last.array
+            last = longer
+        last.space[used:count] = new
+        array = last.space[:count]
+        array.flags.writeable = False
+        return Rows(self.width, self.dtype, (*blocks[:-1], Block(last.start, array, last.raw, last.space)))
 
     def replace_prefix(self, mapped: tuple[Block, ...]) -> Rows:
         """Return the same rows with the first ones served from ``mapped`` and the rest copied into RAM."""
@@ -153,9 +160,10 @@ class Rows:
         rows = Rows(self.width, self.dtype, mapped)
         return rows.append(self.span(stop, len(self))) if len(self) > stop else rows
 
-    def _block(self, start: int, raw: npt.NDArray[np.uint8], count: int) -> Block:
-        body = raw[HEAD_BYTES : HEAD_BYTES + count * self.row_bytes]
-        return Block(start, body.view(self.dtype).reshape(count, self.width), raw)
+    def _block(self, start: int, capacity: int) -> Block:
+        raw = np.empty(HEAD_BYTES + capacity * self.row_bytes, np.uint8)
+        space = raw[HEAD_BYTES:].view(self.dtype).reshape(capacity, self.width)
+        return Block(start, space[:0], raw, space)
 
     def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Return a copy of the given rows (m,) as (m, width); raises ``CorruptSnapshotError``."""

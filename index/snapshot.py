@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +28,7 @@ from agent_memory.index import manifest as manifests
 from agent_memory.index.manifest import Manifest
 from agent_memory.index.rows import HEAD_BYTES, Block, Rows, check_sums
 from agent_memory.index.snapshot_reading import map_rows, name_pattern
-
-if TYPE_CHECKING:
-    from agent_memory.index.view import State
+from agent_memory.index.state import State
 
 _MERGE_RATIO = 4
 _WRITE_ROWS = 16_384
@@ -120,9 +117,7 @@ def _prune(folder: Path, newest: Path, generation: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _write_files(
-    work: Path, state: State, tiers: tuple[int, ...], dtype: str, generation: str, seq: int
-) -> Manifest:
+def _write_files(work: Path, state: State, tiers: tuple[int, ...], dtype: str, generation: str, seq: int) -> Manifest:
     files: dict[str, tuple[int, str]] = {}
 
     def put(name: str, array: npt.NDArray[np.generic]) -> None:

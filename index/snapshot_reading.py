@@ -9,7 +9,7 @@ import re
 import stat
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,8 @@ from agent_memory.index.coarse import CoarseTier, Codebook
 from agent_memory.index.idmap import IdMap
 from agent_memory.index.manifest import Manifest
 from agent_memory.index.rows import HEAD_BYTES, Block, Checks, Rows
-from agent_memory.index.vectors import Dtype
-
-if TYPE_CHECKING:
-    from agent_memory.index.view import State
+from agent_memory.index.state import State
+from agent_memory.index.vectors import Dtype, distinct
 
 name_pattern = re.compile(r"snapshot-[0-9]{20}-[0-9a-f]{8}")
 
@@ -141,19 +139,15 @@ def map_rows(path: Path, manifest: Manifest, name: str) -> tuple[Block, ...]:
         array = raw[HEAD_BYTES:].view(dtype).reshape(count, width)
         if zlib.crc32(raw[:HEAD_BYTES].data) != sums[0]:
             raise CorruptSnapshotError(file, "checksum of the head does not match")
-        checks = Checks(file, raw, width * dtype.itemsize, sums)
-        blocks.append(Block(start, array, raw, file, checks))
+        checks = Checks(file, memory, width * dtype.itemsize, sums)
+        blocks.append(Block(start, array, raw, array, file, checks))
         start += count
     return tuple(blocks)
 
 
 def _state(path: Path, manifest: Manifest) -> State:
-    from agent_memory.index.view import State
-
     rows = manifest.rows
-    columns = {
-        name: Rows(width, dtype, map_rows(path, manifest, name)) for name, width, dtype in manifest.columns()
-    }
+    columns = {name: Rows(width, dtype, map_rows(path, manifest, name)) for name, width, dtype in manifest.columns()}
     bits = _array(path, manifest, "alive.bin", np.uint8)
     alive = np.unpackbits(bits, count=rows, bitorder="little").astype(bool)
     ids = _array(path, manifest, "ids.bin", "<i8")
@@ -161,7 +155,7 @@ def _state(path: Path, manifest: Manifest) -> State:
         raise CorruptSnapshotError(path, "ids or tombstones do not fit the manifest")
     live = np.flatnonzero(alive)
     names = IdMap(ids)
-    if len(np.unique(ids[live])) != len(live):
+    if len(distinct(ids[live])) != len(live):
         raise CorruptSnapshotError(path / "ids.bin", "an id is live twice")
     names.index_rows(live)
     scales = np.empty(0, np.float32)

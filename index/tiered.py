@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,6 @@ import numpy.typing as npt
 from agent_memory.errors import IndexStateError, InvalidInputError
 from agent_memory.index import planning
 from agent_memory.index.coarse import CENTROIDS, CoarseTier
-from agent_memory.index.idmap import IdMap
 from agent_memory.index.records import (
     MAX_ROWS,
     IdArray,
@@ -25,16 +23,13 @@ from agent_memory.index.records import (
     Plan,
     SearchResult,
 )
-from agent_memory.index.rows import Rows
-from agent_memory.index.vectors import Dtype, FloatArray, as_ids, as_unit_rows, quantize
-from agent_memory.index.view import IndexView, State
-
-Scalar = TypeVar("Scalar", bound=np.generic)
+from agent_memory.index.state import State, empty_state, stored, with_copied, with_rows, without_rows
+from agent_memory.index.vectors import Dtype, as_ids, distinct
+from agent_memory.index.view import IndexView
 
 _SMALLEST_TAIL = 2048
 _TAIL_SHARE = 256
 _RETRAIN_GROWTH = 4
-_COPY_ROWS = 8192
 
 
 class TieredIndex:
@@ -72,25 +67,10 @@ class TieredIndex:
         self.dimension, self.tiers, self.dtype, self.options = int(dimension), tiers, dtype, options
         self._lock = threading.Lock()
         self._upkeep = threading.Lock()
-        self._state = self._empty()
-        self._shared_alive = False
-
-    def _empty(self) -> State:
-        main = Rows(self.tiers[-2], np.int8) if len(self.tiers) == 3 else None
-        return State(
-            native=Rows(self.dimension, self.dtype),
-            main=main,
-            scales=np.empty(0, np.float32),
-            alive=np.empty(0, bool),
-            dead=0,
-            ids=IdMap(),
-            coarse=None,
-            plan=Plan(),
-        )
+        self._state = empty_state(tiers, dtype)
 
     def __len__(self) -> int:
-        state = self._state
-        return state.count - state.dead
+        return self._state.live
 
     def add(self, ids: npt.ArrayLike, vectors: npt.ArrayLike) -> None:
         """Add rows, or replace those whose id is present; visible to every view taken afterwards.
@@ -105,60 +85,34 @@ class TieredIndex:
             IndexStateError: More rows than 2**31 - 1; nothing was changed.
         """
         names = as_ids(ids)
-        rows = as_unit_rows(vectors, self.dimension)
-        if len(names) != len(rows):
-            raise InvalidInputError(f"got {len(names)} ids for {len(rows)} vectors")
-        if len(np.unique(names)) != len(names):
+        pieces = stored(vectors, self.tiers, self.dtype)
+        given = sum(len(native) for native, _, _ in pieces)
+        if len(names) != given:
+            raise InvalidInputError(f"got {len(names)} ids for {given} vectors")
+        if len(distinct(names)) != len(names):
             raise InvalidInputError("an id is given twice in one call")
         if not len(names):
             return
         with self._lock:
             if self._state.count + len(names) > MAX_ROWS:
                 raise IndexStateError(f"an index holds at most {MAX_ROWS} rows, tombstones included")
-            self._kill(self._live_rows(names))
-            self._append(names, rows)
+            replaced = self._state.rows_of(names)
+            state = without_rows(self._state, replaced) if replaced.size else self._state
+            at = 0
+            for native, codes, scales in pieces:
+                state = with_rows(state, names[at : at + len(native)], native, codes, scales)
+                at += len(native)
+            self._state = state
             self._fold_long_tail()
 
     def remove(self, ids: npt.ArrayLike) -> int:
         """Remove rows by id and return how many there were; unknown ids are ignored."""
-        names = np.unique(as_ids(ids))
+        names = distinct(as_ids(ids))
         with self._lock:
-            rows = self._live_rows(names)
-            self._kill(rows)
+            rows = self._state.rows_of(names)
+            if rows.size:
+                self._state = without_rows(self._state, rows)
             return len(rows)
-
-    def _live_rows(self, names: IdArray) -> npt.NDArray[np.int64]:
-        state = self._state
-        rows = state.ids.rows_of(names, state.count)
-        rows = rows[rows >= 0]
-        return rows[state.alive[rows]]
-
-    def _kill(self, rows: npt.NDArray[np.int64]) -> None:
-        if not rows.size:
-            return
-        state = self._state
-        alive = state.alive.copy() if self._shared_alive else state.alive
-        alive[rows] = False
-        self._shared_alive = False
-        self._state = replace(state, alive=alive, dead=state.dead + len(rows))
-
-    def _append(self, names: IdArray, rows: FloatArray) -> None:
-        state = self._state
-        stop = state.count + len(names)
-        scales, main, alive = state.scales, state.main, state.alive
-        if stop > len(alive):
-            size = max(2 * len(alive), stop, 256)
-            alive = _grown(alive, size)
-            self._shared_alive = False
-        alive[state.count : stop] = True
-        native = state.native.append(rows.astype(self.dtype))
-        if main is not None:
-            codes, factors = quantize(rows[:, : main.width])
-            main = main.append(codes)
-            scales = scales if stop <= len(scales) else _grown(scales, max(2 * len(scales), stop, 256))
-            scales[state.count : stop] = factors
-        state.ids.append(names)
-        self._state = replace(state, native=native, main=main, scales=scales, alive=alive)
 
     def _fold_long_tail(self) -> None:
         """Encode the tail once it slows searches; copying the codes then costs microseconds per row added."""
@@ -175,12 +129,7 @@ class TieredIndex:
 
     def view(self) -> IndexView:
         """Return the index as it is now; later changes never show in it."""
-        return IndexView(self._frozen(), self.tiers, self.options)
-
-    def _frozen(self) -> State:
-        with self._lock:
-            self._shared_alive = True
-            return self._state
+        return IndexView(self._state, self.tiers, self.options)
 
     def search(
         self,
@@ -201,7 +150,7 @@ class TieredIndex:
 
     def stats(self) -> IndexStats:
         """Return sizes, plan and whether maintenance is due."""
-        state = self._frozen()
+        state = self._state
         rows = max(state.count, 1)
         columns = [state.native, *([state.main] if state.main is not None else [])]
         mapped = sum(column.mapped * column.row_bytes for column in columns)
@@ -209,7 +158,7 @@ class TieredIndex:
         held += state.ids.nbytes + state.alive.nbytes + state.scales.nbytes
         held += state.coarse.nbytes if state.coarse else 0
         return IndexStats(
-            rows=state.count - state.dead,
+            rows=state.live,
             tombstones=state.dead,
             tail=state.count - (len(state.coarse) if state.coarse else 0),
             dimension=self.dimension,
@@ -222,7 +171,7 @@ class TieredIndex:
         )
 
     def _wants_cascade(self, state: State) -> bool:
-        small = state.count - state.dead < max(self.options.exact_below, CENTROIDS)
+        small = state.live < max(self.options.exact_below, CENTROIDS)
         return not small and len(self.tiers) > 1 and self.tiers[0] >= 8
 
     def _too_dead(self, state: State) -> bool:
@@ -231,7 +180,7 @@ class TieredIndex:
     def _due(self, state: State) -> bool:
         if self._too_dead(state) or self._wants_cascade(state) != (state.coarse is not None):
             return True
-        live, measured = state.count - state.dead, state.plan.measured_rows
+        live, measured = state.live, state.plan.measured_rows
         return state.coarse is not None and not measured / 2 <= live <= measured * 2
 
     def maintain(self) -> MaintenanceReport:
@@ -242,8 +191,8 @@ class TieredIndex:
         """
         began = time.perf_counter()
         with self._upkeep:
-            compacted = self._compact() if self._too_dead(self._frozen()) else 0
-            state = self._frozen()
+            compacted = self._compact() if self._too_dead(self._state) else 0
+            state = self._state
             coarse, plan, trained, folded = None, Plan(), False, 0
             if self._wants_cascade(state):
                 coarse, trained = self._suitable(state)
@@ -261,45 +210,24 @@ class TieredIndex:
 
     def _suitable(self, state: State) -> tuple[CoarseTier, bool]:
         """Return a coarse tier over all rows, trained anew if the index has outgrown its codebook."""
-        if state.coarse and state.count - state.dead <= _RETRAIN_GROWTH * state.plan.measured_rows:
+        if state.coarse and state.live <= _RETRAIN_GROWTH * state.plan.measured_rows:
             return self._folded(state, state.coarse), False
         codebook = planning.learn(state, self.tiers, self.options)
         return self._folded(state, CoarseTier(codebook)), True
 
     def _compact(self) -> int:
         """Rewrite all rows without the removed ones, then catch up with what changed meanwhile."""
-        old = self._frozen()
-        fresh = TieredIndex(self.dimension, self.tiers, dtype=self.dtype, options=self.options)
+        old = self._state
         kept = np.flatnonzero(old.alive[: old.count])
-        fresh._copy(old, kept)
+        fresh = with_copied(empty_state(self.tiers, self.dtype), old, kept)
         if old.coarse:
-            coarse = fresh._folded(fresh._state, CoarseTier(old.coarse.codebook))
-            fresh._state = replace(fresh._state, coarse=coarse, plan=old.plan)
+            fresh = replace(fresh, coarse=self._folded(fresh, CoarseTier(old.coarse.codebook)), plan=old.plan)
         with self._lock:
             now = self._state
-            gone = np.flatnonzero(~now.alive[kept])
-            fresh._kill(gone)
-            fresh._copy(now, old.count + np.flatnonzero(now.alive[old.count : now.count]))
-            self._state, self._shared_alive = fresh._state, False
+            fresh = without_rows(fresh, np.flatnonzero(~now.alive[kept]))
+            late = old.count + np.flatnonzero(now.alive[old.count : now.count])
+            self._state = with_copied(fresh, now, late)
         return old.dead
-
-    def _copy(self, source: State, rows: npt.NDArray[np.int64]) -> None:
-        """Append live rows of another state, bit for bit."""
-        names = source.ids.ids(source.count)
-        for at in range(0, len(rows), _COPY_ROWS):
-            piece = rows[at : at + _COPY_ROWS]
-            state = self._state
-            stop = state.count + len(piece)
-            main, scales, alive = state.main, state.scales, state.alive
-            alive = alive if stop <= len(alive) else _grown(alive, max(2 * len(alive), stop))
-            alive[state.count : stop] = True
-            if main is not None and source.main is not None:
-                main = main.append(source.main.take(piece))
-                scales = scales if stop <= len(scales) else _grown(scales, max(2 * len(scales), stop))
-                scales[state.count : stop] = source.scales[piece]
-            native = state.native.append(source.native.take(piece))
-            state.ids.append(names[piece])
-            self._state = replace(state, native=native, main=main, scales=scales, alive=alive)
 
     def save(self, folder: Path, *, generation: str, seq: int) -> Path:
         """Write a snapshot below ``folder`` and serve the rows from its files from then on.
@@ -321,7 +249,7 @@ class TieredIndex:
         from agent_memory.index import snapshot
 
         with self._upkeep:
-            state = self._frozen()
+            state = self._state
             saved = snapshot.write(Path(folder), state, self.tiers, self.dtype, generation=generation, seq=seq)
             with self._lock:
                 now = self._state
@@ -359,14 +287,8 @@ class TieredIndex:
 
     def verify(self) -> None:
         """Verify every byte of the mapped files; raises ``CorruptSnapshotError`` at the first damage."""
-        state = self._frozen()
+        state = self._state
         for column in (state.native, state.main):
             for block in column.blocks if column is not None else ():
                 if block.checks:
                     block.checks.ensure_span(0, len(block.array))
-
-
-def _grown(array: npt.NDArray[Scalar], size: int) -> npt.NDArray[Scalar]:
-    grown = np.empty(size, array.dtype)
-    grown[: len(array)] = array
-    return grown

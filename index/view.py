@@ -4,61 +4,15 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import InvalidInputError
 from agent_memory.index.cascade import Cascade, Found
-from agent_memory.index.coarse import CoarseTier
-from agent_memory.index.idmap import IdMap
-from agent_memory.index.records import IdArray, IndexOptions, Plan, ScoreArray, SearchResult, TierTrace
-from agent_memory.index.rows import Rows
-from agent_memory.index.vectors import FloatArray, as_ids, as_queries
-
-BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """All that a search reads; replaced as a whole, never changed.
-
-    Attributes:
-        native: Stored rows at the native dimension.
-        main: int8 rows of the main tier, None with fewer than three tiers.
-        scales: float32, factor of each main row; at least as long as there are rows.
-        alive: Set where a row was not removed; at least as long as there are rows.
-        dead: Rows that were removed.
-        ids: Both directions of the naming of rows.
-        coarse: Codes of the first rows, None before the first ``maintain`` of a large index.
-        plan: How to search.
-    """
-
-    native: Rows
-    main: Rows | None
-    scales: FloatArray
-    alive: BoolArray
-    dead: int
-    ids: IdMap
-    coarse: CoarseTier | None
-    plan: Plan
-
-    @property
-    def count(self) -> int:
-        """Rows, removed ones included."""
-        return len(self.native)
-
-    @cached_property
-    def live_ids(self) -> IdArray:
-        """Ids of the live rows in order of arrival."""
-        return self.ids.ids(self.count)[self.alive[: self.count]]
-
-    @cached_property
-    def alive_bits(self) -> npt.NDArray[np.uint8] | None:
-        """Bitmap of live rows, None if all are."""
-        return np.packbits(self.alive[: self.count], bitorder="little") if self.dead else None
+from agent_memory.index.records import IdArray, IndexOptions, ScoreArray, SearchResult, TierTrace
+from agent_memory.index.state import State
+from agent_memory.index.vectors import FloatArray, as_ids, as_queries, distinct
 
 
 class IndexView:
@@ -68,7 +22,7 @@ class IndexView:
         self._state, self._tiers, self._options = state, tiers, options
 
     def __len__(self) -> int:
-        return self._state.count - self._state.dead
+        return self._state.live
 
     def ids(self) -> IdArray:
         """Return the live ids, int64 (n,), in order of arrival."""
@@ -93,7 +47,7 @@ class IndexView:
                 min(k, live allowed ids) results come back.
             exact: Score every allowed row at the native dimension; ignores ``budget_ms``.
             budget_ms: Milliseconds for the whole call. The coarse tier always runs; what does not fit
-                after it is skipped, and ``tier_reached`` tells.
+                after it is skipped, rows added since the last maintenance first, and ``tier_reached`` tells.
             explain: Fill ``traces``.
 
         Raises:
@@ -112,12 +66,7 @@ class IndexView:
 
     def _rows_of(self, allowed: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Return the live rows of these ids, each once."""
-        state = self._state
-        rows = state.ids.rows_of(as_ids(allowed), state.count)
-        rows = rows[rows >= 0]
-        rows = rows[state.alive[rows]]
-        ascending = rows.size < 2 or bool((rows[1:] > rows[:-1]).all())
-        return rows if ascending else np.unique(rows)
+        return distinct(self._state.rows_of(as_ids(allowed)))
 
     def _run(self, cascade: Cascade, queries: FloatArray) -> list[Found]:
         parts = min(self._options.threads, len(queries))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, distinct, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, distinct, func, or_, select, true
 
 from agent_memory.errors import NotFoundError
 from agent_memory.records import Entry, Namespace, Session
@@ -37,7 +37,7 @@ def in_namespace(namespace: Namespace) -> Condition:
     """Return the condition that an entry lives in a namespace or below it; an index range, never a scan."""
     value = encode_namespace(namespace)
     if not value:
-        return entries.c.namespace >= ""
+        return true()
     return and_(entries.c.namespace >= value, entries.c.namespace < value[:-1] + _AFTER_SEPARATOR)
 
 
@@ -49,14 +49,23 @@ _SELECT = select(*_COLUMNS).select_from(entries.outerjoin(sessions))
 _BY_IDS = _SELECT.where(entries.c.id.in_(bindparam("ids", expanding=True)))
 
 
-def live(now: datetime) -> Condition:
-    """Return the condition that an entry has not expired."""
-    return or_(entries.c.expires_at.is_(None), entries.c.expires_at > now)
+def current(now: datetime) -> Condition:
+    """Return the condition that an entry is neither superseded nor expired."""
+    return and_(entries.c.superseded_at.is_(None), or_(entries.c.expires_at.is_(None), entries.c.expires_at > now))
+
+
+def as_of(moment: datetime) -> Condition:
+    """Return the condition that a row held what the store said at a moment."""
+    return and_(
+        entries.c.updated_at <= moment,
+        or_(entries.c.superseded_at.is_(None), entries.c.superseded_at > moment),
+        or_(entries.c.expires_at.is_(None), entries.c.expires_at > moment),
+    )
 
 
 def expired(namespace: Namespace, now: datetime) -> Condition:
     """Return the condition that an entry in or below a namespace has expired."""
-    return and_(in_namespace(namespace), entries.c.expires_at <= now)
+    return and_(in_namespace(namespace), entries.c.superseded_at.is_(None), entries.c.expires_at <= now)
 
 
 def matching(
@@ -69,8 +78,9 @@ def matching(
     speaker: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    then: datetime | None = None,
 ) -> Condition:
-    """Return the condition that a live entry in or below a namespace matches all that is given.
+    """Return the condition that an entry in or below a namespace matches all that is given.
 
     Args:
         namespace: The scope.
@@ -81,9 +91,10 @@ def matching(
         speaker: Only entries of this speaker.
         since: Earliest event time.
         until: Latest event time.
+        then: A past moment: the rows that were current then, instead of now.
     """
     columns = entries.c
-    parts = [in_namespace(namespace), live(now), compile_where(where)]
+    parts = [in_namespace(namespace), current(now) if then is None else as_of(then), compile_where(where)]
     if key is not None:
         parts += [columns.namespace == encode_namespace(namespace), columns.key == key]
     if session is not None:
@@ -110,6 +121,7 @@ def _entry(row: Row[Any]) -> Entry:
         updated_at=row.updated_at,
         expires_at=row.expires_at,
         importance=row.importance,
+        superseded_at=row.superseded_at,
     )
 
 
@@ -146,7 +158,7 @@ def select_texts(connection: Connection, *, after_id: int, limit: int) -> list[t
 
 def by_key(connection: Connection, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, Entry]:
     """Return the live entries of the given keys in exactly one namespace."""
-    scope = and_(entries.c.namespace == encode_namespace(namespace), live(now))
+    scope = and_(entries.c.namespace == encode_namespace(namespace), current(now))
     return {
         row.key: _entry(row)
         for start in range(0, len(keys), IN_LIST)
@@ -165,6 +177,66 @@ def find(connection: Connection, namespace: Namespace, key: str, now: datetime) 
         place = f" in namespace {'/'.join(namespace)}" if namespace else ""
         raise NotFoundError(f"no entry with key {key!r}{place}")
     return row.id, _entry(row)
+
+
+def within(spans: Sequence[tuple[datetime, datetime]]) -> Condition:
+    """Return the condition that a current entry happened in one of the given stretches of time."""
+    columns = entries.c
+    inside = [and_(columns.event_time >= start, columns.event_time < end) for start, end in spans]
+    return and_(columns.superseded_at.is_(None), or_(*inside))
+
+
+def former(condition: Condition) -> Condition:
+    """Return the condition that a row satisfies another one, and is no longer current."""
+    return and_(condition, entries.c.superseded_at.is_not(None))
+
+
+def circumstances(connection: Connection, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
+    """Return (id, event time, importance) of the given entries."""
+    columns = (entries.c.id, entries.c.event_time, entries.c.importance)
+    query = select(*columns).where(entries.c.id.in_(bindparam("ids", expanding=True)))
+    return [
+        (row[0], row[1], row[2])
+        for start in range(0, len(ids), IN_LIST)
+        for row in connection.execute(query, {"ids": list(ids[start : start + IN_LIST])})
+    ]
+
+
+def matches(connection: Connection, entry_id: int, condition: Condition) -> bool:
+    """Return whether an entry satisfies a condition."""
+    return connection.execute(select(entries.c.id).where(entries.c.id == entry_id, condition)).first() is not None
+
+
+def newest(connection: Connection, namespace: Namespace, key: str) -> tuple[int, Entry] | None:
+    """Return (id, entry) of a key in exactly one namespace, current or not, or None."""
+    here = and_(entries.c.namespace == encode_namespace(namespace), entries.c.key == key)
+    order = (entries.c.superseded_at.is_not(None), entries.c.id.desc())
+    row = connection.execute(_SELECT.where(here).order_by(*order)).first()
+    return None if row is None else (row.id, _entry(row))
+
+
+def versions(connection: Connection, namespace: Namespace, key: str) -> list[Entry]:
+    """Return all that was ever current under a key, or was superseded by that, oldest first."""
+    here = and_(entries.c.namespace == encode_namespace(namespace), entries.c.key == key)
+    found = set(connection.execute(select(entries.c.id).where(here)).scalars())
+    fresh = found
+    while fresh:
+        older = select(entries.c.id).where(entries.c.superseded_by.in_(list(fresh)))
+        fresh = set(connection.execute(older).scalars()) - found
+        found |= fresh
+    order = (entries.c.updated_at, entries.c.superseded_at.is_(None), entries.c.superseded_at)
+    rows = connection.execute(_SELECT.where(entries.c.id.in_(list(found))).order_by(*order))
+    return [_entry(row) for row in rows]
+
+
+def neighbours(connection: Connection, ids: Sequence[int]) -> dict[int, list[int]]:
+    """Return the current entries said right before and right after each entry in its session, by entry id."""
+    mine, other = entries.alias(), entries.alias()
+    here = and_(other.c.session_id == mine.c.session_id, other.c.superseded_at.is_(None))
+    before = select(func.max(other.c.id)).where(here, other.c.id < mine.c.id).scalar_subquery()
+    after = select(func.min(other.c.id)).where(here, other.c.id > mine.c.id).scalar_subquery()
+    query = select(mine.c.id, before, after).where(mine.c.id.in_(ids), mine.c.session_id.is_not(None))
+    return {row[0]: [entry_id for entry_id in row[1:] if entry_id is not None] for row in connection.execute(query)}
 
 
 def matching_ids(connection: Connection, condition: Condition) -> npt.NDArray[np.int64]:

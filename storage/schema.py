@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -68,11 +69,15 @@ entries = Table(
     Column("importance", Float),
     Column("content_hash", LargeBinary, nullable=False),
     Column("seq", Integer, nullable=False),
-    UniqueConstraint("namespace", "key"),
+    Column("superseded_at", UtcTime),
+    Column("superseded_by", ForeignKey("entries.id", ondelete="SET NULL")),
+    Index("ix_entries_key", "namespace", "key"),
+    Index("ux_entries_current", "namespace", "key", unique=True, sqlite_where=text("superseded_at IS NULL")),
+    Index("ix_entries_superseded", "superseded_by", sqlite_where=text("superseded_by IS NOT NULL")),
     Index("ix_entries_content", "content_hash", "namespace"),
     Index("ix_entries_session", "session_id"),
     Index("ix_entries_event_time", "event_time"),
-    Index("ix_entries_expires_at", "expires_at"),
+    Index("ix_entries_expires_at", "expires_at", sqlite_where=text("expires_at IS NOT NULL")),
     sqlite_autoincrement=True,
 )
 

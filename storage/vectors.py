@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.entries import IN_LIST
-from agent_memory.storage.schema import EPOCH, MICROSECOND, changes, generations, vectors
+from agent_memory.storage.schema import EPOCH, MICROSECOND, changes, entries, generations, vectors
 
 _DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 _LENGTH_TOLERANCE = 0.01  # half precision rounds each component by up to 0.05 %
@@ -122,13 +122,25 @@ def changed_since(connection: Connection, seq: int) -> IdArray:
 
 _STATIC = select(vectors.c.entry_id, vectors.c.static).where(vectors.c.generation_id == bindparam("generation"))
 _STATIC_BY_IDS = _STATIC.where(vectors.c.entry_id.in_(bindparam("ids", expanding=True)))
-_STATIC_PAGE = _STATIC.where(vectors.c.entry_id > bindparam("after")).order_by(vectors.c.entry_id).limit(_READ)
+_CURRENT = _STATIC.join(entries).where(entries.c.superseded_at.is_(None))
+_CURRENT_BY_IDS = _CURRENT.where(vectors.c.entry_id.in_(bindparam("ids", expanding=True)))
+_CURRENT_PAGE = _CURRENT.where(vectors.c.entry_id > bindparam("after")).order_by(vectors.c.entry_id).limit(_READ)
 
 
 def read_vectors(
-    connection: Connection, generation: Generation, ids: Sequence[int] | IdArray
+    connection: Connection,
+    generation: Generation,
+    ids: Sequence[int] | IdArray,
+    *,
+    former: bool = False,
 ) -> tuple[IdArray, npt.NDArray[Any]]:
     """Return the stored vectors of the given entries.
+
+    Args:
+        connection: A transaction.
+        generation: The embedding space.
+        ids: Entries; superseded ones are left out.
+        former: True to read the vectors of superseded entries too.
 
     Returns:
         Ids found, shape (n,), and their vectors in the generation's dtype, shape (n, dimension).
@@ -137,14 +149,15 @@ def read_vectors(
         StorageError: A stored vector has another length than the generation says.
     """
     rows: list[Any] = []
+    query = _STATIC_BY_IDS if former else _CURRENT_BY_IDS
     for start in range(0, len(ids), IN_LIST):
         chunk = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
-        rows += connection.execute(_STATIC_BY_IDS, {"generation": generation.id, "ids": chunk})
+        rows += connection.execute(query, {"generation": generation.id, "ids": chunk})
     return _matrix(rows, generation)
 
 
 def all_vectors(connection: Connection, generation: Generation) -> Iterator[tuple[IdArray, npt.NDArray[Any]]]:
-    """Yield every stored vector of a generation in steps, by ascending entry id; shapes as read_vectors.
+    """Yield the vectors of all current entries in steps, by ascending entry id; shapes as read_vectors.
 
     Raises:
         StorageError: A stored vector has another length than the generation says.
@@ -152,7 +165,7 @@ def all_vectors(connection: Connection, generation: Generation) -> Iterator[tupl
     after = 0
     while True:
         page = {"generation": generation.id, "after": after}
-        rows = connection.execute(_STATIC_PAGE, page).all()
+        rows = connection.execute(_CURRENT_PAGE, page).all()
         if not rows:
             return
         yield _matrix(rows, generation)

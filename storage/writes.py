@@ -12,7 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select, update
 
 from agent_memory.records import Entry, Namespace
+from agent_memory.storage import lexical
 from agent_memory.storage.entries import IN_LIST, encode_namespace
+from agent_memory.storage.history import archive
 from agent_memory.storage.schema import changes, entries, sessions, vectors
 
 
@@ -43,11 +45,17 @@ def content_hash(text: str) -> bytes:
 
 
 def put(
-    connection: Connection, drafts: Sequence[Draft], generation_id: int, now: datetime
+    connection: Connection,
+    drafts: Sequence[Draft],
+    generation_id: int,
+    now: datetime,
+    *,
+    keep_versions: int,
 ) -> list[tuple[int, Entry]]:
     """Insert drafts, or replace the entries that have their keys; returns (id, entry) in the order given.
 
-    A key that several drafts share ends as the last of them.
+    A key that several drafts share ends as the last of them. What is replaced is archived under a new id; the current
+    entry keeps its own, and thereby its place in its session.
     """
     places = [(encode_namespace(draft.namespace), draft.key) for draft in drafts]
     final = {place: draft for place, draft in zip(places, drafts, strict=True)}
@@ -72,7 +80,11 @@ def put(
         twin = older.get((place[0], row["content_hash"]))
         entry = _entry_of(draft, row["created_at"], now)
         stored[place] = row["id"], replace(entry, duplicate_of=twin if twin != draft.key else None)
+    archive(connection, list(known.values()), next_id + len(final), now, keep=keep_versions)
+    lexical.delete_rows(connection, [(row.id, lexical.terms(row.text, row.speaker)) for row in known.values()])
     _write(connection, fresh, replaced, blobs)
+    rows = (*fresh, *replaced)
+    lexical.insert_rows(connection, [(row["id"], lexical.terms(row["text"], row["speaker"])) for row in rows])
     _drop_empty_sessions(connection, {row.session_id for row in known.values()} - {None})
     return [stored[place] for place in places]
 
@@ -125,7 +137,9 @@ def _write(connection: Connection, fresh: list[Any], replaced: list[Any], blobs:
 
 
 _KNOWN = select(entries).where(
-    entries.c.namespace == bindparam("namespace"), entries.c.key.in_(bindparam("keys", expanding=True))
+    entries.c.namespace == bindparam("namespace"),
+    entries.c.key.in_(bindparam("keys", expanding=True)),
+    entries.c.superseded_at.is_(None),
 )
 
 
@@ -144,6 +158,7 @@ _TWINS = (
     .where(
         entries.c.content_hash.in_(bindparam("hashes", expanding=True)),
         entries.c.namespace == bindparam("namespace"),
+        entries.c.superseded_at.is_(None),
     )
     .order_by(entries.c.id.desc())
 )
@@ -192,16 +207,26 @@ def _session_ids(
 
 
 def remove(connection: Connection, ids: Sequence[int]) -> int:
-    """Delete entries with their vectors, and the sessions that thereby become empty; returns how many."""
+    """Delete entries with all their versions, vectors and words; returns how many keys are gone.
+
+    Sessions that thereby become empty go too.
+    """
     removed = 0
     for start in range(0, len(ids), IN_LIST):
-        chunk = list(ids[start : start + IN_LIST])
-        touched = select(entries.c.session_id).where(entries.c.id.in_(chunk), entries.c.session_id.is_not(None))
-        session_ids = connection.execute(touched.distinct()).scalars().all()
-        removed += connection.execute(delete(entries).where(entries.c.id.in_(chunk))).rowcount
-        seqs = log_changes(connection, chunk, "forget")
+        chosen, version = entries.alias(), entries.alias()
+        same = and_(chosen.c.namespace == version.c.namespace, chosen.c.key == version.c.key)
+        query = select(version).join(chosen, same).where(chosen.c.id.in_(ids[start : start + IN_LIST])).distinct()
+        rows = connection.execute(query).all()
+        indexed = [row for row in rows if row.superseded_at is None]
+        lexical.delete_rows(connection, [(row.id, lexical.terms(row.text, row.speaker)) for row in indexed])
+        gone = [row.id for row in rows]
+        for part in range(0, len(gone), IN_LIST):
+            connection.execute(delete(entries).where(entries.c.id.in_(gone[part : part + IN_LIST])))
+        removed += len({(row.namespace, row.key) for row in rows})
+        seqs = log_changes(connection, gone, "forget")
+        session_ids = {row.session_id for row in rows} - {None}
         here = sessions.c.id.in_(session_ids)
-        connection.execute(update(sessions).where(here).values(head_seq=seqs[-1]))
+        connection.execute(update(sessions).where(here).values(head_seq=max(seqs, default=0)))
         _drop_empty_sessions(connection, session_ids)
     return removed
 

@@ -106,8 +106,8 @@ def test_filter_contract(store, where, k, query):
     memory, documents, vectors = store
     matching = [number for number in range(ROWS) if matches(where, documents[number])]
     text = f"entry {query} about {query % 17}"
-    for exact in (False, True):
-        hits = memory.recall(text, k=k, where=where, exact=exact)
+    for exact, mode in ((False, "hybrid"), (True, "hybrid"), (False, "dense"), (True, "dense")):
+        hits = memory.recall(text, k=k, where=where, exact=exact, mode=mode)
         found = [int(hit.entry.key) for hit in hits]
         assert len(found) == min(k, len(matching)), json.dumps(where)
         assert set(found) <= set(matching)

@@ -91,6 +91,12 @@ class MemoryMachine(RuleBasedStateMachine):
         for key in gone:
             del self.model[key]
 
+    @rule(query=texts)
+    def recall_by_words(self, query):
+        expected = {key for key, (text, _, _) in self.model.items() if set(text.split()) & set(query.split())}
+        hits = self.memory.recall(query, k=50, mode="lexical")
+        assert {hit.entry.key for hit in hits} == expected
+
     @rule()
     def reopen(self):
         self.memory.close()
@@ -115,8 +121,8 @@ class MemoryMachine(RuleBasedStateMachine):
             for key, (text, its, home) in self.model.items()
             if colour in (None, its) and session in (None, home)
         }
-        for exact in (False, True):
-            hits = self.memory.recall(query, k=k, where=where, session=session, exact=exact)
+        for exact, mode in ((False, "hybrid"), (False, "dense"), (True, "dense")):
+            hits = self.memory.recall(query, k=k, where=where, session=session, exact=exact, mode=mode)
             assert len(hits) == min(k, len(expected))
             assert all(expected[hit.entry.key] == hit.text for hit in hits)
         if expected:

@@ -8,12 +8,26 @@ def test_ids_map_to_their_newest_row_below_a_count():
     names.append(np.array([5, 9, 2**62]))
     names.append(np.array([9, 7]))
     names.append(np.array([9]))
-    wanted = np.array([9, 5, 7, 2**62, 4, -3])
+    wanted = np.array([9, 5, 7, 2**62, 4, 2**40])
     assert names.rows_of(wanted, 6).tolist() == [5, 0, 4, 2, -1, -1]
     assert names.rows_of(wanted, 5).tolist() == [3, 0, 4, 2, -1, -1]
     assert names.rows_of(wanted, 3).tolist() == [1, 0, -1, 2, -1, -1]
     assert names.rows_of(wanted, 0).tolist() == [-1] * 6
     assert names.ids(6).tolist() == [5, 9, 2**62, 9, 7, 9]
+
+
+def test_dense_ids_stay_in_a_direct_table_until_a_sparse_one_comes():
+    names = IdMap()
+    names.append(np.arange(5000)[::-1].copy())
+    names.append(np.array([7, 4999]))
+    assert names._table[1]
+    wanted = np.array([0, 7, 4999, 5000, 2**40])
+    assert names.rows_of(wanted, 5002).tolist() == [4999, 5000, 5001, -1, -1]
+    assert names.rows_of(wanted, 5000).tolist() == [4999, 4992, 0, -1, -1]
+    names.append(np.array([2**40, 3]))
+    assert not names._table[1]
+    assert names.rows_of(wanted, 5004).tolist() == [4999, 5000, 5001, -1, 5002]
+    assert names.rows_of(wanted, 5000).tolist() == [4999, 4992, 0, -1, -1]
 
 
 def test_a_large_map_agrees_with_a_dictionary():

@@ -84,7 +84,7 @@ def test_update_changes_only_what_is_given(memory):
     memory.add("old words", key="k", metadata={"n": 1}, importance=0.2, session="s")
     entry = memory.update("k", text="entirely new content")
     assert (entry.metadata, entry.importance, entry.session) == ({"n": 1}, 0.2, "s")
-    assert memory.recall("entirely new content")[0].score == pytest.approx(1, abs=1e-3)
+    assert memory.recall("entirely new content", mode="dense")[0].score == pytest.approx(1, abs=1e-3)
     assert memory.update("k", metadata=None, importance=None).importance is None
     assert memory.get("k").metadata == {}
     with pytest.raises(NotFoundError):
@@ -182,7 +182,7 @@ def test_sessions_speakers_and_times_filter(memory):
 def test_vectors_of_the_callers_own(memory):
     vector = WordEncoder().encode_documents(["hidden meaning"])[0]
     memory.add("opaque", key="v", vector=vector * 7)
-    assert memory.recall("hidden meaning")[0].score == pytest.approx(1, abs=1e-3)
+    assert memory.recall("hidden meaning", mode="dense")[0].score == pytest.approx(1, abs=1e-3)
     assert memory.recall(vector)[0].entry.key == "v"
     with pytest.raises(DimensionMismatchError) as caught:
         memory.recall(np.ones(5))

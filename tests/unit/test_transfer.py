@@ -17,7 +17,7 @@ CONVERSATION = {
             "session": 1,
             "speaker": "assistant",
             "time": "2023/05/20 (Sat) 02:21",
-            "text": "Congratulations",
+            "text": "Well done",
         },
         {"idx": 2, "session": 2, "speaker": "", "time": "", "text": "What next?"},
         {"idx": 3, "session": 2, "speaker": "user", "time": "2024-05-01", "text": "  "},
@@ -81,10 +81,10 @@ def test_export_covers_the_namespace_only(open_memory, tmp_path):
     root, acme = open_memory(), open_memory(namespace=("acme",))
     fill(root)
     fill(acme)
-    assert acme.export(tmp_path / "acme.jsonl") == 2
+    assert acme.export(tmp_path / "acme.jsonl") == 3
     with pytest.raises(InvalidInputError, match="outside"):
         open_memory(path=tmp_path / "x", namespace=("other",)).import_(tmp_path / "acme.jsonl")
-    assert open_memory(path=tmp_path / "y").import_(tmp_path / "acme.jsonl") == 2
+    assert open_memory(path=tmp_path / "y").import_(tmp_path / "acme.jsonl") == 3
 
 
 def test_conversations_become_sessions(open_memory, tmp_path):

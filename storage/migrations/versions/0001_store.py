@@ -36,13 +36,25 @@ def upgrade() -> None:
         sa.Column("importance", sa.Float),
         sa.Column("content_hash", sa.LargeBinary, nullable=False),
         sa.Column("seq", sa.Integer, nullable=False),
-        sa.UniqueConstraint("namespace", "key"),
+        sa.Column("superseded_at", sa.Integer),
+        sa.Column("superseded_by", sa.Integer, sa.ForeignKey("entries.id", ondelete="SET NULL")),
         sqlite_autoincrement=True,
     )
+    op.create_index("ix_entries_key", "entries", ["namespace", "key"])
+    op.create_index(
+        "ux_entries_current",
+        "entries",
+        ["namespace", "key"],
+        unique=True,
+        sqlite_where=sa.text("superseded_at IS NULL"),
+    )
+    superseded = sa.text("superseded_by IS NOT NULL")
+    op.create_index("ix_entries_superseded", "entries", ["superseded_by"], sqlite_where=superseded)
     op.create_index("ix_entries_content", "entries", ["content_hash", "namespace"])
     op.create_index("ix_entries_session", "entries", ["session_id"])
     op.create_index("ix_entries_event_time", "entries", ["event_time"])
-    op.create_index("ix_entries_expires_at", "entries", ["expires_at"])
+    present = sa.text("expires_at IS NOT NULL")
+    op.create_index("ix_entries_expires_at", "entries", ["expires_at"], sqlite_where=present)
     op.create_table(
         "generations",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -71,4 +83,7 @@ def upgrade() -> None:
         sa.Column("entry_id", sa.Integer, nullable=False),
         sa.Column("op", sa.Text, nullable=False),
         sqlite_autoincrement=True,
+    )
+    op.execute(
+        "CREATE VIRTUAL TABLE lexical USING fts5(terms, content='', tokenize='porter unicode61 remove_diacritics 2')"
     )

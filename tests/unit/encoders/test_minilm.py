@@ -114,9 +114,7 @@ def test_vectors_that_are_not_numbers_are_refused(minilm):
 
     class Broken(MiniLMEncoder):
         def _load(self):
-            return Loaded(
-                real.tokenizer, real.frame, lambda ids, mask: np.full((len(ids), 384), np.nan, np.float32)
-            )
+            return Loaded(real.tokenizer, real.frame, lambda ids, mask: np.full((len(ids), 384), np.nan, np.float32))
 
     with pytest.raises(EncoderError, match="not finite"):
         Broken().encode_documents(["text"])

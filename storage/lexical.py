@@ -1,0 +1,168 @@
+"""Search by words: an FTS5 index over speaker and text, scored by BM25.
+
+Words are folded (case, accents) and stemmed by SQLite's ``porter unicode61`` tokenizer. It has no idea of words in
+scripts without spaces, so runs of Chinese, Japanese and Korean characters are split into overlapping pairs first.
+The FTS5 table keeps no text of its own: rows are deleted by repeating the terms they were inserted with.
+
+A score is BM25 as a share of the most that any document could reach for the query, from 0 to 1: unlike BM25 itself it
+can be compared between queries and stores. (BM25: Robertson and Zaragoza 2009; k1 = 1.2 and b = 0.75 are FTS5's.)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, column, func, literal_column, select, table, text
+
+from agent_memory.storage.entries import Condition
+from agent_memory.storage.schema import entries
+
+TOKENIZER = "porter unicode61 remove_diacritics 2"
+_K1 = 1.2
+_MOST_TERMS = 12
+_QUERY_WORDS = 200  # of a query longer than this, the rest only repeats
+_UNSPACED = re.compile(
+    "[\u2e80-\u2fdf\u3005-\u30ff\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
+_WORD = re.compile(r"\w+")
+_QUOTED = re.compile(r'"([^"]{2,200})"|“([^”]{2,200})”')
+# Words that say how a question is asked, not what about. Left in when a query has no others.
+_STOP = frozenset(
+    "a about am an and any are as at be been but by can could d did do does doing for from had has have he her hers "
+    "him his how i if in into is it its just ll m me my no not of on or our re s she should so some t than that the "
+    "their them then there these they this those to us ve was we were what when where which who whom whose why will "
+    "with would you your".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalQuery:
+    """The words of a query that are looked for.
+
+    Attributes:
+        phrases: FTS5 phrases, quoted, the rarest first.
+        weights: Inverse document frequency of each.
+    """
+
+    phrases: tuple[str, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def most(self) -> float:
+        """The largest BM25 score that a document can have."""
+        return (_K1 + 1) * sum(self.weights)
+
+
+def terms(text: str, speaker: str | None = None) -> str:
+    """Return what FTS5 indexes of an entry."""
+    spaced = _UNSPACED.sub(lambda run: f" {_pairs(run.group())} ", text)
+    return f"{speaker} {spaced}" if speaker else spaced
+
+
+def _pairs(run: str) -> str:
+    return run if len(run) == 1 else " ".join(run[place : place + 2] for place in range(len(run) - 1))
+
+
+def insert_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None:
+    """Index rows, given as (entry id, terms)."""
+    values = [{"id": entry_id, "terms": words} for entry_id, words in rows]
+    if values:
+        connection.execute(text("INSERT INTO lexical(rowid, terms) VALUES (:id, :terms)"), values)
+
+
+def delete_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None:
+    """Take rows out of the index, given with the terms they were inserted with."""
+    values = [{"id": entry_id, "terms": words} for entry_id, words in rows]
+    if values:
+        delete = "INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', :id, :terms)"
+        connection.execute(text(delete), values)
+
+
+def words_of(query: str) -> list[str]:
+    """Return the words of a query worth looking for, in order and once each; quoted phrases come first."""
+    quoted = [first or second for first, second in _QUOTED.findall(query)]
+    words = [word.lower() for word in _WORD.findall(terms(query))][:_QUERY_WORDS]
+    telling = [word for word in words if word not in _STOP] or words
+    phrases = [" ".join(_WORD.findall(terms(phrase))) for phrase in quoted]
+    return list(dict.fromkeys([phrase for phrase in phrases if " " in phrase] + telling))
+
+
+def parse(connection: Connection, query: str) -> LexicalQuery:
+    """Choose the rarest words of a query and work out the score of a perfect match."""
+    total = connection.execute(text("SELECT count(*) FROM lexical_docsize")).scalar_one()
+    found = []
+    for word in words_of(query):
+        phrase = f'"{word}"'
+        hits = connection.execute(_COUNT, {"phrase": phrase}).scalar_one()
+        if hits:
+            found.append((hits, phrase))
+    rarest = sorted(found)[:_MOST_TERMS]
+    weights = [max(1e-6, math.log((total - hits + 0.5) / (hits + 0.5))) for hits, _ in rarest]
+    return LexicalQuery(tuple(phrase for _, phrase in rarest), tuple(weights))
+
+
+_COUNT = text("SELECT count(*) FROM lexical WHERE lexical MATCH :phrase")
+_lexical = table("lexical", column("rowid"))
+_SCORE = (-func.bm25(literal_column("lexical"))).label("score")
+
+
+def search(
+    connection: Connection,
+    query: LexicalQuery,
+    *,
+    limit: int,
+    condition: Condition | None = None,
+) -> dict[int, float]:
+    """Return the scores of the best entries by words, best first.
+
+    Args:
+        connection: A transaction.
+        query: From ``parse``.
+        limit: How many at most.
+        condition: What an entry must satisfy; None for every current entry.
+
+    Returns:
+        Share of the largest possible BM25 score, from 0 to 1, by entry id.
+    """
+    if not query.phrases:
+        return {}
+    statement = select(_lexical.c.rowid, _SCORE).where(text("lexical MATCH :phrases"))
+    if condition is not None:
+        statement = statement.join(entries, entries.c.id == _lexical.c.rowid).where(condition)
+    statement = statement.order_by(literal_column("score").desc(), _lexical.c.rowid).limit(limit)
+    rows = connection.execute(statement, {"phrases": " OR ".join(query.phrases)})
+    return {entry_id: min(1.0, max(0.0, score) / query.most) for entry_id, score in rows}
+
+
+def matched(connection: Connection, query: LexicalQuery, entry_id: int) -> list[str]:
+    """Return the words of a query that an entry holds."""
+    one = text("SELECT 1 FROM lexical WHERE lexical MATCH :phrase AND rowid = :id")
+    return [
+        phrase.strip('"')
+        for phrase in query.phrases
+        if connection.execute(one, {"phrase": phrase, "id": entry_id}).scalar() is not None
+    ]
+
+
+def score_former(connection: Connection, query: LexicalQuery, rows: Sequence[tuple[int, str]]) -> dict[int, float]:
+    """Return the scores of rows that are not in the index, given as (id, terms), such as former versions.
+
+    The words weigh what they weigh in the index; how often a row repeats them is not counted.
+    """
+    if not rows or not query.phrases:
+        return {}
+    connection.execute(text(f"CREATE VIRTUAL TABLE temp.former USING fts5(terms, tokenize='{TOKENIZER}')"))
+    try:
+        values = [{"id": row_id, "terms": words} for row_id, words in rows]
+        connection.execute(text("INSERT INTO temp.former(rowid, terms) VALUES (:id, :terms)"), values)
+        scores: dict[int, float] = {}
+        holds = text("SELECT rowid FROM temp.former WHERE former MATCH :phrase")
+        for phrase, weight in zip(query.phrases, query.weights, strict=True):
+            for row_id in connection.execute(holds, {"phrase": phrase}).scalars():
+                scores[row_id] = scores.get(row_id, 0.0) + weight / query.most
+        return scores
+    finally:
+        connection.execute(text("DROP TABLE temp.former"))

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from support import WordEncoder
+
+from agent_memory import InvalidInputError, NotFoundError
+from agent_memory.evaluate import _figures, evaluate
+
+
+def write(path, lines):
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def conversations(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    texts = ["my cat is called Tom", "nice", "my dog is called Rex", "what is my cat called"]
+    segments = [{"idx": number, "speaker": "ann", "time": "", "text": text} for number, text in enumerate(texts)]
+    other = [{"idx": 0, "speaker": "bob", "time": "", "text": "my cat is called Kim"}]
+    write(folder / "conversations.jsonl", [{"id": "a", "segments": segments}, {"id": "b", "segments": other}])
+    write(
+        folder / "queries.jsonl",
+        [
+            {"id": "1", "conv_id": "a", "query": "my cat called Tom", "evidence": [0], "category": "fact"},
+            {"id": "2", "conv_id": "b", "query": "my cat called Tom", "evidence": [0], "category": "fact"},
+            {"id": "3", "conv_id": "a", "query": "nothing such", "evidence": [], "category": "none"},
+            {
+                "id": "4",
+                "conv_id": "a",
+                "query": "what is my cat called",
+                "evidence": [0],
+                "category": "need_memory",
+                "source_idx": 3,
+            },
+        ],
+    )
+    return folder
+
+
+def test_figures_of_known_rankings():
+    figures = _figures(["x", "a", "y", "b"], ["a", "b"])
+    assert figures["recall@1"] == 0
+    assert figures["recall@5"] == 100
+    expected = (1 / 1.5849625 + 1 / 2.3219281) / (1 + 1 / 1.5849625)
+    assert figures["nDCG@10"] == pytest.approx(100 * expected)
+
+
+def test_conversations_are_asked_one_by_one_and_the_source_is_hidden(conversations, tmp_path):
+    encoder = WordEncoder()
+    modes = ["dense", "lexical", "hybrid"]
+    result = evaluate(conversations, modes=modes, cache=tmp_path / "cache", encoder=encoder)
+    assert result.entries == 5
+    assert list(result.scores) == modes
+    for score in result.scores.values():
+        assert score.queries == 3
+        assert score.micro["recall@1"] == 100
+        assert set(score.categories) == {"fact", "need_memory"}
+    encoder.encoded.clear()
+    again = evaluate(conversations, modes=["dense"], cache=tmp_path / "cache", encoder=encoder)
+    assert again.scores["dense"].micro == result.scores["dense"].micro
+    assert "my dog is called Rex" not in encoder.encoded
+
+
+def test_passages(tmp_path):
+    folder = tmp_path / "passages"
+    folder.mkdir()
+    write(folder / "passages.jsonl", [{"id": f"p{n}", "doc": "d", "idx": n, "text": f"passage {n}"} for n in range(30)])
+    write(folder / "queries.jsonl", [{"id": "q", "query": "passage 7", "positives": ["p7"], "category": "x"}])
+    result = evaluate(folder, modes=["hybrid"], cache=tmp_path, encoder=WordEncoder())
+    assert result.scores["hybrid"].macro["recall@1"] == 100
+
+
+def test_missing_and_malformed_files(conversations, tmp_path):
+    with pytest.raises(NotFoundError):
+        evaluate(tmp_path / "missing", modes=["dense"], cache=tmp_path, encoder=WordEncoder())
+    (conversations / "queries.jsonl").write_text("{")
+    with pytest.raises(InvalidInputError, match="line 1"):
+        evaluate(conversations, modes=["dense"], cache=tmp_path, encoder=WordEncoder())
+    (conversations / "queries.jsonl").write_text("")
+    with pytest.raises(InvalidInputError, match="no question"):
+        evaluate(conversations, modes=["dense"], cache=tmp_path, encoder=WordEncoder())
