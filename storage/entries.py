@@ -266,7 +266,7 @@ def list_namespaces(connection: Connection, condition: Condition) -> list[Namesp
 
 def ids_by_key(connection: Connection, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, int]:
     """Return the ids of the live entries of the given keys in exactly one namespace."""
-    scope = and_(entries.c.namespace == encode_namespace(namespace), live(now))
+    scope = and_(entries.c.namespace == encode_namespace(namespace), current(now))
     query = select(entries.c.key, entries.c.id)
     return {
         row.key: row.id

@@ -19,14 +19,8 @@ import numpy as np
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.inputs import FloatArray
-from agent_memory.integrations._names import (
-    decode_name,
-    decode_names,
-    encode_name,
-    encode_names,
-    suffixed,
-    usable_text,
-)
+from agent_memory.integrations._names import decode_name, decode_names, encode_name, encode_names, suffixed
+from agent_memory.integrations._text import entry_text, usable_text
 from agent_memory.records import Entry, Namespace
 
 try:
@@ -99,13 +93,13 @@ class Layout:
             "namespace": self.scope(op.namespace),
             "expires_at": None if op.ttl is None else datetime.now(UTC) + timedelta(minutes=op.ttl),
         }
-        first, *others = indexed or [usable_text(_text_at(value, "$")[0])]
+        first, *others = indexed or [_text_at(value, "$")[0]]
         about = {"kind": "item", "ranked": bool(indexed), "parts": len(others)}
-        item = {"text": first, "key": key, "vector": vectors.get(first, self._anywhere())}
+        item = {"text": entry_text(first), "key": key, "vector": vectors.get(first, self._anywhere())}
         parts = [
             {
                 **shared,
-                "text": text,
+                "text": entry_text(text),
                 "key": suffixed(key, "v", number),
                 "metadata": {**metadata, "kind": "part", "ranked": True, "of": key},
                 "vector": vectors[text],

@@ -43,8 +43,3 @@ def suffixed(encoded: str, kind: str, number: int) -> str:
         number: Which part.
     """
     return f"{encoded}{_ESCAPE}{kind}{number}"
-
-
-def usable_text(text: str) -> str:
-    """Return a text that the store can hold: lone surrogates become question marks."""
-    return text.encode("utf-8", "replace").decode()

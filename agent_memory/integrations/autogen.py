@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._opening import below, opened
-from agent_memory.integrations._text import block, without_blocks
+from agent_memory.integrations._text import block, own_text
 from agent_memory.memory import Memory as Store
 from agent_memory.records import Hit
 
@@ -74,7 +74,7 @@ class AutoGenMemory(Memory, Component[AutoGenMemoryConfig]):
         mime_type = getattr(content.mime_type, "value", content.mime_type)
         kept: dict[str, Any] = {"mime_type": mime_type}
         if isinstance(content.content, str):
-            text = without_blocks(content.content)
+            text = own_text(content.content)
         elif isinstance(content.content, Mapping):
             text = json.dumps(content.content, ensure_ascii=False, default=str)
             kept["content"] = content.content
@@ -100,7 +100,7 @@ class AutoGenMemory(Memory, Component[AutoGenMemoryConfig]):
         return MemoryQueryResult(results=[_content(hit) for hit in hits])
 
     async def _recall(self, text: str, **options: Any) -> list[Hit]:  # noqa: ANN401
-        text = without_blocks(text)
+        text = own_text(text)
         if not text:
             return []
         arguments = {"k": self._k, "namespace": self._scope, **options}

@@ -17,8 +17,9 @@ from typing import Any
 
 from agent_memory.errors import MissingDependencyError
 from agent_memory.integrations._given import LateMemory
-from agent_memory.integrations._names import encode_name, usable_text
+from agent_memory.integrations._names import encode_name
 from agent_memory.integrations._opening import below
+from agent_memory.integrations._text import entry_text
 from agent_memory.memory import Memory
 from agent_memory.records import Entry
 
@@ -134,9 +135,7 @@ class AgentMemoryStorage:
         found = {} if memory is None else memory.get_many([key], namespace=below(memory, self._relative))
         return _record(found[key]) if key in found else None
 
-    def list_records(
-        self, scope_prefix: str | None = None, limit: int = 200, offset: int = 0
-    ) -> list[MemoryRecord]:
+    def list_records(self, scope_prefix: str | None = None, limit: int = 200, offset: int = 0) -> list[MemoryRecord]:
         """Return the records in and below a scope, newest first."""
         records = [_record(entry) for entry in self._entries(scope_prefix)]
         records.sort(key=lambda record: _aware(record.created_at), reverse=True)
@@ -221,9 +220,8 @@ def _as_entry(
 ) -> dict[str, Any]:
     key = encode_name(record.id)
     vector = record.embedding or former.get(key)
-    text = usable_text(record.content)
     return {
-        "text": text if text.strip() else "(no text)",
+        "text": entry_text(record.content),
         "key": key,
         "namespace": namespace,
         "importance": record.importance,

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.integrations._names import encode_name, usable_text
+from agent_memory.integrations._names import encode_name
 from agent_memory.integrations._opening import below, opened
+from agent_memory.integrations._text import NO_TEXT, own_text, usable_text
 from agent_memory.memory import Memory
 
 try:
@@ -80,6 +81,6 @@ def as_item(message: BaseMessage) -> dict[str, Any]:
 
 def message_text(message: BaseMessage) -> str:
     """Return what can be recalled of a message: its text, else the tools it calls."""
-    text = usable_text(str(message.text)).strip()
+    text = own_text(str(message.text))
     calls = ", ".join(call["name"] for call in getattr(message, "tool_calls", ()))
-    return text or (f"(calls {usable_text(calls)})" if calls else "(no text)")
+    return text or (f"(calls {usable_text(calls)})" if calls else NO_TEXT)

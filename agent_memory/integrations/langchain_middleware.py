@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from agent_memory.errors import MissingDependencyError
-from agent_memory.integrations._names import encode_name, usable_text
+from agent_memory.integrations._names import encode_name
 from agent_memory.integrations._opening import below, opened
-from agent_memory.integrations._text import block, without_blocks
+from agent_memory.integrations._text import block, own_text
 from agent_memory.integrations.langchain_tools import session_of
 from agent_memory.memory import Memory
 from agent_memory.records import Namespace
@@ -82,7 +82,7 @@ class AgentMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def _with_memories(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         asked = next((m for m in reversed(request.messages) if isinstance(m, HumanMessage)), None)
-        query = "" if asked is None else without_blocks(usable_text(str(asked.text)))
+        query = "" if asked is None else own_text(str(asked.text))
         if not query:
             return request
         shown = {encode_name(message.id) for message in request.messages if message.id}
@@ -126,7 +126,7 @@ class AgentMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
 def _own_text(message: BaseMessage) -> str:
     """Return what a message says itself: no recalled block, nothing for a message that only calls tools."""
-    text = without_blocks(usable_text(str(message.text)))
+    text = own_text(str(message.text))
     return "" if isinstance(message, AIMessage) and message.tool_calls else text
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent_memory.errors import MissingDependencyError
 from agent_memory.integrations._names import encode_name
 from agent_memory.integrations._opening import below, opened
-from agent_memory.integrations._text import block, without_blocks
+from agent_memory.integrations._text import block, own_text
 from agent_memory.memory import Memory
 
 try:
@@ -48,7 +48,7 @@ def memory_tools(memory: Memory | str | Path, *, namespace: Sequence[str] = (), 
             text: The fact as one self-contained sentence.
             config: Set by the framework.
         """
-        fact = without_blocks(text)
+        fact = own_text(text)
         if not fact:
             return "That is remembered already."
         store.add(fact, session=session_of(config), namespace=scope)

@@ -17,9 +17,9 @@ from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._given import LateMemory
-from agent_memory.integrations._names import encode_name, usable_text
+from agent_memory.integrations._names import encode_name
 from agent_memory.integrations._opening import below, opened
-from agent_memory.integrations._text import block, without_blocks
+from agent_memory.integrations._text import block, entry_text, own_text
 from agent_memory.memory import Memory
 from agent_memory.records import Entry
 
@@ -118,9 +118,7 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore):
         if memory is not None:
             memory.forget(everything=True, namespace=below(memory, self._relative))
 
-    def get_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
-    ) -> list[BaseNode]:
+    def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Return the nodes with one of the ids that the filters match, in the order they were added."""
         memory = self._late.known()
         if memory is None:
@@ -155,9 +153,8 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore):
 
 
 def _as_entry(node: BaseNode) -> dict[str, Any]:
-    text = usable_text(node.get_content(metadata_mode=MetadataMode.NONE))
     return {
-        "text": text if text.strip() else "(no text)",
+        "text": entry_text(node.get_content(metadata_mode=MetadataMode.NONE)),
         "key": encode_name(node.node_id),
         "metadata": {**node_to_metadata_dict(node), "node_id": node.node_id},
         "vector": node.get_embedding(),
@@ -217,7 +214,7 @@ class AgentMemoryBlock(BaseMemoryBlock[str]):
 
     async def _aget(self, messages: list[ChatMessage] | None = None, **block_kwargs: Any) -> str:  # noqa: ANN401
         asked = [message.content for message in messages or [] if message.role == "user"]
-        query = without_blocks((asked[-1] if asked else "") or "")
+        query = own_text((asked[-1] if asked else "") or "")
         if not query:
             return ""
         scope = below(self.memory, self.namespace)
@@ -235,7 +232,6 @@ class AgentMemoryBlock(BaseMemoryBlock[str]):
                 "namespace": scope,
             }
             for message in messages
-            if message.role in ("user", "assistant")
-            and (text := without_blocks(usable_text(message.content or "")))
+            if message.role in ("user", "assistant") and (text := own_text(message.content or ""))
         ]
         await asyncio.to_thread(self.memory.add_many, items)

@@ -19,8 +19,7 @@ from urllib.parse import unquote
 
 import typer
 
-from agent_memory.errors import AgentMemoryError, InvalidInputError, MissingDependencyError, NotFoundError
-from agent_memory.inputs import MAX_K
+from agent_memory.errors import AgentMemoryError, MissingDependencyError, NotFoundError
 from agent_memory.memory import Memory
 from agent_memory.records import Entry, Hit
 
@@ -111,7 +110,7 @@ class _Tools(_Shared):
 
     async def why(self, query: str, key: str) -> _Object:
         """Explain the place of an entry among the answers to a query, also if recall did not return it."""
-        return await self._run(_why, self._memory, query, key)
+        return _plain(asdict(await self._run(self._memory.why, query, key)))
 
     async def list_sessions(self) -> list[_Object]:
         """List the conversations that are remembered, in the order they were begun."""
@@ -199,9 +198,9 @@ def run_server(
 
 
 def command(
-    path: Annotated[
-        Path, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", help="Folder of the store.")
-    ] = Path("~/.agent-memory"),
+    path: Annotated[Path, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", help="Folder of the store.")] = Path(
+        "~/.agent-memory"
+    ),
     transport: Annotated[Transport, typer.Option(help="How clients connect.")] = Transport.STDIO,
     host: Annotated[str, typer.Option(help="Address to listen on; there is no authentication.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
@@ -212,25 +211,6 @@ def command(
     parts = tuple(namespace.split("/")) if namespace else ()
     with Memory(path, encoder=encoder, namespace=parts) as memory:
         run_server(memory, transport, host=host, port=port)
-
-
-def _why(memory: Memory, query: str, key: str) -> _Object:
-    entry = memory.get(key)
-    everything = max(1, min(MAX_K, memory.stats().entries))
-    exact = memory.recall(query, k=everything, exact=True, explain=True)
-    hit = next((hit for hit in exact if (hit.entry.key, hit.entry.namespace) == (key, entry.namespace)), None)
-    if hit is None:
-        raise InvalidInputError(f"{key!r} is not among the {len(exact)} entries closest to the query")
-    usual = memory.recall(query, k=min(hit.rank, MAX_K), explain=True)
-    found = next((other for other in usual if other.entry == hit.entry), None)
-    return {
-        "key": key,
-        "score": hit.score,
-        "rank": hit.rank,
-        "of": len(exact),
-        "found_by_tiers": found is not None,
-        "trace": (found or hit).trace,
-    }
 
 
 def _get(memory: Memory, key: str) -> Entry:

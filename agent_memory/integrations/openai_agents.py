@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.integrations._names import encode_name, usable_text
+from agent_memory.integrations._names import encode_name
 from agent_memory.integrations._opening import below, opened
+from agent_memory.integrations._text import entry_text, own_text
 from agent_memory.memory import Memory
 from agent_memory.records import Entry
 
@@ -106,10 +107,10 @@ def _as_entry(item: Mapping[str, Any]) -> dict[str, Any]:
     kind = str(item.get("role") or item.get("type") or "item")
     content = item.get("content")
     parts = [content] if isinstance(content, str) else [part.get("text", "") for part in content or ()]
-    text = usable_text("\n".join(part for part in parts if isinstance(part, str))).strip()
+    text = own_text("\n".join(part for part in parts if isinstance(part, str)))
     called = item.get("name") or item.get("output")
     return {
-        "text": text or usable_text(f"({kind}: {called})" if called else f"({kind})"),
+        "text": text or entry_text(f"({kind}: {called})" if called else f"({kind})"),
         "speaker": encode_name(kind),
         "metadata": {_FIELD: whole},
     }

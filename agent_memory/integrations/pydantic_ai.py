@@ -14,7 +14,7 @@ from typing import Any
 
 from agent_memory.errors import MissingDependencyError
 from agent_memory.integrations._opening import below, opened
-from agent_memory.integrations._text import block, without_blocks
+from agent_memory.integrations._text import block, own_text
 from agent_memory.memory import Memory
 
 try:
@@ -52,7 +52,7 @@ def memory_toolset(
         Args:
             text: The fact as one self-contained sentence.
         """
-        fact = without_blocks(text)
+        fact = own_text(text)
         if not fact:
             return "That is remembered already."
         await asyncio.to_thread(store.add, fact, session=session, namespace=scope)
@@ -76,7 +76,7 @@ def recalled(
 
     async def instructions(context: RunContext[Any]) -> str:
         asked = context.prompt if isinstance(context.prompt, str) else ""
-        query = without_blocks(asked)
+        query = own_text(asked)
         return block(await asyncio.to_thread(store.recall, query, k=k, namespace=scope)) if query else ""
 
     return instructions

@@ -4,6 +4,7 @@ import asyncio
 import warnings
 from datetime import UTC, datetime, timedelta
 
+import pages
 import pytest
 from support import WordEncoder
 
@@ -142,3 +143,11 @@ def test_in_crewais_memory(storage):
     assert [match.record.content for match in found] == ["Al likes tea"]
     assert memory.forget(scope="/drinks") == 2
     memory.close()
+
+
+def test_the_page(folder, monkeypatch):
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    names = pages.run("crewai", embedder=lambda texts: [vector(text) for text in texts], llm=None)
+    assert [match.record.content for match in names["found"]] == ["Alice moved to Berlin."]
+    names["memory"].close()

@@ -23,9 +23,7 @@ def test_files(store):
     assert "number 2" in str(backend.read("/notes/2.md"))
     assert backend.edit("/notes/2.md", "number 2", "number two").error is None
     assert "number two" in str(backend.read("/notes/2.md"))
-    assert {info["path"] for info in backend.ls("/notes/").entries} == {
-        f"/notes/{number}.md" for number in range(3)
-    }
+    assert {info["path"] for info in backend.ls("/notes/").entries} == {f"/notes/{number}.md" for number in range(3)}
     assert [match["path"] for match in backend.grep("number two").matches] == ["/notes/2.md"]
     assert len(backend.glob("*.md", "/notes").matches) == 3
     other = StoreBackend(store=store, namespace=lambda runtime: ("bo", "files"))

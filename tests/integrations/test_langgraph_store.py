@@ -52,9 +52,7 @@ def test_created_at_survives_an_overwrite_and_updated_at_a_refresh(make):
     assert second.created_at == first.created_at < second.updated_at
     store.memory.update("k", expires_at=datetime.now(UTC) + timedelta(seconds=30), namespace=("langgraph", "a"))
     assert store.get(("a",), "k").updated_at == second.updated_at
-    assert store.memory.get("k", namespace=("langgraph", "a")).expires_at > datetime.now(UTC) + timedelta(
-        seconds=50
-    )
+    assert store.memory.get("k", namespace=("langgraph", "a")).expires_at > datetime.now(UTC) + timedelta(seconds=50)
 
 
 def test_items_are_hidden_from_the_moment_they_expire(make):
@@ -181,8 +179,7 @@ def test_texts_and_queries_without_direction_are_not_ranked(make):
     class Hollow(WordEmbeddings):
         def embed_documents(self, texts):
             return [
-                [0.0] * 96 if text == "nothing" else super(Hollow, self).embed_documents([text])[0]
-                for text in texts
+                [0.0] * 96 if text == "nothing" else super(Hollow, self).embed_documents([text])[0] for text in texts
             ]
 
         def embed_query(self, text):

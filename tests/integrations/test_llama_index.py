@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pages
 import pytest
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -147,8 +148,17 @@ async def test_the_block_keeps_what_short_term_memory_lets_go(memory):
     assert {entry.speaker for entry in kept} <= {"user", "assistant"}
     await short.aput(ChatMessage(role="user", content="Al likes tea number 0 ?"))
     shown = "".join(str(message.content) for message in await short.aget())
-    assert "<recalled-memories>" in shown
+    assert "<recalled-memory>" in shown
     assert "Al likes tea number 0 with milk" in shown
     await block.aput([ChatMessage(role="assistant", content=shown)])
     assert not any("recalled" in entry.text for entry in memory.entries())
     assert await block.aget([ChatMessage(role="assistant", content="x")]) == ""
+
+
+def test_the_page(folder, monkeypatch):
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    documents = [Document(text="Alice lives in Berlin"), Document(text="Parcels above 30 kg")]
+    names = pages.run("llama-index", documents=documents, embed_model=Words())
+    assert names["nodes"][0].text == "Alice lives in Berlin"
+    names["storage"].vector_store.close()

@@ -75,8 +75,10 @@ async def use(session):
     hits = await call(session, "recall", query="likes", where={"year": {"$gte": 2024}})
     assert [hit["text"] for hit in hits] == ["Bo likes coffee"]
     reason = await call(session, "why", query="Al likes tea", key="k")
-    assert (reason["rank"], reason["of"], reason["found_by_tiers"]) == (2, 2, True)
-    assert reason["trace"]["tiers"]
+    assert (reason["key"], reason["returned"], reason["rank"]) == ("k", True, 2)
+    assert reason["detail"]
+    reason = await call(session, "why", query="x", key="missing")
+    assert (reason["returned"], reason["stage"]) == (False, "unknown")
     sessions = await call(session, "list_sessions")
     assert [(each["name"], each["entries"]) for each in sessions] == [("s 1", 1)]
     assert (await read(session, "memory://entries/k"))["metadata"] == {"year": 2025}
@@ -90,7 +92,7 @@ async def use(session):
         ("remember", {"text": " "}, "must not be empty"),
         ("recall", {"query": "x", "where": {"$bad": 1}}, "unknown filter operator"),
         ("forget", {}, "say what to forget"),
-        ("why", {"query": "x", "key": "missing"}, "no entry with key"),
+        ("why", {"query": " ", "key": "k"}, "query must not be empty"),
     ):
         result = await session.call_tool(tool, arguments)
         assert is_error(result)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pages
 import pytest
 from agents import Agent, Model, ModelResponse, Runner, Usage, function_tool, set_tracing_disabled
 from agents.memory import Session, SessionSettings
@@ -81,9 +82,7 @@ async def test_an_agent_goes_on_where_it_stopped(folder, memory):
         """Multiply."""
         return a * b
 
-    call = ResponseFunctionToolCall(
-        name="multiply", arguments='{"a": 6, "b": 7}', call_id="1", type="function_call"
-    )
+    call = ResponseFunctionToolCall(name="multiply", arguments='{"a": 6, "b": 7}', call_id="1", type="function_call")
     model = Scripted(call, says("It is 42."), says("You asked for six times seven."))
     agent = Agent(name="a", model=model, tools=[multiply])
     session = AgentMemorySession("s", memory)
@@ -101,3 +100,11 @@ async def test_an_agent_goes_on_where_it_stopped(folder, memory):
     ]
     assert len(await session.get_items()) == 6
     session.close()
+
+
+def test_the_page(folder, monkeypatch):
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    names = pages.run("openai-agents", agent=Agent(name="a", model=Scripted(says("Noted."))))
+    assert names["hits"][0].text == "Alice moved to Berlin."
+    names["session"].close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pages
 import pytest
 from pydantic_ai import Agent, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.messages import ToolReturnPart
@@ -29,17 +30,15 @@ async def test_tools(tea):
     model, seen = scripted(
         ToolCallPart("remember", {"text": "Al moved to Rome"}),
         ToolCallPart("recall", {"query": "Al moved"}),
-        ToolCallPart("remember", {"text": "<recalled-memories>Al likes tea</recalled-memories>"}),
+        ToolCallPart("remember", {"text": "<recalled-memory>Al likes tea</recalled-memory>"}),
         TextPart("Done."),
     )
     agent = Agent(model, toolsets=[memory_toolset(tea, namespace=("al",), session="s")])
     result = await agent.run("Hello")
     assert result.output == "Done."
-    returned = [
-        part.content for message in seen[-1][0] for part in message.parts if isinstance(part, ToolReturnPart)
-    ]
+    returned = [part.content for message in seen[-1][0] for part in message.parts if isinstance(part, ToolReturnPart)]
     assert returned[0] == "Remembered."
-    assert returned[1].startswith("<recalled-memories>")
+    assert returned[1].startswith("<recalled-memory>")
     assert "Al moved to Rome" in returned[1]
     assert returned[2] == "That is remembered already."
     assert [(entry.text, entry.session) for entry in tea.entries()] == [
@@ -59,3 +58,13 @@ async def test_instructions(tea):
     assert "Al likes tea" in seen[0][1].instructions
     await agent.run("  ")
     assert seen[1][1].instructions.strip() == "Be kind."
+
+
+def test_the_page(folder, monkeypatch):
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    model, seen = scripted(TextPart("Berlin."))
+    names = pages.run("pydantic-ai", model=model)
+    assert names["result"].output == "Berlin."
+    assert "Alice moved to Berlin." in seen[0][1].instructions
+    names["memory"].close()
