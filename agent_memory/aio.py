@@ -74,6 +74,8 @@ class AsyncMemory:
     get_many = _awaitable(Memory.get_many)
     entries = _awaitable(Memory.entries)
     sessions = _awaitable(Memory.sessions)
+    namespaces = _awaitable(Memory.namespaces)
+    vectors = _awaitable(Memory.vectors)
     stats = _awaitable(Memory.stats)
     check = _awaitable(Memory.check)
     export = _awaitable(Memory.export)

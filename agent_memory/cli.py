@@ -22,6 +22,7 @@ from rich.table import Table
 
 from agent_memory.cli_models import app as models_app
 from agent_memory.errors import AgentMemoryError, InvalidInputError, LockTimeoutError, NotFoundError
+from agent_memory.integrations.mcp import command as mcp_command
 from agent_memory.memory import Memory
 from agent_memory.records import Entry, Hit
 
@@ -426,6 +427,9 @@ def _answer(memory: Memory, question: dict[str, Any]) -> dict[str, Any]:
     kept = {name: question[name] for name in ("query", "category", "answer")}
     date = hits[0].entry.event_time.date().isoformat()
     return kept | {"rank": min(ranks, default=None), "date": date, "first": hits[0].text}
+
+
+app.command("mcp", epilog="Example: agent-memory mcp --path ./my-agent")(mcp_command)
 
 
 def main() -> None:

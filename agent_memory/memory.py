@@ -83,6 +83,11 @@ class Memory:
             self._database.close()
             raise
 
+    @property
+    def encoder(self) -> Encoder:
+        """What turns this memory's texts and queries into vectors."""
+        return self._encoder
+
     # --- writing -----------------------------------------------------------------------------------------
 
     def add(
@@ -401,6 +406,28 @@ class Memory:
         condition = self._condition(self._scope(namespace))
         with self._database.read() as connection:
             return reading.list_sessions(connection, condition)
+
+    def namespaces(self, *, namespace: Sequence[str] | None = None) -> list[Namespace]:
+        """Return the namespaces that hold live entries, here and below, sorted."""
+        condition = self._condition(self._scope(namespace))
+        with self._database.read() as connection:
+            return reading.list_namespaces(connection, condition)
+
+    def vectors(self, keys: Sequence[str], *, namespace: Sequence[str] | None = None) -> dict[str, FloatArray]:
+        """Return the stored vectors of the given keys in exactly this namespace, as ``get_many`` does entries.
+
+        Each is float32 of shape (dimension,) and unit length.
+        """
+        scope = self._scope(namespace)
+        names = [inputs.name("key", key) or "" for key in keys]
+        with self._database.read() as connection:
+            generation = generations.live_generation(connection)
+            found = reading.ids_by_key(connection, scope, names, datetime.now(UTC))
+            if generation is None or not found:
+                return {}
+            ids, matrix = generations.read_vectors(connection, generation, list(found.values()))
+        rows = dict(zip(ids.tolist(), matrix.astype("float32"), strict=True))
+        return {key: rows[entry_id] for key, entry_id in found.items() if entry_id in rows}
 
     # --- care --------------------------------------------------------------------------------------------
 

@@ -258,6 +258,23 @@ def count_distinct(connection: Connection, condition: Condition) -> tuple[int, i
     return int(namespaces), int(different)
 
 
+def list_namespaces(connection: Connection, condition: Condition) -> list[Namespace]:
+    """Return the distinct namespaces of the entries that satisfy a condition, sorted."""
+    found = connection.execute(select(entries.c.namespace).where(condition).distinct()).scalars()
+    return sorted(decode_namespace(value) for value in found)
+
+
+def ids_by_key(connection: Connection, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, int]:
+    """Return the ids of the live entries of the given keys in exactly one namespace."""
+    scope = and_(entries.c.namespace == encode_namespace(namespace), current(now))
+    query = select(entries.c.key, entries.c.id)
+    return {
+        row.key: row.id
+        for start in range(0, len(keys), IN_LIST)
+        for row in connection.execute(query.where(scope, entries.c.key.in_(keys[start : start + IN_LIST])))
+    }
+
+
 def list_sessions(connection: Connection, condition: Condition) -> list[Session]:
     """Return the sessions that hold entries satisfying a condition, in the order they were begun."""
     query = (

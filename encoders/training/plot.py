@@ -33,9 +33,7 @@ def plot(log: Sequence[Mapping[str, float | str]], path: Path) -> None:
             place = int(entry["step"]) + offsets[str(entry["stage"])]
             by_step.setdefault(place, []).append(float(entry[f"recall@10/{dimension}"]))
         points = sorted(by_step)
-        right.plot(
-            points, [np.mean(by_step[p]) for p in points], style, marker="o", label=f"{dimension} dimensions"
-        )
+        right.plot(points, [np.mean(by_step[p]) for p in points], style, marker="o", label=f"{dimension} dimensions")
     right.set(xlabel="step (head; head and deltas; head)", ylabel="recall@10, mean of validation sets")
     right.legend()
     figure.tight_layout()

@@ -1,0 +1,156 @@
+"""How LangGraph items are stored as entries.
+
+An item is one entry: its value is in the metadata, its text and vector are those of the first indexed text.
+Every further indexed text of the item is a *part*: an entry beside it that repeats the value, so that filters
+hold inside the search, and that leads back to the item. Item and parts carry the stamp of the write that made
+them; a part whose stamp is not that of its item is left over from another write and is not seen. An item
+without indexed text has an arbitrary vector and is never ranked.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.inputs import FloatArray
+from agent_memory.integrations._names import decode_name, decode_names, encode_name, encode_names, suffixed
+from agent_memory.integrations._text import entry_text, usable_text
+from agent_memory.records import Entry, Namespace
+
+try:
+    from langgraph.store.base import Item, PutOp, SearchItem, get_text_at_path, tokenize_path
+except ModuleNotFoundError as error:
+    raise MissingDependencyError("langgraph", "langgraph") from error
+
+Field = str | list[str]
+
+ITEMS = {"kind": "item"}
+RANKED = {"ranked": True}
+UNRANKED = {"kind": "item", "ranked": False}
+_SECONDS = 60
+
+
+def fields_of(paths: Sequence[str] | None) -> list[Field]:
+    """Return index paths in the form that ``texts_of`` takes; the whole item by default."""
+    return [path if path == "$" else tokenize_path(path) for path in paths or ["$"]]
+
+
+def texts_of(op: PutOp, default: Sequence[Field]) -> list[str]:
+    """Return the texts of an item that are to be embedded, each once."""
+    if op.value is None or op.index is False:
+        return []
+    fields = default if op.index is None else fields_of(op.index)
+    texts = [text for field in fields for text in _text_at(op.value, field)]
+    return list(dict.fromkeys(usable_text(text) for text in texts if text.strip()))
+
+
+def _text_at(value: Any, field: Field) -> list[str]:  # noqa: ANN401
+    try:
+        return get_text_at_path(value, field)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInputError(f"an item's value must be plain JSON: {error}") from error
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the items of a store live.
+
+    Attributes:
+        base: Namespace under which every LangGraph namespace lies.
+        dimension: Size of the vectors.
+    """
+
+    base: Namespace
+    dimension: int
+
+    def scope(self, namespace: Sequence[str]) -> Namespace:
+        """Return the store's namespace of a LangGraph namespace."""
+        return (*self.base, *encode_names(namespace))
+
+    def namespace(self, scope: Namespace) -> Namespace:
+        """Return the LangGraph namespace of a namespace of the store."""
+        return decode_names(scope[len(self.base) :])
+
+    def entries(self, op: PutOp, texts: Sequence[str], vectors: dict[str, FloatArray]) -> list[dict[str, Any]]:
+        """Return the entries of an item: itself, then its parts.
+
+        Args:
+            op: The write; its value is not None.
+            texts: From ``texts_of``.
+            vectors: Vectors by text; a text without one is not ranked by.
+        """
+        indexed = [text for text in texts if text in vectors]
+        value = dict(op.value or {})
+        key = encode_name(op.key)
+        metadata = {"value": value, "stamp": uuid.uuid4().hex, "ttl": op.ttl}
+        shared = {
+            "namespace": self.scope(op.namespace),
+            "expires_at": None if op.ttl is None else datetime.now(UTC) + timedelta(minutes=op.ttl),
+        }
+        first, *others = indexed or [_text_at(value, "$")[0]]
+        about = {"kind": "item", "ranked": bool(indexed), "parts": len(others)}
+        item = {"text": entry_text(first), "key": key, "vector": vectors.get(first, self._anywhere())}
+        parts = [
+            {
+                **shared,
+                "text": entry_text(text),
+                "key": suffixed(key, "v", number),
+                "metadata": {**metadata, "kind": "part", "ranked": True, "of": key},
+                "vector": vectors[text],
+            }
+            for number, text in enumerate(others)
+        ]
+        return [{**shared, **item, "metadata": {**metadata, **about}}, *parts]
+
+    def _anywhere(self) -> FloatArray:
+        vector = np.zeros(self.dimension, dtype=np.float32)
+        vector[0] = 1
+        return vector
+
+    def item(self, entry: Entry) -> Item:
+        """Return the item of an entry."""
+        return Item(
+            value=dict(entry.metadata["value"]),
+            key=decode_name(entry.key),
+            namespace=self.namespace(entry.namespace),
+            created_at=entry.created_at,
+            updated_at=entry.event_time,  # when it was put; moving its expiry does not change that
+        )
+
+    def found(self, entry: Entry, score: float | None = None) -> SearchItem:
+        """Return the item of an entry as the result of a search."""
+        item = self.item(entry)
+        return SearchItem(item.namespace, item.key, item.value, item.created_at, item.updated_at, score)
+
+
+def is_item(entry: Entry | None) -> bool:
+    """Return whether an entry is a LangGraph item."""
+    return entry is not None and entry.metadata.get("kind") == "item"
+
+
+def item_key(entry: Entry) -> str:
+    """Return the key of the item that an item or a part belongs to."""
+    return str(entry.metadata.get("of", entry.key))
+
+
+def part_keys(entry: Entry, start: int = 0) -> list[str]:
+    """Return the keys of the parts of an item, from a number on."""
+    return [suffixed(entry.key, "v", number) for number in range(start, int(entry.metadata.get("parts", 0)))]
+
+
+def refreshed(entry: Entry) -> datetime | None:
+    """Return when an item that is read now is to expire; None if that is not worth a write.
+
+    The time to live is moved in steps of a hundredth of it: an item read in a loop is not written each time.
+    """
+    ttl = entry.metadata.get("ttl")
+    if ttl is None or entry.expires_at is None:
+        return None
+    expiry = datetime.now(UTC) + timedelta(minutes=ttl)
+    return expiry if (expiry - entry.expires_at).total_seconds() >= ttl * _SECONDS / 100 else None

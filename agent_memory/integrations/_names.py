@@ -1,0 +1,45 @@
+"""Names of other frameworks in the form that the store accepts.
+
+The store's keys, sessions and namespace parts are non-empty and free of control characters. Other frameworks
+allow both, so such names are escaped, reversibly and one to one; ordinary names stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_ESCAPE = "␛"
+_UNUSABLE = re.compile(f"[\x00-\x1f\x7f\ud800-\udfff{_ESCAPE}]")
+_ESCAPED = re.compile(f"{_ESCAPE}([0-9a-f]{{4}})")
+
+
+def encode_name(name: str) -> str:
+    """Return the store's form of a name: a line feed becomes ``␛000a``, the empty name ``␛``."""
+    return _UNUSABLE.sub(lambda match: f"{_ESCAPE}{ord(match[0]):04x}", name) or _ESCAPE
+
+
+def decode_name(name: str) -> str:
+    """Return the name that ``encode_name`` was given."""
+    return "" if name == _ESCAPE else _ESCAPED.sub(lambda match: chr(int(match[1], 16)), name)
+
+
+def encode_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the store's form of a namespace."""
+    return tuple(encode_name(name) for name in names)
+
+
+def decode_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the namespace that ``encode_names`` was given."""
+    return tuple(decode_name(name) for name in names)
+
+
+def suffixed(encoded: str, kind: str, number: int) -> str:
+    """Return the name of a part of an encoded name; no ``encode_name`` ever returns it.
+
+    Args:
+        encoded: From ``encode_name``.
+        kind: One letter that is no hexadecimal digit.
+        number: Which part.
+    """
+    return f"{encoded}{_ESCAPE}{kind}{number}"

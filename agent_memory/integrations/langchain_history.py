@@ -1,0 +1,86 @@
+"""``AgentMemoryChatMessageHistory``: the messages of a session, in order and without loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.integrations._names import encode_name
+from agent_memory.integrations._opening import below, opened
+from agent_memory.integrations._text import NO_TEXT, own_text, usable_text
+from agent_memory.memory import Memory
+
+try:
+    from langchain_core.chat_history import BaseChatMessageHistory
+    from langchain_core.messages import BaseMessage, message_to_dict, messages_from_dict
+except ModuleNotFoundError as error:
+    raise MissingDependencyError("langchain-core", "langchain") from error
+
+_FIELD = "langchain_message"
+_ONLY_MESSAGES = {_FIELD: {"$exists": True}}
+
+
+class AgentMemoryChatMessageHistory(BaseChatMessageHistory):
+    """The chat history of one session, which the memory recalls from as well.
+
+    Args:
+        session_id: The session.
+        memory: A memory, or the folder of one; share one memory between the histories of a process.
+        namespace: Where the session lives, within the memory's namespace.
+    """
+
+    def __init__(self, session_id: str, memory: Memory | str | Path, *, namespace: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.session_id = session_id
+        self.memory, self._own = opened(memory)
+        self._scope: dict[str, Any] = {
+            "session": encode_name(session_id),
+            "namespace": below(self.memory, namespace),
+        }
+
+    @property
+    def messages(self) -> list[BaseMessage]:  # type: ignore[override]
+        """All messages, oldest first."""
+        entries = self.memory.entries(where=_ONLY_MESSAGES, **self._scope)
+        return messages_from_dict([json.loads(entry.metadata[_FIELD]) for entry in entries])
+
+    def add_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """Append messages; all are on disk when this returns.
+
+        Raises:
+            InvalidInputError: A message holds something that has no JSON form. Nothing was written.
+        """
+        self.memory.add_many([{**self._scope, **as_item(message)} for message in messages])
+
+    def clear(self) -> None:
+        """Delete all messages of the session for good."""
+        self.memory.forget(where=_ONLY_MESSAGES, **self._scope)
+
+    def close(self) -> None:
+        """Close the memory if it was opened here."""
+        if self._own:
+            self.memory.close()
+
+
+def as_item(message: BaseMessage) -> dict[str, Any]:
+    """Return text, speaker and metadata under which a message is stored."""
+    try:
+        # A string keeps what JSON columns may change: the order of keys, lone surrogates, NaN.
+        whole = json.dumps(message_to_dict(message))
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"a {message.type} message cannot be stored: {error}") from error
+    return {
+        "text": message_text(message),
+        "speaker": encode_name(getattr(message, "name", None) or message.type),
+        "metadata": {_FIELD: whole},
+    }
+
+
+def message_text(message: BaseMessage) -> str:
+    """Return what can be recalled of a message: its text, else the tools it calls."""
+    text = own_text(str(message.text))
+    calls = ", ".join(call["name"] for call in getattr(message, "tool_calls", ()))
+    return text or (f"(calls {usable_text(calls)})" if calls else NO_TEXT)

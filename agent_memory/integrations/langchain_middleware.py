@@ -1,0 +1,140 @@
+"""``AgentMemoryMiddleware``: long-term memory for ``langchain.agents.create_agent``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent_memory.errors import MissingDependencyError
+from agent_memory.integrations._names import encode_name
+from agent_memory.integrations._opening import below, opened
+from agent_memory.integrations._text import block, own_text
+from agent_memory.integrations.langchain_tools import session_of
+from agent_memory.memory import Memory
+from agent_memory.records import Namespace
+
+try:
+    from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
+    from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+    from langgraph.config import get_config
+    from langgraph.runtime import Runtime
+except ModuleNotFoundError as error:
+    raise MissingDependencyError("langchain", "langchain") from error
+
+NamespaceOf = Sequence[str] | Callable[[Any], Sequence[str]]
+
+
+class AgentMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
+    """Recalls into the system message before each model call, and remembers the messages of each run.
+
+    Recalled text stands in a tagged block of the system message only. It never enters the state of the agent,
+    and what a model repeats of the block is left out when its answer is remembered. Messages are stored under
+    their ids: a conversation that goes on is remembered once, and what the model still has before it is not
+    recalled a second time.
+
+    Args:
+        memory: A memory, or the folder of one.
+        namespace: Where to recall and remember, within the memory's namespace; or a function that returns it
+            for the runtime of a call, for instance from the user in its context.
+        session: The session of what is remembered; the ``thread_id`` of the run if left out.
+        k: How many memories are recalled at most.
+        where: Only entries whose metadata match are recalled.
+        min_score: Entries that score lower are left out.
+        remember: Types of the messages that are remembered.
+    """
+
+    def __init__(
+        self,
+        memory: Memory | str | Path,
+        *,
+        namespace: NamespaceOf = (),
+        session: str | None = None,
+        k: int = 5,
+        where: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        remember: Collection[str] = ("human", "ai"),
+    ) -> None:
+        super().__init__()
+        self.memory, _ = opened(memory)
+        self.tools = []
+        self._namespace = namespace
+        self._session = None if session is None else encode_name(session)
+        self._k = k
+        self._where = where
+        self._min_score = min_score
+        self._remember = frozenset(remember)
+
+    # --- before the model call ---------------------------------------------------------------------------
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any]:
+        """Call the model with what the last human message reminds of in the system message."""
+        return handler(self._with_memories(request))
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ModelResponse[Any]:
+        """Do as ``wrap_model_call`` does, without blocking the event loop."""
+        return await handler(await asyncio.to_thread(self._with_memories, request))
+
+    def _with_memories(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        asked = next((m for m in reversed(request.messages) if isinstance(m, HumanMessage)), None)
+        query = "" if asked is None else own_text(str(asked.text))
+        if not query:
+            return request
+        shown = {encode_name(message.id) for message in request.messages if message.id}
+        hits = self.memory.recall(
+            query, k=self._k + len(shown), where=self._where, namespace=self._scope(request.runtime)
+        )
+        fresh = [hit for hit in hits if hit.entry.key not in shown]
+        text = block([hit for hit in fresh if self._min_score is None or hit.score >= self._min_score][: self._k])
+        if not text:
+            return request
+        return request.override(system_message=_extended(request.system_message, text))
+
+    # --- after the run -----------------------------------------------------------------------------------
+
+    def after_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
+        """Remember the messages that are not remembered yet."""
+        session = self._session or session_of(get_config())
+        self._write(state["messages"], self._scope(runtime), session)
+
+    async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
+        """Do as ``after_agent`` does, without blocking the event loop."""
+        session = self._session or session_of(get_config())
+        await asyncio.to_thread(self._write, state["messages"], self._scope(runtime), session)
+
+    def _write(self, messages: Sequence[BaseMessage], scope: Namespace, session: str | None) -> None:
+        items = {
+            encode_name(message.id): {"text": text, "speaker": encode_name(message.name or message.type)}
+            for message in messages
+            if message.id and message.type in self._remember and (text := _own_text(message))
+        }
+        known = self.memory.get_many(list(items), namespace=scope)
+        self.memory.add_many(
+            [{**item, "key": key, "namespace": scope} for key, item in items.items() if key not in known],
+            session=session,
+        )
+
+    def _scope(self, runtime: Any) -> Namespace:  # noqa: ANN401
+        namespace = self._namespace(runtime) if callable(self._namespace) else self._namespace
+        return below(self.memory, namespace)
+
+
+def _own_text(message: BaseMessage) -> str:
+    """Return what a message says itself: no recalled block, nothing for a message that only calls tools."""
+    text = own_text(str(message.text))
+    return "" if isinstance(message, AIMessage) and message.tool_calls else text
+
+
+def _extended(message: SystemMessage | None, text: str) -> SystemMessage:
+    if message is None:
+        return SystemMessage(content=text)
+    if isinstance(message.content, str):
+        content: str | list[str | dict[Any, Any]] = f"{message.content}\n\n{text}"
+    else:
+        content = [*message.content, {"type": "text", "text": text}]
+    return message.model_copy(update={"content": content})

@@ -1,0 +1,289 @@
+"""LangGraph: ``AgentMemoryStore``, long-term memory as the ``store=`` of a graph or an agent.
+
+    from agent_memory.integrations.langgraph import AgentMemoryStore
+
+    store = AgentMemoryStore("./my-agent")
+    agent = create_agent(model, tools, store=store)
+
+It behaves as the stores that ship with LangGraph do. Where they differ among themselves, it keeps the order of
+insertion for searches without a query, fills a ranked search up with items that are not indexed, and hides
+an item from the moment it expires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from agent_memory.config import Config
+from agent_memory.errors import DimensionMismatchError, InvalidInputError, MissingDependencyError, NotFoundError
+from agent_memory.inputs import FloatArray
+from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
+from agent_memory.integrations._langgraph_filters import Where, to_where
+from agent_memory.integrations._langgraph_items import (
+    ITEMS,
+    UNRANKED,
+    Layout,
+    fields_of,
+    is_item,
+    part_keys,
+    refreshed,
+    texts_of,
+)
+from agent_memory.integrations._langgraph_ranking import rank
+from agent_memory.integrations._langgraph_sweeper import Sweeper
+from agent_memory.integrations._names import decode_names, encode_name
+from agent_memory.memory import Memory
+from agent_memory.records import Entry, Namespace
+
+try:
+    from langchain_core.embeddings import Embeddings
+    from langgraph.store.base import (
+        BaseStore,
+        GetOp,
+        IndexConfig,
+        ListNamespacesOp,
+        MatchCondition,
+        Op,
+        PutOp,
+        Result,
+        SearchItem,
+        SearchOp,
+        TTLConfig,
+        ensure_embeddings,
+    )
+except ModuleNotFoundError as error:
+    raise MissingDependencyError("langgraph", "langgraph") from error
+
+Vectors = dict[str, FloatArray]
+
+
+class AgentMemoryStore(Sweeper, BaseStore):
+    """A memory as a LangGraph store; safe to share between threads, tasks and processes.
+
+    Args:
+        memory: The folder of a store, or an open memory.
+        index: How items are embedded, as for LangGraph's own stores. Without ``embed`` the encoder of the memory
+            serves, and without ``fields`` the whole item is embedded. False: items are not embedded, searches
+            are not ranked.
+        ttl: LangGraph's settings for expiry, in minutes.
+        namespace: Where all items lie within the memory's namespace.
+        config: Settings of the memory that a folder is opened with.
+
+    Raises:
+        InvalidInputError: ``embed`` was given together with an open memory, which has an encoder.
+        EncoderMismatchError: The folder was written with another embedding.
+    """
+
+    supports_ttl = True
+
+    def __init__(
+        self,
+        memory: Memory | str | Path,
+        *,
+        index: IndexConfig | Literal[False] | None = None,
+        ttl: TTLConfig | None = None,
+        namespace: Sequence[str] = ("langgraph",),
+        config: Config | None = None,
+    ) -> None:
+        super().__init__()
+        settings: Mapping[str, Any] = index or {}
+        embed = settings.get("embed")
+        self.embeddings: Embeddings | None = None if embed is None else ensure_embeddings(embed)
+        self._own = not isinstance(memory, Memory)
+        if not isinstance(memory, Memory):
+            encoder = self.embeddings and EmbeddingsEncoder(self.embeddings, dimension=settings.get("dims"))
+            memory = Memory(memory, encoder=encoder, config=config)
+        elif self.embeddings is not None or config is not None:
+            raise InvalidInputError("an open memory has its own encoder and config: give the folder instead")
+        if self.embeddings is None and index is not False:
+            self.embeddings = EncoderEmbeddings(memory.encoder)
+        self.memory = memory
+        self.index_config = dict(settings) if index else None
+        self.ttl_config = ttl
+        self._fields = fields_of(settings.get("fields"))
+        self._layout = Layout((*memory.namespace, *namespace), memory.encoder.spec.dimension)
+
+    @classmethod
+    @contextmanager
+    def from_conn_string(cls, conn_string: str | Path, **options: Any) -> Iterator[Self]:  # noqa: ANN401
+        """Open the store of a folder and close it at the end, in the manner of LangGraph's own stores."""
+        with cls(conn_string, **options) as store:
+            yield store
+
+    def setup(self) -> None:
+        """Do nothing: the store sets itself up. Here for code written for LangGraph's own stores."""
+
+    def close(self) -> None:
+        """Stop the sweeper, and close the memory if it was opened here."""
+        self.stop_ttl_sweeper()
+        if self._own:
+            self.memory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- batches -----------------------------------------------------------------------------------------
+
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        """Carry out operations; reads see the state before the batch, and of writes to one key the last wins.
+
+        Raises:
+            InvalidInputError: A value has no JSON form, or a filter is malformed. Nothing was written.
+        """
+        ops = list(ops)
+        texts, queries = self._to_embed(ops)
+        if self.embeddings is None:
+            return self._run(ops, {}, {})
+        documents = self.embeddings.embed_documents(texts) if texts else []
+        asked = [self.embeddings.embed_query(query) for query in queries]
+        return self._run(ops, self._usable(texts, documents), self._usable(queries, asked))
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """Do as ``batch`` does, without blocking the event loop."""
+        ops = list(ops)
+        texts, queries = self._to_embed(ops)
+        documents: list[list[float]] = []
+        asked: list[list[float]] = []
+        if self.embeddings is not None:
+            documents = await self.embeddings.aembed_documents(texts) if texts else []
+            asked = await asyncio.gather(*map(self.embeddings.aembed_query, queries))
+        return await asyncio.to_thread(self._run, ops, self._usable(texts, documents), self._usable(queries, asked))
+
+    def _to_embed(self, ops: Sequence[Op]) -> tuple[list[str], list[str]]:
+        if self.embeddings is None:
+            return [], []
+        puts = _last_puts(ops)
+        texts = dict.fromkeys(text for op in puts for text in texts_of(op, self._fields))
+        queries = dict.fromkeys(op.query for op in ops if isinstance(op, SearchOp) and op.query)
+        return list(texts), list(queries)
+
+    def _usable(self, texts: Sequence[str], vectors: Sequence[Sequence[float]]) -> Vectors:
+        """Return vectors by text; what the embedding maps to zero has no direction and is left out."""
+        found = {}
+        for text, vector in zip(texts, vectors, strict=bool(vectors)):
+            array = np.asarray(vector, dtype=np.float32)
+            if len(array) != self._layout.dimension:
+                raise DimensionMismatchError(self._layout.dimension, len(array))
+            if array.any():
+                found[text] = array
+        return found
+
+    def _run(self, ops: Sequence[Op], texts: Vectors, queries: Vectors) -> list[Result]:
+        results: list[Result] = [None] * len(ops)
+        self._get_all(ops, results)
+        for place, op in enumerate(ops):
+            if isinstance(op, SearchOp):
+                results[place] = self._search(op, queries.get(op.query or ""))
+            elif isinstance(op, ListNamespacesOp):
+                results[place] = self._list(op)
+            elif not isinstance(op, GetOp | PutOp):
+                raise InvalidInputError(f"unknown operation: {type(op).__name__}")
+        self._write(_last_puts(ops), texts)
+        return results
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    def _get_all(self, ops: Sequence[Op], results: list[Result]) -> None:
+        wanted: dict[Namespace, list[tuple[int, GetOp]]] = {}
+        for place, op in enumerate(ops):
+            if isinstance(op, GetOp):
+                wanted.setdefault(self._layout.scope(op.namespace), []).append((place, op))
+        for scope, gets in wanted.items():
+            found = self.memory.get_many([encode_name(op.key) for _, op in gets], namespace=scope)
+            for place, op in gets:
+                entry = found.get(encode_name(op.key))
+                if entry is not None and is_item(entry):
+                    results[place] = self._layout.item(entry)
+                    self._refresh([entry], op.refresh_ttl)
+
+    def _search(self, op: SearchOp, query: FloatArray | None) -> list[SearchItem]:
+        scope = self._layout.scope(op.namespace_prefix)
+        conditions = to_where(op.filter)
+        if op.limit < 1:
+            return []
+        if query is None:
+            entries = self._unranked(scope, [ITEMS, *conditions], op.limit, op.offset)
+            self._refresh(entries, op.refresh_ttl)
+            return [self._layout.found(entry) for entry in entries]
+        ranked = rank(self.memory, scope, conditions, query, op.offset + op.limit)
+        page = ranked[op.offset :]
+        self._refresh([entry for entry, _ in page], op.refresh_ttl)
+        found = [self._layout.found(entry, score) for entry, score in page]
+        if len(found) < op.limit:
+            skipped = max(op.offset - len(ranked), 0)
+            rest = self._unranked(scope, [UNRANKED, *conditions], op.limit - len(found), skipped)
+            self._refresh(rest, op.refresh_ttl)
+            found += [self._layout.found(entry) for entry in rest]
+        return found
+
+    def _unranked(self, scope: Namespace, conditions: list[Where], limit: int, offset: int) -> list[Entry]:
+        return self.memory.entries(where={"$and": conditions}, namespace=scope, limit=limit, offset=offset)
+
+    def _refresh(self, entries: Sequence[Entry], wanted: bool) -> None:
+        if not wanted or not self.ttl_config or not self.ttl_config.get("refresh_on_read", False):
+            return
+        for entry in entries:
+            expiry = refreshed(entry)
+            for key in [entry.key, *part_keys(entry)] if expiry is not None else ():
+                try:
+                    self.memory.update(key, expires_at=expiry, namespace=entry.namespace)
+                except NotFoundError:
+                    break  # it expired or was deleted since it was read
+
+    def _list(self, op: ListNamespacesOp) -> list[tuple[str, ...]]:
+        conditions = op.match_conditions or ()
+        known = self.memory.namespaces(namespace=self._layout.base)
+        names = [decode_names(scope[len(self._layout.base) :]) for scope in known]
+        matching = {
+            name[: op.max_depth] for name in names if all(_matches(condition, name) for condition in conditions)
+        }
+        return sorted(matching)[op.offset : op.offset + op.limit]
+
+    # --- writing -----------------------------------------------------------------------------------------
+
+    def _write(self, puts: Sequence[PutOp], vectors: Vectors) -> None:
+        former: dict[Namespace, dict[str, Entry]] = {}
+        for scope in {self._layout.scope(op.namespace) for op in puts}:
+            keys = [encode_name(op.key) for op in puts if self._layout.scope(op.namespace) == scope]
+            former[scope] = self.memory.get_many(keys, namespace=scope)
+        items: list[dict[str, Any]] = []
+        stale: list[tuple[Namespace, str]] = []
+        for op in puts:
+            scope, key = self._layout.scope(op.namespace), encode_name(op.key)
+            texts = texts_of(op, self._fields)
+            entries = [] if op.value is None else self._layout.entries(op, texts, vectors)
+            items += entries
+            known = former[scope].get(key)
+            if known is not None:
+                stale += [(scope, key)] if not entries else []
+                stale += [(scope, part) for part in part_keys(known, max(len(entries) - 1, 0))]
+        if items:
+            self.memory.add_many(items)
+        for scope, key in stale:
+            self.memory.forget(key, namespace=scope)
+
+
+def _last_puts(ops: Sequence[Op]) -> list[PutOp]:
+    return list({(tuple(op.namespace), op.key): op for op in ops if isinstance(op, PutOp)}.values())
+
+
+def _matches(condition: MatchCondition, namespace: Namespace) -> bool:
+    path = tuple(condition.path)
+    if len(namespace) < len(path):
+        return False
+    ends: dict[str, Callable[[], Namespace]] = {
+        "prefix": lambda: namespace[: len(path)],
+        "suffix": lambda: namespace[len(namespace) - len(path) :],
+    }
+    if condition.match_type not in ends:
+        raise InvalidInputError(f"unsupported match type: {condition.match_type!r}")
+    return all(wanted in ("*", label) for wanted, label in zip(path, ends[condition.match_type](), strict=True))

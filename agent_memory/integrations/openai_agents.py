@@ -1,0 +1,116 @@
+"""OpenAI Agents SDK: ``AgentMemorySession``, a session that is durable and can be recalled from.
+
+    session = AgentMemorySession("chat-7", "./my-agent")
+    await Runner.run(agent, "Hello", session=session)
+
+``AgentMemorySession.memory`` is the memory itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.integrations._names import encode_name
+from agent_memory.integrations._opening import below, opened
+from agent_memory.integrations._text import entry_text, own_text
+from agent_memory.memory import Memory
+from agent_memory.records import Entry
+
+try:
+    from agents.items import TResponseInputItem
+    from agents.memory import SessionABC
+    from agents.memory.session_settings import SessionSettings, resolve_session_limit
+except ModuleNotFoundError as error:
+    raise MissingDependencyError("openai-agents", "openai-agents") from error
+
+_FIELD = "openai_item"
+_ONLY_ITEMS = {_FIELD: {"$exists": True}}
+
+
+class AgentMemorySession(SessionABC):
+    """The items of one session, in order and without loss.
+
+    Args:
+        session_id: The session.
+        memory: A memory, or the folder of one; share one memory between the sessions of a process.
+        namespace: Where the session lives, within the memory's namespace.
+        session_settings: The SDK's own settings.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        memory: Memory | str | Path,
+        *,
+        namespace: Sequence[str] = (),
+        session_settings: SessionSettings | None = None,
+    ) -> None:
+        self.session_id = session_id
+        self.session_settings = session_settings or SessionSettings()
+        self.memory, self._own = opened(memory)
+        self._scope: dict[str, Any] = {
+            "session": encode_name(session_id),
+            "namespace": below(self.memory, namespace),
+        }
+
+    def _entries(self) -> list[Entry]:
+        return self.memory.entries(where=_ONLY_ITEMS, **self._scope)
+
+    async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
+        """Return the items, oldest first; the latest ``limit`` of them if one is given."""
+        most = resolve_session_limit(limit, self.session_settings)
+        if most is not None and most <= 0:
+            return []
+        entries = await asyncio.to_thread(self._entries)
+        return [json.loads(entry.metadata[_FIELD]) for entry in entries[-most if most else 0 :]]
+
+    async def add_items(self, items: list[TResponseInputItem]) -> None:
+        """Append items; all are on disk when this returns.
+
+        Raises:
+            InvalidInputError: An item has no JSON form. Nothing was written.
+        """
+        await asyncio.to_thread(self.memory.add_many, [{**self._scope, **_as_entry(item)} for item in items])
+
+    async def pop_item(self) -> TResponseInputItem | None:
+        """Remove and return the latest item; None if there is none."""
+        return await asyncio.to_thread(self._pop)
+
+    def _pop(self) -> TResponseInputItem | None:
+        for entry in reversed(self._entries()):
+            # Nothing is forgotten if another process was faster; the item before it is the latest then.
+            if self.memory.forget(entry.key, namespace=self._scope["namespace"]):
+                item: TResponseInputItem = json.loads(entry.metadata[_FIELD])
+                return item
+        return None
+
+    async def clear_session(self) -> None:
+        """Delete all items of the session for good."""
+        await asyncio.to_thread(lambda: self.memory.forget(where=_ONLY_ITEMS, **self._scope))
+
+    def close(self) -> None:
+        """Close the memory if it was opened here."""
+        if self._own:
+            self.memory.close()
+
+
+def _as_entry(item: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        whole = json.dumps(item)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"an item cannot be stored: {error}") from error
+    kind = str(item.get("role") or item.get("type") or "item")
+    content = item.get("content")
+    parts = [content] if isinstance(content, str) else [part.get("text", "") for part in content or ()]
+    text = own_text("\n".join(part for part in parts if isinstance(part, str)))
+    called = item.get("name") or item.get("output")
+    return {
+        "text": text or entry_text(f"({kind}: {called})" if called else f"({kind})"),
+        "speaker": encode_name(kind),
+        "metadata": {_FIELD: whole},
+    }

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pages
+import pytest
+from autogen_core.memory import Memory as Base
+from autogen_core.memory import MemoryContent, MemoryMimeType
+from autogen_core.model_context import UnboundedChatCompletionContext
+from autogen_core.models import AssistantMessage, SystemMessage, UserMessage
+
+from agent_memory import InvalidInputError
+from agent_memory.integrations.autogen import AutoGenMemory
+
+
+def text(content, **metadata):
+    return MemoryContent(content=content, mime_type=MemoryMimeType.TEXT, metadata=metadata)
+
+
+async def test_add_query_clear(memory):
+    adapter = AutoGenMemory(memory, namespace=("al",), k=1)
+    assert isinstance(adapter, Base)
+    await adapter.add(text("Al likes tea", sure=True))
+    await adapter.add(MemoryContent(content={"drink": "coffee", "who": ["Bo"]}, mime_type=MemoryMimeType.JSON))
+    await adapter.add(MemoryContent(content="# Cy likes juice", mime_type="text/markdown"))
+    (found,) = (await adapter.query("Al likes tea")).results
+    assert (found.content, found.mime_type) == ("Al likes tea", MemoryMimeType.TEXT)
+    assert found.metadata["sure"] is True
+    assert found.metadata["score"] > 0.9
+    results = (await adapter.query(text("drink"), k=3)).results
+    assert {str(each.content) for each in results} >= {"{'drink': 'coffee', 'who': ['Bo']}", "# Cy likes juice"}
+    assert [each.content for each in (await adapter.query("x", k=3, where={"sure": True})).results] == ["Al likes tea"]
+    assert (await adapter.query("")).results == []
+    memory.add("elsewhere")
+    await adapter.clear()
+    assert [entry.text for entry in memory.entries()] == ["elsewhere"]
+
+
+async def test_what_is_neither_text_nor_json_is_refused(memory):
+    with pytest.raises(InvalidInputError):
+        await AutoGenMemory(memory).add(MemoryContent(content=b"x", mime_type=MemoryMimeType.BINARY))
+
+
+async def test_the_context_gets_what_the_last_message_reminds_of(memory):
+    adapter = AutoGenMemory(memory, k=1)
+    context = UnboundedChatCompletionContext()
+    assert (await adapter.update_context(context)).memories.results == []
+    await adapter.add(text("Al likes tea"))
+    await adapter.add(text("Bo likes coffee"))
+    await context.add_message(UserMessage(content="what does Al drink", source="user"))
+    result = await adapter.update_context(context)
+    assert [each.content for each in result.memories.results] == ["Al likes tea"]
+    added = (await context.get_messages())[-1]
+    assert isinstance(added, SystemMessage)
+    assert "Al likes tea" in added.content
+    await adapter.add(text(added.content + " and sugar"))
+    assert [entry.text for entry in memory.entries()][-1] == "and sugar"
+    await context.add_message(AssistantMessage(content="ok", source="assistant"))
+
+
+async def test_it_is_a_component(folder):
+    adapter = AutoGenMemory(folder, namespace=("al",), k=3)
+    dumped = adapter.dump_component()
+    await adapter.close()
+    again = AutoGenMemory.load_component(dumped)
+    assert again.memory.path == folder
+    assert again.dump_component() == dumped
+    await again.close()
+
+
+def test_the_page(folder, monkeypatch):
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    names = pages.run("autogen")
+    assert names["found"].results[0].content == "Alice moved to Berlin."
+    names["memory"].memory.close()

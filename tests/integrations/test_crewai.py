@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import asyncio
+import warnings
+from datetime import UTC, datetime, timedelta
+
+import pages
+import pytest
+from support import WordEncoder
+
+from agent_memory import DimensionMismatchError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # CrewAI and what it imports warn about one another
+    from crewai.memory.storage.backend import StorageBackend
+    from crewai.memory.types import MemoryRecord
+    from crewai.memory.unified_memory import Memory as CrewMemory
+
+    from agent_memory.integrations.crewai import AgentMemoryStorage
+
+pytestmark = pytest.mark.filterwarnings("ignore:::crewai", "ignore:::pydantic")
+
+WORDS = WordEncoder(96)
+
+
+def vector(text):
+    return WORDS.encode_documents([text])[0].tolist()
+
+
+def record(number, content, **fields):
+    fields.setdefault("embedding", vector(content))
+    return MemoryRecord(id=str(number), content=content, **fields)
+
+
+@pytest.fixture
+def storage(folder):
+    storage = AgentMemoryStorage(folder)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def filled(storage):
+    old = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=2)
+    storage.save(
+        [
+            record(1, "red apple", scope="/a/b", categories=["fruit"], metadata={"n": 1}, created_at=old),
+            record(2, "red car", scope="/a/bc", categories=["car", "red"], source="al", private=True),
+            record(3, "green apple", scope="/a", categories=["fruit"], importance=0.9),
+            record(4, "blue sky", scope="/", embedding=None),
+        ]
+    )
+    return storage
+
+
+def ids(found):
+    return [each.id if isinstance(each, MemoryRecord) else each[0].id for each in found]
+
+
+def test_an_empty_storage_answers(storage):
+    assert isinstance(storage, StorageBackend)
+    assert storage.search(vector("x")) == storage.list_records() == storage.list_scopes() == []
+    assert storage.count() == storage.delete(record_ids=["1"]) == 0
+    assert storage.get_record("1") is None
+    storage.reset()
+    storage.save([])
+
+
+def test_search(filled):
+    found = filled.search(vector("red apple"), limit=2)
+    assert ids(found)[0] == "1"
+    assert found[0][1] == pytest.approx(1, abs=1e-3)
+    assert sorted(ids(filled.search(vector("red apple")))) == ["1", "2", "3"]
+    assert ids(filled.search(vector("red apple"), scope_prefix="/a/b")) == ["1"]
+    assert ids(filled.search(vector("red apple"), categories=["car", "boat"])) == ["2"]
+    assert ids(filled.search(vector("red apple"), metadata_filter={"n": 1})) == ["1"]
+    assert ids(filled.search(vector("red apple"), min_score=0.9)) == ["1"]
+    assert filled.search(vector("red apple"), limit=0) == []
+    with pytest.raises(DimensionMismatchError):
+        filled.search([1.0, 0.0])
+
+
+def test_records_come_back_as_they_were(filled):
+    kept = filled.get_record("2")
+    assert (kept.content, kept.scope, kept.categories) == ("red car", "/a/bc", ["car", "red"])
+    assert (kept.source, kept.private) == ("al", True)
+    assert filled.get_record("missing") is None
+
+
+def test_listing(filled):
+    assert ids(filled.list_records())[-1] == "1"
+    assert len(filled.list_records(limit=2, offset=3)) == 1
+    assert (filled.count(), filled.count("/a"), filled.count("/a/b/")) == (4, 3, 1)
+    assert filled.list_scopes("/") == ["/a"]
+    assert filled.list_scopes("/a") == ["/a/b", "/a/bc"]
+    assert filled.list_categories() == {"fruit": 2, "car": 1, "red": 1}
+    info = filled.get_scope_info("/a")
+    assert (info.record_count, info.categories, info.child_scopes) == (
+        3,
+        ["car", "fruit", "red"],
+        ["/a/b", "/a/bc"],
+    )
+    assert info.oldest_record < info.newest_record
+
+
+def test_update_keeps_the_embedding(filled):
+    filled.update(filled.get_record("1").model_copy(update={"importance": 1.0, "scope": "/moved"}))
+    assert ids(filled.search(vector("red apple"), scope_prefix="/moved", min_score=0.9)) == ["1"]
+    filled.touch_records(["1", "missing"])
+    assert filled.get_record("1").last_accessed > filled.get_record("1").created_at
+    assert filled.count() == 4
+
+
+def test_delete(filled):
+    assert filled.delete(record_ids=["1", "missing"]) == 1
+    assert filled.delete(scope_prefix="/a", categories=["car"]) == 1
+    assert filled.delete(older_than=datetime.now(UTC) - timedelta(days=1)) == 0
+    filled.reset("/a")
+    assert ids(filled.list_records()) == ["4"]
+    assert filled.delete() == 1
+
+
+def test_it_is_durable_and_async(filled, folder):
+    filled.close()
+    again = AgentMemoryStorage(folder)
+    assert again.count() == 4
+    asyncio.run(again.asave([record(5, "new thing")]))
+    assert ids(asyncio.run(again.asearch(vector("new thing"), limit=1))) == ["5"]
+    assert asyncio.run(again.adelete(record_ids=["5"])) == 1
+    again.close()
+
+
+def test_in_crewais_memory(storage):
+    memory = CrewMemory(
+        storage=storage,
+        embedder=lambda texts: [vector(text) for text in texts],
+        llm=None,
+        query_analysis_threshold=10**6,
+    )
+    for text in ("Al likes tea", "Bo likes coffee"):
+        memory.remember(text, scope="/drinks", categories=["drink"], importance=0.5, metadata={})
+    found = memory.recall("Al likes tea", scope="/drinks", depth="shallow", limit=1)
+    assert [match.record.content for match in found] == ["Al likes tea"]
+    assert memory.forget(scope="/drinks") == 2
+    memory.close()
+
+
+def test_the_page(folder, monkeypatch):
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    names = pages.run("crewai", embedder=lambda texts: [vector(text) for text in texts], llm=None)
+    assert [match.record.content for match in names["found"]] == ["Alice moved to Berlin."]
+    names["memory"].close()

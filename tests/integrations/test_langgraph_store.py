@@ -1,0 +1,376 @@
+"""What this package's LangGraph store does beyond the contract, and in real graphs and agents."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, TypedDict
+
+import numpy as np
+import pytest
+from langchain.agents import create_agent
+from langchain.tools import InjectedStore, tool
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.graph import END, START, StateGraph
+from langgraph.store.base import BaseStore, GetOp, PutOp, SearchOp
+from support import WordEncoder
+from support_langchain import ScriptedModel, WordEmbeddings
+
+from agent_memory import DimensionMismatchError, EncoderMismatchError, InvalidInputError
+from agent_memory.integrations.langgraph import AgentMemoryStore
+
+
+@pytest.fixture
+def make(folder):
+    opened = []
+
+    def make(fields=None, embed=None, **options):
+        if "index" not in options:
+            options["index"] = {"dims": 96, "embed": embed or WordEmbeddings(), "fields": fields or ["text"]}
+        opened.append(AgentMemoryStore(folder, **options))
+        return opened[-1]
+
+    yield make
+    for store in opened:
+        store.close()
+
+
+def keys(items):
+    return [item.key for item in items]
+
+
+def test_created_at_survives_an_overwrite_and_updated_at_a_refresh(make):
+    store = make(ttl={"default_ttl": 1, "refresh_on_read": True})
+    store.put(("a",), "k", {"text": "one"})
+    first = store.get(("a",), "k")
+    assert first.created_at == first.updated_at
+    assert abs(datetime.now(UTC) - first.created_at) < timedelta(seconds=5)
+    store.put(("a",), "k", {"text": "two"}, index=False)
+    second = store.get(("a",), "k")
+    assert second.created_at == first.created_at < second.updated_at
+    store.memory.update("k", expires_at=datetime.now(UTC) + timedelta(seconds=30), namespace=("langgraph", "a"))
+    assert store.get(("a",), "k").updated_at == second.updated_at
+    assert store.memory.get("k", namespace=("langgraph", "a")).expires_at > datetime.now(UTC) + timedelta(seconds=50)
+
+
+def test_items_are_hidden_from_the_moment_they_expire(make):
+    store = make(["a", "b"])
+    store.put(("t",), "k", {"a": "some dogs", "b": "some cats"}, ttl=0.3 / 60)
+    assert keys(store.search(("t",), query="dogs")) == ["k"]
+    time.sleep(0.4)
+    assert store.get(("t",), "k") is None
+    assert store.search(("t",), query="dogs") == store.search(("t",)) == store.list_namespaces() == []
+    assert store.sweep_ttl() == 2
+    assert store.memory.entries() == []
+
+
+def test_refreshing_moves_every_text_of_an_item(make):
+    store = make(["a", "b"], ttl={"default_ttl": 0.8 / 60, "refresh_on_read": True})
+    store.put(("t",), "k", {"a": "some dogs", "b": "other cats"})
+    for _ in range(4):
+        time.sleep(0.4)
+        assert store.search(("t",), query="other cats")[0].score > 0.99
+
+
+def test_reading_in_a_loop_writes_seldom(make):
+    store = make(ttl={"default_ttl": 10, "refresh_on_read": True})
+    store.put(("t",), "k", {"text": "dogs"})
+    before = store.memory.stats().seq
+    for _ in range(20):
+        store.get(("t",), "k")
+    assert store.memory.stats().seq == before
+
+
+def test_fewer_fields_leave_nothing_behind(make):
+    store = make(["a", "b", "c"])
+    store.put(("v",), "k", {"a": "red", "b": "green", "c": "blue"})
+    assert len(store.memory.entries()) == 3
+    store.put(("v",), "k", {"a": "red", "b": "red"})
+    assert len(store.memory.entries()) == 1
+    store.put(("v",), "k", {"a": "red", "b": "green", "c": "blue"})
+    store.delete(("v",), "k")
+    assert store.memory.entries() == []
+
+
+def test_parts_of_an_interrupted_write_are_not_seen(make):
+    store = make(["a", "b"])
+    store.put(("v",), "k", {"a": "red", "b": "green"})
+    part = next(entry for entry in store.memory.entries() if entry.text == "green")
+    store.put(("v",), "k", {"a": "red", "b": "yellow"})
+    store.memory.add(part.text, key="k␛v7", namespace=part.namespace, metadata=part.metadata)
+    found = store.search(("v",), query="green", limit=1)
+    assert found[0].value == {"a": "red", "b": "yellow"}
+    assert found[0].score < 0.9
+    store.memory.forget("k", namespace=part.namespace)
+    assert store.search(("v",), query="green") == store.search(("v",)) == []
+
+
+def test_filters_hold_for_every_text_of_an_item(make):
+    store = make(["a", "b"])
+    for number in range(30):
+        store.put(("v",), str(number), {"a": f"text {number}", "b": f"other {number}", "n": number})
+    found = store.search(("v",), query="other 7", filter={"n": {"$gte": 20}}, limit=30)
+    assert sorted(map(int, keys(found))) == list(range(20, 30))
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"user.name": "al"}, "nested"),
+        ({"user": {"name": "al"}}, "nested"),
+        ({"user": {}}, "nested"),
+        ({"user.name": {"$ne": "al"}}, "flat quoted"),
+        ({"a.b": 1}, "flat"),
+        ({"missing": None, "a.b": {"$exists": True}}, "flat"),
+        ({"n": {"$in": [1, 2]}}, "nested flat"),
+        ({"n": {"$nin": [1, 3]}}, "flat"),
+        ({"n": {"$ne": None, "$exists": True}}, "nested flat quoted"),
+        ({"n": {"$exists": False}}, ""),
+        ({"q\"uo'te": 1}, "quoted"),
+        ({"n": {"$gte": 10**400}}, ""),
+        ({"n": {"$lt": 10**400}}, "nested flat quoted"),
+        ({"n": {"$eq": 10**30}}, ""),
+        ({"big": 1e30}, "quoted"),
+        ({"big": 10**30}, ""),
+        ({"user": {"$eq": {"name": "al", "age": 3}}}, "nested"),
+    ],
+)
+def test_more_filters(make, filters, expected):
+    store = make(index=False)
+    store.put(("f",), "nested", {"user": {"name": "al", "age": 3}, "n": 1})
+    store.put(("f",), "flat", {"a.b": 1, "n": 2})
+    store.put(("f",), "quoted", {"q\"uo'te": 1, "n": 3, "big": 1e30})
+    assert keys(store.search(("f",), filter=filters)) == expected.split()
+
+
+def test_ranked_items_come_first_then_those_without_text(make):
+    store = make()
+    for number in range(5):
+        store.put(("v",), f"ranked {number}", {"text": f"dog {number}"})
+        store.put(("v",), f"bare {number}", {"n": number})
+    pages = [store.search(("v",), query="dog", limit=3, offset=offset) for offset in range(0, 12, 3)]
+    found = [item for page in pages for item in page]
+    assert [len(page) for page in pages] == [3, 3, 3, 1]
+    assert [item.score is None for item in found] == [False] * 5 + [True] * 5
+    assert len(set(keys(found))) == 10
+
+
+def test_many_items_that_are_not_ranked_do_not_crowd_out_the_others(make):
+    class Axis(WordEmbeddings):
+        """Maps everything to the place where items without text are kept."""
+
+        def embed_documents(self, texts):
+            return [[1.0, 0.0]] * len(texts)
+
+        def embed_query(self, text):
+            return [1.0, 0.0]
+
+    store = make(index={"embed": Axis(), "dims": 2, "fields": ["text"]})
+    store.batch([PutOp(("v",), f"bare {number}", {"n": number}) for number in range(300)])
+    store.batch([PutOp(("v",), f"ranked {number}", {"text": "x"}) for number in range(3)])
+    found = store.search(("v",), query="x", limit=4)
+    assert sorted(keys(found)[:3]) == ["ranked 0", "ranked 1", "ranked 2"]
+    assert found[3].score is None
+
+
+def test_texts_and_queries_without_direction_are_not_ranked(make):
+    class Hollow(WordEmbeddings):
+        def embed_documents(self, texts):
+            return [
+                [0.0] * 96 if text == "nothing" else super(Hollow, self).embed_documents([text])[0] for text in texts
+            ]
+
+        def embed_query(self, text):
+            return self.embed_documents([text])[0]
+
+    store = make(embed=Hollow())
+    store.put(("v",), "1", {"text": "nothing"})
+    store.put(("v",), "2", {"text": "something"})
+    store.put(("w",), "3", {"text": "  "})
+    assert [item.score is None for item in store.search(("v",), query="something")] == [False, True]
+    assert [item.score for item in store.search(("v",), query="nothing")] == [None, None]
+
+
+def test_bad_values_are_refused_before_anything_is_written(make):
+    store = make()
+    for value in ({"x": object()}, {"x": {1: 2}}, {"x": float("nan")}, {"x": "\ud800"}):
+        with pytest.raises(InvalidInputError):
+            store.batch([PutOp(("a",), "good", {"text": "x"}), PutOp(("a",), "bad", value)])
+    with pytest.raises(InvalidInputError):
+        store.batch([PutOp(("a",), "good", {"text": "x"}), "nonsense"])
+    assert store.search(()) == []
+
+
+def test_keys_of_any_spelling(make):
+    store = make()
+    for key in ("", "/etc/passwd", "new\nline", "␛v0", "k", "ü.x", "\x00"):
+        store.put(("a",), key, {"text": key or "none"})
+    assert sorted(keys(store.search(("a",)))) == sorted(["", "/etc/passwd", "new\nline", "␛v0", "k", "ü.x", "\x00"])
+    assert store.get(("a",), "").value == {"text": "none"}
+
+
+def test_what_else_is_in_the_memory_stays_out(memory):
+    memory.add("some dogs", key="fact")
+    memory.add("some dogs", key="intruder", namespace=("langgraph", "a"))
+    store = AgentMemoryStore(memory)
+    store.put(("a",), "k", {"text": "some cats"})
+    assert keys(store.search((), query="some dogs")) == keys(store.search(())) == ["k"]
+    assert store.get(("a",), "intruder") is None
+    assert store.list_namespaces() == [("a",)]
+    other = AgentMemoryStore(memory, namespace=("other",))
+    assert other.search(()) == []
+    store.close()
+    assert memory.get("fact").text == "some dogs"
+
+
+def test_without_settings_the_memory_embeds(memory):
+    store = AgentMemoryStore(memory, index={"fields": ["text"]})
+    store.put(("a",), "1", {"text": "some dogs", "note": "x"})
+    assert store.search(("a",), query="some dogs")[0].score == pytest.approx(1, abs=1e-3)
+    assert memory.recall("some dogs", k=1)[0].text == "some dogs"
+
+
+def test_without_an_index_nothing_is_embedded(folder):
+    class Refusing(WordEncoder):
+        def encode_documents(self, texts, *, progress=None):
+            raise AssertionError("embedded")
+
+    from agent_memory import Memory
+
+    with Memory(folder, encoder=Refusing()) as memory:
+        store = AgentMemoryStore(memory, index=False)
+        store.put(("a",), "1", {"text": "some dogs"})
+        assert [item.score for item in store.search(("a",), query="some dogs")] == [None]
+
+
+def test_sizes_that_do_not_fit_are_refused(make, folder, memory):
+    store = make(index={"embed": WordEmbeddings(50), "dims": 96})
+    with pytest.raises(DimensionMismatchError, match="expected vectors of 96 dimensions, got 50"):
+        store.put(("a",), "1", {"text": "x"})
+    store.close()
+    good = make()
+    good.put(("a",), "1", {"text": "x"})
+    with pytest.raises(EncoderMismatchError):
+        make(index={"embed": WordEmbeddings(50)})
+    with pytest.raises(InvalidInputError, match="its own encoder"):
+        AgentMemoryStore(memory, index={"embed": WordEmbeddings()})
+
+
+def test_it_is_durable(make, folder):
+    first = make()
+    first.put(("a",), "k", {"text": "kept"})
+    created = first.get(("a",), "k").created_at
+    first.close()
+    with AgentMemoryStore.from_conn_string(folder, index={"embed": WordEmbeddings(), "dims": 96}) as store:
+        store.setup()
+        assert store.search((), query="kept")[0].value == {"text": "kept"}
+        assert store.get(("a",), "k").created_at == created
+
+
+def test_threads_and_tasks_share_it(make):
+    store = make(["a", "b"])
+
+    def work(worker):
+        for number in range(10):
+            store.put(("w", str(number % 3)), f"{number}", {"a": f"worker {worker}", "b": f"number {number}"})
+            store.search(("w",), query="number 3")
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    async def tasks():
+        await asyncio.gather(*(store.aput(("w", "x"), str(n), {"a": f"task {n}", "b": "y"}) for n in range(20)))
+        return await store.asearch(("w",), query="task 5", limit=100)
+
+    found = asyncio.run(tasks())
+    assert len(found) == 30
+    assert found[0].key == "5"
+
+
+def test_each_text_is_embedded_once(make):
+    embedding = WordEmbeddings()
+    store = make(["a", "b"], embed=embedding)
+    same = [PutOp(("v",), str(number), {"a": "same", "b": "same"}) for number in range(5)]
+    searches = [SearchOp(("v",), query="same")] * 3
+    store.batch([*same, *searches, GetOp(("v",), "1")])
+    assert (embedding.documents, embedding.queries) == (["same"], ["same"])
+
+
+# --- in graphs and agents ----------------------------------------------------------------------------------
+
+
+class State(TypedDict):
+    text: str
+    found: list[str]
+
+
+def test_in_a_compiled_graph(make):
+    def remember(state: State, *, store: BaseStore):
+        store.put(("facts",), state["text"], {"text": state["text"]})
+        return {}
+
+    async def look_up(state: State, *, store: BaseStore):
+        return {"found": keys(await store.asearch(("facts",), query=state["text"], limit=2))}
+
+    def look_up_now(state: State, *, store: BaseStore):
+        return {"found": keys(store.search(("facts",), query=state["text"], limit=2))}
+
+    def graph(look):
+        builder = StateGraph(State)
+        builder.add_node("remember", remember)
+        builder.add_node("look_up", look)
+        builder.add_edge(START, "remember")
+        builder.add_edge("remember", "look_up")
+        builder.add_edge("look_up", END)
+        return builder.compile(store=store)
+
+    store = make()
+    store.put(("facts",), "old", {"text": "Al likes tea"})
+    assert graph(look_up_now).invoke({"text": "Al likes"})["found"] == ["Al likes", "old"]
+    assert asyncio.run(graph(look_up).ainvoke({"text": "tea"}))["found"] == ["tea", "old"]
+
+
+@tool
+def save(fact: str, store: Annotated[BaseStore, InjectedStore()]) -> str:
+    """Save a fact."""
+    store.put(("facts",), fact, {"text": fact})
+    return "saved"
+
+
+@tool
+def look(query: str, store: Annotated[BaseStore, InjectedStore()]) -> str:
+    """Look a fact up."""
+    return store.search(("facts",), query=query)[0].value["text"]
+
+
+def call(name, **arguments):
+    return AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": "1"}])
+
+
+def react_agent(model, tools, store):
+    from langgraph.prebuilt import create_react_agent
+
+    return create_react_agent(model, tools, store=store)
+
+
+@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
+@pytest.mark.parametrize("build", [lambda m, t, s: create_agent(m, t, store=s), react_agent])
+def test_in_agents(make, build):
+    store = make()
+    model = ScriptedModel(replies=[call("save", fact="Al likes tea"), "ok", call("look", query="likes"), "tea"])
+    agent = build(model, [save, look], store)
+    agent.invoke({"messages": [HumanMessage("I am Al, I like tea.")]})
+    messages = asyncio.run(agent.ainvoke({"messages": [HumanMessage("What do I like?")]}))["messages"]
+    assert messages[-2].content == "Al likes tea"
+
+
+def test_vectors_are_stored_as_given(make):
+    store = make()
+    store.put(("v",), "k", {"text": "some dogs"})
+    vector = store.memory.vectors(["k"], namespace=("langgraph", "v"))["k"]
+    assert np.allclose(vector, WordEmbeddings().embed_query("some dogs"), atol=1e-6)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import pages
+import pytest
+from llama_index.core import StorageContext, VectorStoreIndex
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.memory import Memory as ShortTerm
+from llama_index.core.schema import Document, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.vector_stores import FilterCondition, MetadataFilter, MetadataFilters, VectorStoreQuery
+from llama_index.core.vector_stores.types import VectorStoreQueryMode
+from support import WordEncoder
+
+from agent_memory import InvalidInputError, Memory
+from agent_memory.integrations.llama_index import AgentMemoryBlock, AgentMemoryLlamaStore
+
+ENCODER = WordEncoder(96)
+
+
+class Words(BaseEmbedding):
+    def _get_text_embedding(self, text):
+        return ENCODER.encode_documents([text])[0].tolist()
+
+    def _get_query_embedding(self, query):
+        return self._get_text_embedding(query)
+
+    async def _aget_query_embedding(self, query):
+        return self._get_text_embedding(query)
+
+
+def node(text, number, document="d", **metadata):
+    source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=document)}
+    made = TextNode(text=text, id_=f"n{number}", metadata={"n": number, **metadata}, relationships=source)
+    made.embedding = Words()._get_text_embedding(text or "x")
+    return made
+
+
+@pytest.fixture
+def store(folder):
+    store = AgentMemoryLlamaStore(folder, namespace=("nodes",))
+    yield store
+    store.close()
+
+
+def query(text, top=2, **options):
+    return VectorStoreQuery(query_embedding=Words()._get_text_embedding(text), similarity_top_k=top, **options)
+
+
+def test_an_empty_store_answers(store):
+    assert store.client is None
+    assert store.query(query("x")).nodes == store.get_nodes() == store.add([]) == []
+    store.delete("d")
+    store.clear()
+
+
+def test_nodes_come_back_as_they_were(store, folder):
+    nodes = [node("red apple", 1, tags=["a"]), node("red car", 2, document="e"), node("", 3)]
+    assert store.add(nodes) == ["n1", "n2", "n3"]
+    found = store.query(query("red apple", top=1))
+    assert found.ids == ["n1"]
+    assert found.similarities == pytest.approx([1], abs=1e-3)
+    expected = nodes[0].model_copy(update={"embedding": None})
+    assert found.nodes[0].model_dump() == expected.model_dump()
+    store.close()
+    again = AgentMemoryLlamaStore(folder, namespace=("nodes",))
+    assert [each.node_id for each in again.get_nodes()] == ["n1", "n2", "n3"]
+    assert [each.node_id for each in again.get_nodes(["n3", "n1"])] == ["n1", "n3"]
+    again.delete("d")
+    assert [each.node_id for each in again.get_nodes()] == ["n2"]
+    again.clear()
+    assert again.get_nodes() == []
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "expected"),
+    [
+        ("==", 2, "2"),
+        ("!=", 2, "13"),
+        (">", 1, "23"),
+        (">=", 2, "23"),
+        ("<", 2, "1"),
+        ("<=", 2, "12"),
+        ("in", [1, 3], "13"),
+        ("nin", [1, 3], "2"),
+    ],
+)
+def test_filters(store, operator, value, expected):
+    store.add([node(f"text {number}", number) for number in (1, 2, 3)])
+    filters = MetadataFilters(filters=[MetadataFilter(key="n", value=value, operator=operator)])
+    assert sorted(store.query(query("text", top=9, filters=filters)).ids) == [f"n{number}" for number in expected]
+
+
+def test_nested_filters(store):
+    store.add([node("a", 1, color="red"), node("b", 2, color=None), node("c", 3)])
+    one, two = (MetadataFilter(key="n", value=number) for number in (1, 2))
+    empty = MetadataFilter(key="color", value=None, operator="is_empty")
+
+    def ids(filters, condition=FilterCondition.AND):
+        found = store.get_nodes(filters=MetadataFilters(filters=filters, condition=condition))
+        return [each.node_id for each in found]
+
+    assert ids([one, two], FilterCondition.OR) == ["n1", "n2"]
+    assert ids([one, two]) == []
+    assert ids([one, two], FilterCondition.NOT) == ["n3"]
+    assert ids([empty]) == ["n2", "n3"]
+    assert ids([MetadataFilters(filters=[one, two], condition="or"), empty]) == ["n2"]
+    assert store.query(query("a", top=9, node_ids=["n1", "n3"], doc_ids=["d"])).ids[0] == "n1"
+    store.delete_nodes(filters=MetadataFilters(filters=[empty]))
+    assert [each.node_id for each in store.get_nodes()] == ["n1"]
+    store.delete_nodes()
+    assert len(store.get_nodes()) == 1
+    with pytest.raises(InvalidInputError, match="text_match"):
+        ids([MetadataFilter(key="color", value="r", operator="text_match")])
+    with pytest.raises(InvalidInputError, match="mode"):
+        store.query(query("a", mode=VectorStoreQueryMode.MMR))
+
+
+async def test_in_an_index(store):
+    storage = StorageContext.from_defaults(vector_store=store)
+    documents = [Document(text=text, doc_id=text) for text in ("Al likes tea", "Bo likes coffee")]
+    index = VectorStoreIndex.from_documents(documents, storage_context=storage, embed_model=Words())
+    retriever = index.as_retriever(similarity_top_k=1)
+    assert [each.text for each in retriever.retrieve("Al likes")] == ["Al likes tea"]
+    assert [each.text for each in await retriever.aretrieve("coffee")] == ["Bo likes coffee"]
+    index.delete_ref_doc("Al likes tea")
+    assert [each.text for each in retriever.retrieve("Al likes")] == ["Bo likes coffee"]
+
+
+def test_over_an_open_memory(memory):
+    store = AgentMemoryLlamaStore(memory)
+    store.add([node("red apple", 1)])
+    assert memory.recall("red apple", k=1)[0].text == "red apple"
+    store.close()
+    assert isinstance(store.client, Memory)
+
+
+async def test_the_block_keeps_what_short_term_memory_lets_go(memory):
+    block = AgentMemoryBlock(memory=memory, namespace=("al",))
+    short = ShortTerm.from_defaults(
+        session_id="s", token_limit=40, chat_history_token_ratio=0.5, token_flush_size=10, memory_blocks=[block]
+    )
+    for number in range(6):
+        await short.aput(ChatMessage(role="user", content=f"Al likes tea number {number} with milk"))
+        await short.aput(ChatMessage(role="assistant", content=f"Noted number {number}"))
+    kept = memory.entries(session="s", namespace=("al",))
+    assert kept
+    assert {entry.speaker for entry in kept} <= {"user", "assistant"}
+    await short.aput(ChatMessage(role="user", content="Al likes tea number 0 ?"))
+    shown = "".join(str(message.content) for message in await short.aget())
+    assert "<recalled-memory>" in shown
+    assert "Al likes tea number 0 with milk" in shown
+    await block.aput([ChatMessage(role="assistant", content=shown)])
+    assert not any("recalled" in entry.text for entry in memory.entries())
+    assert await block.aget([ChatMessage(role="assistant", content="x")]) == ""
+
+
+def test_the_page(folder, monkeypatch):
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    documents = [Document(text="Alice lives in Berlin"), Document(text="Parcels above 30 kg")]
+    names = pages.run("llama-index", documents=documents, embed_model=Words())
+    assert names["nodes"][0].text == "Alice lives in Berlin"
+    names["storage"].vector_store.close()

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pages
+import pytest
+from agents import Agent, Model, ModelResponse, Runner, Usage, function_tool, set_tracing_disabled
+from agents.memory import Session, SessionSettings
+from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
+
+from agent_memory import InvalidInputError
+from agent_memory.integrations.openai_agents import AgentMemorySession
+
+set_tracing_disabled(True)
+
+ITEMS = [
+    {"role": "user", "content": "What is six times seven?"},
+    {"type": "function_call", "call_id": "1", "name": "multiply", "arguments": '{"b": 7, "a": 6}'},
+    {"type": "function_call_output", "call_id": "1", "output": "42"},
+    {"role": "assistant", "content": [{"type": "output_text", "text": "It is 42. \ud83d", "annotations": []}]},
+    {"role": "user", "content": [{"type": "input_image", "image_url": "x", "detail": "auto"}]},
+    {"type": "reasoning", "id": "r", "summary": []},
+]
+
+
+class Scripted(Model):
+    def __init__(self, *outputs):
+        self.outputs = list(outputs)
+        self.seen = []
+
+    async def get_response(self, system_instructions, input, *args, **kwargs):
+        self.seen.append(input)
+        return ModelResponse(output=[self.outputs.pop(0)], usage=Usage(), response_id=None)
+
+    def stream_response(self, *args, **kwargs):
+        raise NotImplementedError
+
+
+def says(text):
+    part = ResponseOutputText(text=text, type="output_text", annotations=[])
+    return ResponseOutputMessage(id="m", role="assistant", type="message", status="completed", content=[part])
+
+
+async def test_items_come_back_as_they_were(memory):
+    session = AgentMemorySession("s\n1", memory)
+    assert isinstance(session, Session)
+    await session.add_items(ITEMS[:2])
+    await session.add_items(ITEMS[2:])
+    assert await session.get_items() == ITEMS
+    assert await session.get_items(limit=2) == ITEMS[-2:]
+    assert await session.get_items(limit=0) == []
+    assert await session.pop_item() == ITEMS[-1]
+    assert await session.get_items(limit=99) == ITEMS[:-1]
+    other = AgentMemorySession("s2", memory)
+    assert await other.get_items() == []
+    assert await other.pop_item() is None
+    await other.add_items([])
+    await session.clear_session()
+    assert await session.get_items() == []
+    assert memory.entries() == []
+
+
+async def test_settings_limit_the_history(memory):
+    session = AgentMemorySession("s", memory, session_settings=SessionSettings(limit=2))
+    await session.add_items(ITEMS)
+    assert await session.get_items() == ITEMS[-2:]
+    assert await session.get_items(limit=3) == ITEMS[-3:]
+
+
+async def test_items_can_be_recalled(memory):
+    await AgentMemorySession("s", memory).add_items(ITEMS)
+    texts = [entry.text for entry in memory.entries()]
+    assert texts[0] == "What is six times seven?"
+    assert texts[1] == "(function_call: multiply)"
+    assert texts[2] == "(function_call_output: 42)"
+    assert memory.recall("six times seven?", k=1)[0].entry.speaker == "user"
+    with pytest.raises(InvalidInputError):
+        await AgentMemorySession("s", memory).add_items([{"role": "user", "content": object()}])
+
+
+async def test_an_agent_goes_on_where_it_stopped(folder, memory):
+    @function_tool
+    def multiply(a: int, b: int) -> int:
+        """Multiply."""
+        return a * b
+
+    call = ResponseFunctionToolCall(name="multiply", arguments='{"a": 6, "b": 7}', call_id="1", type="function_call")
+    model = Scripted(call, says("It is 42."), says("You asked for six times seven."))
+    agent = Agent(name="a", model=model, tools=[multiply])
+    session = AgentMemorySession("s", memory)
+    first = await Runner.run(agent, "What is six times seven?", session=session)
+    assert first.final_output == "It is 42."
+    again = AgentMemorySession("s", memory)
+    second = await Runner.run(agent, "What did I ask?", session=again)
+    assert second.final_output == "You asked for six times seven."
+    assert [item.get("role") or item["type"] for item in model.seen[-1]] == [
+        "user",
+        "function_call",
+        "function_call_output",
+        "assistant",
+        "user",
+    ]
+    assert len(await session.get_items()) == 6
+    session.close()
+
+
+def test_the_page(folder, monkeypatch):
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    names = pages.run("openai-agents", agent=Agent(name="a", model=Scripted(says("Noted."))))
+    assert names["hits"][0].text == "Alice moved to Berlin."
+    names["session"].close()
