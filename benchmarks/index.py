@@ -5,9 +5,10 @@
     python benchmarks/index.py --vectors file.npy --queries queries.npy
     python benchmarks/index.py --large                ten million, built out of core, this index only
 
-Every engine with a search-time knob gets the smallest setting that reaches ``--target`` on every other query
-and is measured on the queries between. Latencies are medians of rounds in which the engines take turns, and are
-compared as ratios within a round. Writes a table, ``index-SIZE.json`` and ``index-SIZE.png`` to ``--out``.
+Every engine with a search-time knob gets the smallest setting that reaches ``--target`` on every other
+query and is measured on the queries between. Latencies are medians of rounds in which the engines take
+turns, and are compared as ratios within a round. Writes a table, ``index-SIZE.json`` and
+``index-SIZE.png`` to ``--out``.
 
 Synthetic vectors: a power-law spectrum (see ``synthetic``), clusters of Pareto-distributed size and
 log-normal width, calibrated so that the exact 64-dimension prefix finds about what it finds for sentence
