@@ -5,10 +5,10 @@
     python benchmarks/index.py --vectors file.npy --queries queries.npy
     python benchmarks/index.py --large                ten million, built out of core, this index only
 
-Every engine with a search-time knob gets the smallest setting that reaches ``--target`` on one half of the
-queries and is measured on the other half. Latencies are medians of rounds in which the engines take turns,
-and are compared as ratios within a round. Writes a table, ``index-SIZE.json`` and ``index-SIZE.png`` to
-``--out``.
+Every engine with a search-time knob gets the smallest setting that reaches ``--target`` on every other
+query and is measured on the queries between. Latencies are medians of rounds in which the engines take
+turns, and are compared as ratios within a round. Writes a table, ``index-SIZE.json`` and
+``index-SIZE.png`` to ``--out``.
 
 Synthetic vectors: a power-law spectrum (see ``synthetic``), clusters of Pareto-distributed size and
 log-normal width, calibrated so that the exact 64-dimension prefix finds about what it finds for sentence
@@ -106,21 +106,20 @@ def prepare(engine: Engine, rows: Rows, queries: Floats, truth: Ints, target: fl
     engine.build(data)
     build_s = time.perf_counter() - began
     del data
-    half = len(queries) // 2
-    effort = tuned(engine, queries[:half], truth[:half], target)
+    effort = tuned(engine, queries[::2], truth[::2], target)
     return {
         "version": engine.version,
         "effort": effort,
         "build_s": build_s,
         "ram_bytes_per_row": max(0, resident_bytes() - before) / len(rows),
         "disk_bytes_per_row": engine.disk_bytes() / len(rows),
-        "recall": recall(engine.search(queries[half:], K, effort), truth[half:]),
+        "recall": recall(engine.search(queries[1::2], K, effort), truth[1::2]),
     }
 
 
 def measure(field: list[Engine], results: dict[str, Any], queries: Floats, rounds: int) -> None:
     """Time single queries and batches, the engines taking turns."""
-    half = queries[len(queries) // 2 :]
+    half = queries[1::2]
     singles: dict[str, list[npt.NDArray[np.float64]]] = {engine.name: [] for engine in field}
     batches: dict[str, list[float]] = {engine.name: [] for engine in field}
     for number in range(rounds):
