@@ -12,7 +12,7 @@ from support import WordEncoder, python
 
 from agent_memory import Config, LockTimeoutError, Memory, SchemaTooNewError
 
-SECONDS = float(os.environ.get("AGENT_MEMORY_PROCESS_TEST_S", "15"))
+SECONDS = float(os.environ.get("AGENT_MEMORY_PROCESS_TEST_S", "8"))
 
 WRITER = """
 import sys, time
