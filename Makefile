@@ -25,8 +25,10 @@ check: $(INSTALLED)  ## Style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED)  ## What the performance claims rest on
+bench: $(INSTALLED)  ## What the performance claims rest on; each script alone offers more with --help
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/index.py --sizes 10000
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
