@@ -97,7 +97,8 @@ class AgentMemoryStore(Sweeper, BaseStore):
         self.embeddings: Embeddings | None = None if embed is None else ensure_embeddings(embed)
         self._own = not isinstance(memory, Memory)
         if not isinstance(memory, Memory):
-            encoder = self.embeddings and EmbeddingsEncoder(self.embeddings, dimension=settings.get("dims"))
+            given = self.embeddings
+            encoder = None if given is None else EmbeddingsEncoder(given, dimension=settings.get("dims"))
             memory = Memory(memory, encoder=encoder, config=config)
         elif self.embeddings is not None or config is not None:
             raise InvalidInputError("an open memory has its own encoder and config: give the folder instead")

@@ -138,7 +138,7 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore):
         if memory is None:
             return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
         hits = memory.recall(
-            query.query_embedding,  # type: ignore[arg-type]
+            query.query_embedding,
             k=query.similarity_top_k,
             where=_where(query.filters, node_ids=query.node_ids, doc_ids=query.doc_ids),
             namespace=below(memory, self._relative),
