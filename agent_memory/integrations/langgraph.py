@@ -112,7 +112,7 @@ class AgentMemoryStore(Sweeper, BaseStore):
 
     @classmethod
     @contextmanager
-    def from_conn_string(cls, conn_string: str | Path, **options: Any) -> Iterator[Self]:  # noqa: ANN401
+    def from_conn_string(cls, conn_string: str | Path, **options: Any) -> Iterator[Self]:
         """Open the store of a folder and close it at the end, in the manner of LangGraph's own stores."""
         with cls(conn_string, **options) as store:
             yield store

@@ -135,7 +135,7 @@ class _Resources(_Shared):
         return _json([_entry(entry) for entry in found])
 
 
-def build_server(memory: Memory, *, host: str = "127.0.0.1", port: int = 8000) -> Any:  # noqa: ANN401
+def build_server(memory: Memory, *, host: str = "127.0.0.1", port: int = 8000) -> Any:
     """Return an MCP server over a memory: a ``FastMCP`` of mcp 1, an ``MCPServer`` of mcp 2.
 
     Args:
