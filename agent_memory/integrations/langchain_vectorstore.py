@@ -92,8 +92,6 @@ class AgentMemoryVectorStore(VectorStore):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # --- writing -----------------------------------------------------------------------------------------
-
     def add_texts(
         self,
         texts: Iterable[str],
@@ -159,8 +157,6 @@ class AgentMemoryVectorStore(VectorStore):
         for key in ids or ():
             self.memory.forget(encode_name(key), namespace=self._namespace)
         return True
-
-    # --- reading -----------------------------------------------------------------------------------------
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents with the given ids, in that order; unknown ids are left out."""
@@ -261,8 +257,6 @@ class AgentMemoryVectorStore(VectorStore):
         """Do as ``max_marginal_relevance_search`` does, without blocking the event loop."""
         vector = await self._embedding.aembed_query(query)
         return await self.amax_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
-
-    # --- opening -----------------------------------------------------------------------------------------
 
     @classmethod
     def from_texts(
