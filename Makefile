@@ -4,13 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-integrations check bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable ".[langchain,langgraph,mcp,openai]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
 	touch $@
 
 demo: $(INSTALLED)  ## Remember a conversation and ask about what changed in it
@@ -18,6 +18,19 @@ demo: $(INSTALLED)  ## Remember a conversation and ask about what changed in it
 
 test: $(INSTALLED)  ## All tests
 	$(BIN)/python -m pytest
+
+# CrewAI asks for older versions than the others, and therefore for an environment of its own.
+test-integrations:  ## The adapters, each with its real framework
+	$(PYTHON) -m venv .venv-frameworks
+	.venv-frameworks/bin/python -m pip install --quiet --upgrade pip
+	.venv-frameworks/bin/python -m pip install --quiet --constraint constraints.txt torch
+	.venv-frameworks/bin/python -m pip install --quiet --constraint constraints.txt --group frameworks --editable .
+	.venv-frameworks/bin/python -m pytest tests/integrations
+	$(PYTHON) -m venv .venv-crewai
+	.venv-crewai/bin/python -m pip install --quiet --upgrade pip
+	.venv-crewai/bin/python -m pip install --quiet torch==2.13.0
+	.venv-crewai/bin/python -m pip install --quiet torch==2.13.0 --group crewai --editable .
+	.venv-crewai/bin/python -m pytest tests/integrations/test_crewai.py tests/integrations/test_mcp.py
 
 check: $(INSTALLED)  ## Style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -29,6 +42,7 @@ bench: $(INSTALLED)  ## What the performance claims rest on; each script alone o
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/index.py --sizes 10000
+	$(BIN)/python benchmarks/integrations.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .venv-frameworks .venv-crewai build dist *.egg-info

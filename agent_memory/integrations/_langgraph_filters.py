@@ -81,13 +81,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _equal(operand: Any) -> Where:  # noqa: ANN401
+def _equal(operand: Any) -> Where:
     if _is_number(operand) and (not math.isfinite(_real(operand)) or operand != _storable(operand)):
         return _NOTHING
     return {"$eq": _storable(operand)}
 
 
-def _ordered(operator: str, operand: Any) -> Where:  # noqa: ANN401
+def _ordered(operator: str, operand: Any) -> Where:
     """Return an order comparison in which infinities have become the largest numbers that can be stored."""
     if not _is_number(operand):
         return {operator: operand}
@@ -101,7 +101,7 @@ def _ordered(operator: str, operand: Any) -> Where:  # noqa: ANN401
     return {operator: _storable(operand)}
 
 
-def _storable(operand: Any) -> Any:  # noqa: ANN401
+def _storable(operand: Any) -> Any:
     return float(operand) if isinstance(operand, int) and not -_INT64 <= operand < _INT64 else operand
 
 

@@ -50,7 +50,7 @@ def texts_of(op: PutOp, default: Sequence[Field]) -> list[str]:
     return list(dict.fromkeys(usable_text(text) for text in texts if text.strip()))
 
 
-def _text_at(value: Any, field: Field) -> list[str]:  # noqa: ANN401
+def _text_at(value: Any, field: Field) -> list[str]:
     try:
         return get_text_at_path(value, field)
     except (TypeError, ValueError, RecursionError) as error:

@@ -87,7 +87,7 @@ class AutoGenMemory(Memory, Component[AutoGenMemoryConfig]):
         self,
         query: str | MemoryContent = "",
         cancellation_token: CancellationToken | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> MemoryQueryResult:
         """Return what a text reminds of, best first, each with its score in the metadata.
 
@@ -99,7 +99,7 @@ class AutoGenMemory(Memory, Component[AutoGenMemoryConfig]):
         hits = await self._recall(query if isinstance(query, str) else str(query.content), **kwargs)
         return MemoryQueryResult(results=[_content(hit) for hit in hits])
 
-    async def _recall(self, text: str, **options: Any) -> list[Hit]:  # noqa: ANN401
+    async def _recall(self, text: str, **options: Any) -> list[Hit]:
         text = own_text(text)
         if not text:
             return []

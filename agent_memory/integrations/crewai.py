@@ -187,11 +187,11 @@ class AgentMemoryStorage:
         """Do as ``save`` does, without blocking the event loop."""
         await asyncio.to_thread(self.save, records)
 
-    async def asearch(self, query_embedding: list[float], **options: Any) -> list[tuple[MemoryRecord, float]]:  # noqa: ANN401
+    async def asearch(self, query_embedding: list[float], **options: Any) -> list[tuple[MemoryRecord, float]]:
         """Do as ``search`` does, without blocking the event loop."""
         return await asyncio.to_thread(self.search, query_embedding, **options)
 
-    async def adelete(self, **options: Any) -> int:  # noqa: ANN401
+    async def adelete(self, **options: Any) -> int:
         """Do as ``delete`` does, without blocking the event loop."""
         return await asyncio.to_thread(self.delete, **options)
 

@@ -119,7 +119,7 @@ class AgentMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             session=session,
         )
 
-    def _scope(self, runtime: Any) -> Namespace:  # noqa: ANN401
+    def _scope(self, runtime: Any) -> Namespace:
         namespace = self._namespace(runtime) if callable(self._namespace) else self._namespace
         return below(self.memory, namespace)
 

@@ -41,7 +41,7 @@ class AgentMemoryRetriever(BaseRetriever):
 
     @field_validator("memory", mode="before")
     @classmethod
-    def _open(cls, value: Any) -> Memory:  # noqa: ANN401
+    def _open(cls, value: Any) -> Memory:
         return opened(value)[0]
 
     def _get_relevant_documents(
@@ -49,7 +49,7 @@ class AgentMemoryRetriever(BaseRetriever):
         query: str,
         *,
         run_manager: CallbackManagerForRetrieverRun | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> list[Document]:
         own = {"k": self.k, "where": self.where, "session": self.session}
         return [_document(hit) for hit in self.memory.recall(query, **{**own, **self.options, **kwargs})]
@@ -59,7 +59,7 @@ class AgentMemoryRetriever(BaseRetriever):
         query: str,
         *,
         run_manager: AsyncCallbackManagerForRetrieverRun | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> list[Document]:
         return await asyncio.to_thread(self._get_relevant_documents, query, **kwargs)
 

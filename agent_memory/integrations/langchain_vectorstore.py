@@ -92,15 +92,13 @@ class AgentMemoryVectorStore(VectorStore):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # --- writing -----------------------------------------------------------------------------------------
-
     def add_texts(
         self,
         texts: Iterable[str],
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: list[str] | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> list[str]:
         """Embed and store texts; returns their ids.
 
@@ -120,7 +118,7 @@ class AgentMemoryVectorStore(VectorStore):
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: list[str] | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> list[str]:
         """Do as ``add_texts`` does, without blocking the event loop."""
         texts = list(texts)
@@ -152,15 +150,13 @@ class AgentMemoryVectorStore(VectorStore):
         )
         return [decode_name(entry.key) for entry in entries]
 
-    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:  # noqa: ANN401
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Delete documents for good: those with the given ids, or all if ``ids`` is None."""
         if ids is None:
             self.memory.forget(everything=True, namespace=self._namespace)
         for key in ids or ():
             self.memory.forget(encode_name(key), namespace=self._namespace)
         return True
-
-    # --- reading -----------------------------------------------------------------------------------------
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents with the given ids, in that order; unknown ids are left out."""
@@ -175,39 +171,31 @@ class AgentMemoryVectorStore(VectorStore):
         return self.memory.recall(query, k=k, where=filter, namespace=self._namespace, **options)
 
     def similarity_search_with_score_by_vector(
-        self,
-        embedding: list[float],
-        k: int = 4,
-        *,
-        filter: Filter | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        self, embedding: list[float], k: int = 4, *, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Return the k documents closest to a vector, each with its cosine similarity, best first."""
         return [(document(hit.entry), hit.score) for hit in self._recall(embedding, k, filter, kwargs)]
 
-    def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
+    def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """Return the k documents closest to a vector, best first."""
         return [found for found, _ in self.similarity_search_with_score_by_vector(embedding, k, **kwargs)]
 
-    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:  # noqa: ANN401
+    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
         """Return the k documents closest to a query, each with its cosine similarity, best first."""
         return self.similarity_search_with_score_by_vector(self._embedding.embed_query(query), k, **kwargs)
 
     async def asimilarity_search_with_score(
-        self,
-        query: str,
-        k: int = 4,
-        **kwargs: Any,  # noqa: ANN401
+        self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Do as ``similarity_search_with_score`` does, without blocking the event loop."""
         vector = await self._embedding.aembed_query(query)
         return await asyncio.to_thread(self.similarity_search_with_score_by_vector, vector, k, **kwargs)
 
-    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
+    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """Return the k documents closest to a query, best first."""
         return [found for found, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
-    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
+    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """Do as ``similarity_search`` does, without blocking the event loop."""
         return [found for found, _ in await self.asimilarity_search_with_score(query, k, **kwargs)]
 
@@ -223,7 +211,7 @@ class AgentMemoryVectorStore(VectorStore):
         lambda_mult: float = 0.5,
         *,
         filter: Filter | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> list[Document]:
         """Return k of the ``fetch_k`` documents closest to a vector, chosen to be unlike each other.
 
@@ -257,30 +245,18 @@ class AgentMemoryVectorStore(VectorStore):
         }
 
     def max_marginal_relevance_search(
-        self,
-        query: str,
-        k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
-        **kwargs: Any,  # noqa: ANN401
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """Do as ``max_marginal_relevance_search_by_vector`` does, for a query."""
         vector = self._embedding.embed_query(query)
         return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
 
     async def amax_marginal_relevance_search(
-        self,
-        query: str,
-        k: int = 4,
-        fetch_k: int = 20,
-        lambda_mult: float = 0.5,
-        **kwargs: Any,  # noqa: ANN401
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """Do as ``max_marginal_relevance_search`` does, without blocking the event loop."""
         vector = await self._embedding.aembed_query(query)
         return await self.amax_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
-
-    # --- opening -----------------------------------------------------------------------------------------
 
     @classmethod
     def from_texts(
@@ -293,7 +269,7 @@ class AgentMemoryVectorStore(VectorStore):
         path: str | Path | None = None,
         namespace: Sequence[str] = (),
         config: Config | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> Self:
         """Open the store of a folder and add texts to it; arguments as for the class and ``add_texts``."""
         store = cls(embedding, path=path, namespace=namespace, config=config)
@@ -308,14 +284,11 @@ class AgentMemoryVectorStore(VectorStore):
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: list[str] | None = None,
-        path: str | Path | None = None,
-        namespace: Sequence[str] = (),
-        config: Config | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> Self:
         """Do as ``from_texts`` does, without blocking the event loop."""
-        open_ = cls
-        store = await asyncio.to_thread(open_, embedding, path=path, namespace=namespace, config=config)
+        opening = {name: kwargs.pop(name) for name in ("path", "namespace", "config") if name in kwargs}
+        store = await asyncio.to_thread(lambda: cls(embedding, **opening))
         await store.aadd_texts(texts, metadatas, ids=ids, **kwargs)
         return store
 

@@ -97,7 +97,8 @@ class AgentMemoryStore(Sweeper, BaseStore):
         self.embeddings: Embeddings | None = None if embed is None else ensure_embeddings(embed)
         self._own = not isinstance(memory, Memory)
         if not isinstance(memory, Memory):
-            encoder = self.embeddings and EmbeddingsEncoder(self.embeddings, dimension=settings.get("dims"))
+            given = self.embeddings
+            encoder = None if given is None else EmbeddingsEncoder(given, dimension=settings.get("dims"))
             memory = Memory(memory, encoder=encoder, config=config)
         elif self.embeddings is not None or config is not None:
             raise InvalidInputError("an open memory has its own encoder and config: give the folder instead")
@@ -111,7 +112,7 @@ class AgentMemoryStore(Sweeper, BaseStore):
 
     @classmethod
     @contextmanager
-    def from_conn_string(cls, conn_string: str | Path, **options: Any) -> Iterator[Self]:  # noqa: ANN401
+    def from_conn_string(cls, conn_string: str | Path, **options: Any) -> Iterator[Self]:
         """Open the store of a folder and close it at the end, in the manner of LangGraph's own stores."""
         with cls(conn_string, **options) as store:
             yield store

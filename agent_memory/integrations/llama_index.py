@@ -84,7 +84,7 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore):
         """The memory; None as long as nothing was ever added."""
         return self._late.known()
 
-    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:  # noqa: ANN401
+    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
         """Add nodes that have embeddings, replacing those with the same ids; returns the ids."""
         if not nodes:
             return []
@@ -92,7 +92,7 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore):
         memory.add_many([{**_as_entry(node), "namespace": below(memory, self._relative)} for node in nodes])
         return [node.node_id for node in nodes]
 
-    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ANN401
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a document for good."""
         self._forget({"ref_doc_id": ref_doc_id})
 
@@ -100,7 +100,7 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore):
         self,
         node_ids: list[str] | None = None,
         filters: MetadataFilters | None = None,
-        **delete_kwargs: Any,  # noqa: ANN401
+        **delete_kwargs: Any,
     ) -> None:
         """Delete the nodes with one of the ids that the filters match."""
         where = _where(filters, node_ids=node_ids)
@@ -126,7 +126,7 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore):
         where = _where(filters, node_ids=node_ids)
         return [_as_node(entry) for entry in memory.entries(where=where, namespace=below(memory, self._relative))]
 
-    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:  # noqa: ANN401
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Return the nodes closest to an embedding.
 
         Raises:
@@ -138,7 +138,7 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore):
         if memory is None:
             return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
         hits = memory.recall(
-            query.query_embedding,  # type: ignore[arg-type]
+            query.query_embedding,
             k=query.similarity_top_k,
             where=_where(query.filters, node_ids=query.node_ids, doc_ids=query.doc_ids),
             namespace=below(memory, self._relative),
@@ -209,10 +209,10 @@ class AgentMemoryBlock(BaseMemoryBlock[str]):
 
     @field_validator("memory", mode="before")
     @classmethod
-    def _open(cls, value: Any) -> Memory:  # noqa: ANN401
+    def _open(cls, value: Any) -> Memory:
         return opened(value)[0]
 
-    async def _aget(self, messages: list[ChatMessage] | None = None, **block_kwargs: Any) -> str:  # noqa: ANN401
+    async def _aget(self, messages: list[ChatMessage] | None = None, **block_kwargs: Any) -> str:
         asked = [message.content for message in messages or [] if message.role == "user"]
         query = own_text((asked[-1] if asked else "") or "")
         if not query:

@@ -13,6 +13,8 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 from urllib.parse import unquote
@@ -133,7 +135,7 @@ class _Resources(_Shared):
         return _json([_entry(entry) for entry in found])
 
 
-def build_server(memory: Memory, *, host: str = "127.0.0.1", port: int = 8000) -> Any:  # noqa: ANN401
+def build_server(memory: Memory, *, host: str = "127.0.0.1", port: int = 8000) -> Any:
     """Return an MCP server over a memory: a ``FastMCP`` of mcp 1, an ``MCPServer`` of mcp 2.
 
     Args:
@@ -164,17 +166,16 @@ def _new_server(host: str, port: int) -> tuple[Any, type[Exception], type[Except
         import mcp  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingDependencyError("mcp", "mcp") from error
-    try:
-        from mcp.server.mcpserver import MCPServer
-        from mcp.server.mcpserver.exceptions import ResourceError, ToolError
-    except ModuleNotFoundError:
-        from mcp.server.fastmcp import FastMCP
-        from mcp.server.fastmcp.exceptions import ResourceError as OldResourceError
-        from mcp.server.fastmcp.exceptions import ToolError as OldToolError
-
-        server = FastMCP(NAME, INSTRUCTIONS, host=host, port=port, log_level="WARNING")
-        return server, OldToolError, OldResourceError
-    return MCPServer(NAME, instructions=INSTRUCTIONS, log_level="WARNING"), ToolError, ResourceError
+    # Only one of the two exists in any version of the package.
+    if find_spec("mcp.server.mcpserver") is not None:
+        module, options = "mcp.server.mcpserver", {}
+        kind = import_module(module).MCPServer
+    else:
+        module, options = "mcp.server.fastmcp", {"host": host, "port": port}
+        kind = import_module(module).FastMCP
+    errors = import_module(f"{module}.exceptions")
+    server = kind(NAME, instructions=INSTRUCTIONS, log_level="WARNING", **options)
+    return server, errors.ToolError, errors.ResourceError
 
 
 def run_server(
