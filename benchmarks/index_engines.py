@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import faiss
@@ -24,20 +25,20 @@ def resident_bytes() -> int:
     return int(fields["RssAnon"].split()[0]) * 1024
 
 
-class Engine:
+class Engine(ABC):
     """An engine under test; ``effort`` is its one search-time knob, None if it has none."""
 
     name = ""
     efforts: tuple[int, ...] = ()
     version = f"faiss {faiss.__version__}"
 
+    @abstractmethod
     def build(self, rows: Floats) -> None:
         """Index rows with ids 0 to n - 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def search(self, queries: Floats, k: int, effort: int | None) -> Ints:
         """Return ids (nq, k)."""
-        raise NotImplementedError
 
     def filtered(self, query: Floats, k: int, allowed: Ints, effort: int | None) -> Ints | None:
         """Return ids (1, k) among ``allowed``, None if the engine cannot filter."""
