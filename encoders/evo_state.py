@@ -1,0 +1,160 @@
+"""What EvoEmbedding reads and remembers: exchanges, the queue of latents, and how both are cut into passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from agent_memory.encoders.base import FloatArray
+from agent_memory.encoders.runtime import IntArray
+from agent_memory.errors import InvalidInputError
+
+CHUNK_SEGMENTS = 16
+CHUNK_TOKENS = 2048
+BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One turn of a user and the answer to it.
+
+    Attributes:
+        user: What the user said.
+        assistant: What the assistant answered; None when there is no answer yet.
+    """
+
+    user: str
+    assistant: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.user, str) or not isinstance(self.assistant, (str, type(None))):
+            raise InvalidInputError("an exchange consists of strings")
+
+    @property
+    def plain(self) -> str:
+        """The form that is embedded: ``User: …`` and, on the next line, ``Assistant: …``."""
+        return f"User: {self.user}" + ("" if self.assistant is None else f"\nAssistant: {self.assistant}")
+
+
+Segment: TypeAlias = str | Exchange
+"""A string is embedded as it is, and written to the memory as the words of a user."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LatentQueue:
+    """The latent memory of a session: the last latents written, oldest first. Immutable.
+
+    Attributes:
+        latents: float32 (n, H), n <= capacity, read-only.
+        capacity: Latents that are kept.
+
+    Raises:
+        InvalidInputError: Another shape or dtype, numbers that are not finite, or more rows than the capacity.
+    """
+
+    latents: FloatArray
+    capacity: int = 512
+
+    def __post_init__(self) -> None:
+        if isinstance(self.capacity, bool) or not isinstance(self.capacity, int) or self.capacity < 1:
+            raise InvalidInputError(f"capacity must be a positive integer, got {self.capacity!r}")
+        own = _checked(self.latents).copy()
+        if len(own) > self.capacity:
+            raise InvalidInputError(f"{len(own)} latents do not fit into a queue of {self.capacity}")
+        own.setflags(write=False)
+        object.__setattr__(self, "latents", own)
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def append(self, latents: FloatArray) -> LatentQueue:
+        """Return the queue after a segment; the oldest latents leave when it is full.
+
+        Args:
+            latents: float32 (m, H).
+
+        Raises:
+            InvalidInputError: Another shape or dtype than the queue's.
+        """
+        new = _checked(latents)
+        if new.shape[1] != self.latents.shape[1]:
+            raise InvalidInputError(f"latents of {new.shape[1]} numbers do not fit those of {self.latents.shape[1]}")
+        return LatentQueue(np.concatenate((self.latents, new))[-self.capacity :], self.capacity)
+
+
+def _checked(latents: FloatArray) -> FloatArray:
+    if not isinstance(latents, np.ndarray) or latents.ndim != 2 or latents.dtype != np.float32:
+        raise InvalidInputError("latents must be a float32 array of shape (n, H)")
+    if not np.isfinite(latents).all():
+        raise InvalidInputError("latents must be finite")
+    return latents
+
+
+def check_ids(name: str, ids: Sequence[int], vocabulary: int) -> IntArray:
+    """Check one row of token ids and return it as int64.
+
+    Raises:
+        InvalidInputError: No row of integers, empty, or out of the vocabulary.
+    """
+    try:
+        row = np.asarray(ids)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{name} must be a list of token ids: {error}") from error
+    if row.ndim == 1 and not row.size:
+        raise InvalidInputError(f"{name} is empty")
+    if row.ndim != 1 or row.dtype.kind not in "iu":
+        raise InvalidInputError(f"{name} must be a list of token ids, got {type(ids).__name__}")
+    if row.min() < 0 or row.max() >= vocabulary:
+        raise InvalidInputError(f"{name} has token ids out of the vocabulary of {vocabulary}")
+    return row.astype(np.int64)
+
+
+def check_rows(name: str, rows: Sequence[Sequence[int]], vocabulary: int) -> list[IntArray]:
+    """Check a list of rows of token ids; see ``check_ids``."""
+    if isinstance(rows, (str, bytes)) or not isinstance(rows, (Sequence, np.ndarray)):
+        raise InvalidInputError(f"{name} must be a list of lists of token ids, got {type(rows).__name__}")
+    if not len(rows):
+        raise InvalidInputError(f"{name} is empty")
+    return [check_ids(f"{name}[{i}]", row, vocabulary) for i, row in enumerate(rows)]
+
+
+def plan_chunks(lengths: Sequence[int], segments: int = CHUNK_SEGMENTS, tokens: int = CHUNK_TOKENS) -> list[range]:
+    """Cut segments into chunks that are written in one pass: greedy, in order, at least one segment each.
+
+    A segment of more than ``tokens`` tokens is a chunk of its own.
+
+    Args:
+        lengths: Text tokens of each segment; latents are not counted.
+        segments: Segments of a chunk at most.
+        tokens: Text tokens of a chunk at most.
+    """
+    chunks, start, total = [], 0, 0
+    for i, length in enumerate(lengths):
+        if i > start and (i - start == segments or total + length > tokens):
+            chunks.append(range(start, i))
+            start, total = i, 0
+        total += length
+    if lengths:
+        chunks.append(range(start, len(lengths)))
+    return chunks
+
+
+def plan_batches(lengths: Sequence[int], tokens: int = BATCH_TOKENS) -> list[range]:
+    """Cut rows into batches that are embedded together: greedy while (n + 1) * longest <= ``tokens``.
+
+    Args:
+        lengths: Text tokens of each row.
+        tokens: Tokens of a batch, padding included; latents are not counted.
+    """
+    batches, start, longest = [], 0, 0
+    for i, length in enumerate(lengths):
+        if i > start and (i - start + 1) * max(longest, length) > tokens:
+            batches.append(range(start, i))
+            start, longest = i, 0
+        longest = max(longest, length)
+    if lengths:
+        batches.append(range(start, len(lengths)))
+    return batches
