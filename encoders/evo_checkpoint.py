@@ -153,7 +153,7 @@ class WeightFiles:
 
         try:
             with safe_open(path, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118
+                for key in file.keys():
                     name = canonical(key)
                     if name is not None:
                         self.shapes[name] = tuple(file.get_slice(key).get_shape())
@@ -224,5 +224,3 @@ def _shards(folder: Path) -> list[Path]:
             raise CheckpointError(f"{index} names the shard {name!r}, which is not in {folder}")
         paths.append(folder / name)
     return paths
-
-

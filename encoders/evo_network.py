@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import nn
 
 from agent_memory.encoders.evo_checkpoint import BODY, EvoSettings, WeightFiles
@@ -59,9 +59,7 @@ class EvoNetwork(nn.Module):
         heads: Memory queries and the projections, by their names in the checkpoint.
     """
 
-    def __init__(
-        self, base: nn.Module, views: Mapping[str, nn.Module], heads: Mapping[str, nn.Parameter]
-    ) -> None:
+    def __init__(self, base: nn.Module, views: Mapping[str, nn.Module], heads: Mapping[str, nn.Parameter]) -> None:
         super().__init__()
         self.base = base
         self.views = nn.ModuleDict(dict(views))
@@ -74,7 +72,8 @@ class EvoNetwork(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """What latents and weights are computed in."""
-        return self.heads["memory_queries"].dtype
+        queries: torch.Tensor = self.heads["memory_queries"]
+        return queries.dtype
 
     def project(self, latents: torch.Tensor) -> torch.Tensor:
         """P: latents (n, H) as inputs of the language model, (n, H)."""
@@ -118,9 +117,7 @@ class EvoNetwork(nn.Module):
 
     def _hidden(self, adapter: str, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out = self.views[adapter](
-            inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False
-        )
+        out = self.views[adapter](inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False)
         hidden: torch.Tensor = out.last_hidden_state
         return hidden
 
@@ -164,17 +161,22 @@ def _skeleton(config: PreTrainedConfig) -> nn.Module:
 
     try:
         with torch.device("meta"):
-            model: nn.Module = AutoModel.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+            build: Callable[..., nn.Module] = AutoModel.from_config
+            model = build(config, attn_implementation="sdpa", dtype=torch.float32)
     except Exception as error:
         raise CheckpointError(f"no language model can be built from the base configuration: {error}") from error
     return model
 
 
 def _materialise_rotary(base: nn.Module, config: PreTrainedConfig) -> None:
-    """Compute the rotary tables, which no checkpoint holds."""
+    """Compute the rotary frequencies, which no checkpoint holds.
+
+    The reference casts its whole model to bfloat16 once, this table included, also where it computes in float32
+    later. Its weights have seen the rounded frequencies, and its outputs are matched to 1e-7 only with them.
+    """
     rotary = getattr(base, "rotary_emb", None)
     if rotary is not None:
-        base.rotary_emb = type(rotary)(config=config)
+        base.rotary_emb = type(rotary)(config=config).to(torch.bfloat16).to(torch.float32)
     left = [name for name, buffer in base.named_buffers() if buffer.is_meta]
     if left:
         raise CheckpointError(f"a base model of type {config.model_type} is not supported: {', '.join(left)}")
@@ -197,7 +199,7 @@ def _published(base: nn.Module, name: str) -> str:
 def _expected(base: nn.Module, settings: EvoSettings, files: WeightFiles) -> dict[str, tuple[int, ...]]:
     shapes = {_published(base, name): tuple(value.shape) for name, value in base.state_dict().items()}
     for path in _targets(base):
-        out, into = base.get_submodule(path).weight.shape  # type: ignore[union-attr, misc]
+        out, into = base.get_submodule(path).weight.shape  # type: ignore[misc]
         for adapter in ADAPTERS:
             shapes[f"{BODY}{path}.lora_A.{adapter}.weight"] = (settings.lora_r, int(into))
             shapes[f"{BODY}{path}.lora_B.{adapter}.weight"] = (int(out), settings.lora_r)
@@ -224,9 +226,7 @@ def _update(
     return down, up, settings.lora_alpha / settings.lora_r
 
 
-def _view(
-    module: nn.Module, path: str, updates: Mapping[str, tuple[nn.Parameter, nn.Parameter, float]]
-) -> nn.Module:
+def _view(module: nn.Module, path: str, updates: Mapping[str, tuple[nn.Parameter, nn.Parameter, float]]) -> nn.Module:
     """Copy the tree of modules, not the weights, with the adapter's layers in their places."""
     if path in updates:
         return LoraLinear(module, *updates[path])

@@ -17,6 +17,9 @@ CHUNK_TOKENS = 2048
 BATCH_TOKENS = 2048
 
 
+Ids: TypeAlias = Sequence[int] | IntArray
+
+
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """One turn of a user and the answer to it.
@@ -93,7 +96,20 @@ def _checked(latents: FloatArray) -> FloatArray:
     return latents
 
 
-def check_ids(name: str, ids: Sequence[int], vocabulary: int) -> IntArray:
+def check_segments(name: str, segments: Sequence[Segment]) -> None:
+    """Refuse what is not a list of segments.
+
+    Raises:
+        InvalidInputError: A bare string, no sequence, or an item that is neither a string nor an exchange.
+    """
+    if isinstance(segments, (str, bytes)) or not isinstance(segments, Sequence):
+        raise InvalidInputError(f"{name} must be a list of segments, got {type(segments).__name__}")
+    for i, segment in enumerate(segments):
+        if not isinstance(segment, (str, Exchange)):
+            raise InvalidInputError(f"{name}[{i}] must be a string or an Exchange, got {type(segment).__name__}")
+
+
+def check_ids(name: str, ids: Ids, vocabulary: int) -> IntArray:
     """Check one row of token ids and return it as int64.
 
     Raises:
@@ -112,7 +128,7 @@ def check_ids(name: str, ids: Sequence[int], vocabulary: int) -> IntArray:
     return row.astype(np.int64)
 
 
-def check_rows(name: str, rows: Sequence[Sequence[int]], vocabulary: int) -> list[IntArray]:
+def check_rows(name: str, rows: Sequence[Ids], vocabulary: int) -> list[IntArray]:
     """Check a list of rows of token ids; see ``check_ids``."""
     if isinstance(rows, (str, bytes)) or not isinstance(rows, (Sequence, np.ndarray)):
         raise InvalidInputError(f"{name} must be a list of lists of token ids, got {type(rows).__name__}")

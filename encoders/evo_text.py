@@ -39,7 +39,8 @@ class EvoText:
 
     def __init__(self, folder: Path, vocabulary: int) -> None:
         self.tokenizer: Tokenizer | None = None
-        end, prefix = END_ID, PREFIX_IDS
+        end = END_ID
+        prefix: tuple[int, ...] = PREFIX_IDS
         if (folder / "tokenizer.json").is_file():
             try:
                 self.tokenizer = read_tokenizer(folder)

@@ -15,10 +15,12 @@ from agent_memory.encoders.base import FloatArray
 from agent_memory.encoders.evo_checkpoint import read_base_config, read_settings
 from agent_memory.encoders.evo_state import (
     CHUNK_SEGMENTS,
+    Ids,
     LatentQueue,
     Segment,
     check_ids,
     check_rows,
+    check_segments,
     plan_batches,
     plan_chunks,
 )
@@ -96,9 +98,9 @@ class EvoEmbeddingModel:
 
     def embed_token_ids(
         self,
-        memory_segments: Sequence[Sequence[int]],
-        retriever_segments: Sequence[Sequence[int]],
-        query: Sequence[int],
+        memory_segments: Sequence[Ids],
+        retriever_segments: Sequence[Ids],
+        query: Ids,
         *,
         chunk_segments: int = CHUNK_SEGMENTS,
     ) -> tuple[FloatArray, FloatArray]:
@@ -127,7 +129,7 @@ class EvoEmbeddingModel:
         asked = check_ids("query", query, self._vocabulary)
         if len(written) != len(embedded):
             raise InvalidInputError(f"{len(written)} memory_segments do not match {len(embedded)} retriever_segments")
-        if isinstance(chunk_segments, bool) or not isinstance(chunk_segments, int) or chunk_segments < 1:
+        if type(chunk_segments) is not int or chunk_segments < 1:
             raise InvalidInputError(f"chunk_segments must be a positive integer, got {chunk_segments!r}")
         history, memory = self._session(written, embedded, self.empty_memory(), chunk_segments)
         return history, self._read([self._query_row(asked)], memory)[0]
@@ -149,25 +151,27 @@ class EvoEmbeddingModel:
         return self.embed_segment_ids(self._text.memory(segment), self._text.retriever(segment), memory)
 
     def embed_segment_ids(
-        self, memory_segment: Sequence[int] | IntArray, retriever_segment: Sequence[int] | IntArray, memory: LatentQueue
+        self, memory_segment: Ids, retriever_segment: Ids, memory: LatentQueue
     ) -> tuple[FloatArray, FloatArray]:
         """Like ``embed_segment``, from the token ids of the two forms of a segment."""
         written = check_ids("memory_segment", memory_segment, self._vocabulary)
         embedded = check_ids("retriever_segment", retriever_segment, self._vocabulary)
         self._check_memory(memory)
         vectors, after = self._session([written], [embedded], memory, 1)
-        return vectors[0], after.latents[-self._network.num_latents :].copy()
+        first: FloatArray = vectors[0]
+        return first, after.latents[-self._network.num_latents :].copy()
 
     def embed_query(self, query: str, memory: LatentQueue) -> FloatArray:
         """Embed a query with all of the memory; (d,) float32, L2-normalised. Raises as ``embed_segment``."""
         check_texts([query])
         return self.embed_query_ids(self._text.retriever(query), memory)
 
-    def embed_query_ids(self, query: Sequence[int] | IntArray, memory: LatentQueue) -> FloatArray:
+    def embed_query_ids(self, query: Ids, memory: LatentQueue) -> FloatArray:
         """Like ``embed_query``, from token ids without the prefix."""
         asked = check_ids("query", query, self._vocabulary)
         self._check_memory(memory)
-        return self._read([self._query_row(asked)], memory)[0]
+        vector: FloatArray = self._read([self._query_row(asked)], memory)[0]
+        return vector
 
     def embed(self, texts: Sequence[str], *, query: bool = False) -> FloatArray:
         """Embed texts without any memory: a plain embedding function for pipelines that want one.
@@ -209,7 +213,7 @@ class EvoEmbeddingModel:
             EncoderError: The weights gave numbers that are not finite.
         """
         check_texts([query])
-        _check_segments("candidates", candidates)
+        check_segments("candidates", candidates)
         asked = self._text.retriever(query)
         rows = [self._text.retriever(candidate) for candidate in candidates]
         known: dict[bytes, FloatArray] = {}
@@ -217,7 +221,7 @@ class EvoEmbeddingModel:
             self._check_memory(history)
             memory = history
         else:
-            _check_segments("history", history)
+            check_segments("history", history)
             known, memory = self._recall_history(history, {row.tobytes() for row in rows})
         # Sorted, so that the batches, and with them the last bits, do not depend on the order given.
         new = {row.tobytes(): row for row in sorted(rows, key=lambda row: (len(row), row.tobytes()))}
@@ -297,11 +301,6 @@ class EvoEmbeddingModel:
                 f"memory holds {memory.capacity} latents of {memory.latents.shape[1]} numbers, "
                 f"the model {self._capacity} of {width}"
             )
-
-
-def _check_segments(name: str, segments: Sequence[Segment]) -> None:
-    if isinstance(segments, (str, bytes)) or not isinstance(segments, Sequence):
-        raise InvalidInputError(f"{name} must be a list of segments, got {type(segments).__name__}")
 
 
 def _finite(values: FloatArray, what: str) -> FloatArray:
