@@ -96,6 +96,19 @@ def _checked(latents: FloatArray) -> FloatArray:
     return latents
 
 
+def check_memory(memory: LatentQueue, like: LatentQueue) -> None:
+    """Refuse a memory of another width or capacity than ``like``.
+
+    Raises:
+        InvalidInputError: No memory, or that of another model.
+    """
+    if not isinstance(memory, LatentQueue):
+        raise InvalidInputError(f"memory must be a LatentQueue, got {type(memory).__name__}")
+    given, needed = ((queue.capacity, queue.latents.shape[1]) for queue in (memory, like))
+    if given != needed:
+        raise InvalidInputError(f"memory has (capacity, width) {given}, the model needs {needed}")
+
+
 def check_segments(name: str, segments: Sequence[Segment]) -> None:
     """Refuse what is not a list of segments.
 
@@ -146,7 +159,12 @@ def plan_chunks(lengths: Sequence[int], segments: int = CHUNK_SEGMENTS, tokens: 
         lengths: Text tokens of each segment; latents are not counted.
         segments: Segments of a chunk at most.
         tokens: Text tokens of a chunk at most.
+
+    Raises:
+        InvalidInputError: ``segments`` is no positive integer.
     """
+    if type(segments) is not int or segments < 1:
+        raise InvalidInputError(f"segments of a chunk must be a positive integer, got {segments!r}")
     chunks, start, total = [], 0, 0
     for i, length in enumerate(lengths):
         if i > start and (i - start == segments or total + length > tokens):

@@ -19,6 +19,7 @@ from agent_memory.encoders.evo_state import (
     LatentQueue,
     Segment,
     check_ids,
+    check_memory,
     check_rows,
     check_segments,
     plan_batches,
@@ -129,8 +130,6 @@ class EvoEmbeddingModel:
         asked = check_ids("query", query, self._vocabulary)
         if len(written) != len(embedded):
             raise InvalidInputError(f"{len(written)} memory_segments do not match {len(embedded)} retriever_segments")
-        if type(chunk_segments) is not int or chunk_segments < 1:
-            raise InvalidInputError(f"chunk_segments must be a positive integer, got {chunk_segments!r}")
         history, memory = self._session(written, embedded, self.empty_memory(), chunk_segments)
         return history, self._read([self._query_row(asked)], memory)[0]
 
@@ -156,7 +155,7 @@ class EvoEmbeddingModel:
         """Like ``embed_segment``, from the token ids of the two forms of a segment."""
         written = check_ids("memory_segment", memory_segment, self._vocabulary)
         embedded = check_ids("retriever_segment", retriever_segment, self._vocabulary)
-        self._check_memory(memory)
+        check_memory(memory, self.empty_memory())
         vectors, after = self._session([written], [embedded], memory, 1)
         first: FloatArray = vectors[0]
         return first, after.latents[-self._network.num_latents :].copy()
@@ -169,7 +168,7 @@ class EvoEmbeddingModel:
     def embed_query_ids(self, query: Ids, memory: LatentQueue) -> FloatArray:
         """Like ``embed_query``, from token ids without the prefix."""
         asked = check_ids("query", query, self._vocabulary)
-        self._check_memory(memory)
+        check_memory(memory, self.empty_memory())
         vector: FloatArray = self._read([self._query_row(asked)], memory)[0]
         return vector
 
@@ -196,7 +195,7 @@ class EvoEmbeddingModel:
     ) -> FloatArray:
         """Score candidates for a query asked after a session.
 
-        Candidates are not written to the memory, so neither their order nor their company matters. One that is a
+        Candidates are not written to the memory, and their order does not change a bit of the scores. One that is a
         segment of ``history`` is embedded as the model was trained: with the memory before it, at its latest
         occurrence. Any other is read with the memory after all of it.
 
@@ -218,7 +217,7 @@ class EvoEmbeddingModel:
         rows = [self._text.retriever(candidate) for candidate in candidates]
         known: dict[bytes, FloatArray] = {}
         if isinstance(history, LatentQueue):
-            self._check_memory(history)
+            check_memory(history, self.empty_memory())
             memory = history
         else:
             check_segments("history", history)
@@ -291,16 +290,6 @@ class EvoEmbeddingModel:
 
     def _query_row(self, ids: IntArray) -> IntArray:
         return np.concatenate((self._text.prefix, ids))
-
-    def _check_memory(self, memory: LatentQueue) -> None:
-        if not isinstance(memory, LatentQueue):
-            raise InvalidInputError(f"memory must be a LatentQueue, got {type(memory).__name__}")
-        width = self._network.hidden_size
-        if memory.latents.shape[1] != width or memory.capacity != self._capacity:
-            raise InvalidInputError(
-                f"memory holds {memory.capacity} latents of {memory.latents.shape[1]} numbers, "
-                f"the model {self._capacity} of {width}"
-            )
 
 
 def _finite(values: FloatArray, what: str) -> FloatArray:
