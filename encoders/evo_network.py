@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from agent_memory.encoders.evo_checkpoint import BODY, EvoSettings, WeightFiles
+from agent_memory.encoders.evo_state import CHUNK_SEGMENTS, plan_chunks
 from agent_memory.encoders.runtime import IntArray
-from agent_memory.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
 
 GENERATOR = "memory_generator"
 RETRIEVER = "retriever"
 ADAPTERS = (GENERATOR, RETRIEVER)
 _TARGETS = {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}
+
+_PROJECTIONS = ("latent_to_mem.0", "mem_to_latent.0", "mem_to_emb.0", "mem_to_emb.2")
+_LEAD = 3
+DROPOUT = 0.1
+"""Of the adapters' inputs, in training only."""
 
 Row: TypeAlias = tuple[IntArray, torch.Tensor]
 """Token ids, and the projected memory in front of them, (n, H)."""
@@ -43,7 +43,8 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (..., in) to (..., out)."""
-        out: torch.Tensor = self.base(x) + F.linear(F.linear(x, self.down), self.up) * self.scale
+        kept = F.dropout(x, DROPOUT, training=self.training)
+        out: torch.Tensor = self.base(x) + F.linear(F.linear(kept, self.down), self.up) * self.scale
         return out
 
 
@@ -63,7 +64,9 @@ class EvoNetwork(nn.Module):
         super().__init__()
         self.base = base
         self.views = nn.ModuleDict(dict(views))
-        self.heads = nn.ParameterDict({_slot(name): value for name, value in heads.items()})
+        self.heads = nn.ParameterDict({slot(name): value for name, value in heads.items()})
+        self.recompute = False
+        """Gradient checkpointing, in training: activations are computed twice instead of kept."""
         self.hidden_size = int(heads["memory_queries"].shape[2])
         self.dimension = int(heads["mem_to_emb.2.weight"].shape[0])
         self.num_latents = int(heads["memory_queries"].shape[1])
@@ -115,11 +118,59 @@ class EvoNetwork(nn.Module):
         vectors = self._linear("mem_to_emb.2", torch.relu(self._linear("mem_to_emb.0", last)))
         return F.normalize(vectors.float(), dim=-1)
 
-    def _hidden(self, adapter: str, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def remember(
+        self, written: Sequence[IntArray], latents: torch.Tensor, capacity: int, segments: int = CHUNK_SEGMENTS
+    ) -> Iterator[tuple[range, list[torch.Tensor], torch.Tensor]]:
+        """Write a session chunk by chunk.
+
+        Args:
+            written: Token ids of each segment.
+            latents: The memory before the session, (n, H), n <= capacity.
+            capacity: Latents that are read back.
+            segments: Segments of a chunk at most.
+
+        Yields:
+            Of each chunk: which segments it holds, the projected memory before each of them, the latents after it.
+        """
+        for chunk in plan_chunks([len(row) for row in written], segments):
+            new = self.write([written[i] for i in chunk], self.project(latents))
+            seen = torch.cat((latents, new.flatten(0, 1)))
+            projected = self.project(seen)
+            ends = [len(latents) + place * self.num_latents for place in range(len(chunk))]
+            latents = seen[-capacity:]
+            yield chunk, [projected[max(0, end - capacity) : end] for end in ends], latents
+
+    def answer_loss(self, ids: IntArray, answer: int, memory: torch.Tensor) -> torch.Tensor:
+        """Language-model loss of an answer read behind the memory, without adapters; the L_sft of the paper.
+
+        Args:
+            ids: Token ids of the last exchange in ChatML.
+            answer: Where the tokens that count begin, > 3; they go to the end.
+            memory: Projected memory, (n, H), put in after the first three tokens.
+
+        Returns:
+            Mean cross entropy, a scalar; its gradient reaches the memory generator through the latents.
+        """
+        tokens = self._tokens(ids)
+        inputs = torch.cat((tokens[:_LEAD], memory, tokens[_LEAD:]))[None]
+        hidden = self._hidden(None, inputs, inputs.new_ones(inputs.shape[:2], dtype=torch.long))[0]
+        table: Any = self.base.get_input_embeddings()  # type: ignore[operator]
+        logits = F.linear(hidden[len(memory) + answer - 1 : -1], table.weight)
+        return F.cross_entropy(logits.float(), torch.from_numpy(ids[answer:]))
+
+    def _hidden(self, adapter: str | None, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out = self.views[adapter](inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False)
-        hidden: torch.Tensor = out.last_hidden_state
-        return hidden
+        model = self.base if adapter is None else self.views[adapter]
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            out = model(inputs_embeds=x, attention_mask=mask, position_ids=positions, use_cache=False)
+            hidden: torch.Tensor = out.last_hidden_state
+            return hidden
+
+        if not (self.training and self.recompute):
+            return run(inputs)
+        recomputed: torch.Tensor = checkpoint(run, inputs, use_reentrant=False)
+        return recomputed
 
     def _tokens(self, ids: IntArray) -> torch.Tensor:
         table: Any = self.base.get_input_embeddings()  # type: ignore[operator]
@@ -130,114 +181,9 @@ class EvoNetwork(nn.Module):
         return torch.relu(self._linear("latent_to_mem.0", hidden))
 
     def _linear(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self.heads[_slot(f"{name}.weight")], self.heads[_slot(f"{name}.bias")])
+        return F.linear(x, self.heads[slot(f"{name}.weight")], self.heads[slot(f"{name}.bias")])
 
 
-def load_network(folder: Path, settings: EvoSettings, config: PreTrainedConfig, dtype: torch.dtype) -> EvoNetwork:
-    """Build the network from a checkpoint folder; all weights frozen, in evaluation mode.
-
-    Raises:
-        CheckpointError: Weights are missing, unexpected, of another shape, or the architecture is unknown.
-    """
-    files = WeightFiles(folder)
-    base = _skeleton(config)
-    # Shapes first: a wrong file is refused before gigabytes of it are read.
-    expected = _expected(base, settings, files)
-    files.check(expected)
-    weights = files.read(expected, dtype)
-    names = {name: _published(base, name) for name in base.state_dict()}
-    base.load_state_dict({name: weights[key] for name, key in names.items()}, assign=True)
-    _materialise_rotary(base, config)
-    views = {}
-    for adapter in ADAPTERS:
-        updates = {path: _update(weights, path, adapter, settings) for path in _targets(base)}
-        views[adapter] = _view(base, "", updates)
-    heads = {name: nn.Parameter(weights[name]) for name in _heads(settings, files, config.hidden_size)}
-    return EvoNetwork(base, views, heads).requires_grad_(False).eval()
-
-
-def _skeleton(config: PreTrainedConfig) -> nn.Module:
-    from transformers import AutoModel
-
-    try:
-        with torch.device("meta"):
-            build: Callable[..., nn.Module] = AutoModel.from_config
-            model = build(config, attn_implementation="sdpa", dtype=torch.float32)
-    except Exception as error:
-        raise CheckpointError(f"no language model can be built from the base configuration: {error}") from error
-    return model
-
-
-def _materialise_rotary(base: nn.Module, config: PreTrainedConfig) -> None:
-    """Compute the rotary frequencies, which no checkpoint holds.
-
-    The reference casts its whole model to bfloat16 once, this table included, also where it computes in float32
-    later. Its weights have seen the rounded frequencies, and its outputs are matched to 1e-7 only with them.
-    """
-    rotary = getattr(base, "rotary_emb", None)
-    if rotary is not None:
-        base.rotary_emb = type(rotary)(config=config).to(torch.bfloat16).to(torch.float32)
-    left = [name for name, buffer in base.named_buffers() if buffer.is_meta]
-    if left:
-        raise CheckpointError(f"a base model of type {config.model_type} is not supported: {', '.join(left)}")
-
-
-def _targets(base: nn.Module) -> list[str]:
-    return [
-        path
-        for path, module in base.named_modules()
-        if isinstance(module, nn.Linear) and path.rpartition(".")[2] in _TARGETS
-    ]
-
-
-def _published(base: nn.Module, name: str) -> str:
-    path, _, kind = name.rpartition(".")
-    wrapped = path.rpartition(".")[2] in _TARGETS and isinstance(base.get_submodule(path), nn.Linear)
-    return f"{BODY}{path}.base_layer.{kind}" if wrapped else BODY + name
-
-
-def _expected(base: nn.Module, settings: EvoSettings, files: WeightFiles) -> dict[str, tuple[int, ...]]:
-    shapes = {_published(base, name): tuple(value.shape) for name, value in base.state_dict().items()}
-    for path in _targets(base):
-        out, into = base.get_submodule(path).weight.shape  # type: ignore[misc]
-        for adapter in ADAPTERS:
-            shapes[f"{BODY}{path}.lora_A.{adapter}.weight"] = (settings.lora_r, int(into))
-            shapes[f"{BODY}{path}.lora_B.{adapter}.weight"] = (int(out), settings.lora_r)
-    hidden = int(base.config.hidden_size)  # type: ignore[union-attr, arg-type]
-    return shapes | _heads(settings, files, hidden)
-
-
-def _heads(settings: EvoSettings, files: WeightFiles, hidden: int) -> dict[str, tuple[int, ...]]:
-    wide = (files.shapes.get("mem_to_emb.0.weight") or (1024,))[0]
-    square = {"latent_to_mem.0": (hidden, hidden), "mem_to_latent.0": (hidden, hidden)}
-    head = {"mem_to_emb.0": (wide, hidden), "mem_to_emb.2": (wide, wide)}
-    shapes: dict[str, tuple[int, ...]] = {"memory_queries": (1, settings.num_latents, hidden)}
-    for name, (out, into) in (square | head).items():
-        shapes[f"{name}.weight"] = (out, into)
-        shapes[f"{name}.bias"] = (out,)
-    return shapes
-
-
-def _update(
-    weights: Mapping[str, torch.Tensor], path: str, adapter: str, settings: EvoSettings
-) -> tuple[nn.Parameter, nn.Parameter, float]:
-    down = nn.Parameter(weights[f"{BODY}{path}.lora_A.{adapter}.weight"])
-    up = nn.Parameter(weights[f"{BODY}{path}.lora_B.{adapter}.weight"])
-    return down, up, settings.lora_alpha / settings.lora_r
-
-
-def _view(module: nn.Module, path: str, updates: Mapping[str, tuple[nn.Parameter, nn.Parameter, float]]) -> nn.Module:
-    """Copy the tree of modules, not the weights, with the adapter's layers in their places."""
-    if path in updates:
-        return LoraLinear(module, *updates[path])
-    part = copy.copy(module)
-    part._modules = {
-        name: None if child is None else _view(child, f"{path}.{name}".lstrip("."), updates)
-        for name, child in module._modules.items()
-    }
-    return part
-
-
-def _slot(name: str) -> str:
+def slot(name: str) -> str:
     """A name that a parameter dictionary accepts."""
     return name.replace(".", "_")

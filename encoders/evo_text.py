@@ -82,6 +82,11 @@ class EvoText:
             ids += self._message("assistant", exchange.assistant)
         return np.array(ids, np.int64)
 
+    @property
+    def closing(self) -> int:
+        """Tokens that close a message: the control token and a line break."""
+        return len(self._special("<|im_end|>")) + len(self._encode(self._required(), "\n"))
+
     def _message(self, role: str, text: str) -> list[int]:
         tokenizer = self._required()
         body, newline = self._encode(tokenizer, f"{role}\n{text}"), self._encode(tokenizer, "\n")

@@ -23,7 +23,6 @@ from agent_memory.encoders.evo_state import (
     check_rows,
     check_segments,
     plan_batches,
-    plan_chunks,
 )
 from agent_memory.encoders.evo_text import EvoText
 from agent_memory.encoders.runtime import IntArray, check_texts, prepare_threads
@@ -77,7 +76,7 @@ class EvoEmbeddingModel:
         prepare_threads()
         import torch
 
-        from agent_memory.encoders.evo_network import load_network
+        from agent_memory.encoders.evo_load import load_network
 
         config = read_base_config(place, settings.base_model)
         network = load_network(place, settings, config, torch.float32 if dtype == "float32" else torch.bfloat16)
@@ -249,25 +248,19 @@ class EvoEmbeddingModel:
         """Write segments chunk by chunk and embed those that are not None; rows of the others are zero."""
         import torch
 
-        network = self._network
         out = np.zeros((len(written), self.dimension), np.float32)
         with torch.inference_mode():
             latents = self._latents(memory)
-            for chunk in plan_chunks([len(row) for row in written], chunk_segments):
-                new = network.write([written[i] for i in chunk], network.project(latents))
-                seen = torch.cat((latents, new.flatten(0, 1)))
-                projected = network.project(seen)
+            for chunk, befores, after in self._network.remember(written, latents, self._capacity, chunk_segments):
+                latents = after
                 rows: dict[int, Row] = {}
-                for i in chunk:
+                for i, before in zip(chunk, befores, strict=True):
                     ids = embedded[i]
                     if ids is not None:
-                        end = len(latents) + (i - chunk.start) * network.num_latents
-                        before = projected[max(0, end - self._capacity) : end]
                         rows[i] = (np.concatenate((ids, self._text.end)), before)
                 out[list(rows)] = self._embed(list(rows.values()))
-                latents = seen[-self._capacity :]
-            after = _finite(latents.float().numpy(), "latents")
-        return out, LatentQueue(after, self._capacity)
+            kept = _finite(latents.float().numpy(), "latents")
+        return out, LatentQueue(kept, self._capacity)
 
     def _read(self, rows: Sequence[IntArray], memory: LatentQueue) -> FloatArray:
         import torch
