@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent_memory.encoders.aegis import AegisEncoder
     from agent_memory.encoders.base import Encoder, EncoderSpec, Progress, tiers_for
+    from agent_memory.encoders.evo_state import Exchange, LatentQueue
+    from agent_memory.encoders.evoembedding import EvoEmbeddingModel
     from agent_memory.encoders.matryoshka import MatryoshkaEncoder
     from agent_memory.encoders.minilm import MiniLMEncoder
     from agent_memory.encoders.openai import OpenAIEncoder
@@ -26,6 +28,9 @@ _HOMES = {
     "tiers_for": "base",
     "AegisEncoder": "aegis",
     "CrossEncoderReranker": "reranker",
+    "EvoEmbeddingModel": "evoembedding",
+    "Exchange": "evo_state",
+    "LatentQueue": "evo_state",
     "MatryoshkaEncoder": "matryoshka",
     "MiniLMEncoder": "minilm",
     "OpenAIEncoder": "openai",
@@ -43,6 +48,9 @@ __all__ = [
     "CrossEncoderReranker",
     "Encoder",
     "EncoderSpec",
+    "EvoEmbeddingModel",
+    "Exchange",
+    "LatentQueue",
     "MatryoshkaEncoder",
     "MiniLMEncoder",
     "OpenAIEncoder",
