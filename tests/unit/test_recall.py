@@ -428,3 +428,19 @@ def test_words_worth_looking_for():
     assert lexical.words_of('what is "New York Times"')[0] == "New York Times"
     assert lexical.words_of("苹果好吃") == ["苹果", "果好", "好吃"]
     assert lexical.words_of("!!!") == []
+
+
+def test_the_number_of_indexed_rows_is_read_not_counted(memory):
+    def counted():
+        with memory._database.read() as connection:
+            exact = connection.exec_driver_sql("SELECT count(*) FROM lexical_docsize").scalar()
+            return lexical.rows_indexed(connection), exact
+
+    assert counted() == (0, 0)
+    memory.add_many({"text": f"text {number}", "key": str(number)} for number in range(300))
+    assert counted() == (300, 300)
+    memory.update("7", text="changed")
+    memory.forget(where={"$not": {"x": 1}})
+    assert counted() == (0, 0)
+    memory.add("one more")
+    assert counted() == (1, 1)
