@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import warnings
+
 import pages
 import pytest
 from llama_index.core import StorageContext, VectorStoreIndex
@@ -15,6 +18,15 @@ from agent_memory import InvalidInputError, Memory
 from agent_memory.integrations.llama_index import AgentMemoryBlock, AgentMemoryLlamaStore
 
 ENCODER = WordEncoder(96)
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Let what LlamaIndex leaves open (its own chat store's connection) be collected here, not in another's test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 class Words(BaseEmbedding):
