@@ -93,6 +93,7 @@ generations = Table(
     Column("dtype", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("session_encoder", Text),
 )
 
 vectors = Table(
@@ -101,6 +102,8 @@ vectors = Table(
     Column("entry_id", ForeignKey("entries.id", ondelete="CASCADE"), primary_key=True),
     Column("generation_id", ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
     Column("static", LargeBinary, nullable=False),
+    Column("evolved", LargeBinary),
+    Column("latents", LargeBinary),
 )
 
 changes = Table(
