@@ -11,7 +11,9 @@ from agent_memory.errors import StorageError
 from agent_memory.inputs import FloatArray
 from agent_memory.records import Namespace, Report, Stats
 from agent_memory.reindex import Accept, LiveIndex
+from agent_memory.sessions import Sessions
 from agent_memory.storage import entries as reading
+from agent_memory.storage import sessions as session_rows
 from agent_memory.storage import vectors as generations
 from agent_memory.storage import writes
 from agent_memory.storage.database import Connection, Database
@@ -55,7 +57,9 @@ def _size_bytes(paths: Iterable[Path]) -> int:
     return total
 
 
-def check(database: Database, live_index: LiveIndex, *, accept: Accept, encode: Encode, repair: bool) -> Report:
+def check(
+    database: Database, live_index: LiveIndex, *, accept: Accept, sessions: Sessions, encode: Encode, repair: bool
+) -> Report:
     """Look through a store and mend what can be mended; see ``Memory.check``."""
     problems: list[str] = []
     repaired: list[str] = []
@@ -70,6 +74,10 @@ def check(database: Database, live_index: LiveIndex, *, accept: Accept, encode: 
     if repair and damaged:
         _encode_again(database, sorted(damaged), encode, accept)
         repaired += damaged.values()
+    if sessions.encoder is not None:
+        found = _session_faults(database, accept, sessions, repair=repair, again=sorted(damaged))
+        problems += found
+        repaired += found if repair else ()
     if not problems or problems == repaired:
         with database.read() as connection:
             faults = live_index.faults(connection, accept)
@@ -107,6 +115,25 @@ def _damaged_entries(database: Database) -> dict[int, str]:
             elif entry_id in unusable:
                 damaged[entry_id] = f"entry {key!r}: the vector is {unusable[entry_id]}"
         after_id = ids[-1]
+
+
+def _session_faults(
+    database: Database, accept: Accept, sessions: Sessions, *, repair: bool, again: list[int]
+) -> list[str]:
+    """Return a sentence for each session whose evolved vectors or latents are not there; mend them if asked to."""
+    with database.read() as connection:
+        generation = generations.live_generation(connection)
+        if generation is None:
+            return []
+        accept(generation)
+        broken = session_rows.unevolved(connection, generation, sessions.latents_bytes)
+    if repair and (broken or again):
+        with database.write() as connection:
+            dirty = session_rows.unevolved(connection, generation, sessions.latents_bytes)
+            for session_id, entry_id in session_rows.sessions_of(connection, again):
+                dirty[session_id] = min(entry_id, dirty.get(session_id, entry_id))
+            sessions.replay(connection, generation, dirty)
+    return [f"session {number}: evolved vectors or latents are missing or of a wrong length" for number in broken]
 
 
 def _encode_again(database: Database, ids: list[int], encode: Encode, accept: Accept) -> None:

@@ -19,8 +19,10 @@ from agent_memory.errors import (
 )
 from agent_memory.inputs import FloatArray, NewEntry, ValidEntry
 from agent_memory.records import Entry, Namespace
+from agent_memory.sessions import Place, Prepared, Sessions
 from agent_memory.storage import entries as reading
 from agent_memory.storage import history, writes
+from agent_memory.storage import sessions as session_rows
 from agent_memory.storage import vectors as generations
 from agent_memory.storage.database import Connection, Database
 from agent_memory.storage.vectors import Generation
@@ -28,6 +30,8 @@ from agent_memory.storage.where import canonical_json
 
 if TYPE_CHECKING:
     from agent_memory.encoders.base import Encoder
+    from agent_memory.encoders.session import SessionSegment
+    from agent_memory.storage.entries import Condition
 
 Progress = Callable[[int, int], None]
 Item = str | Mapping[str, Any] | NewEntry
@@ -46,6 +50,7 @@ class Writer:
     Args:
         database: The store.
         encoder: Encodes the texts that come without a vector.
+        sessions: Evolves the vectors of entries that belong to a session.
         config: Settings of the memory.
         scope: Returns the namespace to use for the one that a caller named, or raises.
     """
@@ -54,11 +59,13 @@ class Writer:
         self,
         database: Database,
         encoder: Encoder,
+        sessions: Sessions,
         config: Config,
         scope: Callable[[Sequence[str] | None], Namespace],
     ) -> None:
         self._database = database
         self._encoder = encoder
+        self._sessions = sessions
         self._config = config
         self._scope = scope
 
@@ -102,11 +109,56 @@ class Writer:
         encoded = iter(self.encode(missing, self._encoder.encode_documents))
         vectors = np.stack([next(encoded) if item.vector is None else item.vector for item in batch])
         now = datetime.now(UTC)
+        prepared = self._prepared(batch, vectors, now)
         with self._database.write() as connection:
             generation = self._generation(connection, now)
             blobs = generation.to_bytes(vectors)
             drafts = [_draft(item.entry, item.metadata, blob, now) for item, blob in zip(batch, blobs, strict=True)]
+            self._attach(connection, drafts, prepared)
             return [entry for _, entry in self._put(connection, drafts, generation, now)]
+
+    def _prepared(self, batch: Sequence[_Pending], vectors: FloatArray, now: datetime) -> dict[Place, Prepared]:
+        """Evolve the entries of sessions, outside of the write transaction; that is the slow part."""
+        if self._sessions.encoder is None or not any(item.entry.session for item in batch):
+            return {}
+        with self._database.read() as connection:
+            generation = generations.live_generation(connection)
+            if generation is not None:
+                self.accept(generation)
+            return self._sessions.prepare(connection, generation, self._segments(batch, vectors, now))
+
+    def _segments(
+        self, batch: Sequence[_Pending], vectors: FloatArray, now: datetime
+    ) -> dict[Place, list[SessionSegment]]:
+        from agent_memory.encoders.session import SessionSegment
+
+        stored = generations.as_stored(vectors, self._encoder.spec.dtype)
+        segments: dict[Place, list[SessionSegment]] = {}
+        for item, vector in zip(batch, stored, strict=True):
+            entry = item.entry
+            if entry.session is not None:
+                segment = SessionSegment(
+                    static=vector, text=entry.text, speaker=entry.speaker, time=entry.event_time or now
+                )
+                segments.setdefault((entry.namespace or (), entry.session), []).append(segment)
+        return segments
+
+    def _attach(self, connection: Connection, drafts: list[writes.Draft], prepared: Mapping[Place, Prepared]) -> None:
+        """Give drafts what was prepared for them; where a session has moved meanwhile, a replay will do it."""
+        if len({(draft.namespace, draft.key) for draft in drafts}) < len(drafts):
+            return
+        usable = {
+            place: iter(found.rows) for place, found in prepared.items() if self._unmoved(connection, place, found)
+        }
+        for number, draft in enumerate(drafts):
+            rows = usable.get((draft.namespace, draft.session or ""))
+            if rows is not None:
+                evolved, latents = next(rows)
+                drafts[number] = replace(draft, evolved=evolved, latents=latents)
+
+    @staticmethod
+    def _unmoved(connection: Connection, place: Place, prepared: Prepared) -> bool:
+        return session_rows.head(connection, *place) == prepared.head
 
     def encode(self, texts: list[str], encode: Callable[[list[str]], FloatArray]) -> FloatArray:
         """Return the vectors of texts by one of the encoder's methods, shape (len(texts), dimension).
@@ -151,7 +203,20 @@ class Writer:
         self, connection: Connection, drafts: list[writes.Draft], generation: Generation, now: datetime
     ) -> list[tuple[int, Entry]]:
         keep = self._config.keep_versions
-        return writes.put(connection, drafts, generation.id, now, keep_versions=keep)
+        written = writes.put(connection, drafts, generation.id, now, keep_versions=keep)
+        self._sessions.replay(connection, generation, written.dirty)
+        return written.entries
+
+    def remove(self, condition: Condition) -> int:
+        """Delete the entries that satisfy a condition; what sessions made of them goes too."""
+        with self._database.write() as connection:
+            ids = reading.matching_ids(connection, condition)
+            removed = writes.remove(connection, ids.tolist())
+            generation = generations.live_generation(connection)
+            if generation is not None:
+                self.accept(generation)
+                self._sessions.replay(connection, generation, removed.dirty)
+            return removed.keys
 
     def supersede(self, old: str, new: str, scope: Namespace) -> Entry:
         """Let the entry ``new`` take the place of ``old``."""
@@ -161,8 +226,10 @@ class Writer:
         now = datetime.now(UTC)
         with self._database.write() as connection:
             (old_id, _), (new_id, entry) = (reading.find(connection, scope, name, now) for name in names)
-            history.supersede(connection, old_id, new_id, now)
+            session_id = history.supersede(connection, old_id, new_id, now)
             writes.log_changes(connection, [old_id], "supersede")
+            if session_id is not None:
+                self._sessions.replay(connection, self._generation(connection, now), {session_id: old_id})
         return entry
 
     def _generation(self, connection: Connection, now: datetime) -> Generation:
@@ -176,13 +243,15 @@ class Writer:
                 dimension=spec.dimension,
                 tiers=spec.tiers,
                 dtype=spec.dtype,
+                session_encoder=self._sessions.facts,
                 now=now,
             )
         self.accept(generation)
         return generation
 
     def accept(self, generation: Generation) -> None:
-        """Raise EncoderMismatchError if the encoder's vectors do not belong to a generation."""
+        """Raise EncoderMismatchError if the encoders' vectors do not belong to a generation."""
+        self._sessions.accept(generation)
         spec = self._encoder.spec
         if spec.fingerprint != generation.fingerprint:
             raise EncoderMismatchError(

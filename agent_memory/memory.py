@@ -11,21 +11,21 @@ from agent_memory import check, inputs, transfer
 from agent_memory import recall as recalling
 from agent_memory import why as tracing
 from agent_memory.config import Config
-from agent_memory.encoders.registry import NAMES, load_encoder
+from agent_memory.encoders.registry import NAMES, load_encoder, load_session_encoder
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.ingest import Item, Progress, Writer
 from agent_memory.inputs import UNSET, FloatArray, UnsetType
 from agent_memory.records import Entry, Hits, Namespace, Report, Session, Stats, Trace
 from agent_memory.reindex import LiveIndex
 from agent_memory.request import Request, make_request, matching
+from agent_memory.sessions import Sessions
 from agent_memory.storage import entries as reading
 from agent_memory.storage import vectors as generations
-from agent_memory.storage import writes
 from agent_memory.storage.database import Database
 from agent_memory.storage.migrate import ensure_schema
 
 if TYPE_CHECKING:
-    from agent_memory.encoders import Encoder, Reranker
+    from agent_memory.encoders import Encoder, Reranker, SessionEncoder
     from agent_memory.storage.entries import Condition
 
 Time = datetime | str
@@ -41,6 +41,9 @@ class Memory:
         path: The store's folder; made if it is missing.
         encoder: None for the store's own (the embedded default for a new store), the name of a built-in
             encoder, a sentence-transformers model by local path or cached name, or an ``Encoder``.
+        session_encoder: ``"auto"`` for the store's own (a new store takes the embedded one if it fits the
+            encoder), None for none, or a ``SessionEncoder``. With one, entries of a session are found by what was
+            said around them, and a recall in a session by its state.
         namespace: The scope of this memory: entries are added to it, and only entries in it or below it are
             ever returned.
         config: Settings; see ``Config``.
@@ -56,6 +59,7 @@ class Memory:
         path: str | Path = "~/.agent-memory",
         *,
         encoder: Encoder | str | Path | None = None,
+        session_encoder: SessionEncoder | str | None = "auto",
         namespace: Sequence[str] = (),
         config: Config | None = None,
     ) -> None:
@@ -76,7 +80,9 @@ class Memory:
             if encoder is None and generation is not None and generation.encoder.get("name") in NAMES:
                 encoder = str(generation.encoder["name"])
             self._encoder = load_encoder(encoder)
-            self._writer = Writer(self._database, self._encoder, self.config, self._scope)
+            recorded = None if generation is None else generation.session_encoder or {}
+            self._sessions = Sessions(load_session_encoder(session_encoder, self._encoder, recorded), self.path)
+            self._writer = Writer(self._database, self._encoder, self._sessions, self.config, self._scope)
             if generation is not None:
                 self._writer.accept(generation)
         except BaseException:
@@ -87,6 +93,11 @@ class Memory:
     def encoder(self) -> Encoder:
         """What turns this memory's texts and queries into vectors."""
         return self._encoder
+
+    @property
+    def session_encoder(self) -> SessionEncoder | None:
+        """What lets vectors depend on what was said before in their session, if anything."""
+        return self._sessions.encoder
 
     # --- writing -----------------------------------------------------------------------------------------
 
@@ -239,16 +250,11 @@ class Memory:
         chosen = [key is not None, bool(where) or session is not None, everything]
         if sum(chosen) != 1:
             raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
-        return self._remove(self._condition(scope, where=where, session=session, key=key))
+        return self._writer.remove(self._condition(scope, where=where, session=session, key=key))
 
     def purge_expired(self) -> int:
         """Delete the entries that have expired, here and in the namespaces below; returns how many."""
-        return self._remove(reading.expired(self.namespace, datetime.now(UTC)))
-
-    def _remove(self, condition: Condition) -> int:
-        with self._database.write() as connection:
-            ids = reading.matching_ids(connection, condition)
-            return writes.remove(connection, ids.tolist())
+        return self._writer.remove(reading.expired(self.namespace, datetime.now(UTC)))
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -283,7 +289,7 @@ class Memory:
             query: A question or statement, or a vector in the store's space, shape (dimension,), which is searched
                 by meaning alone.
             k: How many hits to return at most, from 1 to 10,000.
-            session: Only entries of this session.
+            session: Only entries of this session, and the question is read behind the session's latent memory.
             speaker: Only entries of this speaker.
             where: Only entries whose metadata match this filter, e.g. ``{"year": {"$gte": 2024}}``.
             since: Only entries whose event time is this moment or later.
@@ -326,7 +332,7 @@ class Memory:
             rerank=rerank,
             explain=explain,
         )
-        return recalling.recall(self._database, self._index, self._writer.accept, request)
+        return recalling.recall(self._database, self._index, self._writer.accept, self._sessions, request)
 
     def why(
         self,
@@ -348,7 +354,9 @@ class Memory:
         scope = self._scope(namespace)
         request = self._request(query, scope, **options, explain=True)
         name = inputs.name("key", key) or ""
-        return tracing.why(self._database, self._index, self._writer.accept, request, namespace=scope, key=name)
+        return tracing.why(
+            self._database, self._index, self._writer.accept, self._sessions, request, namespace=scope, key=name
+        )
 
     def history(self, key: str, *, namespace: Sequence[str] | None = None) -> list[Entry]:
         """Return every version of an entry, oldest first, with what it superseded; the current one comes last.
@@ -414,7 +422,7 @@ class Memory:
             return reading.list_namespaces(connection, condition)
 
     def vectors(self, keys: Sequence[str], *, namespace: Sequence[str] | None = None) -> dict[str, FloatArray]:
-        """Return the stored vectors of the given keys in exactly this namespace, as ``get_many`` does entries.
+        """Return the static vectors of the given keys in exactly this namespace, as ``get_many`` does entries.
 
         Each is float32 of shape (dimension,) and unit length.
         """
@@ -425,7 +433,7 @@ class Memory:
             found = reading.ids_by_key(connection, scope, names, datetime.now(UTC))
             if generation is None or not found:
                 return {}
-            ids, matrix = generations.read_vectors(connection, generation, list(found.values()))
+            ids, matrix = generations.read_vectors(connection, generation, list(found.values()), static=True)
         rows = dict(zip(ids.tolist(), matrix.astype("float32"), strict=True))
         return {key: rows[entry_id] for key, entry_id in found.items() if entry_id in rows}
 
@@ -446,6 +454,7 @@ class Memory:
             self._database,
             self._index,
             accept=self._writer.accept,
+            sessions=self._sessions,
             encode=lambda texts: self._writer.encode(texts, self._encoder.encode_documents),
             repair=repair,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from agent_memory.ranking import Candidate
 from agent_memory.records import Entry, Hit, Hits
 from agent_memory.reindex import LiveIndex
 from agent_memory.request import Mode, Request
+from agent_memory.sessions import Sessions
 from agent_memory.storage import entries as reading
 from agent_memory.storage import lexical
 from agent_memory.storage import vectors as stored
@@ -42,6 +44,7 @@ class Search:
         connection: The transaction; nothing may have been read in it yet.
         live_index: The index.
         accept: Raises if the query's vector does not belong to the generation found.
+        sessions: Evolves the query's vector, if it is asked in a session.
         request: What is wanted.
         extra: Ids to score even if no source brings them up.
     """
@@ -51,6 +54,7 @@ class Search:
         connection: Connection,
         live_index: LiveIndex,
         accept: Callable[[Generation], None],
+        sessions: Sessions,
         request: Request,
         extra: Iterable[int] = (),
     ) -> None:
@@ -59,6 +63,7 @@ class Search:
         self._connection = connection
         self._live_index = live_index
         self._accept = accept
+        self._sessions = sessions
         self.request = request
         self._extra = list(extra)
         self.candidates: dict[int, Candidate] = {}
@@ -81,6 +86,8 @@ class Search:
             self._view = self._live_index.view(self._connection, self._accept)
             if self._view is None:
                 return []
+            self._evolve()
+            request = self.request
         self._collect()
         ranked = [candidate for candidate in ranking.ordered(self.candidates) if candidate.id not in self.unsought]
         if request.mode is Mode.LEXICAL:
@@ -89,6 +96,22 @@ class Search:
             ranked = self._reranked(ranked, request.rerank, request.text)
         self.ranked = [candidate for candidate in ranked if candidate.id not in self._expired]
         return self._cut(self.ranked)
+
+    def _evolve(self) -> None:
+        """Read the question behind the latent memory of its session."""
+        generation = stored.live_generation(self._connection) if self.request.session is not None else None
+        if generation is None:
+            return
+        vector = self._sessions.question(
+            self._connection,
+            generation,
+            self.request.vector,
+            self.request.text or "",
+            scope=self.request.scope,
+            session=self.request.session,
+            then=self.request.then,
+        )
+        self.request = replace(self.request, vector=vector)
 
     # --- candidates --------------------------------------------------------------------------------------
 
@@ -243,7 +266,7 @@ class Search:
         if generation is None:
             return []
         ids = [candidate.id for candidate in ranked]
-        found, matrix = stored.read_vectors(self._connection, generation, ids, former=True)
+        found, matrix = stored.read_vectors(self._connection, generation, ids, static=True)
         vectors = dict(zip(found.tolist(), matrix.astype(np.float32), strict=True))
         if request.collapse:
             limit = len(ranked) if request.diversity else request.k
@@ -304,10 +327,16 @@ class Search:
         return places
 
 
-def recall(database: Database, live_index: LiveIndex, accept: Callable[[Generation], None], request: Request) -> Hits:
+def recall(
+    database: Database,
+    live_index: LiveIndex,
+    accept: Callable[[Generation], None],
+    sessions: Sessions,
+    request: Request,
+) -> Hits:
     """Return the hits of a request, best first."""
     with database.read() as connection:
-        search = Search(connection, live_index, accept, request)
+        search = Search(connection, live_index, accept, sessions, request)
         best = search.run()
         lenders = [candidate.lender for candidate in best if candidate.lender is not None] if request.explain else []
         entries = reading.fetch(connection, [*(candidate.id for candidate in best), *lenders])

@@ -39,6 +39,8 @@ class Request:
         vector: The query's vector, shape (dimension,), of unit length; not used by words alone.
         k: How many hits at most.
         mode: What to go by.
+        scope: Where to look.
+        session: The session that the question is asked in.
         condition: What an entry must satisfy; None for every current entry.
         then: The past moment to read the store as of.
         now: What the query means by now.
@@ -55,6 +57,8 @@ class Request:
     vector: FloatArray
     k: int
     mode: Mode
+    scope: Namespace
+    session: str | None
     condition: Condition | None
     then: datetime | None
     now: datetime
@@ -131,6 +135,8 @@ def make_request(
         vector=np.zeros(dimension, np.float32),
         k=inputs.positive("k", k),
         mode=Mode.DENSE if text is None else way,
+        scope=scope,
+        session=inputs.name("session", filters.get("session")),
         condition=condition if scope or then or any(filters.values()) else None,
         then=then,
         now=inputs.moment("now", now) or then or present,

@@ -12,6 +12,7 @@ from agent_memory.recall import Search
 from agent_memory.records import Entry, Namespace, Trace
 from agent_memory.reindex import LiveIndex
 from agent_memory.request import Mode, Request
+from agent_memory.sessions import Sessions
 from agent_memory.storage import entries as reading
 from agent_memory.storage import vectors as stored
 from agent_memory.storage.database import Connection, Database
@@ -25,6 +26,7 @@ def why(
     database: Database,
     live_index: LiveIndex,
     accept: Callable[[Generation], None],
+    sessions: Sessions,
     request: Request,
     *,
     namespace: Namespace,
@@ -37,7 +39,7 @@ def why(
         return Trace(key=key, returned=False, stage="unknown", reason=f"there is no entry with key {key!r}")
     entry_id, entry = found
     with database.read() as connection:
-        search = Search(connection, live_index, accept, request, extra=[entry_id])
+        search = Search(connection, live_index, accept, sessions, request, extra=[entry_id])
         best = search.run()
         unfit = _unfit(connection, entry_id, entry, request)
         if unfit is not None:

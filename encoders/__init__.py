@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent_memory.encoders.aegis import AegisEncoder
     from agent_memory.encoders.base import Encoder, EncoderSpec, Progress, tiers_for
+    from agent_memory.encoders.compact import CompactSessionEncoder
+    from agent_memory.encoders.evo_session import EvoEncoder, EvoSessionEncoder
     from agent_memory.encoders.evo_state import Exchange, LatentQueue
     from agent_memory.encoders.evoembedding import EvoEmbeddingModel
     from agent_memory.encoders.matryoshka import MatryoshkaEncoder
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
     from agent_memory.encoders.rotation import RotatedEncoder, Rotation, fit_rotation, needs_rotation
     from agent_memory.encoders.sentence_transformer import SentenceTransformerEncoder
+    from agent_memory.encoders.session import SessionEncoder, SessionEncoderSpec, SessionSegment, encode_session
 
 _HOMES = {
     "Encoder": "base",
@@ -27,8 +30,11 @@ _HOMES = {
     "Progress": "base",
     "tiers_for": "base",
     "AegisEncoder": "aegis",
+    "CompactSessionEncoder": "compact",
     "CrossEncoderReranker": "reranker",
     "EvoEmbeddingModel": "evoembedding",
+    "EvoEncoder": "evo_session",
+    "EvoSessionEncoder": "evo_session",
     "Exchange": "evo_state",
     "LatentQueue": "evo_state",
     "MatryoshkaEncoder": "matryoshka",
@@ -38,6 +44,10 @@ _HOMES = {
     "Reranker": "reranker",
     "Rotation": "rotation",
     "SentenceTransformerEncoder": "sentence_transformer",
+    "SessionEncoder": "session",
+    "SessionEncoderSpec": "session",
+    "SessionSegment": "session",
+    "encode_session": "session",
     "fit_rotation": "rotation",
     "load_encoder": "registry",
     "needs_rotation": "rotation",
@@ -45,10 +55,13 @@ _HOMES = {
 
 __all__ = [
     "AegisEncoder",
+    "CompactSessionEncoder",
     "CrossEncoderReranker",
     "Encoder",
     "EncoderSpec",
     "EvoEmbeddingModel",
+    "EvoEncoder",
+    "EvoSessionEncoder",
     "Exchange",
     "LatentQueue",
     "MatryoshkaEncoder",
@@ -59,6 +72,10 @@ __all__ = [
     "RotatedEncoder",
     "Rotation",
     "SentenceTransformerEncoder",
+    "SessionEncoder",
+    "SessionEncoderSpec",
+    "SessionSegment",
+    "encode_session",
     "fit_rotation",
     "load_encoder",
     "needs_rotation",

@@ -88,6 +88,11 @@ class EvoEmbeddingModel:
         return self._network.dimension
 
     @property
+    def num_latents(self) -> int:
+        """Latents that one segment adds to the memory, m."""
+        return self._network.num_latents
+
+    @property
     def tokenizer(self) -> Tokenizer | None:
         """The checkpoint's tokenizer; None where it has none, and texts cannot be embedded."""
         return self._text.tokenizer

@@ -27,17 +27,24 @@ def archive(connection: Connection, rows: Sequence[Row[Any]], next_id: int, now:
     for copy_id, row in enumerate(rows, start=next_id):
         copy = {**row._mapping, "id": copy_id, "superseded_at": now, "superseded_by": row.id}
         connection.execute(insert(entries).values(**copy))
-        columns = (literal(copy_id), vectors.c.generation_id, vectors.c.static)
+        columns = (literal(copy_id), vectors.c.generation_id, vectors.c.static, vectors.c.evolved)
         theirs = select(*columns).where(vectors.c.entry_id == row.id)
-        connection.execute(insert(vectors).from_select(["entry_id", "generation_id", "static"], theirs))
+        names = ["entry_id", "generation_id", "static", "evolved"]
+        connection.execute(insert(vectors).from_select(names, theirs))
         former = (entries.c.superseded_by == row.id) & (entries.c.key == row.key)
         surplus = select(entries.c.id).where(former).order_by(entries.c.id.desc()).limit(-1).offset(keep)
         connection.execute(delete(entries).where(entries.c.id.in_(surplus.scalar_subquery())))
 
 
-def supersede(connection: Connection, old_id: int, new_id: int, now: datetime) -> None:
-    """Let one entry take the place of another, which stays readable as of moments before now."""
+def supersede(connection: Connection, old_id: int, new_id: int, now: datetime) -> int | None:
+    """Let one entry take the place of another, which stays readable as of moments before now.
+
+    Returns:
+        The session that the old entry thereby leaves, if any.
+    """
     row = connection.execute(select(entries).where(entries.c.id == old_id)).one()
     lexical.delete_rows(connection, [(row.id, lexical.terms(row.text, row.speaker))])
     mark = update(entries).where(entries.c.id == old_id)
     connection.execute(mark.values(superseded_at=now, superseded_by=new_id))
+    session_id: int | None = row.session_id
+    return session_id

@@ -34,6 +34,7 @@ class Generation:
         dimension: Native dimension of the vectors.
         tiers: Ascending prefix dimensions; the last is ``dimension``.
         dtype: Stored number format, ``float16`` or ``float32``.
+        session_encoder: Facts about the session encoder; None if vectors are not evolved.
         identity: Tells this generation of this store from every other, in names of index files.
     """
 
@@ -43,11 +44,32 @@ class Generation:
     dimension: int
     tiers: tuple[int, ...]
     dtype: Literal["float16", "float32"]
+    session_encoder: Mapping[str, Any] | None
     identity: str
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number."""
+        return _DTYPES[self.dtype].itemsize
 
     def to_bytes(self, matrix: npt.NDArray[np.float32]) -> list[bytes]:
         """Return the stored form of vectors, shape (n, dimension)."""
         return [row.tobytes() for row in matrix.astype(_DTYPES[self.dtype])]
+
+    def from_bytes(self, blob: bytes) -> npt.NDArray[np.float32]:
+        """Return the vector of a stored form, shape (dimension,).
+
+        Raises:
+            StorageError: It has another length than the generation says.
+        """
+        if len(blob) != self.dimension * self.itemsize:
+            raise StorageError(f"a stored vector is damaged (not {self.dimension * self.itemsize} bytes)")
+        return np.frombuffer(blob, _DTYPES[self.dtype]).astype(np.float32)
+
+
+def as_stored(matrix: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[np.float32]:
+    """Return vectors as they will be read back, so that what is derived from them can be derived again."""
+    return matrix.astype(_DTYPES[dtype]).astype(np.float32)
 
 
 def live_generation(connection: Connection) -> Generation | None:
@@ -62,6 +84,7 @@ def live_generation(connection: Connection) -> Generation | None:
     try:
         tiers = tuple(int(tier) for tier in json.loads(row.tiers))
         encoder = dict(json.loads(row.encoder))
+        session_encoder = None if row.session_encoder is None else dict(json.loads(row.session_encoder))
     except (TypeError, ValueError, RecursionError) as error:
         raise StorageError(f"generation {row.id} is damaged: {error}") from error
     if row.dtype not in _DTYPES or not tiers or tiers[-1] != row.dimension or sorted(set(tiers)) != list(tiers):
@@ -73,6 +96,7 @@ def live_generation(connection: Connection) -> Generation | None:
         dimension=row.dimension,
         tiers=tiers,
         dtype=row.dtype,
+        session_encoder=session_encoder,
         identity=f"{row.id}-{row.fingerprint}-{(row.created_at - EPOCH) // MICROSECOND}",
     )
 
@@ -85,6 +109,7 @@ def begin_generation(
     dimension: int,
     tiers: Sequence[int],
     dtype: str,
+    session_encoder: Mapping[str, Any] | None,
     now: datetime,
 ) -> Generation:
     """Record the embedding space of a store that has none yet."""
@@ -97,6 +122,7 @@ def begin_generation(
             dtype=dtype,
             state="live",
             created_at=now,
+            session_encoder=None if session_encoder is None else json.dumps(session_encoder, sort_keys=True),
         )
     )
     begun = live_generation(connection)
@@ -120,9 +146,12 @@ def changed_since(connection: Connection, seq: int) -> IdArray:
     return np.array(ids, dtype=np.int64)
 
 
-_STATIC = select(vectors.c.entry_id, vectors.c.static).where(vectors.c.generation_id == bindparam("generation"))
-_STATIC_BY_IDS = _STATIC.where(vectors.c.entry_id.in_(bindparam("ids", expanding=True)))
-_CURRENT = _STATIC.join(entries).where(entries.c.superseded_at.is_(None))
+_HERE = vectors.c.generation_id == bindparam("generation")
+_AMONG = vectors.c.entry_id.in_(bindparam("ids", expanding=True))
+_STATIC_BY_IDS = select(vectors.c.entry_id, vectors.c.static.label("vector")).where(_HERE, _AMONG)
+_SEARCHED = select(vectors.c.entry_id, func.coalesce(vectors.c.evolved, vectors.c.static).label("vector")).where(_HERE)
+_BY_IDS = _SEARCHED.where(_AMONG)
+_CURRENT = _SEARCHED.join(entries).where(entries.c.superseded_at.is_(None))
 _CURRENT_BY_IDS = _CURRENT.where(vectors.c.entry_id.in_(bindparam("ids", expanding=True)))
 _CURRENT_PAGE = _CURRENT.where(vectors.c.entry_id > bindparam("after")).order_by(vectors.c.entry_id).limit(_READ)
 
@@ -133,14 +162,16 @@ def read_vectors(
     ids: Sequence[int] | IdArray,
     *,
     former: bool = False,
+    static: bool = False,
 ) -> tuple[IdArray, npt.NDArray[Any]]:
-    """Return the stored vectors of the given entries.
+    """Return the vectors of the given entries that are searched: evolved where there are such, else static.
 
     Args:
         connection: A transaction.
         generation: The embedding space.
         ids: Entries; superseded ones are left out.
         former: True to read the vectors of superseded entries too.
+        static: True for the static vectors, superseded entries included.
 
     Returns:
         Ids found, shape (n,), and their vectors in the generation's dtype, shape (n, dimension).
@@ -149,7 +180,7 @@ def read_vectors(
         StorageError: A stored vector has another length than the generation says.
     """
     rows: list[Any] = []
-    query = _STATIC_BY_IDS if former else _CURRENT_BY_IDS
+    query = _STATIC_BY_IDS if static else _BY_IDS if former else _CURRENT_BY_IDS
     for start in range(0, len(ids), IN_LIST):
         chunk = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
         rows += connection.execute(query, {"generation": generation.id, "ids": chunk})
@@ -176,13 +207,13 @@ def _matrix(rows: Sequence[Any], generation: Generation) -> tuple[IdArray, npt.N
     dtype = _DTYPES[generation.dtype]
     size_bytes = generation.dimension * dtype.itemsize
     for row in rows:
-        if not isinstance(row.static, bytes) or len(row.static) != size_bytes:
+        if not isinstance(row.vector, bytes) or len(row.vector) != size_bytes:
             raise StorageError(
                 f"the stored vector of entry {row.entry_id} is damaged (not {size_bytes} bytes); "
                 "run check with repair to encode it again"
             )
     ids = np.fromiter((row.entry_id for row in rows), dtype=np.int64, count=len(rows))
-    matrix = np.frombuffer(b"".join(row.static for row in rows), dtype=dtype)
+    matrix = np.frombuffer(b"".join(row.vector for row in rows), dtype=dtype)
     return ids, matrix.reshape(len(rows), generation.dimension)
 
 

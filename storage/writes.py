@@ -25,6 +25,8 @@ class Draft:
     Attributes:
         metadata: Canonical JSON.
         vector: Little-endian bytes in the generation's dtype, or None to keep the stored vector.
+        evolved: The vector after the session encoder, likewise; None to leave it to a replay of the session.
+        latents: What the entry adds to its session's latent memory.
     """
 
     key: str
@@ -37,6 +39,34 @@ class Draft:
     expires_at: datetime | None
     importance: float | None
     vector: bytes | None
+    evolved: bytes | None = None
+    latents: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was put.
+
+    Attributes:
+        entries: (id, entry), in the order given.
+        dirty: The first entry whose evolved vector no longer holds, by session.
+    """
+
+    entries: list[tuple[int, Entry]]
+    dirty: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What was deleted.
+
+    Attributes:
+        keys: How many keys are gone.
+        dirty: As for ``Written``.
+    """
+
+    keys: int
+    dirty: dict[int, int]
 
 
 def content_hash(text: str) -> bytes:
@@ -51,8 +81,8 @@ def put(
     now: datetime,
     *,
     keep_versions: int,
-) -> list[tuple[int, Entry]]:
-    """Insert drafts, or replace the entries that have their keys; returns (id, entry) in the order given.
+) -> Written:
+    """Insert drafts, or replace the entries that have their keys.
 
     A key that several drafts share ends as the last of them. What is replaced is archived under a new id; the current
     entry keeps its own, and thereby its place in its session.
@@ -69,6 +99,7 @@ def put(
     replaced: list[dict[str, Any]] = []
     blobs: list[dict[str, Any]] = []
     stored: dict[tuple[str, str], tuple[int, Entry]] = {}
+    dirty: dict[int, int] = {}
     for (place, draft), seq in zip(final.items(), seqs, strict=True):
         former = known.get(place)
         reborn = former is None or (former.expires_at is not None and former.expires_at <= now)
@@ -76,7 +107,9 @@ def put(
         row |= {"created_at": now if reborn or former is None else former.created_at, "updated_at": now}
         (fresh if former is None else replaced).append(row)
         if draft.vector is not None:
-            blobs.append({"entry_id": row["id"], "generation_id": generation_id, "static": draft.vector})
+            blob = {"entry_id": row["id"], "generation_id": generation_id, "static": draft.vector}
+            blobs.append(blob | {"evolved": draft.evolved, "latents": draft.latents})
+        _note_sessions(dirty, former, row, draft)
         twin = older.get((place[0], row["content_hash"]))
         entry = _entry_of(draft, row["created_at"], now)
         stored[place] = row["id"], replace(entry, duplicate_of=twin if twin != draft.key else None)
@@ -86,7 +119,22 @@ def put(
     rows = (*fresh, *replaced)
     lexical.insert_rows(connection, [(row["id"], lexical.terms(row["text"], row["speaker"])) for row in rows])
     _drop_empty_sessions(connection, {row.session_id for row in known.values()} - {None})
-    return [stored[place] for place in places]
+    return Written([stored[place] for place in places], dirty)
+
+
+def _note_sessions(dirty: dict[int, int], former: Row[Any] | None, row: dict[str, Any], draft: Draft) -> None:
+    """Note which sessions a put entry changes, and from where on."""
+    touched = set()
+    if former is None:
+        touched = {row["session_id"]} if draft.evolved is None else set()
+    elif draft.vector is not None or any(former._mapping[name] != row[name] for name in _SEEN):
+        touched = {former.session_id, row["session_id"]}
+    for session_id in touched - {None}:
+        dirty[session_id] = min(dirty.get(session_id, row["id"]), row["id"])
+
+
+_SEEN = ("session_id", "speaker", "text", "event_time")
+"""What a session encoder sees of an entry, beside its vector."""
 
 
 def _row(draft: Draft, namespace: str, entry_id: int, session_ids: dict[Any, int], seq: int) -> dict[str, Any]:
@@ -206,12 +254,13 @@ def _session_ids(
     return found
 
 
-def remove(connection: Connection, ids: Sequence[int]) -> int:
-    """Delete entries with all their versions, vectors and words; returns how many keys are gone.
+def remove(connection: Connection, ids: Sequence[int]) -> Removed:
+    """Delete entries with all their versions, vectors and words.
 
     Sessions that thereby become empty go too.
     """
     removed = 0
+    dirty: dict[int, int] = {}
     for start in range(0, len(ids), IN_LIST):
         chosen, version = entries.alias(), entries.alias()
         same = and_(chosen.c.namespace == version.c.namespace, chosen.c.key == version.c.key)
@@ -225,10 +274,13 @@ def remove(connection: Connection, ids: Sequence[int]) -> int:
         removed += len({(row.namespace, row.key) for row in rows})
         seqs = log_changes(connection, gone, "forget")
         session_ids = {row.session_id for row in rows} - {None}
+        for row in indexed:
+            if row.session_id is not None:
+                dirty[row.session_id] = min(dirty.get(row.session_id, row.id), row.id)
         here = sessions.c.id.in_(session_ids)
         connection.execute(update(sessions).where(here).values(head_seq=max(seqs, default=0)))
         _drop_empty_sessions(connection, session_ids)
-    return removed
+    return Removed(removed, dirty)
 
 
 def mend(connection: Connection, texts: Mapping[int, tuple[str, bytes]], generation_id: int) -> None:

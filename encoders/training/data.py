@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 MOST_EVIDENCE = 20
 """Longer evidence is a span of a meeting, not an answer."""
@@ -28,6 +28,11 @@ LIMITS: Mapping[str, tuple[int, int]] = {
     "pubmedqa_l": (300, 300),
 }
 """For each training set, turns kept per conversation beside the evidence, and questions per conversation."""
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,7 @@ def thin(conversation: Conversation, turns: int, questions: int, seed: int) -> C
     )
 
 
-def is_validation(conversation: Conversation, share: float = 0.1) -> bool:
+def is_validation(conversation: _Named, share: float = 0.1) -> bool:
     """Whether a conversation is kept out of training, by a hash of its name."""
     digest = hashlib.sha256(conversation.id.encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32 < share

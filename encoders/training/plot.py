@@ -52,3 +52,36 @@ def _offsets(log: Sequence[Mapping[str, float | str]]) -> dict[str, int]:
         offsets[stage] = total
         total += count
     return offsets
+
+
+def plot_session(log: Sequence[Mapping[str, float | str]], path: Path) -> None:
+    """Draw the losses of a session encoder and its gain over static vectors on each validation set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5))
+    steps = [entry for entry in log if "contrastive" in entry]
+    for name in ("contrastive", "memory"):
+        values = np.array([float(entry[name]) for entry in steps])
+        width = min(25, max(1, len(values) // 4))
+        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+        left.plot([int(entry["step"]) for entry in steps][width - 1 :], smooth, label=name)
+    left.set(xlabel="step", ylabel="loss, running mean")
+    left.legend()
+    static = {str(e["set"]): float(e["recall@10"]) for e in log if e.get("way") == "static"}
+    for name, before in static.items():
+        for way, style in (("evolved", "-"), ("sessionless", ":")):
+            found = [e for e in log if e.get("set") == name and e.get("way") == way]
+            gains = [float(e["recall@10"]) - before for e in found]
+            (line,) = right.plot([int(e["step"]) for e in found], gains, style, label=name if style == "-" else None)
+            if style == "-":
+                color = line.get_color()
+            line.set_color(color)
+    right.axhline(0, color="grey", linewidth=0.5)
+    right.set(xlabel="step", ylabel="recall@10 over static (dotted: asked outside the session)")
+    right.legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)

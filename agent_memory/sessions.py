@@ -1,0 +1,212 @@
+"""Session encoding in the store: latents are written with their entry, and replayed when the past changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agent_memory.errors import EncoderMismatchError, StorageError
+from agent_memory.inputs import FloatArray
+from agent_memory.records import Namespace
+from agent_memory.storage import entries as reading
+from agent_memory.storage import sessions as stored
+from agent_memory.storage import writes
+from agent_memory.storage.database import Connection
+from agent_memory.storage.vectors import Generation
+
+if TYPE_CHECKING:
+    from agent_memory.encoders.evo_state import LatentQueue
+    from agent_memory.encoders.session import SessionEncoder, SessionSegment
+
+_PAGE = 200
+Place = tuple[Namespace, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a session encoder made of new segments, before they are written.
+
+    Attributes:
+        head: Where the session stood; if it has moved since, the rows are worthless.
+        rows: Stored forms of (evolved vector, latents), in the order of the segments.
+    """
+
+    head: stored.Head | None
+    rows: list[tuple[bytes, bytes]]
+
+
+class Sessions:
+    """The session encoder of one store.
+
+    Args:
+        encoder: What evolves vectors; None to leave them static.
+        folder: The store's folder, for messages.
+    """
+
+    def __init__(self, encoder: SessionEncoder | None, folder: object) -> None:
+        self.encoder = encoder
+        self._folder = folder
+
+    @property
+    def facts(self) -> dict[str, Any] | None:
+        """What a generation records of the session encoder."""
+        if self.encoder is None:
+            return None
+        return asdict(self.encoder.spec) | {"fingerprint": self.encoder.spec.fingerprint}
+
+    def accept(self, generation: Generation) -> None:
+        """Raise EncoderMismatchError if a generation's vectors were not evolved by this session encoder."""
+        theirs = (generation.session_encoder or {}).get("fingerprint")
+        ours = (self.facts or {}).get("fingerprint")
+        if theirs != ours:
+            raise EncoderMismatchError(
+                f"{self._folder} holds vectors of session encoder {(generation.session_encoder or {}).get('name')!r} "
+                f"(fingerprint {theirs}), not of {(self.facts or {}).get('name')!r} (fingerprint {ours}). Open it "
+                "with session_encoder='auto' to use the store's own."
+            )
+
+    @property
+    def latents_bytes(self) -> int:
+        """Stored size of the latents of one segment."""
+        spec = self._required().spec
+        return spec.latents * spec.width * np.dtype(spec.dtype).itemsize
+
+    # --- writing -----------------------------------------------------------------------------------------
+
+    def prepare(
+        self, connection: Connection, generation: Generation | None, segments: Mapping[Place, Sequence[SessionSegment]]
+    ) -> dict[Place, Prepared]:
+        """Evolve new segments at the end of their sessions, as the sessions are now.
+
+        Args:
+            connection: A read transaction.
+            generation: The embedding space; None before the first write.
+            segments: New segments by session, in their order.
+        """
+        if self.encoder is None:
+            return {}
+        prepared = {}
+        for place, new in segments.items():
+            head = None if generation is None else stored.head(connection, *place)
+            memory = self.encoder.empty_memory()
+            if head is not None and generation is not None:
+                memory = self.memory(connection, generation, head.id)
+            rows = []
+            for segment in new:
+                evolved, latents = self.encoder.embed_segment(segment, memory)
+                memory = memory.append(latents)
+                rows.append((evolved, latents))
+            prepared[place] = Prepared(head, [self._stored(generation, *row) for row in rows])
+        return prepared
+
+    def replay(self, connection: Connection, generation: Generation, dirty: Mapping[int, int]) -> None:
+        """Evolve sessions again from an entry on, from stored static vectors.
+
+        Args:
+            connection: A write transaction.
+            generation: The embedding space.
+            dirty: The first entry to do again, by session.
+        """
+        if self.encoder is None:
+            return
+        for session_id, first in dirty.items():
+            memory = self.memory(connection, generation, session_id, before=first)
+            rows: list[tuple[int, bytes, bytes]] = []
+            for segment in stored.segments_from(connection, generation, session_id, first):
+                evolved, latents = self.encoder.embed_segment(self._segment(generation, segment), memory)
+                memory = memory.append(latents)
+                rows.append((segment.id, *self._stored(generation, evolved, latents)))
+                if len(rows) == _PAGE:
+                    self._keep(connection, generation, session_id, rows)
+            self._keep(connection, generation, session_id, rows)
+
+    def _keep(
+        self, connection: Connection, generation: Generation, session_id: int, rows: list[tuple[int, bytes, bytes]]
+    ) -> None:
+        stored.store(connection, generation, rows)
+        seqs = writes.log_changes(connection, [row[0] for row in rows], "put")
+        if seqs:
+            stored.move_head(connection, session_id, seqs[-1])
+        rows.clear()
+
+    def _stored(self, generation: Generation | None, evolved: FloatArray, latents: FloatArray) -> tuple[bytes, bytes]:
+        encoder = self._required()
+        vector = evolved.astype("<f2") if generation is None else generation.to_bytes(evolved[None])[0]
+        return bytes(vector), latents.astype(np.dtype(encoder.spec.dtype).newbyteorder("<")).tobytes()
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    def memory(
+        self, connection: Connection, generation: Generation, session_id: int, *, before: int | None = None
+    ) -> LatentQueue:
+        """Return the latent memory of a session, now or before an entry.
+
+        Raises:
+            StorageError: Stored latents have another size than the session encoder's.
+        """
+        encoder = self._required()
+        spec = encoder.spec
+        dtype = np.dtype(spec.dtype).newbyteorder("<")
+        blobs = stored.last_latents(connection, generation, session_id, spec.segments, before=before)
+        size = self.latents_bytes
+        if any(blob is None or len(blob) != size for blob in blobs):
+            raise StorageError(
+                f"latents of a session are damaged (not {size} bytes); run check with repair to compute them again"
+            )
+        memory = encoder.empty_memory()
+        if not blobs:
+            return memory
+        rows = np.frombuffer(b"".join(blobs), dtype).reshape(-1, spec.width)
+        return memory.append(rows.astype(np.float32))
+
+    def memory_as_of(
+        self, connection: Connection, generation: Generation, session_id: int, moment: datetime
+    ) -> LatentQueue:
+        """Return the latent memory of a session as it was, from the segments that were current then."""
+        encoder = self._required()
+        spec = encoder.spec
+        count = None if spec.horizon is None else spec.segments + spec.horizon
+        memory = encoder.empty_memory()
+        condition = reading.as_of(moment)
+        for segment in stored.last_segments(connection, generation, session_id, count, condition=condition):
+            _, latents = encoder.embed_segment(self._segment(generation, segment), memory)
+            memory = memory.append(latents)
+        return memory
+
+    def question(
+        self,
+        connection: Connection,
+        generation: Generation,
+        vector: FloatArray,
+        text: str,
+        *,
+        scope: Namespace,
+        session: str | None,
+        then: datetime | None,
+    ) -> FloatArray:
+        """Return a question's vector after all of a session, or the static one where there is no such session."""
+        if self.encoder is None or session is None:
+            return vector
+        session_id = stored.only_session(connection, scope, session)
+        if session_id is None:
+            return vector
+        if then is None:
+            memory = self.memory(connection, generation, session_id)
+        else:
+            memory = self.memory_as_of(connection, generation, session_id, then)
+        return self.encoder.embed_query(vector, text, memory)
+
+    def _segment(self, generation: Generation, segment: stored.StoredSegment) -> SessionSegment:
+        from agent_memory.encoders.session import SessionSegment
+
+        static = generation.from_bytes(segment.static)
+        return SessionSegment(static=static, text=segment.text, speaker=segment.speaker, time=segment.time)
+
+    def _required(self) -> SessionEncoder:
+        if self.encoder is None:
+            raise StorageError("there is no session encoder")
+        return self.encoder

@@ -1,0 +1,319 @@
+"""Session encoding in the store: what is written with entries, read in recalls, and replayed."""
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+import torch
+from support import WordEncoder, python
+
+from agent_memory import Memory
+from agent_memory.encoders import CompactSessionEncoder, SessionSegment, encode_session
+from agent_memory.encoders.compact import Shape
+from agent_memory.encoders.training.session_model import SessionNetwork
+from agent_memory.errors import EncoderMismatchError, InvalidInputError, StorageError
+
+START = datetime(2024, 5, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Random weights that change vectors a lot, with a window that fills within a test."""
+    torch.manual_seed(0)
+    spec = WordEncoder().spec
+    network = SessionNetwork(Shape(dimension=spec.dimension, width=16, layers=2, heads=2, window=4, mix=3, key=8))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    path = tmp_path_factory.mktemp("weights") / "session.safetensors"
+    network.write(path, {"encoder": spec.name})
+    return path
+
+
+@pytest.fixture
+def opened(tmp_path, weights):
+    """Open a store by name, as often as wanted."""
+    memories = []
+
+    def open_(name="store"):
+        encoder = WordEncoder()
+        memories.append(
+            Memory(tmp_path / name, encoder=encoder, session_encoder=CompactSessionEncoder(encoder, weights))
+        )
+        return memories[-1]
+
+    yield open_
+    for memory in memories:
+        memory.close()
+
+
+def said(number, text=None):
+    return {
+        "text": text or f"turn {number} about topic {number % 3}",
+        "key": f"k{number}",
+        "session": "chat",
+        "speaker": ("ann", "bob")[number % 2],
+        "event_time": START + timedelta(hours=7 * number),
+    }
+
+
+def derived(memory):
+    """What sessions made of the current entries, by key."""
+    with sqlite3.connect(memory.path / "memory.db") as connection:
+        rows = connection.execute(
+            "SELECT key, evolved, latents FROM entries JOIN vectors ON entry_id = entries.id "
+            "WHERE superseded_at IS NULL ORDER BY key"
+        ).fetchall()
+    connection.close()
+    return {key: (evolved, latents) for key, evolved, latents in rows}
+
+
+def test_stored_vectors_are_those_of_the_session_encoder(opened):
+    memory = opened()
+    for number in range(9):
+        memory.add(**said(number))
+    encoder = memory.session_encoder
+    static = memory.vectors([f"k{number}" for number in range(9)])
+    segments = [
+        SessionSegment(
+            static=static[f"k{number}"],
+            text=said(number)["text"],
+            speaker=said(number)["speaker"],
+            time=said(number)["event_time"],
+        )
+        for number in range(9)
+    ]
+    evolved, latents, _ = encode_session(encoder, segments, encoder.empty_memory())
+    stored = derived(memory)
+    for number in range(9):
+        assert stored[f"k{number}"][0] == evolved[number].astype("<f2").tobytes()
+        assert stored[f"k{number}"][1] == latents[number].astype("<f2").tobytes()
+    assert stored["k0"][0] == static["k0"].astype("<f2").tobytes()
+    assert stored["k5"][0] != static["k5"].astype("<f2").tobytes()
+
+
+def test_entries_without_a_session_stay_static(opened):
+    memory = opened()
+    memory.add("alone", key="a")
+    assert derived(memory) == {"a": (None, None)}
+
+
+def test_a_batch_gives_the_same_bits_as_single_adds(opened):
+    one, many, batches = opened("one"), opened("many"), opened("batches")
+    for number in range(12):
+        one.add(**said(number))
+    many.add_many([said(number) for number in range(12)])
+    batches.add_many([said(number) for number in range(5)])
+    batches.add_many([said(number) for number in range(5, 12)])
+    assert derived(one) == derived(many) == derived(batches)
+
+
+@pytest.mark.parametrize("forgotten", [0, 3, 11])
+def test_forgetting_leaves_nothing_behind(opened, forgotten):
+    whole, never = opened("whole"), opened("never")
+    for number in range(12):
+        whole.add(**said(number))
+        if number != forgotten:
+            never.add(**said(number))
+    before = derived(whole)
+    assert whole.forget(f"k{forgotten}") == 1
+    assert derived(whole) == derived(never)
+    assert forgotten == 11 or before.items() - derived(whole).items() != {f"k{forgotten}"}
+
+
+def test_forgetting_by_filter_replays_every_session_it_touches(opened):
+    whole, never = opened("whole"), opened("never")
+    for number in range(8):
+        for session in ("x", "y"):
+            item = said(number) | {"session": session, "key": f"{session}{number}", "metadata": {"odd": number % 2}}
+            whole.add(**item)
+            if number % 2 == 0:
+                never.add(**item)
+    assert whole.forget(where={"odd": 1}) == 8
+    assert derived(whole) == derived(never)
+
+
+def test_editing_replays_what_follows(opened):
+    edited, written = opened("edited"), opened("written")
+    for number in range(8):
+        edited.add(**said(number))
+        written.add(**said(number, "something else entirely" if number == 2 else None))
+    edited.update("k2", text="something else entirely")
+    assert derived(edited) == derived(written)
+
+
+def test_a_change_that_the_encoder_does_not_see_replays_nothing(opened):
+    memory = opened()
+    for number in range(4):
+        memory.add(**said(number))
+    before, seq = derived(memory), memory.stats().seq
+    memory.update("k1", metadata={"a": 1})
+    assert derived(memory) == before
+    assert memory.stats().seq == seq + 1
+
+
+def test_adding_under_a_known_key_replays(opened):
+    again, written = opened("again"), opened("written")
+    for number in range(6):
+        again.add(**said(number))
+        written.add(**said(number, "a new saying" if number == 1 else None))
+    again.add_many([said(1, "a new saying")])
+    assert derived(again) == derived(written)
+
+
+def test_superseding_takes_the_old_entry_out_of_its_session(opened):
+    memory, never = opened("memory"), opened("never")
+    for number in range(6):
+        memory.add(**said(number))
+        if number != 1:
+            never.add(**said(number))
+    memory.supersede("k1", "k5")
+    assert derived(memory) == derived(never)
+
+
+def test_a_session_goes_on_in_another_process(opened, weights, tmp_path):
+    here, there = opened("here"), opened("there")
+    for number in range(5):
+        here.add(**said(number))
+        there.add(**said(number))
+    script = f"""
+from support import WordEncoder
+from agent_memory import Memory
+from agent_memory.encoders import CompactSessionEncoder
+encoder = WordEncoder()
+with Memory({str(there.path)!r}, encoder=encoder, session_encoder=CompactSessionEncoder(encoder, {str(weights)!r})) as m:
+    m.add("said over there", session="chat", speaker="bob", key="k5", event_time="2024-05-09T00:00:00Z")
+"""
+    with python(script) as process:
+        assert process.wait() == 0, process.stderr.read()
+    here.add("said over there", session="chat", speaker="bob", key="k5", event_time="2024-05-09T00:00:00Z")
+    for memory in (here, there):
+        memory.add(**said(6))
+    assert derived(here) == derived(there)
+
+
+def test_two_writers_of_one_session_agree_with_one(opened):
+    first, second, alone = opened("shared"), opened("shared"), opened("alone")
+    first.add(**said(0))
+    alone.add(**said(0))
+    prepare = first._sessions.prepare
+
+    def overtaken(*arguments):
+        prepared = prepare(*arguments)
+        first._sessions.prepare = prepare
+        second.add(**said(1))
+        return prepared
+
+    first._sessions.prepare = overtaken
+    first.add(**said(2))
+    for number in (1, 2):
+        alone.add(**said(number))
+    assert derived(first) == derived(alone)
+
+
+def vector_of(memory, session="chat", as_of=None):
+    """The vector that a recall in a session searches with."""
+    found = {}
+    original = memory._sessions.question
+
+    def spy(*arguments, **options):
+        found["vector"] = original(*arguments, **options)
+        return found["vector"]
+
+    memory._sessions.question = spy
+    memory.recall("what about topic 1", session=session, as_of=as_of, mode="dense")
+    del memory._sessions.question
+    return found.get("vector")
+
+
+def test_the_same_question_changes_with_the_session(opened):
+    memory = opened()
+    memory.add(**said(0))
+    first = vector_of(memory)
+    memory.add(**said(1))
+    second = vector_of(memory)
+    assert not np.allclose(first, second)
+    static = memory.encoder.encode_queries(["what about topic 1"])[0]
+    assert np.array_equal(vector_of(memory, session="another"), static)
+
+
+def test_as_of_reads_the_latent_memory_of_that_moment(opened):
+    memory = opened()
+    moments, vectors = [], []
+    for number in range(12):
+        entry = memory.add(**said(number))
+        moments.append(entry.created_at)
+        vectors.append(vector_of(memory))
+    memory.update("k3", text="quite another thing")
+    for moment, vector in zip(moments, vectors, strict=True):
+        assert np.array_equal(vector_of(memory, as_of=moment), vector)
+    assert np.array_equal(vector_of(memory, as_of=moments[1]), vectors[1])
+
+
+def test_sessions_of_one_name_in_several_namespaces(opened):
+    memory = opened()
+    memory.add("alpha", session="chat", namespace=("a",))
+    static = memory.encoder.encode_queries(["what about topic 1"])[0]
+    assert not np.array_equal(vector_of(memory), static)
+    memory.add("beta", session="chat", namespace=("b",))
+    assert np.array_equal(vector_of(memory), static)
+
+
+def test_what_a_store_was_written_with(opened, tmp_path, weights):
+    opened().add(**said(0))
+    path = tmp_path / "store"
+    with pytest.raises(EncoderMismatchError, match="session encoder"):
+        Memory(path, encoder=WordEncoder(), session_encoder=None)
+    with Memory(tmp_path / "plain", encoder=WordEncoder()) as plain:
+        assert plain.session_encoder is None
+        plain.add(**said(0))
+    encoder = WordEncoder()
+    with pytest.raises(EncoderMismatchError, match="session encoder"):
+        Memory(tmp_path / "plain", encoder=encoder, session_encoder=CompactSessionEncoder(encoder, weights))
+
+
+@pytest.mark.parametrize("given", ["evo", 3, CompactSessionEncoder])
+def test_what_is_no_session_encoder_is_refused(tmp_path, given):
+    with pytest.raises(InvalidInputError, match="session_encoder"):
+        Memory(tmp_path, encoder=WordEncoder(), session_encoder=given)
+
+
+def test_damaged_latents_are_found_and_mended(opened):
+    memory = opened()
+    for number in range(7):
+        memory.add(**said(number))
+    sound = derived(memory)
+    with sqlite3.connect(memory.path / "memory.db") as connection:
+        connection.execute("UPDATE vectors SET latents = x'00' WHERE entry_id = 6")
+        connection.execute("UPDATE vectors SET evolved = NULL WHERE entry_id = 3")
+    connection.close()
+    with pytest.raises(StorageError, match="check"):
+        memory.add(**said(7))
+    assert any("session" in problem for problem in memory.check().problems)
+    assert memory.check(repair=True).ok
+    assert derived(memory) == sound
+    assert memory.check().problems == ()
+
+
+def test_a_mended_text_replays_its_session(opened):
+    memory = opened()
+    for number in range(7):
+        memory.add(**said(number))
+    sound = derived(memory)
+    with sqlite3.connect(memory.path / "memory.db") as connection:
+        connection.execute("UPDATE vectors SET static = x'00', evolved = x'00' WHERE entry_id = 2")
+    connection.close()
+    assert memory.check(repair=True).ok
+    assert derived(memory) == sound
+
+
+def test_the_embedded_encoders_go_together(tmp_path):
+    with Memory(tmp_path) as memory:
+        assert memory.session_encoder.spec.name == "compact"
+        memory.add("Where shall we eat?", session="s", speaker="Ann")
+        memory.add("The Italian place.", session="s", speaker="Bob")
+        assert memory.recall("restaurant", session="s", k=1)
+    with Memory(tmp_path) as memory:
+        assert memory.session_encoder.spec.name == "compact"
+    with Memory(tmp_path / "minilm", encoder="minilm") as memory:
+        assert memory.session_encoder is None
