@@ -13,7 +13,7 @@ from datetime import datetime
 from importlib.metadata import version
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,10 +21,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from agent_memory.cli_models import app as models_app
+from agent_memory.cli_session import app as session_app
 from agent_memory.errors import AgentMemoryError, InvalidInputError, LockTimeoutError, NotFoundError
 from agent_memory.integrations.mcp import command as mcp_command
 from agent_memory.memory import Memory
 from agent_memory.records import Entry, Hit
+
+if TYPE_CHECKING:
+    from agent_memory.evaluate import Evaluation
 
 app = typer.Typer(
     name="agent-memory",
@@ -37,6 +41,7 @@ app = typer.Typer(
 )
 _WIDE = None if sys.stdout.isatty() else 150  # columns, where there is no terminal to ask
 app.add_typer(models_app, name="models")
+app.add_typer(session_app, name="session")
 _out = Console(highlight=False, width=_WIDE)
 _err = Console(stderr=True, highlight=False)
 
@@ -356,17 +361,26 @@ def why(
 @app.command("eval", epilog="Example: agent-memory eval data/dev/* --compare --cache ./eval-cache")
 def eval_(
     folders: Annotated[list[Path], typer.Argument(help="Data sets: queries with conversations or passages.")],
-    compare: Annotated[bool, typer.Option("--compare", help="Words alone and meaning alone beside both.")] = False,
-    mode: ModeOption = "hybrid",
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Words alone, meaning alone, both, and both with the session.")
+    ] = False,
+    mode: Annotated[
+        str, typer.Option(help="hybrid, dense or lexical; +session behind it for evolved vectors.")
+    ] = "hybrid+session",
+    vectors: Annotated[
+        bool, typer.Option(help="Static, averaged and evolved vectors by themselves, at each tier's dimension.")
+    ] = True,
+    plot: Annotated[Path | None, typer.Option(help="Draw the comparison of vectors to this file (PNG).")] = None,
+    categories: Annotated[bool, typer.Option("--categories", help="Recall@10 of each category of questions.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Keep encoded data here between runs.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many questions a set.")] = None,
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure retrieval quality and latency on labelled data."""
-    from agent_memory.evaluate import evaluate
+    from agent_memory.evaluate import evaluate, plot_vectors
 
-    modes = ["lexical", "dense", "hybrid"] if compare else [mode]
+    modes = ["lexical", "dense", "hybrid", "hybrid+session"] if compare else [mode]
     results = []
     with tempfile.TemporaryDirectory() as scratch, _progress("evaluating", quiet=as_json) as progress:
         for folder in folders:
@@ -376,22 +390,37 @@ def eval_(
                     modes=modes,
                     cache=cache or Path(scratch),
                     encoder=encoder,
+                    vectors=vectors or plot is not None,
                     limit=limit,
                     progress=lambda _, done, total: progress(done, total),
                 )
             )
+    if plot is not None:
+        plot_vectors(results, plot)
     if as_json:
         _print_json(results)
         return
-    table = Table("data", "mode", "queries", "R@1", "R@5", "R@10", "R@20", "nDCG@10", "macro R@10", "p50 ms", "p95 ms")
     for result in results:
-        for name, score in result.scores.items():
-            figures = [f"{score.micro[column]:.1f}" for column in (*_RECALLS, "nDCG@10")]
-            times = [f"{score.macro['recall@10']:.1f}", f"{score.p50_ms:.1f}", f"{score.p95_ms:.1f}"]
-            table.add_row(result.name, name, str(score.queries), *figures, *times)
+        _print_evaluation(result, categories)
+
+
+def _print_evaluation(result: Evaluation, categories: bool) -> None:
+    rows = [(name, "", score) for name, score in result.scores.items()]
+    rows += [(way, str(d), score) for way, found in result.vectors.items() for d, score in found.items()]
+    title = f"{result.name}: {result.entries} entries, {rows[0][2].queries} questions"
+    table = Table("", "dim", "R@1", "R@5", "R@10", "R@20", "nDCG@10", "macro R@10", "p50 ms", "p95 ms", title=title)
+    for name, dimension, score in rows:
+        figures = [f"{score.micro[column]:.1f}" for column in (*_RECALLS, "nDCG@10")]
+        times = ["" if ms is None else f"{ms:.1f}" for ms in (score.p50_ms, score.p95_ms)]
+        table.add_row(name, dimension, *figures, f"{score.macro['recall@10']:.1f}", *times)
     _out.print(table)
-    _out.print("latency without encoding the query, which adds", end=" ")
-    _out.print(", ".join(f"{result.encode_p50_ms:.1f} ms ({result.name})" for result in results))
+    if categories:
+        names = [f"{name} {dimension}".strip() for name, dimension, _ in rows]
+        by_category = Table("recall@10", *names)
+        for category in rows[0][2].categories:
+            by_category.add_row(category, *(f"{score.categories[category]['recall@10']:.1f}" for _, _, score in rows))
+        _out.print(by_category)
+    _out.print(f"latency without encoding the query, which adds {result.encode_p50_ms:.1f} ms")
 
 
 @app.command(epilog="Example: agent-memory demo")

@@ -55,7 +55,7 @@ class Recipe:
         seed: Of everything random.
     """
 
-    steps: int = 600
+    steps: int = 150
     rate: float = 3e-4
     decay: float = 0.1
     temperature: float = 0.05

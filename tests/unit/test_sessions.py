@@ -181,8 +181,9 @@ from support import WordEncoder
 from agent_memory import Memory
 from agent_memory.encoders import CompactSessionEncoder
 encoder = WordEncoder()
-with Memory({str(there.path)!r}, encoder=encoder, session_encoder=CompactSessionEncoder(encoder, {str(weights)!r})) as m:
-    m.add("said over there", session="chat", speaker="bob", key="k5", event_time="2024-05-09T00:00:00Z")
+sessions = CompactSessionEncoder(encoder, {str(weights)!r})
+with Memory({str(there.path)!r}, encoder=encoder, session_encoder=sessions) as m:
+    m.add('said over there', session='chat', speaker='bob', key='k5', event_time='2024-05-09T00:00:00Z')
 """
     with python(script) as process:
         assert process.wait() == 0, process.stderr.read()
