@@ -132,7 +132,8 @@ class Writer:
     ) -> dict[Place, list[SessionSegment]]:
         from agent_memory.encoders.session import SessionSegment
 
-        stored = generations.as_stored(vectors, self._encoder.spec.dtype)
+        # As they will be read back, so that a replay gives the same bits.
+        stored = generations.as_stored(vectors, self._encoder.spec.dtype).astype(np.float32)
         segments: dict[Place, list[SessionSegment]] = {}
         for item, vector in zip(batch, stored, strict=True):
             entry = item.entry

@@ -81,7 +81,8 @@ class Memory:
                 encoder = str(generation.encoder["name"])
             self._encoder = load_encoder(encoder)
             recorded = None if generation is None else generation.session_encoder or {}
-            self._sessions = Sessions(load_session_encoder(session_encoder, self._encoder, recorded), self.path)
+            chosen = load_session_encoder(session_encoder, self._encoder, recorded)
+            self._sessions = Sessions(chosen, self._encoder.spec.dtype, self.path)
             self._writer = Writer(self._database, self._encoder, self._sessions, self.config, self._scope)
             if generation is not None:
                 self._writer.accept(generation)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from agent_memory.timewords import Interval
 
-LEXICAL_WEIGHT = 1.25
+LEXICAL_WEIGHT = 0.7
 NEIGHBOUR_WEIGHT = 0.3
 NEIGHBOUR_FLOOR = 0.3
 TIME_BONUS = 0.3

@@ -16,7 +16,7 @@ from agent_memory.storage import entries as reading
 from agent_memory.storage import sessions as stored
 from agent_memory.storage import writes
 from agent_memory.storage.database import Connection
-from agent_memory.storage.vectors import Generation
+from agent_memory.storage.vectors import Generation, as_stored
 
 if TYPE_CHECKING:
     from agent_memory.encoders.evo_state import LatentQueue
@@ -44,11 +44,13 @@ class Sessions:
 
     Args:
         encoder: What evolves vectors; None to leave them static.
+        dtype: How vectors are stored.
         folder: The store's folder, for messages.
     """
 
-    def __init__(self, encoder: SessionEncoder | None, folder: object) -> None:
+    def __init__(self, encoder: SessionEncoder | None, dtype: str, folder: object) -> None:
         self.encoder = encoder
+        self._dtype = dtype
         self._folder = folder
 
     @property
@@ -99,8 +101,8 @@ class Sessions:
             for segment in new:
                 evolved, latents = self.encoder.embed_segment(segment, memory)
                 memory = memory.append(latents)
-                rows.append((evolved, latents))
-            prepared[place] = Prepared(head, [self._stored(generation, *row) for row in rows])
+                rows.append(self._stored(evolved, latents))
+            prepared[place] = Prepared(head, rows)
         return prepared
 
     def replay(self, connection: Connection, generation: Generation, dirty: Mapping[int, int]) -> None:
@@ -119,7 +121,7 @@ class Sessions:
             for segment in stored.segments_from(connection, generation, session_id, first):
                 evolved, latents = self.encoder.embed_segment(self._segment(generation, segment), memory)
                 memory = memory.append(latents)
-                rows.append((segment.id, *self._stored(generation, evolved, latents)))
+                rows.append((segment.id, *self._stored(evolved, latents)))
                 if len(rows) == _PAGE:
                     self._keep(connection, generation, session_id, rows)
             self._keep(connection, generation, session_id, rows)
@@ -133,10 +135,9 @@ class Sessions:
             stored.move_head(connection, session_id, seqs[-1])
         rows.clear()
 
-    def _stored(self, generation: Generation | None, evolved: FloatArray, latents: FloatArray) -> tuple[bytes, bytes]:
-        encoder = self._required()
-        vector = evolved.astype("<f2") if generation is None else generation.to_bytes(evolved[None])[0]
-        return bytes(vector), latents.astype(np.dtype(encoder.spec.dtype).newbyteorder("<")).tobytes()
+    def _stored(self, evolved: FloatArray, latents: FloatArray) -> tuple[bytes, bytes]:
+        dtype = self._required().spec.dtype
+        return as_stored(evolved, self._dtype).tobytes(), as_stored(latents, dtype).tobytes()
 
     # --- reading -----------------------------------------------------------------------------------------
 

@@ -67,9 +67,9 @@ class Generation:
         return np.frombuffer(blob, _DTYPES[self.dtype]).astype(np.float32)
 
 
-def as_stored(matrix: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[np.float32]:
-    """Return vectors as they will be read back, so that what is derived from them can be derived again."""
-    return matrix.astype(_DTYPES[dtype]).astype(np.float32)
+def as_stored(matrix: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
+    """Return vectors in a stored number format, little-endian."""
+    return matrix.astype(_DTYPES[dtype])
 
 
 def live_generation(connection: Connection) -> Generation | None:
