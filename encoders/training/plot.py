@@ -62,13 +62,15 @@ def plot_session(log: Sequence[Mapping[str, float | str]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5))
+    offsets = _offsets(log)
+    log = [{**entry, "step": int(entry["step"]) + offsets[str(entry["stage"])]} for entry in log]
     steps = [entry for entry in log if "contrastive" in entry]
     for name in ("contrastive", "memory"):
         values = np.array([float(entry[name]) for entry in steps])
         width = min(25, max(1, len(values) // 4))
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
         left.plot([int(entry["step"]) for entry in steps][width - 1 :], smooth, label=name)
-    left.set(xlabel="step", ylabel="loss, running mean")
+    left.set(xlabel="step (all weights; those of questions)", ylabel="loss, running mean")
     left.legend()
     static = {str(e["set"]): float(e["recall@10"]) for e in log if e.get("way") == "static"}
     for name, before in static.items():
@@ -80,7 +82,10 @@ def plot_session(log: Sequence[Mapping[str, float | str]], path: Path) -> None:
                 color = line.get_color()
             line.set_color(color)
     right.axhline(0, color="grey", linewidth=0.5)
-    right.set(xlabel="step", ylabel="recall@10 over static (dotted: asked outside the session)")
+    right.set(
+        xlabel="step (all weights; those of questions)",
+        ylabel="recall@10 over static (dotted: asked outside the session)",
+    )
     right.legend(fontsize="small")
     figure.tight_layout()
     figure.savefig(path, dpi=100)

@@ -41,7 +41,8 @@ class Recipe:
     """All that decides the result; written into the weights' metadata.
 
     Attributes:
-        steps: Optimiser steps.
+        steps: Steps on all weights.
+        question_steps: Further steps on the weights that only questions use; segments stay as they are.
         rate: Learning rate; ten times that for the few numbers that say how much is added.
         decay: Weight decay.
         temperature: Of the softmax over cosines.
@@ -56,6 +57,7 @@ class Recipe:
     """
 
     steps: int = 150
+    question_steps: int = 150
     rate: float = 3e-4
     decay: float = 0.1
     temperature: float = 0.05
@@ -166,33 +168,41 @@ class Run:
     checks: Mapping[str, Sequence[Features]]
 
     def go(self, every: int) -> SessionNetwork:
-        """Train, from the checkpoint when there is one; returns the averaged network."""
+        """Train both stages, from their checkpoints when there are such; returns the averaged network."""
         torch.manual_seed(self.recipe.seed)
-        network = SessionNetwork(SHAPE)
+        if not (self.work / "session-log.jsonl").exists():
+            self._baselines()
+        network = self._stage("all", SessionNetwork(SHAPE), self.recipe.steps, every)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_("question" in name)
+        return self._stage("questions", network, self.recipe.question_steps, every)
+
+    def _stage(self, stage: str, network: SessionNetwork, steps: int, every: int) -> SessionNetwork:
         average = Average(network)
-        fast = [p for name, p in network.named_parameters() if name.startswith(_FAST)]
-        slow = [p for name, p in network.named_parameters() if not name.startswith(_FAST)]
+        trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+        fast = [p for name, p in trained if name.startswith(_FAST)]
+        slow = [p for name, p in trained if not name.startswith(_FAST)]
         groups: list[dict[str, Any]] = [{"params": slow}, {"params": fast, "weight_decay": 0.0}]
         optimiser = torch.optim.AdamW(groups, lr=self.recipe.rate, weight_decay=self.recipe.decay, betas=(0.9, 0.98))
-        checkpoints = [Checkpoint(self.work / f"session-{name}.safetensors") for name in ("average", "state")]
-        restore(checkpoints[0], average.network, torch.optim.SGD(average.network.parameters()))
-        done = restore(checkpoints[1], network, optimiser)
-        if not done:
-            self._baselines()
-        for step in range(done, self.recipe.steps):
-            self._step(network, optimiser, step)
+        checkpoints = [Checkpoint(self.work / f"session-{stage}-{name}.safetensors") for name in ("average", "state")]
+        plain = torch.optim.SGD(average.network.parameters())
+        restore(checkpoints[0], average.network, plain)
+        for step in range(restore(checkpoints[1], network, optimiser), steps):
+            self._step(stage, network, optimiser, step, steps)
             average.update(network, step)
-            if (step + 1) % every == 0 or step + 1 == self.recipe.steps:
-                checkpoints[0].save(average.network, torch.optim.SGD(average.network.parameters()), step + 1)
+            if (step + 1) % every == 0 or step + 1 == steps:
+                checkpoints[0].save(average.network, plain, step + 1)
                 checkpoints[1].save(network, optimiser, step + 1)
-                self._check(average.network, step + 1)
+                self._check(stage, average.network, step + 1)
         return average.network
 
-    def _step(self, network: SessionNetwork, optimiser: torch.optim.Optimizer, step: int) -> None:
-        rng = random.Random(f"{self.recipe.seed} {step}")
+    def _step(
+        self, stage: str, network: SessionNetwork, optimiser: torch.optim.Optimizer, step: int, steps: int
+    ) -> None:
+        rng = random.Random(f"{self.recipe.seed} {stage} {step}")
         torch.manual_seed(step)
         for group, times in zip(optimiser.param_groups, (1.0, 10.0), strict=True):
-            group["lr"] = self.recipe.rate * times * (0.05 + 0.95 * schedule(step, self.recipe.steps, warm_up=50))
+            group["lr"] = self.recipe.rate * times * (0.05 + 0.95 * schedule(step, steps, warm_up=50))
         names = list(self.sets)
         started, totals = time.monotonic(), dict.fromkeys(("contrastive", "memory"), 0.0)
         optimiser.zero_grad()
@@ -207,17 +217,17 @@ class Run:
                 totals[key] += float(value.detach()) / self.recipe.conversations
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
-        self._write({"step": step + 1, "seconds": time.monotonic() - started, **totals})
+        self._write({"stage": stage, "step": step + 1, "seconds": time.monotonic() - started, **totals})
 
     def _baselines(self) -> None:
         for name, found in self.checks.items():
             for way in ("static", "average"):
-                self._write({"step": 0, "set": name, "way": way, **recall(None, found, way)})
+                self._write({"stage": "all", "step": 0, "set": name, "way": way, **recall(None, found, way)})
 
-    def _check(self, network: SessionNetwork, step: int) -> None:
+    def _check(self, stage: str, network: SessionNetwork, step: int) -> None:
         for name, found in self.checks.items():
             for way in WAYS[2:]:
-                self._write({"step": step, "set": name, "way": way, **recall(network, found, way)})
+                self._write({"stage": stage, "step": step, "set": name, "way": way, **recall(network, found, way)})
 
     def _write(self, entry: Mapping[str, float | str]) -> None:
         with open(self.work / "session-log.jsonl", "a", encoding="utf-8") as file:
@@ -233,6 +243,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--steps", type=int, default=usual.steps)
+    parser.add_argument("--question-steps", type=int, default=usual.question_steps)
     parser.add_argument("--seed", type=int, default=usual.seed)
     parser.add_argument("--memory", type=float, default=usual.memory, help="weight of the memory loss; 0 for none")
     parser.add_argument("--left-out", nargs="*", default=(), help="training sets kept out")
@@ -241,7 +252,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(steps=given.steps, seed=given.seed, memory=given.memory, left_out=tuple(given.left_out))
+    recipe = Recipe(
+        steps=given.steps,
+        question_steps=given.question_steps,
+        seed=given.seed,
+        memory=given.memory,
+        left_out=tuple(given.left_out),
+    )
     encoder = load_encoder()
     caches = VectorCache(given.work / "documents"), VectorCache(given.work / "questions")
     train, check = split(given.data, recipe.left_out, checked=8)

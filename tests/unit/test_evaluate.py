@@ -6,7 +6,7 @@ import pytest
 from support import WordEncoder
 
 from agent_memory import InvalidInputError, NotFoundError
-from agent_memory.evaluate import _figures, evaluate
+from agent_memory.evaluate import _figures, evaluate, plot_vectors
 
 
 def write(path, lines):
@@ -82,3 +82,41 @@ def test_missing_and_malformed_files(conversations, tmp_path):
     (conversations / "queries.jsonl").write_text("")
     with pytest.raises(InvalidInputError, match="no question"):
         evaluate(conversations, modes=["dense"], cache=tmp_path, encoder=WordEncoder())
+
+
+def test_vectors_are_compared_at_every_tier(conversations, tmp_path):
+    result = evaluate(conversations, cache=tmp_path / "cache", encoder=WordEncoder(), vectors=True)
+    assert result.scores == {}
+    assert list(result.vectors) == ["static", "average"]
+    for found in result.vectors.values():
+        assert list(found) == [64, 96]
+        assert {score.queries for score in found.values()} == {3}
+        assert {score.p50_ms for score in found.values()} == {None}
+    # The only turn that is a question itself is hidden, and so is what follows it.
+    assert result.vectors["static"][96].categories["need_memory"]["recall@5"] == 100
+
+
+def test_a_moving_average_finds_the_answer_after_its_question(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    texts = ["alpha beta gamma", "omega", *(f"filler{n} alpha" for n in range(30))]
+    segments = [{"idx": n, "speaker": "ann", "time": "", "text": text} for n, text in enumerate(texts)]
+    write(folder / "conversations.jsonl", [{"id": "a", "segments": segments}])
+    query = {"id": "1", "conv_id": "a", "query": "beta gamma", "evidence": [1], "category": "x"}
+    write(folder / "queries.jsonl", [query])
+    result = evaluate(folder, cache=tmp_path / "cache", encoder=WordEncoder(), vectors=True)
+    assert result.vectors["average"][96].micro["nDCG@10"] > result.vectors["static"][96].micro["nDCG@10"]
+    assert result.vectors["static"][96].micro["recall@1"] == 0
+
+
+def test_evolved_vectors_and_the_session_mode(conversations, tmp_path):
+    modes = ["dense", "dense+session"]
+    result = evaluate(conversations, modes=modes, cache=tmp_path / "cache", vectors=True)
+    assert list(result.vectors) == ["static", "average", "evolved"]
+    assert list(result.vectors["evolved"]) == [64, 256, 768]
+    evolved, static = result.vectors["evolved"][768].micro, result.vectors["static"][768].micro
+    assert result.scores["dense"].micro["recall@1"] == pytest.approx(static["recall@1"])
+    assert evolved.keys() == static.keys()
+    assert list(result.scores) == modes
+    plot_vectors([result], tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
