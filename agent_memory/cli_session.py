@@ -13,7 +13,7 @@ from agent_memory.memory import Memory
 
 app = typer.Typer(no_args_is_help=True, help="Sessions: list them, show how one evolves.")
 
-_Path = Annotated[Path, typer.Option("--path", "-p", help="The store's folder.")]
+_Path = Annotated[Path, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", help="The store's folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _DEFAULT = Path("~/.agent-memory")
 

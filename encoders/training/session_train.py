@@ -57,7 +57,7 @@ class Recipe:
     """
 
     steps: int = 150
-    question_steps: int = 150
+    question_steps: int = 75
     rate: float = 3e-4
     decay: float = 0.1
     temperature: float = 0.05
