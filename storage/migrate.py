@@ -8,9 +8,10 @@ import time
 from sqlalchemy import Connection
 
 from agent_memory.errors import LockTimeoutError, MigrationError, SchemaTooNewError, StorageError
+from agent_memory.failpoint import failpoint
 from agent_memory.storage.database import Database
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision this version knows, oldest first; a test holds it equal to the migrations folder."""
 
 PAGE_SIZE_BYTES = 8192  # five 768-d half-precision vectors a page; the default of 4096 would waste a quarter
@@ -89,5 +90,7 @@ def _migrate(database: Database) -> None:
             command.upgrade(config, "head")
         except Exception as error:
             raise MigrationError(f"{database.path}: migration from {before} failed: {error}") from error
+        failpoint("migration-before-commit")
+    failpoint("migration-after-commit")
     if before is not None:
         _log.info("migrated %s from schema %s to %s", database.path, before, REVISIONS[-1])

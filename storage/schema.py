@@ -94,6 +94,16 @@ generations = Table(
     Column("state", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("session_encoder", Text),
+    Column("retired_at", UtcTime),
+    Index("ux_generations_live", "state", unique=True, sqlite_where=text("state = 'live'")),
+)
+
+assets = Table(
+    "assets",
+    metadata,
+    Column("generation_id", ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
 )
 
 vectors = Table(
@@ -113,4 +123,39 @@ changes = Table(
     Column("entry_id", Integer, nullable=False),
     Column("op", Text, nullable=False),
     sqlite_autoincrement=True,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("progress", Text, nullable=False),
+    Column("error", Text),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("finished_at", UtcTime),
+    Index("ix_jobs_kind", "kind", "state"),
+    sqlite_autoincrement=True,
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("trigger", Text, nullable=False),
+    Column("options", Text, nullable=False),
+    Column("paused", Integer, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("last_run_at", UtcTime),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
 )
