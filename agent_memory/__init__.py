@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         EncoderMismatchError,
         IndexStateError,
         InvalidInputError,
+        LeaseHeldError,
         LockTimeoutError,
         MigrationError,
         MissingDependencyError,
@@ -40,7 +41,20 @@ if TYPE_CHECKING:
     from agent_memory.inputs import NewEntry
     from agent_memory.memory import Memory
     from agent_memory.prompt import format_hits
-    from agent_memory.records import Entry, Hit, Hits, Report, Session, Stats, Trace
+    from agent_memory.records import (
+        Entry,
+        GenerationInfo,
+        GenerationState,
+        Hit,
+        Hits,
+        Job,
+        JobState,
+        ReindexReport,
+        Report,
+        Session,
+        Stats,
+        Trace,
+    )
 
 _HOMES = {
     "aio": ["AsyncMemory"],
@@ -56,6 +70,7 @@ _HOMES = {
         "EncoderMismatchError",
         "IndexStateError",
         "InvalidInputError",
+        "LeaseHeldError",
         "LockTimeoutError",
         "MigrationError",
         "MissingDependencyError",
@@ -68,7 +83,20 @@ _HOMES = {
     "inputs": ["NewEntry"],
     "memory": ["Memory"],
     "prompt": ["format_hits"],
-    "records": ["Entry", "Hit", "Hits", "Report", "Session", "Stats", "Trace"],
+    "records": [
+        "Entry",
+        "GenerationInfo",
+        "GenerationState",
+        "Hit",
+        "Hits",
+        "Job",
+        "JobState",
+        "ReindexReport",
+        "Report",
+        "Session",
+        "Stats",
+        "Trace",
+    ],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -85,10 +113,15 @@ __all__ = [
     "EncoderMismatchError",
     "EncoderSpec",
     "Entry",
+    "GenerationInfo",
+    "GenerationState",
     "Hit",
     "Hits",
     "IndexStateError",
     "InvalidInputError",
+    "Job",
+    "JobState",
+    "LeaseHeldError",
     "LockTimeoutError",
     "Memory",
     "MigrationError",
@@ -96,6 +129,7 @@ __all__ = [
     "ModelNotFoundError",
     "NewEntry",
     "NotFoundError",
+    "ReindexReport",
     "Report",
     "SchemaTooNewError",
     "Session",

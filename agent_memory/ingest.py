@@ -58,7 +58,7 @@ class Writer:
         scope: Callable[[Sequence[str] | None], Namespace],
     ) -> None:
         self._database = database
-        self._encoder = encoder
+        self.encoder = encoder
         self._config = config
         self._scope = scope
 
@@ -67,8 +67,18 @@ class Writer:
         self._database.connection()
         return self._write([self._pending(item)])[0]
 
-    def add_many(self, items: Iterable[Item], *, session: str | None, progress: Progress | None) -> list[Entry]:
-        """Write many items, a batch a transaction, after all were validated."""
+    def add_many(
+        self,
+        items: Iterable[Item],
+        *,
+        session: str | None,
+        progress: Progress | None,
+        follow: Callable[[], bool] = lambda: False,
+    ) -> list[Entry]:
+        """Write many items, a batch a transaction, after all were validated.
+
+        ``follow`` takes up the encoder of a generation that has become live meanwhile, if it can.
+        """
         self._database.connection()
         if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
             raise InvalidInputError(f"items must be a list of texts or mappings, got {type(items).__name__}")
@@ -83,7 +93,13 @@ class Writer:
                 raise InvalidInputError(f"item {position}: {error}") from error
         written: list[Entry] = []
         for start in range(0, len(pending), self._config.batch_size):
-            written += self._write(pending[start : start + self._config.batch_size])
+            batch = pending[start : start + self._config.batch_size]
+            try:
+                written += self._write(batch)
+            except EncoderMismatchError:
+                if any(item.vector is not None for item in batch) or not follow():
+                    raise
+                written += self._write(batch)
             if progress is not None:
                 progress(len(written), len(pending))
         return written
@@ -94,27 +110,28 @@ class Writer:
         entry = replace(entry, session=entry.session or session, namespace=self._scope(entry.namespace))
         vector = None
         if given.vector is not None:
-            vector = inputs.vector(given.vector, self._encoder.spec.dimension)
+            vector = inputs.vector(given.vector, self.encoder.spec.dimension)
         return _Pending(entry, canonical_json(entry.metadata), vector)
 
     def _write(self, batch: Sequence[_Pending]) -> list[Entry]:
+        encoder = self.encoder
         missing = [item.entry.text for item in batch if item.vector is None]
-        encoded = iter(self.encode(missing, self._encoder.encode_documents))
+        encoded = iter(self.encode(missing, encoder.encode_documents, encoder))
         vectors = np.stack([next(encoded) if item.vector is None else item.vector for item in batch])
         now = datetime.now(UTC)
         with self._database.write() as connection:
-            generation = self._generation(connection, now)
+            generation = self._generation(connection, now, encoder)
             blobs = generation.to_bytes(vectors)
             drafts = [_draft(item.entry, item.metadata, blob, now) for item, blob in zip(batch, blobs, strict=True)]
             return [entry for _, entry in self._put(connection, drafts, generation, now)]
 
-    def encode(self, texts: list[str], encode: Callable[[list[str]], FloatArray]) -> FloatArray:
+    def encode(self, texts: list[str], encode: Callable[[list[str]], FloatArray], encoder: Encoder) -> FloatArray:
         """Return the vectors of texts by one of the encoder's methods, shape (len(texts), dimension).
 
         Raises:
             EncoderError: The encoder failed, or returned a wrong shape or vectors that are not finite.
         """
-        spec = self._encoder.spec
+        spec = encoder.spec
         if not texts:
             return np.empty((0, spec.dimension), np.float32)
         vectors = np.asarray(encode(texts), dtype=np.float32)
@@ -132,12 +149,13 @@ class Writer:
         with self._database.read() as connection:
             _, entry = reading.find(connection, scope, name, datetime.now(UTC))
         merged = self._merged(entry, changed)
-        vectors = self.encode([merged.text], self._encoder.encode_documents) if "text" in changed else None
+        encoder = self.encoder
+        vectors = self.encode([merged.text], encoder.encode_documents, encoder) if "text" in changed else None
         canonical_json(merged.metadata)
         now = datetime.now(UTC)
         with self._database.write() as connection:
             _, current = reading.find(connection, scope, name, now)
-            generation = self._generation(connection, now)
+            generation = self._generation(connection, now, encoder)
             blob = None if vectors is None else generation.to_bytes(vectors)[0]
             merged = self._merged(current, changed)
             draft = _draft(merged, canonical_json(merged.metadata), blob, now)
@@ -165,10 +183,10 @@ class Writer:
             writes.log_changes(connection, [old_id], "supersede")
         return entry
 
-    def _generation(self, connection: Connection, now: datetime) -> Generation:
+    def _generation(self, connection: Connection, now: datetime, encoder: Encoder) -> Generation:
         generation = generations.live_generation(connection)
         if generation is None:
-            spec = self._encoder.spec
+            spec = encoder.spec
             generation = generations.begin_generation(
                 connection,
                 fingerprint=spec.fingerprint,
@@ -178,18 +196,18 @@ class Writer:
                 dtype=spec.dtype,
                 now=now,
             )
-        self.accept(generation)
+        self.accept(generation, encoder=encoder)
         return generation
 
-    def accept(self, generation: Generation) -> None:
-        """Raise EncoderMismatchError if the encoder's vectors do not belong to a generation."""
-        spec = self._encoder.spec
+    def accept(self, generation: Generation, *, encoder: Encoder | None = None) -> None:
+        """Raise EncoderMismatchError if the vectors of an encoder (the writer's own if None) are of another generation."""
+        spec = (encoder or self.encoder).spec
         if spec.fingerprint != generation.fingerprint:
             raise EncoderMismatchError(
                 f"{self._database.path.parent} holds vectors of encoder {generation.encoder.get('name')!r} "
                 f"({generation.dimension} dimensions, fingerprint {generation.fingerprint}), not of "
                 f"{spec.name!r} ({spec.dimension} dimensions, fingerprint {spec.fingerprint}). Open it with "
-                "the former; or export it and import the file into a new folder with the latter."
+                "the former, and call reindex(encoder=…) to move it to the latter."
             )
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
 
 from agent_memory import check, inputs, transfer
 from agent_memory import recall as recalling
 from agent_memory import why as tracing
+from agent_memory.care import Care
 from agent_memory.config import Config
-from agent_memory.encoders.registry import NAMES, load_encoder
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.ingest import Item, Progress, Writer
 from agent_memory.inputs import UNSET, FloatArray, UnsetType
+from agent_memory.live_index import LiveIndex
 from agent_memory.records import Entry, Hits, Namespace, Report, Session, Stats, Trace
-from agent_memory.reindex import LiveIndex
 from agent_memory.request import Request, make_request, matching
+from agent_memory.spaces import Spaces
 from agent_memory.storage import entries as reading
 from agent_memory.storage import vectors as generations
 from agent_memory.storage import writes
@@ -29,9 +31,10 @@ if TYPE_CHECKING:
     from agent_memory.storage.entries import Condition
 
 Time = datetime | str
+_Answer = TypeVar("_Answer")
 
 
-class Memory:
+class Memory(Care):
     """A long-term memory in a folder.
 
     Safe to share between threads, and any number of processes may open the same folder. Each call sees all
@@ -73,9 +76,8 @@ class Memory:
             with self._database.read() as connection:
                 generation = generations.live_generation(connection)
                 self._index.discard_newer(connection)
-            if encoder is None and generation is not None and generation.encoder.get("name") in NAMES:
-                encoder = str(generation.encoder["name"])
-            self._encoder = load_encoder(encoder)
+                self._spaces = Spaces(encoder)
+                self._encoder = self._spaces.at_opening(connection, generation)
             self._writer = Writer(self._database, self._encoder, self.config, self._scope)
             if generation is not None:
                 self._writer.accept(generation)
@@ -139,7 +141,7 @@ class Memory:
             "namespace": namespace,
             "vector": vector,
         }
-        return self._writer.add(item)
+        return self._following(lambda: self._writer.add(item))
 
     def add_many(
         self, items: Iterable[Item], *, session: str | None = None, progress: Progress | None = None
@@ -162,7 +164,7 @@ class Memory:
             EncoderError: A batch could not be encoded.
             StorageError: The database refused a batch.
         """
-        return self._writer.add_many(items, session=session, progress=progress)
+        return self._writer.add_many(items, session=session, progress=progress, follow=self._follow)
 
     def update(
         self,
@@ -202,7 +204,7 @@ class Memory:
         changed = {name: value for name, value in given.items() if value is not UNSET}
         if changed.get("event_time", ...) is None or changed.get("text", ...) is None:
             raise InvalidInputError("text and event_time can be changed, but not removed")
-        return self._writer.update(key, changed, self._scope(namespace))
+        return self._following(lambda: self._writer.update(key, changed, self._scope(namespace)))
 
     def supersede(self, old: str, new: str, *, namespace: Sequence[str] | None = None) -> Entry:
         """Let the entry ``new`` take the place of the entry ``old``; returns the new one.
@@ -306,9 +308,7 @@ class Memory:
             InvalidInputError: An argument is unusable.
             EncoderError: The query could not be encoded.
         """
-        request = self._request(
-            query,
-            self._scope(namespace),
+        options: dict[str, Any] = dict(
             k=k,
             session=session,
             speaker=speaker,
@@ -326,7 +326,7 @@ class Memory:
             rerank=rerank,
             explain=explain,
         )
-        return recalling.recall(self._database, self._index, self._writer.accept, request)
+        return self._asked(query, self._scope(namespace), options, recalling.recall)
 
     def why(
         self,
@@ -346,9 +346,8 @@ class Memory:
             **options: The other arguments of ``recall``.
         """
         scope = self._scope(namespace)
-        request = self._request(query, scope, **options, explain=True)
         name = inputs.name("key", key) or ""
-        return tracing.why(self._database, self._index, self._writer.accept, request, namespace=scope, key=name)
+        return self._asked(query, scope, {**options, "explain": True}, partial(tracing.why, namespace=scope, key=name))
 
     def history(self, key: str, *, namespace: Sequence[str] | None = None) -> list[Entry]:
         """Return every version of an entry, oldest first, with what it superseded; the current one comes last.
@@ -442,11 +441,12 @@ class Memory:
         Args:
             repair: True to mend what can be mended: vectors are encoded again, the index is rebuilt.
         """
+        encoder = self._current_encoder()
         return check.check(
             self._database,
             self._index,
-            accept=self._writer.accept,
-            encode=lambda texts: self._writer.encode(texts, self._encoder.encode_documents),
+            accept=partial(self._writer.accept, encoder=encoder),
+            encode=lambda texts: self._writer.encode(texts, encoder.encode_documents, encoder),
             repair=repair,
         )
 
@@ -485,12 +485,24 @@ class Memory:
 
     # --- shared ------------------------------------------------------------------------------------------
 
-    def _request(self, query: object, scope: Namespace, **options: Any) -> Request:  # noqa: ANN401 - recall's
+    def _asked(
+        self, query: object, scope: Namespace, options: Mapping[str, Any], answer: Callable[..., _Answer]
+    ) -> _Answer:
+        """Return an answer by the encoder of the live generation."""
+
+        def ask() -> _Answer:
+            encoder = self._encoder
+            request = self._request(encoder, query, scope, **options)
+            return answer(self._database, self._index, partial(self._writer.accept, encoder=encoder), request)
+
+        return self._following(ask) if isinstance(query, str) else ask()
+
+    def _request(self, encoder: Encoder, query: object, scope: Namespace, **options: Any) -> Request:  # noqa: ANN401
         self._database.connection()
         return make_request(
             query,
-            encode=lambda text: self._writer.encode([text], self._encoder.encode_queries)[0],
-            dimension=self._encoder.spec.dimension,
+            encode=lambda text: self._writer.encode([text], encoder.encode_queries, encoder)[0],
+            dimension=encoder.spec.dimension,
             config=self.config,
             scope=scope,
             **options,

@@ -12,9 +12,9 @@ import numpy as np
 
 from agent_memory import ranking, timewords
 from agent_memory.errors import CorruptSnapshotError
+from agent_memory.live_index import LiveIndex
 from agent_memory.ranking import Candidate
 from agent_memory.records import Entry, Hit, Hits
-from agent_memory.reindex import LiveIndex
 from agent_memory.request import Mode, Request
 from agent_memory.storage import entries as reading
 from agent_memory.storage import lexical

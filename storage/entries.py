@@ -49,6 +49,10 @@ _SELECT = select(*_COLUMNS).select_from(entries.outerjoin(sessions))
 _BY_IDS = _SELECT.where(entries.c.id.in_(bindparam("ids", expanding=True)))
 
 
+unsuperseded: Condition = entries.c.superseded_at.is_(None)
+"""The condition that a row is no former version; such entries are in the index, expired or not."""
+
+
 def current(now: datetime) -> Condition:
     """Return the condition that an entry is neither superseded nor expired."""
     return and_(entries.c.superseded_at.is_(None), or_(entries.c.expires_at.is_(None), entries.c.expires_at > now))

@@ -20,6 +20,8 @@ from sqlalchemy import (
     text,
 )
 
+from agent_memory.errors import StorageError
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -35,8 +37,15 @@ class UtcTime(TypeDecorator[datetime]):
         return None if value is None else (value - EPOCH) // MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        """Return the aware datetime of a column value."""
-        return None if value is None else EPOCH + value * MICROSECOND
+        """Return the aware datetime of a column value; a store from a stranger may hold anything there."""
+        if value is None:
+            return None
+        if not isinstance(value, int):
+            raise StorageError(f"a stored time is damaged: {str(value)[:40]!r}")
+        try:
+            return EPOCH + value * MICROSECOND
+        except OverflowError as error:
+            raise StorageError(f"a stored time is damaged: {value}") from error
 
 
 metadata = MetaData()

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, bindparam, func, insert, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.entries import IN_LIST
@@ -57,11 +57,15 @@ def live_generation(connection: Connection) -> Generation | None:
         StorageError: The row is damaged.
     """
     row = connection.execute(select(generations).where(generations.c.state == "live")).first()
-    if row is None:
-        return None
+    return None if row is None else generation_of(row)
+
+
+def generation_of(row: Row[Any]) -> Generation:
+    """Return the generation that a row of the table describes; raises StorageError if it is damaged."""
     try:
         tiers = tuple(int(tier) for tier in json.loads(row.tiers))
         encoder = dict(json.loads(row.encoder))
+        began = (row.created_at - EPOCH) // MICROSECOND
     except (TypeError, ValueError, RecursionError) as error:
         raise StorageError(f"generation {row.id} is damaged: {error}") from error
     if row.dtype not in _DTYPES or not tiers or tiers[-1] != row.dimension or sorted(set(tiers)) != list(tiers):
@@ -73,7 +77,7 @@ def live_generation(connection: Connection) -> Generation | None:
         dimension=row.dimension,
         tiers=tiers,
         dtype=row.dtype,
-        identity=f"{row.id}-{row.fingerprint}-{(row.created_at - EPOCH) // MICROSECOND}",
+        identity=f"{row.id}-{row.fingerprint}-{began}",
     )
 
 
@@ -112,6 +116,12 @@ def last_seq(connection: Connection) -> int:
 
 _LAST_SEQ = select(func.coalesce(func.max(changes.c.seq), 0))
 _SINCE = select(changes.c.entry_id).where(changes.c.seq > bindparam("seq")).distinct()
+
+
+def log_reaches_back_to(connection: Connection, seq: int) -> bool:
+    """Return whether the change log still holds every change after a number; maintenance drops the oldest."""
+    first = connection.execute(select(func.min(changes.c.seq))).scalar()
+    return first is None or first <= seq + 1
 
 
 def changed_since(connection: Connection, seq: int) -> IdArray:
@@ -154,6 +164,18 @@ def read_vectors(
         chunk = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
         rows += connection.execute(query, {"generation": generation.id, "ids": chunk})
     return _matrix(rows, generation)
+
+
+def sample_ids(connection: Connection, generation: Generation, count: int) -> list[int]:
+    """Return about so many ids of current entries with a vector, spread over the store."""
+    largest = connection.execute(select(func.coalesce(func.max(entries.c.id), 0))).scalar_one()
+    found = set()
+    for part in range(count):
+        page = {"generation": generation.id, "after": part * largest // count}
+        row = connection.execute(_CURRENT_PAGE.limit(1), page).first()
+        if row is not None:
+            found.add(int(row.entry_id))
+    return sorted(found)
 
 
 def all_vectors(connection: Connection, generation: Generation) -> Iterator[tuple[IdArray, npt.NDArray[Any]]]:

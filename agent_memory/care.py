@@ -1,0 +1,166 @@
+"""The part of ``Memory`` that looks after the store: re-indexing, generations, jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from agent_memory import reindex as reindexing
+from agent_memory.errors import EncoderMismatchError
+from agent_memory.ingest import Progress, Writer
+from agent_memory.records import GenerationInfo, Job, JobState, ReindexReport
+from agent_memory.reindex import Reindexer, Wish
+from agent_memory.spaces import Spaces
+from agent_memory.storage import generations, jobs
+from agent_memory.storage import vectors as stored
+from agent_memory.storage.database import Database
+
+if TYPE_CHECKING:
+    from agent_memory.config import Config
+    from agent_memory.encoders import Encoder
+
+_R = TypeVar("_R")
+
+GRACE = timedelta(days=7)
+"""How long a former generation is kept for ``rollback`` unless the caller says otherwise."""
+
+
+class Care:
+    """What ``Memory`` inherits; not to be used by itself."""
+
+    path: Path
+    config: Config
+    _database: Database
+    _writer: Writer
+    _spaces: Spaces
+    _encoder: Encoder
+
+    def reindex(
+        self,
+        *,
+        encoder: Encoder | str | Path | None = None,
+        session_encoder: str | None = None,
+        tiers: Sequence[int] | None = None,
+        rotation: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        batch_size: int = 256,
+        max_cpu: float = 1.0,
+    ) -> ReindexReport:
+        """Move the store to another encoder or layout while it is in use, here and in other processes.
+
+        The next generation of vectors is built beside the live one, caught up with what is written meanwhile,
+        verified, and put in its place in one transaction; until then recall answers from the live one, which is
+        kept for ``rollback``. Where only the layout changes, stored vectors are copied or rotated, not encoded.
+        If the process is killed, the next call with the same wish goes on where it was.
+
+        A process that has the store open without an encoder of its own, or with one given by name, follows; one
+        that gave an encoder object gets ``EncoderMismatchError`` until it is opened anew.
+
+        Args:
+            encoder: The new encoder, as for ``Memory``; None to keep it.
+            session_encoder: None or ``"keep"``.
+            tiers: New tiers: one to three ascending dimensions, the last the native one.
+            rotation: ``"fit"`` to rotate the space so that the first dimensions carry the most.
+            dry_run: Only try it on a sample and say what it would cost.
+            progress: Called with (entries done, entries in all) after each batch.
+            batch_size: Entries encoded and written together.
+            max_cpu: Share of the time that the work may take, in (0, 1]; it sleeps for the rest.
+
+        Raises:
+            InvalidInputError: The wish is unusable, the store is empty, or it is in that space already.
+            LeaseHeldError: Another process is re-indexing the store.
+            IndexStateError: The new generation did not pass verification; the live one was not touched.
+        """
+        wish = Wish(
+            encoder=encoder,
+            session_encoder=session_encoder,
+            tiers=tiers,
+            rotation=rotation,
+            batch_size=batch_size,
+            max_cpu=max_cpu,
+        )
+        current = self._current_encoder()
+        if dry_run:
+            return self._reindexer().dry_run(wish, current)
+        report = self._reindexer().reindex(wish, current, progress)
+        self._follow()
+        return report
+
+    def rollback(
+        self, *, encoder: Encoder | str | Path | None = None, progress: Progress | None = None
+    ) -> ReindexReport:
+        """Return to the generation before the last re-index, brought up to date with what was written since.
+
+        Args:
+            encoder: Its encoder, if that is neither known by name nor the one this memory was opened with.
+            progress: As for ``reindex``.
+
+        Raises:
+            NotFoundError: There is no former generation, or it was collected.
+            EncoderMismatchError: Its encoder is not at hand.
+        """
+        report = self._reindexer().rollback(encoder, progress)
+        self._follow()
+        return report
+
+    def collect_generations(self, *, grace: timedelta = GRACE) -> int:
+        """Delete former generations that were retired longer ago than ``grace``; returns how many."""
+        return self._reindexer().collect(grace)
+
+    def generations(self) -> list[GenerationInfo]:
+        """Return the store's generations, the oldest first."""
+        with self._database.read() as connection:
+            return generations.listed(connection)
+
+    def jobs(self, *, limit: int = 100) -> list[Job]:
+        """Return jobs under way and finished ones, the newest first."""
+        with self._database.read() as connection:
+            return jobs.listed(connection, limit=limit)
+
+    def pause_job(self, job: int) -> Job:
+        """Let a running job wait after its present step, in whichever process it runs."""
+        return reindexing.control(self._database, job, JobState.PAUSED)
+
+    def resume_job(self, job: int) -> Job:
+        """Let a paused job go on."""
+        return reindexing.control(self._database, job, JobState.RUNNING)
+
+    def cancel_job(self, job: int) -> Job:
+        """End a job after its present step; what it has built is deleted, the live generation stays."""
+        return reindexing.control(self._database, job, JobState.CANCELLED)
+
+    # --- the encoder of the live generation --------------------------------------------------------------
+
+    def _reindexer(self) -> Reindexer:
+        return Reindexer(self._database, self.config, self.path / "index", self._spaces)
+
+    def _follow(self) -> bool:
+        """Take up the encoder of the live generation if it has changed; returns whether there is one at hand."""
+        with self._database.read() as connection:
+            generation = stored.live_generation(connection)
+            if generation is None:
+                return False
+            if generation.fingerprint == self._encoder.spec.fingerprint:
+                return True
+            encoder = self._spaces.renewed(connection, generation)
+        if encoder is None:
+            return False
+        self._encoder = encoder
+        self._writer.encoder = encoder
+        return True
+
+    def _current_encoder(self) -> Encoder:
+        self._follow()
+        return self._encoder
+
+    def _following(self, call: Callable[[], _R]) -> _R:
+        """Return what a call returns; once more if the live generation has changed under it and can be followed."""
+        try:
+            return call()
+        except EncoderMismatchError:
+            if not self._follow():
+                raise
+        return call()
