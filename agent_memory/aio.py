@@ -82,12 +82,18 @@ class AsyncMemory:
     rollback = _awaitable(Memory.rollback)
     collect_generations = _awaitable(Memory.collect_generations)
     generations = _awaitable(Memory.generations)
+    backup = _awaitable(Memory.backup)
     jobs = _awaitable(Memory.jobs)
     pause_job = _awaitable(Memory.pause_job)
     resume_job = _awaitable(Memory.resume_job)
     cancel_job = _awaitable(Memory.cancel_job)
     export = _awaitable(Memory.export)
     import_ = _awaitable(Memory.import_)
+
+    @staticmethod
+    async def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
+        """Make a store of a backup; see ``Memory.restore``."""
+        return await asyncio.to_thread(Memory.restore, backup, path, replace=replace)
 
     async def close(self) -> None:
         """Write the index snapshot and close; later calls raise ClosedError."""

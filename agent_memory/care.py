@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from agent_memory import backup as backups
 from agent_memory import reindex as reindexing
 from agent_memory.errors import EncoderMismatchError
 from agent_memory.ingest import Progress, Writer
@@ -131,6 +132,42 @@ class Care:
     def cancel_job(self, job: int) -> Job:
         """End a job after its present step; what it has built is deleted, the live generation stays."""
         return reindexing.control(self._database, job, JobState.CANCELLED)
+
+    # --- backup ------------------------------------------------------------------------------------------
+
+    def backup(self, path: str | Path, *, progress: Progress | None = None) -> int:
+        """Copy the store, as it is now, to one file, while it is in use; returns how many entries the copy holds.
+
+        The file has every version and every vector, so that nothing is encoded when it is restored. It is verified
+        (every page, references, numbers of rows) and appears whole or not at all.
+
+        Args:
+            path: The file; an existing one is replaced.
+            progress: Called with (pages copied, pages in all).
+
+        Raises:
+            StorageError: It cannot be written, or the copy is not sound; a former file is left as it was.
+        """
+        return backups.backup(self._database, Path(path), progress)
+
+    @staticmethod
+    def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
+        """Make a store of a backup, or put it in the place of a store that nobody has open.
+
+        Args:
+            backup: A file that ``backup`` wrote.
+            path: The folder of the store.
+            replace: True to replace the store that is there; it is lost.
+
+        Returns:
+            How many entries it holds, former versions included.
+
+        Raises:
+            NotFoundError: There is no such backup.
+            InvalidInputError: There is a store, and ``replace`` was not said.
+            StorageError: The backup is damaged, or the store is in use; nothing was changed.
+        """
+        return backups.restore(Path(backup), Path(path), replace=replace)
 
     # --- the encoder of the live generation --------------------------------------------------------------
 
