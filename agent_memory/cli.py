@@ -217,8 +217,11 @@ def _shortened(text: str, most: int = 300) -> str:
 
 @app.command("import", epilog="Example: agent-memory import conversations.jsonl -p ./my-agent")
 def import_(
-    file: Annotated[Path, typer.Argument(help="An export, or conversations with segments, as JSON Lines.")],
+    file: Annotated[Path, typer.Argument(help="An export or conversations as JSON Lines, or another store's file.")],
     path: PathOption = DEFAULT_PATH,
+    source: Annotated[
+        str | None, typer.Option("--from", help="Whose store: mem0 (history.db), chroma or langgraph (SqliteStore).")
+    ] = None,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
@@ -227,7 +230,7 @@ def import_(
     started = time.perf_counter()
     with _opened(path, namespace, encoder) as memory:
         with _progress("importing", quiet=as_json) as progress:
-            new = memory.import_(file, progress=progress)
+            new = memory.import_(file, progress=progress, source=source)
         stats = memory.stats()
     seconds = round(time.perf_counter() - started, 2)
     text = f"{new} new entries in {seconds} s; {stats.entries} entries in {stats.sessions} sessions"

@@ -458,17 +458,23 @@ class Memory(Care):
         with self._database.read() as connection:
             return transfer.export(connection, self._condition(self.namespace), Path(path), progress)
 
-    def import_(self, path: str | Path, *, progress: Progress | None = None) -> int:
-        """Read an export, or a file of conversations, into this memory; returns how many entries were new.
+    def import_(self, path: str | Path, *, progress: Progress | None = None, source: str | None = None) -> int:
+        """Read an export, a file of conversations or another store into this memory; returns how many were new.
 
         Entries that are already there, unchanged, are left alone, so that an interrupted import can be run
         again. Every line is validated before the first entry is written. ``created_at`` is the moment of import.
+
+        Args:
+            path: The file; of a Chroma or mem0 store also its folder.
+            progress: Called with (entries done, entries in all).
+            source: Whose store it is: ``"mem0"`` (``history.db``), ``"chroma"``, ``"langgraph"`` (SqliteStore); None
+                for a JSON Lines file. Collections and prefixes become namespaces; texts are encoded anew.
 
         Raises:
             InvalidInputError: A line is malformed; the message gives its number. Nothing was written.
             NotFoundError: There is no such file.
         """
-        return transfer.import_(self, Path(path), progress)
+        return transfer.import_(self, Path(path), progress, source)
 
     def close(self) -> None:
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""

@@ -49,9 +49,10 @@ def test_backup_and_restore(tmp_path):
 
 def test_a_backup_is_one_state_while_others_write(tmp_path):
     fill(tmp_path / "store")
-    with Memory(tmp_path / "store", encoder=WordEncoder()) as memory, Memory(
-        tmp_path / "store", encoder=WordEncoder()
-    ) as writer:
+    with (
+        Memory(tmp_path / "store", encoder=WordEncoder()) as memory,
+        Memory(tmp_path / "store", encoder=WordEncoder()) as writer,
+    ):
         stop = threading.Event()
 
         def write():
