@@ -82,6 +82,7 @@ class AsyncMemory:
     rollback = _awaitable(Memory.rollback)
     collect_generations = _awaitable(Memory.collect_generations)
     generations = _awaitable(Memory.generations)
+    maintenance = _awaitable(Memory.maintenance)
     backup = _awaitable(Memory.backup)
     jobs = _awaitable(Memory.jobs)
     pause_job = _awaitable(Memory.pause_job)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,16 +12,20 @@ from agent_memory import backup as backups
 from agent_memory import reindex as reindexing
 from agent_memory.errors import EncoderMismatchError
 from agent_memory.ingest import Progress, Writer
-from agent_memory.records import GenerationInfo, Job, JobState, ReindexReport
+from agent_memory.live_index import LiveIndex
+from agent_memory.maintenance import Upkeep
+from agent_memory.records import GenerationInfo, Job, JobState, Maintenance, Namespace, ReindexReport
 from agent_memory.reindex import Reindexer, Wish
 from agent_memory.spaces import Spaces
-from agent_memory.storage import generations, jobs
+from agent_memory.storage import entries as reading
+from agent_memory.storage import generations, jobs, writes
 from agent_memory.storage import vectors as stored
 from agent_memory.storage.database import Database
 
 if TYPE_CHECKING:
     from agent_memory.config import Config
     from agent_memory.encoders import Encoder
+    from agent_memory.storage.entries import Condition
 
 _R = TypeVar("_R")
 
@@ -32,6 +37,8 @@ class Care:
     """What ``Memory`` inherits; not to be used by itself."""
 
     path: Path
+    namespace: Namespace
+    _index: LiveIndex
     config: Config
     _database: Database
     _writer: Writer
@@ -132,6 +139,39 @@ class Care:
     def cancel_job(self, job: int) -> Job:
         """End a job after its present step; what it has built is deleted, the live generation stays."""
         return reindexing.control(self._database, job, JobState.CANCELLED)
+
+    # --- maintenance -------------------------------------------------------------------------------------
+
+    def maintenance(self, *, dry_run: bool = True, only: Sequence[str] | None = None) -> Maintenance:
+        """Say what the store needs and about how long it takes; with ``dry_run=False`` do it.
+
+        Recall and writes go on meanwhile. What needs the store for itself (``vacuum``, ``log``) is put off when others
+        are using it, and the result says so.
+
+        Args:
+            dry_run: True to only look.
+            only: Names of the actions to carry out; see ``MaintenanceAction``.
+        """
+        encoder = self._current_encoder()
+        upkeep = Upkeep(
+            self._database,
+            self._index,
+            partial(self._writer.accept, encoder=encoder),
+            recall_target=self.config.recall_target,
+            grace=GRACE,
+            purge=self.purge_expired,
+            collect=lambda grace: self._reindexer().collect(grace),
+        )
+        return upkeep.look() if dry_run else upkeep.carry_out(None if only is None else set(only))
+
+    def purge_expired(self) -> int:
+        """Delete the entries that have expired, here and in the namespaces below; returns how many."""
+        return self._remove(reading.expired(self.namespace, datetime.now(UTC)))
+
+    def _remove(self, condition: Condition) -> int:
+        with self._database.write() as connection:
+            ids = reading.matching_ids(connection, condition)
+            return writes.remove(connection, ids.tolist())
 
     # --- backup ------------------------------------------------------------------------------------------
 

@@ -200,7 +200,7 @@ class Writer:
         return generation
 
     def accept(self, generation: Generation, *, encoder: Encoder | None = None) -> None:
-        """Raise EncoderMismatchError if the vectors of an encoder (the writer's own if None) are of another generation."""
+        """Raise EncoderMismatchError if the vectors of an encoder (by default the writer's) are of another space."""
         spec = (encoder or self.encoder).spec
         if spec.fingerprint != generation.fingerprint:
             raise EncoderMismatchError(

@@ -177,6 +177,12 @@ class LiveIndex:
                 _log.warning("deleting %s: it is ahead of the store (%d > %d)", path, seq, newest)
                 shutil.rmtree(path, ignore_errors=True)
 
+    def snapshots(self) -> list[tuple[int, Path]]:
+        """Return (seq, path) of the snapshots on disk."""
+        from agent_memory.index import snapshots
+
+        return snapshots(self.folder)
+
     def stats(self) -> IndexStats | None:
         """Return facts about the index in memory, or None before the first recall."""
         return None if self._index is None else self._index.stats()

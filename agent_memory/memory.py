@@ -22,7 +22,6 @@ from agent_memory.request import Request, make_request, matching
 from agent_memory.spaces import Spaces
 from agent_memory.storage import entries as reading
 from agent_memory.storage import vectors as generations
-from agent_memory.storage import writes
 from agent_memory.storage.database import Database
 from agent_memory.storage.migrate import ensure_schema
 
@@ -242,15 +241,6 @@ class Memory(Care):
         if sum(chosen) != 1:
             raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
         return self._remove(self._condition(scope, where=where, session=session, key=key))
-
-    def purge_expired(self) -> int:
-        """Delete the entries that have expired, here and in the namespaces below; returns how many."""
-        return self._remove(reading.expired(self.namespace, datetime.now(UTC)))
-
-    def _remove(self, condition: Condition) -> int:
-        with self._database.write() as connection:
-            ids = reading.matching_ids(connection, condition)
-            return writes.remove(connection, ids.tolist())
 
     # --- reading -----------------------------------------------------------------------------------------
 

@@ -284,3 +284,60 @@ class ReindexReport:
     added_bytes: int
     recall: float | None = None
     agreement: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceAction:
+    """One thing to do for a store, or done.
+
+    Attributes:
+        name: ``purge`` (expired entries), ``index`` (rebuild the tiers), ``collect`` (former generations),
+            ``lexical`` (merge the full-text index), ``changes`` (shorten the change log), ``vacuum`` (give free pages
+            back) or ``log`` (cut the write-ahead log).
+        reason: Why.
+        seconds: About how long it takes, or took.
+        result: What came of it; empty before it is done.
+    """
+
+    name: str
+    reason: str
+    seconds: float
+    result: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maintenance:
+    """What a store needs.
+
+    Attributes:
+        findings: Figures: rows, former versions, expired entries, pages and free pages, size of the log, segments of
+            the full-text index, length of the change log, unindexed tail and tombstones, and ``tier_recall``: for each
+            tier the share of the exact top 10 that it hands on.
+        actions: What should be done, or was.
+        done: Whether it was.
+    """
+
+    findings: Mapping[str, Any]
+    actions: tuple[MaintenanceAction, ...] = ()
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A job that a worker does again and again.
+
+    Attributes:
+        name: Unique in the store.
+        kind: ``maintain``, ``purge``, ``compact``, ``retrain``, ``verify``, ``snapshot`` or ``backup``.
+        trigger: A cron expression of five fields (UTC), or ``every 30m``: a number and s, m, h or d.
+        options: ``folder`` and ``keep`` of a backup.
+        paused: Whether the worker leaves it out.
+        last_run_at: When it last began (UTC).
+    """
+
+    name: str
+    kind: str
+    trigger: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    paused: bool = False
+    last_run_at: datetime | None = None

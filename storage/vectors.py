@@ -120,8 +120,14 @@ _SINCE = select(changes.c.entry_id).where(changes.c.seq > bindparam("seq")).dist
 
 def log_reaches_back_to(connection: Connection, seq: int) -> bool:
     """Return whether the change log still holds every change after a number; maintenance drops the oldest."""
-    first = connection.execute(select(func.min(changes.c.seq))).scalar()
+    first = first_seq(connection)
     return first is None or first <= seq + 1
+
+
+def first_seq(connection: Connection) -> int | None:
+    """Return the number of the oldest change in the log; None if there is none."""
+    first = connection.execute(select(func.min(changes.c.seq))).scalar()
+    return None if first is None else int(first)
 
 
 def changed_since(connection: Connection, seq: int) -> IdArray:
