@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from agent_memory import backup as backups
+from agent_memory import jobs as periodic
 from agent_memory import reindex as reindexing
 from agent_memory.errors import EncoderMismatchError
 from agent_memory.ingest import Progress, Writer
 from agent_memory.live_index import LiveIndex
 from agent_memory.maintenance import Upkeep
-from agent_memory.records import GenerationInfo, Job, JobState, Maintenance, Namespace, ReindexReport
+from agent_memory.records import GenerationInfo, Job, JobState, Maintenance, Namespace, ReindexReport, Schedule
 from agent_memory.reindex import Reindexer, Wish
 from agent_memory.spaces import Spaces
 from agent_memory.storage import entries as reading
-from agent_memory.storage import generations, jobs, writes
+from agent_memory.storage import generations, jobs, schedules, writes
 from agent_memory.storage import vectors as stored
 from agent_memory.storage.database import Database
 
 if TYPE_CHECKING:
     from agent_memory.config import Config
     from agent_memory.encoders import Encoder
+    from agent_memory.memory import Memory
     from agent_memory.storage.entries import Condition
 
 _R = TypeVar("_R")
@@ -172,6 +175,63 @@ class Care:
         with self._database.write() as connection:
             ids = reading.matching_ids(connection, condition)
             return writes.remove(connection, ids.tolist())
+
+    def save_snapshot(self) -> None:
+        """Bring the index up to date and write its snapshot, as ``close`` does."""
+        encoder = self._current_encoder()
+        with self._database.read() as connection:
+            self._index.view(connection, partial(self._writer.accept, encoder=encoder))
+        self._index.save()
+
+    # --- periodic jobs -----------------------------------------------------------------------------------
+
+    def schedules(self) -> list[Schedule]:
+        """Return the periodic jobs of the store, by name."""
+        with self._database.read() as connection:
+            return schedules.listed(connection)
+
+    def schedule(
+        self, kind: str, trigger: str, *, name: str | None = None, options: Mapping[str, Any] | None = None
+    ) -> Schedule:
+        """Have a worker (``agent-memory jobs run``, or ``maintenance="background"``) do a job again and again.
+
+        Args:
+            kind: ``maintain`` (what ``maintenance`` finds), ``purge`` (expired entries), ``compact`` (generations,
+                full-text index, change log, free pages), ``retrain`` (the tiers, if they need it), ``verify``
+                (``check``), ``snapshot`` or ``backup``.
+            trigger: A cron expression of five fields in UTC, ``"0 3 * * *"``, or ``"every 30m"`` (s, m, h, d).
+            name: A name of your own; the kind if left out. One that exists is replaced.
+            options: Of a backup: ``folder``, and how many to ``keep`` there (7).
+
+        Raises:
+            InvalidInputError: An argument is unusable.
+            MissingDependencyError: APScheduler is not installed.
+        """
+        wanted = periodic.checked(name or kind, kind, trigger, options)
+        with self._database.write() as connection:
+            schedules.put(connection, wanted, datetime.now(UTC))
+        return wanted
+
+    def unschedule(self, name: str) -> None:
+        """Delete a schedule; raises NotFoundError if there is none of that name."""
+        with self._database.write() as connection:
+            schedules.remove(connection, name)
+
+    def pause_schedule(self, name: str, *, paused: bool = True) -> None:
+        """Let the worker leave a schedule out, or with ``paused=False`` do it again."""
+        with self._database.write() as connection:
+            schedules.change(connection, name, paused=int(paused))
+
+    def run_job(self, kind: str, *, options: Mapping[str, Any] | None = None) -> Job:
+        """Do one periodic job now; returns its record."""
+        periodic.checked(kind, kind, "every 1h", options)
+        number = periodic.run_once(cast("Memory", self), self._database, kind, options)
+        with self._database.read() as connection:
+            return jobs.get(connection, number)
+
+    def work(self, stop: threading.Event) -> None:
+        """Do the store's periodic jobs until ``stop`` is set; waits while another worker does them."""
+        periodic.Worker(cast("Memory", self), self._database, stop).run()
 
     # --- backup ------------------------------------------------------------------------------------------
 

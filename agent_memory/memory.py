@@ -16,6 +16,7 @@ from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.ingest import Item, Progress, Writer
 from agent_memory.inputs import UNSET, FloatArray, UnsetType
+from agent_memory.jobs import Background
 from agent_memory.live_index import LiveIndex
 from agent_memory.records import Entry, Hits, Namespace, Report, Session, Stats, Trace
 from agent_memory.request import Request, make_request, matching
@@ -46,6 +47,8 @@ class Memory(Care):
         namespace: The scope of this memory: entries are added to it, and only entries in it or below it are
             ever returned.
         config: Settings; see ``Config``.
+        maintenance: ``"background"`` to do the store's periodic jobs in a thread of this process, unless another
+            process does them already.
 
     Raises:
         EncoderMismatchError: The store was written with another encoder.
@@ -60,10 +63,14 @@ class Memory(Care):
         encoder: Encoder | str | Path | None = None,
         namespace: Sequence[str] = (),
         config: Config | None = None,
+        maintenance: str | None = None,
     ) -> None:
         self.path = Path(path).expanduser()
         self.namespace: Namespace = inputs.namespace(namespace)
         self.config = config or Config()
+        if maintenance not in (None, "background"):
+            raise InvalidInputError(f"maintenance must be None or 'background', got {maintenance!r}")
+        self._background: Background | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -80,6 +87,8 @@ class Memory(Care):
             self._writer = Writer(self._database, self._encoder, self.config, self._scope)
             if generation is not None:
                 self._writer.accept(generation)
+            if maintenance is not None and not self._database.read_only:
+                self._background = Background(self, self._database)
         except BaseException:
             self._database.close()
             raise
@@ -468,6 +477,8 @@ class Memory(Care):
 
     def close(self) -> None:
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""
+        if self._background is not None:
+            self._background.close()
         try:
             self._index.save()
         finally:
