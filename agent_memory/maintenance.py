@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agent_memory.building import sampled_recall
 from agent_memory.errors import LeaseHeldError
 from agent_memory.live_index import Accept, LiveIndex
 from agent_memory.records import GenerationState, Maintenance, MaintenanceAction
@@ -85,7 +86,9 @@ class Upkeep:
                 actions.append(MaintenanceAction(name=name, reason=reason, seconds=round(seconds, 3)))
 
         add("purge", state.expired, f"{state.expired} expired entries", state.expired * 1e-4)
-        weak = bool(drift) and min(drift.values()) < self._target - _DRIFT
+        recall = None if view is None else sampled_recall(view, 7)
+        findings["recall"] = recall
+        weak = recall is not None and recall < self._target - _DRIFT
         due = index is not None and (index.maintenance_due or weak)
         add("index", due, "the index has outgrown its tiers", (index.rows if index else 0) * 3e-5)
         vectors = sum(one.vectors for one in former)

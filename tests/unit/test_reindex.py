@@ -169,6 +169,17 @@ def test_a_dry_run_writes_nothing(memory):
     assert states(memory) == ["live"] and memory.jobs() == []
 
 
+def test_vectors_that_the_caller_gave_survive_a_layout_change_and_a_rollback(memory):
+    fill(memory, TEXTS[:40])
+    given = memory.encoder.encode_documents(["something else"])[0]
+    memory.add("text", key="given", vector=given)
+    for wish in ({"tiers": (48, 96)}, {"encoder": other()}):
+        memory.reindex(**wish)
+        memory.rollback()
+        np.testing.assert_allclose(memory.vectors(["given"])["given"], given, atol=1e-3)
+    assert memory.recall(given, k=1)[0].entry.key == "given"
+
+
 class Slow(WordEncoder):
     """Lets the test act between batches."""
 
@@ -272,3 +283,8 @@ def test_throttling_sleeps(memory, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: (slept.append(seconds), real(min(seconds, 0.01))))
     memory.reindex(encoder=Slow(lambda call: real(0.02)), batch_size=16, max_cpu=0.2)
     assert sum(seconds >= 0.08 for seconds in slept) >= 4
+
+
+def test_equal_entries_do_not_spoil_the_verification(memory):
+    memory.add_many(["the same text"] * 400)
+    assert memory.reindex(encoder=other()).recall == 1
