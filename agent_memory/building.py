@@ -281,7 +281,8 @@ class Builder:
             raise IndexStateError(
                 f"verification: recall@10 is {self.recall:.3f}, wanted {self._options.recall_target:.3f}"
             )
-        index.save(self._folder, generation=generation.identity, seq=self._seq)
+        if not self._folder.is_symlink():
+            index.save(self._folder, generation=generation.identity, seq=self._seq)
 
     def _verify_sample(self, connection: Connection) -> None:
         """Derive a few vectors a second time; they must be those that were stored.

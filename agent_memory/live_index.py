@@ -37,7 +37,11 @@ class LiveIndex:
     def __init__(self, folder: Path, config: Config, *, read_only: bool) -> None:
         self.folder = folder
         self._config = config
-        self._read_only = read_only
+        # A store from a stranger may have a link here: nothing is read or written elsewhere.
+        self._linked = folder.is_symlink()
+        if self._linked:
+            _log.warning("%s is a link: index snapshots are neither read nor written", folder)
+        self._read_only = read_only or self._linked
         self._lock = threading.Lock()
         self._index: TieredIndex | None = None
         self._identity: str | None = None
@@ -99,7 +103,7 @@ class LiveIndex:
     def _load(self, generation: Generation, newest_seq: int) -> TieredIndex | None:
         from agent_memory.index import TieredIndex, snapshots
 
-        if not snapshots(self.folder):
+        if self._linked or not snapshots(self.folder):
             return None
         try:
             index, seq = TieredIndex.load(self.folder, generation=generation.identity, options=self._options)
@@ -141,7 +145,7 @@ class LiveIndex:
             if not np.array_equal(np.sort(index.ids()), expected):
                 found.append(f"index: it holds {len(index)} entries, the store {len(expected)}, or others")
             try:
-                if snapshots(self.folder):
+                if not self._linked and snapshots(self.folder):
                     loaded, _ = TieredIndex.load(self.folder, generation=generation.identity, options=self._options)
                     loaded.verify()
             except CorruptSnapshotError as error:

@@ -97,7 +97,11 @@ class Others:
         read, write = self.times["read"][:], self.times["write"][:]
         self.times["read"].clear()
         self.times["write"].clear()
-        return {"recall ms": spread(read or [0.0]), "add ms": spread(write or [0.0]), "longest add ms": max(write or [0])}
+        return {
+            "recall ms": spread(read or [0.0]),
+            "add ms": spread(write or [0.0]),
+            "longest add ms": max(write or [0]),
+        }
 
     def end(self) -> None:
         """Kill both."""
@@ -134,9 +138,7 @@ def measured(rows: int, folder: Path) -> dict[str, object]:
     np.save(folder / "queries.npy", queries)
     figures: dict[str, object] = {}
     with Memory(folder / "store", encoder=Given(queries)) as memory:
-        memory.add_many(
-            {"text": f"text number {number}", "vector": vector} for number, vector in enumerate(vectors)
-        )
+        memory.add_many({"text": f"text number {number}", "vector": vector} for number, vector in enumerate(vectors))
         memory.recall(queries[0])
     figures["cold open with a snapshot s"] = round(opened(folder), 3)
     killed = start("reindex", folder)

@@ -66,7 +66,7 @@ def generation_of(row: Row[Any]) -> Generation:
         tiers = tuple(int(tier) for tier in json.loads(row.tiers))
         encoder = dict(json.loads(row.encoder))
         began = (row.created_at - EPOCH) // MICROSECOND
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise StorageError(f"generation {row.id} is damaged: {error}") from error
     if row.dtype not in _DTYPES or not tiers or tiers[-1] != row.dimension or sorted(set(tiers)) != list(tiers):
         raise StorageError(f"generation {row.id} is damaged: {row.dtype}, {row.dimension} dimensions, {tiers}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select, update
 
+from agent_memory.errors import StorageError
 from agent_memory.records import Entry, Namespace
 from agent_memory.storage import lexical
 from agent_memory.storage.entries import IN_LIST, encode_namespace
@@ -272,4 +273,10 @@ def log_changes(connection: Connection, ids: Sequence[int], op: str) -> list[int
 def _last_number(connection: Connection, table: str) -> int:
     # AUTOINCREMENT keeps this above every number ever used, so that a forgotten number never comes back.
     query = "SELECT seq FROM sqlite_sequence WHERE name = ?"
-    return int(connection.exec_driver_sql(query, (table,)).scalar() or 0)
+    number = connection.exec_driver_sql(query, (table,)).scalar() or 0
+    if not isinstance(number, int) or not 0 <= number < _LAST_NUMBER:
+        raise StorageError(f"the store is damaged: {table} are counted up to {str(number)[:40]!r}")
+    return number
+
+
+_LAST_NUMBER = 2**62

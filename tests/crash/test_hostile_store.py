@@ -141,7 +141,7 @@ ROWS = {
     "generation began in words": "UPDATE generations SET created_at = 'then'",
     "two are live": "DROP INDEX ux_generations_live",
     "no state that is known": "UPDATE generations SET state = 'haunted'",
-    "a rotation is missing": "UPDATE generations SET encoder = '{\"name\": \"words\", \"pipeline\": \"+rotation-00\"}'",
+    "a rotation is missing": 'UPDATE generations SET encoder = \'{"name": "words", "pipeline": "+rotation-00"}\'',
     "job progress is no JSON": "UPDATE jobs SET progress = '{'",
     "job state is unknown": "UPDATE jobs SET state = 'haunted'",
     "job times are words": "UPDATE jobs SET created_at = 'then'",
@@ -183,7 +183,9 @@ def test_crafted_schema(store, name):
 
 @pytest.mark.parametrize("table", ["entries", "vectors", "generations", "changes", "jobs", "assets", "sessions"])
 def test_a_view_or_nothing_in_the_place_of_a_table(store, table):
-    execute(store, f"ALTER TABLE {table} RENAME TO former_{table}", f"CREATE VIEW {table} AS SELECT * FROM former_{table}")
+    execute(
+        store, f"ALTER TABLE {table} RENAME TO former_{table}", f"CREATE VIEW {table} AS SELECT * FROM former_{table}"
+    )
     use(store)
     execute(store, f"DROP VIEW IF EXISTS {table}")
     use(store)
