@@ -3,9 +3,9 @@
     python benchmarks/reindex.py --rows 10000 100000
 
 Vectors are synthetic (768 dimensions, clustered, power-law spectrum) and given. "Re-encoded" runs through a stand-in
-encoder that costs 15 microseconds, so that the figure is the store's own share; an encoder's time comes on top. A reader and a
-writer work in processes of their own while the re-index goes on; the writer's longest wait is the write stall. Recovery
-is the time from starting a new process after SIGKILL in the middle of a re-index to its first answer.
+encoder that costs 15 microseconds, so that the figure is the store's own share; an encoder's time comes on top. A
+reader and a writer work in processes of their own while the re-index goes on; the writer's longest wait is the write
+stall. "Open after a kill" is the first open and answer after SIGKILL in the middle of a re-index.
 """
 
 from __future__ import annotations

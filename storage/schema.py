@@ -52,7 +52,7 @@ class UtcTime(TypeDecorator[datetime]):
 class _Typed(TypeDecorator[Any]):
     """A column whose values are checked when they are read: SQLite keeps what it is given, whatever a column says."""
 
-    impl = Text
+    impl: Any = Text
     cache_ok = True
     kinds: tuple[type, ...] = ()
 

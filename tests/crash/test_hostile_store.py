@@ -1,4 +1,4 @@
-"""A store folder from a stranger: opening it runs no code, writes nothing outside, and ends in answers or typed errors."""
+"""A store folder from a stranger: it runs no code, writes nothing outside, and ends in answers or typed errors."""
 
 from __future__ import annotations
 
@@ -163,8 +163,8 @@ def test_crafted_rows(store, name):
 
 SCHEMA = {
     "a trigger that deletes": "CREATE TRIGGER evil AFTER INSERT ON entries BEGIN DELETE FROM vectors; END",
-    "a trigger that loads": "CREATE TRIGGER evil AFTER INSERT ON changes BEGIN SELECT load_extension('/tmp/evil.so'); END",
-    "a trigger that writes": "CREATE TRIGGER evil AFTER INSERT ON entries BEGIN SELECT writefile('/tmp/evil', 'x'); END",
+    "a trigger that loads": "CREATE TRIGGER evil AFTER INSERT ON changes BEGIN SELECT load_extension('/tmp/evil'); END",
+    "a trigger that writes": "CREATE TRIGGER evil AFTER INSERT ON entries BEGIN SELECT writefile('/tmp/evil', 1); END",
     "a trigger without end": (
         "CREATE TRIGGER evil AFTER INSERT ON changes BEGIN INSERT INTO leases "
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 9999) SELECT i, i, i FROM n; END"
