@@ -1,4 +1,4 @@
-"""Two processes at random work while the store is re-indexed, rolled back and collected: it agrees with a dictionary."""
+"""Two processes at random work while the store is re-indexed and rolled back: it agrees with a dictionary."""
 
 from __future__ import annotations
 
