@@ -78,7 +78,7 @@ class Reindexer:
         wish.check()
         started = time.perf_counter()
         with lease(self._database) as holder:
-            drop_condemned(self._database, holder)
+            self._drop(holder)
             target = self._planned(wish, current)
             self._spaces.know(target.encoder)
             generation, job = self._begun(target, holder)
@@ -165,7 +165,7 @@ class Reindexer:
             return
         with self._database.write() as connection:
             generations.condemn(connection, generation.id)
-        drop_condemned(self._database, holder)
+        self._drop(holder)
 
     def _fail(self, job: Job, error: AgentMemoryError) -> None:
         """Record why a job stopped. What it built stays, and the next re-index of the same kind goes on with it."""
@@ -250,7 +250,7 @@ class Reindexer:
                 )
             facts = {**progress, "generation": mine.id, "source": target.source, "total": _total(connection)}
             job = jobs.create(connection, "reindex", facts, now)
-        drop_condemned(self._database, holder)
+        self._drop(holder)
         return mine, job
 
     def _former_progress(self, connection: Connection, mine: Generation | None, now: datetime) -> dict[str, int]:
@@ -304,8 +304,17 @@ class Reindexer:
             with self._database.write() as connection:
                 leases.renew(connection, LEASE, holder, datetime.now(UTC))
                 count = generations.condemn_former(connection, datetime.now(UTC) - grace)
-            drop_condemned(self._database, holder)
+            self._drop(holder)
         return count
+
+    def _drop(self, holder: str) -> None:
+        """Delete what is marked for deletion, and the index snapshots of generations that are no more."""
+        from agent_memory.index.snapshot import discard_others
+
+        drop_condemned(self._database, holder)
+        with self._database.read() as connection:
+            kept = {generation.identity for generation in generations.in_state(connection, *GenerationState)}
+        discard_others(self._folder, kept)
 
 
 def control(database: Database, job_id: int, state: JobState) -> Job:

@@ -124,10 +124,14 @@ def test_rolling_back_brings_what_was_written_since(memory):
 
 def test_former_generations_are_collected_after_their_grace(memory):
     fill(memory)
+    memory.recall("note")
+    memory.save_snapshot()
     memory.reindex(encoder=other())
+    assert len(list((memory.path / "index").glob("snapshot-*"))) == 2
     assert memory.collect_generations() == 0
     assert memory.collect_generations(grace=timedelta(0)) == 1
     assert states(memory) == [GenerationState.LIVE]
+    assert len(list((memory.path / "index").glob("snapshot-*"))) == 1, "files of the former one stay behind"
     with pytest.raises(NotFoundError):
         memory.rollback()
     finds(memory)
