@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-integrations check bench clean
+SECONDS_OF_SOAK ?= 600
+
+.PHONY: demo test test-integrations check bench soak clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +45,10 @@ bench: $(INSTALLED)  ## What the performance claims rest on; each script alone o
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/index.py --sizes 10000
 	$(BIN)/python benchmarks/integrations.py
+	$(BIN)/python benchmarks/reindex.py --rows 10000
+
+soak: $(INSTALLED)  ## Ten minutes of everything at once; reports growth of memory, handles, log and disk
+	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS_OF_SOAK)
 
 clean:
 	rm -rf $(VENV) .venv-frameworks .venv-crewai build dist *.egg-info

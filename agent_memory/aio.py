@@ -78,8 +78,30 @@ class AsyncMemory:
     vectors = _awaitable(Memory.vectors)
     stats = _awaitable(Memory.stats)
     check = _awaitable(Memory.check)
+    reindex = _awaitable(Memory.reindex)
+    rollback = _awaitable(Memory.rollback)
+    collect_generations = _awaitable(Memory.collect_generations)
+    generations = _awaitable(Memory.generations)
+    maintenance = _awaitable(Memory.maintenance)
+    save_snapshot = _awaitable(Memory.save_snapshot)
+    schedules = _awaitable(Memory.schedules)
+    schedule = _awaitable(Memory.schedule)
+    unschedule = _awaitable(Memory.unschedule)
+    pause_schedule = _awaitable(Memory.pause_schedule)
+    run_job = _awaitable(Memory.run_job)
+    work = _awaitable(Memory.work)
+    backup = _awaitable(Memory.backup)
+    jobs = _awaitable(Memory.jobs)
+    pause_job = _awaitable(Memory.pause_job)
+    resume_job = _awaitable(Memory.resume_job)
+    cancel_job = _awaitable(Memory.cancel_job)
     export = _awaitable(Memory.export)
     import_ = _awaitable(Memory.import_)
+
+    @staticmethod
+    async def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
+        """Make a store of a backup; see ``Memory.restore``."""
+        return await asyncio.to_thread(Memory.restore, backup, path, replace=replace)
 
     async def close(self) -> None:
         """Write the index snapshot and close; later calls raise ClosedError."""

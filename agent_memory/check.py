@@ -9,8 +9,8 @@ from pathlib import Path
 
 from agent_memory.errors import StorageError
 from agent_memory.inputs import FloatArray
+from agent_memory.live_index import Accept, LiveIndex
 from agent_memory.records import Namespace, Report, Stats
-from agent_memory.reindex import Accept, LiveIndex
 from agent_memory.sessions import Sessions
 from agent_memory.storage import entries as reading
 from agent_memory.storage import sessions as session_rows

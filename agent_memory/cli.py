@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from agent_memory.cli_jobs import app as jobs_app
 from agent_memory.cli_models import app as models_app
 from agent_memory.cli_session import app as session_app
 from agent_memory.errors import AgentMemoryError, InvalidInputError, LockTimeoutError, NotFoundError
@@ -42,6 +43,7 @@ app = typer.Typer(
 _WIDE = None if sys.stdout.isatty() else 150  # columns, where there is no terminal to ask
 app.add_typer(models_app, name="models")
 app.add_typer(session_app, name="session")
+app.add_typer(jobs_app, name="jobs")
 _out = Console(highlight=False, width=_WIDE)
 _err = Console(stderr=True, highlight=False)
 
@@ -222,8 +224,11 @@ def _shortened(text: str, most: int = 300) -> str:
 
 @app.command("import", epilog="Example: agent-memory import conversations.jsonl -p ./my-agent")
 def import_(
-    file: Annotated[Path, typer.Argument(help="An export, or conversations with segments, as JSON Lines.")],
+    file: Annotated[Path, typer.Argument(help="An export or conversations as JSON Lines, or another store's file.")],
     path: PathOption = DEFAULT_PATH,
+    source: Annotated[
+        str | None, typer.Option("--from", help="Whose store: mem0 (history.db), chroma or langgraph (SqliteStore).")
+    ] = None,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
@@ -232,7 +237,7 @@ def import_(
     started = time.perf_counter()
     with _opened(path, namespace, encoder) as memory:
         with _progress("importing", quiet=as_json) as progress:
-            new = memory.import_(file, progress=progress)
+            new = memory.import_(file, progress=progress, source=source)
         stats = memory.stats()
     seconds = round(time.perf_counter() - started, 2)
     text = f"{new} new entries in {seconds} s; {stats.entries} entries in {stats.sessions} sessions"
@@ -330,6 +335,81 @@ def check(
         _out.print(f"{report.entries} entries, {'sound' if report.ok else 'damaged'}")
     if not report.ok:
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: agent-memory reindex --to mpnet --dry-run")
+def reindex(
+    path: PathOption = DEFAULT_PATH,
+    to: Annotated[str | None, typer.Option("--to", help="The new encoder; the present one if left out.")] = None,
+    tiers: Annotated[str | None, typer.Option(help="New tiers: 64,256,768.")] = None,
+    rotation: Annotated[str | None, typer.Option(help="fit: the first dimensions tell most.")] = None,
+    max_cpu: Annotated[float, typer.Option(help="Share of the time it may take, up to 1.")] = 1.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Try it on a sample and say what it costs.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Move the store to another encoder or layout while it is in use; run it again if it was killed."""
+    try:
+        wanted = None if tiers is None else [int(tier) for tier in tiers.split(",")]
+    except ValueError as error:
+        raise InvalidInputError(f"--tiers takes dimensions such as 64,256,768, got {tiers!r}") from error
+    with _opened(path) as memory, _progress("re-indexing", quiet=as_json) as progress:
+        report = memory.reindex(
+            encoder=to, tiers=wanted, rotation=rotation, max_cpu=max_cpu, dry_run=dry_run, progress=progress
+        )
+    text = f"{report.state}: {report.entries} entries by {report.source}, {report.encoded} texts encoded"
+    text += f", {report.seconds:.1f} s, {report.added_bytes / 1e6:.1f} MB more until the former one is collected"
+    _say(report, as_json=as_json, text=text)
+
+
+@app.command(epilog="Example: agent-memory rollback")
+def rollback(path: PathOption = DEFAULT_PATH, encoder: EncoderOption = None, as_json: JsonOption = False) -> None:
+    """Return to the generation before the last re-index, brought up to date."""
+    with _opened(path) as memory:
+        report = memory.rollback(encoder=encoder)
+    _say(report, as_json=as_json, text=f"{report.state}: generation {report.generation} is live")
+
+
+@app.command(epilog="Example: agent-memory maintenance --run")
+def maintenance(
+    path: PathOption = DEFAULT_PATH,
+    run: Annotated[bool, typer.Option("--run", help="Do it, instead of only saying what is needed.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what the store needs and about how long it takes, or do it."""
+    with _opened(path) as memory:
+        report = memory.maintenance(dry_run=not run)
+    if as_json:
+        _print_json(report)
+        return
+    _facts(report.findings)
+    for action in report.actions:
+        _out.print(f"{action.name}: {action.reason} ({action.seconds:.1f} s) {action.result}", markup=False)
+    if not report.actions:
+        _out.print("nothing to do")
+
+
+@app.command(epilog="Example: agent-memory backup ./backups/monday.db")
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write.")],
+    path: PathOption = DEFAULT_PATH,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy the store to one verified file while it is in use."""
+    with _opened(path) as memory, _progress("copying", quiet=as_json) as progress:
+        entries = memory.backup(file, progress=progress)
+    _say({"entries": entries, "file": str(file)}, as_json=as_json, text=f"{entries} entries in {file}")
+
+
+@app.command(epilog="Example: agent-memory restore ./backups/monday.db -p ./my-agent --replace")
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
+    path: PathOption = DEFAULT_PATH,
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in the place of the store that is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a store of a backup."""
+    entries = Memory.restore(file, path, replace=replace)
+    _say({"entries": entries, "path": str(path)}, as_json=as_json, text=f"{entries} entries in {path}")
 
 
 @app.command(epilog='Example: agent-memory why "Where does Alice live?" 3f2a…')

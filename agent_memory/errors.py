@@ -13,6 +13,7 @@
     │  └─ StaleGenerationError
     │     └─ EncoderMismatchError (also an EncoderError)
     ├─ StorageError
+    │  ├─ LeaseHeldError
     │  ├─ LockTimeoutError
     │  ├─ MigrationError
     │  └─ SchemaTooNewError
@@ -121,6 +122,20 @@ class LockTimeoutError(StorageError):
             "retry, or raise Config.lock_timeout_s"
         )
         self.timeout_s = timeout_s
+
+
+class LeaseHeldError(StorageError):
+    """Another process is doing this very work on the store; nothing was changed.
+
+    Attributes:
+        name: The work.
+        holder: Who does it: host, process id and a random number.
+    """
+
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(f"{holder} is doing {name} on this store; wait for it, or try again in a minute if it is dead")
+        self.name = name
+        self.holder = holder
 
 
 class MigrationError(StorageError):

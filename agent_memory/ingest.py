@@ -64,8 +64,8 @@ class Writer:
         scope: Callable[[Sequence[str] | None], Namespace],
     ) -> None:
         self._database = database
-        self._encoder = encoder
-        self._sessions = sessions
+        self.encoder = encoder
+        self.sessions = sessions
         self._config = config
         self._scope = scope
 
@@ -74,8 +74,18 @@ class Writer:
         self._database.connection()
         return self._write([self._pending(item)])[0]
 
-    def add_many(self, items: Iterable[Item], *, session: str | None, progress: Progress | None) -> list[Entry]:
-        """Write many items, a batch a transaction, after all were validated."""
+    def add_many(
+        self,
+        items: Iterable[Item],
+        *,
+        session: str | None,
+        progress: Progress | None,
+        follow: Callable[[], bool] = lambda: False,
+    ) -> list[Entry]:
+        """Write many items, a batch a transaction, after all were validated.
+
+        ``follow`` takes up the encoder of a generation that has become live meanwhile, if it can.
+        """
         self._database.connection()
         if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
             raise InvalidInputError(f"items must be a list of texts or mappings, got {type(items).__name__}")
@@ -90,7 +100,13 @@ class Writer:
                 raise InvalidInputError(f"item {position}: {error}") from error
         written: list[Entry] = []
         for start in range(0, len(pending), self._config.batch_size):
-            written += self._write(pending[start : start + self._config.batch_size])
+            batch = pending[start : start + self._config.batch_size]
+            try:
+                written += self._write(batch)
+            except EncoderMismatchError:
+                if any(item.vector is not None for item in batch) or not follow():
+                    raise
+                written += self._write(batch)
             if progress is not None:
                 progress(len(written), len(pending))
         return written
@@ -101,39 +117,42 @@ class Writer:
         entry = replace(entry, session=entry.session or session, namespace=self._scope(entry.namespace))
         vector = None
         if given.vector is not None:
-            vector = inputs.vector(given.vector, self._encoder.spec.dimension)
+            vector = inputs.vector(given.vector, self.encoder.spec.dimension)
         return _Pending(entry, canonical_json(entry.metadata), vector)
 
     def _write(self, batch: Sequence[_Pending]) -> list[Entry]:
+        encoder, sessions = self.encoder, self.sessions
         missing = [item.entry.text for item in batch if item.vector is None]
-        encoded = iter(self.encode(missing, self._encoder.encode_documents))
+        encoded = iter(self.encode(missing, encoder.encode_documents, encoder))
         vectors = np.stack([next(encoded) if item.vector is None else item.vector for item in batch])
         now = datetime.now(UTC)
-        prepared = self._prepared(batch, vectors, now)
+        prepared = self._prepared(batch, vectors, encoder, sessions, now)
         with self._database.write() as connection:
-            generation = self._generation(connection, now)
+            generation = self._generation(connection, now, encoder, sessions)
             blobs = generation.to_bytes(vectors)
             drafts = [_draft(item.entry, item.metadata, blob, now) for item, blob in zip(batch, blobs, strict=True)]
             self._attach(connection, drafts, prepared)
-            return [entry for _, entry in self._put(connection, drafts, generation, now)]
+            return [entry for _, entry in self._put(connection, drafts, generation, sessions, now)]
 
-    def _prepared(self, batch: Sequence[_Pending], vectors: FloatArray, now: datetime) -> dict[Place, Prepared]:
+    def _prepared(
+        self, batch: Sequence[_Pending], vectors: FloatArray, encoder: Encoder, sessions: Sessions, now: datetime
+    ) -> dict[Place, Prepared]:
         """Evolve the entries of sessions, outside of the write transaction; that is the slow part."""
-        if self._sessions.encoder is None or not any(item.entry.session for item in batch):
+        if sessions.encoder is None or not any(item.entry.session for item in batch):
             return {}
         with self._database.read() as connection:
             generation = generations.live_generation(connection)
             if generation is not None:
-                self.accept(generation)
-            return self._sessions.prepare(connection, generation, self._segments(batch, vectors, now))
+                self.accept(generation, encoder=encoder, sessions=sessions)
+            # As they will be read back, so that a replay gives the same bits.
+            stored = generations.as_stored(vectors, encoder.spec.dtype).astype(np.float32)
+            return sessions.prepare(connection, generation, self._segments(batch, stored, now))
 
     def _segments(
-        self, batch: Sequence[_Pending], vectors: FloatArray, now: datetime
+        self, batch: Sequence[_Pending], stored: FloatArray, now: datetime
     ) -> dict[Place, list[SessionSegment]]:
         from agent_memory.encoders.session import SessionSegment
 
-        # As they will be read back, so that a replay gives the same bits.
-        stored = generations.as_stored(vectors, self._encoder.spec.dtype).astype(np.float32)
         segments: dict[Place, list[SessionSegment]] = {}
         for item, vector in zip(batch, stored, strict=True):
             entry = item.entry
@@ -161,13 +180,13 @@ class Writer:
     def _unmoved(connection: Connection, place: Place, prepared: Prepared) -> bool:
         return session_rows.head(connection, *place) == prepared.head
 
-    def encode(self, texts: list[str], encode: Callable[[list[str]], FloatArray]) -> FloatArray:
+    def encode(self, texts: list[str], encode: Callable[[list[str]], FloatArray], encoder: Encoder) -> FloatArray:
         """Return the vectors of texts by one of the encoder's methods, shape (len(texts), dimension).
 
         Raises:
             EncoderError: The encoder failed, or returned a wrong shape or vectors that are not finite.
         """
-        spec = self._encoder.spec
+        spec = encoder.spec
         if not texts:
             return np.empty((0, spec.dimension), np.float32)
         vectors = np.asarray(encode(texts), dtype=np.float32)
@@ -185,27 +204,33 @@ class Writer:
         with self._database.read() as connection:
             _, entry = reading.find(connection, scope, name, datetime.now(UTC))
         merged = self._merged(entry, changed)
-        vectors = self.encode([merged.text], self._encoder.encode_documents) if "text" in changed else None
+        encoder, sessions = self.encoder, self.sessions
+        vectors = self.encode([merged.text], encoder.encode_documents, encoder) if "text" in changed else None
         canonical_json(merged.metadata)
         now = datetime.now(UTC)
         with self._database.write() as connection:
             _, current = reading.find(connection, scope, name, now)
-            generation = self._generation(connection, now)
+            generation = self._generation(connection, now, encoder, sessions)
             blob = None if vectors is None else generation.to_bytes(vectors)[0]
             merged = self._merged(current, changed)
             draft = _draft(merged, canonical_json(merged.metadata), blob, now)
-            return self._put(connection, [draft], generation, now)[0][1]
+            return self._put(connection, [draft], generation, sessions, now)[0][1]
 
     def _merged(self, entry: Entry, changed: Mapping[str, Any]) -> ValidEntry:
         fields = {name: getattr(entry, name) for name in ValidEntry.__slots__}
         return inputs.valid_entry({**fields, **changed}, self._config)
 
     def _put(
-        self, connection: Connection, drafts: list[writes.Draft], generation: Generation, now: datetime
+        self,
+        connection: Connection,
+        drafts: list[writes.Draft],
+        generation: Generation,
+        sessions: Sessions,
+        now: datetime,
     ) -> list[tuple[int, Entry]]:
         keep = self._config.keep_versions
         written = writes.put(connection, drafts, generation.id, now, keep_versions=keep)
-        self._sessions.replay(connection, generation, written.dirty)
+        sessions.replay(connection, generation, written.dirty)
         return written.entries
 
     def remove(self, condition: Condition) -> int:
@@ -215,8 +240,9 @@ class Writer:
             removed = writes.remove(connection, ids.tolist())
             generation = generations.live_generation(connection)
             if generation is not None:
-                self.accept(generation)
-                self._sessions.replay(connection, generation, removed.dirty)
+                sessions = self.sessions
+                self.accept(generation, sessions=sessions)
+                sessions.replay(connection, generation, removed.dirty)
             return removed.keys
 
     def supersede(self, old: str, new: str, scope: Namespace) -> Entry:
@@ -230,13 +256,15 @@ class Writer:
             session_id = history.supersede(connection, old_id, new_id, now)
             writes.log_changes(connection, [old_id], "supersede")
             if session_id is not None:
-                self._sessions.replay(connection, self._generation(connection, now), {session_id: old_id})
+                encoder, sessions = self.encoder, self.sessions
+                generation = self._generation(connection, now, encoder, sessions)
+                sessions.replay(connection, generation, {session_id: old_id})
         return entry
 
-    def _generation(self, connection: Connection, now: datetime) -> Generation:
+    def _generation(self, connection: Connection, now: datetime, encoder: Encoder, sessions: Sessions) -> Generation:
         generation = generations.live_generation(connection)
         if generation is None:
-            spec = self._encoder.spec
+            spec = encoder.spec
             generation = generations.begin_generation(
                 connection,
                 fingerprint=spec.fingerprint,
@@ -244,23 +272,25 @@ class Writer:
                 dimension=spec.dimension,
                 tiers=spec.tiers,
                 dtype=spec.dtype,
-                session_encoder=self._sessions.facts,
+                session_encoder=sessions.facts,
                 now=now,
             )
-        self.accept(generation)
+        self.accept(generation, encoder=encoder, sessions=sessions)
         return generation
 
-    def accept(self, generation: Generation) -> None:
-        """Raise EncoderMismatchError if the encoders' vectors do not belong to a generation."""
-        self._sessions.accept(generation)
-        spec = self._encoder.spec
+    def accept(
+        self, generation: Generation, *, encoder: Encoder | None = None, sessions: Sessions | None = None
+    ) -> None:
+        """Raise EncoderMismatchError if the vectors of encoders (by default the writer's) are of another space."""
+        spec = (encoder or self.encoder).spec
         if spec.fingerprint != generation.fingerprint:
             raise EncoderMismatchError(
                 f"{self._database.path.parent} holds vectors of encoder {generation.encoder.get('name')!r} "
                 f"({generation.dimension} dimensions, fingerprint {generation.fingerprint}), not of "
                 f"{spec.name!r} ({spec.dimension} dimensions, fingerprint {spec.fingerprint}). Open it with "
-                "the former; or export it and import the file into a new folder with the latter."
+                "the former, and call reindex(encoder=…) to move it to the latter."
             )
+        (sessions or self.sessions).accept(generation)
 
 
 def _draft(entry: ValidEntry, metadata: str, vector: bytes | None, now: datetime) -> writes.Draft:

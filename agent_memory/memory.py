@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
 
 from agent_memory import check, inputs, transfer
 from agent_memory import recall as recalling
 from agent_memory import why as tracing
+from agent_memory.care import Care
 from agent_memory.config import Config
-from agent_memory.encoders.registry import NAMES, load_encoder, load_session_encoder
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.ingest import Item, Progress, Writer
 from agent_memory.inputs import UNSET, FloatArray, UnsetType
+from agent_memory.jobs import Background
+from agent_memory.live_index import LiveIndex
 from agent_memory.records import Entry, Hits, Namespace, Report, Session, Stats, Trace
-from agent_memory.reindex import LiveIndex
 from agent_memory.request import Request, make_request, matching
-from agent_memory.sessions import Sessions
+from agent_memory.spaces import Spaces
 from agent_memory.storage import entries as reading
 from agent_memory.storage import vectors as generations
 from agent_memory.storage.database import Database
@@ -29,9 +31,10 @@ if TYPE_CHECKING:
     from agent_memory.storage.entries import Condition
 
 Time = datetime | str
+_Answer = TypeVar("_Answer")
 
 
-class Memory:
+class Memory(Care):
     """A long-term memory in a folder.
 
     Safe to share between threads, and any number of processes may open the same folder. Each call sees all
@@ -47,6 +50,8 @@ class Memory:
         namespace: The scope of this memory: entries are added to it, and only entries in it or below it are
             ever returned.
         config: Settings; see ``Config``.
+        maintenance: ``"background"`` to do the store's periodic jobs in a thread of this process, unless another
+            process does them already.
 
     Raises:
         EncoderMismatchError: The store was written with another encoder.
@@ -62,10 +67,14 @@ class Memory:
         session_encoder: SessionEncoder | str | None = "auto",
         namespace: Sequence[str] = (),
         config: Config | None = None,
+        maintenance: str | None = None,
     ) -> None:
         self.path = Path(path).expanduser()
         self.namespace: Namespace = inputs.namespace(namespace)
         self.config = config or Config()
+        if maintenance not in (None, "background"):
+            raise InvalidInputError(f"maintenance must be None or 'background', got {maintenance!r}")
+        self._background: Background | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -77,15 +86,14 @@ class Memory:
             with self._database.read() as connection:
                 generation = generations.live_generation(connection)
                 self._index.discard_newer(connection)
-            if encoder is None and generation is not None and generation.encoder.get("name") in NAMES:
-                encoder = str(generation.encoder["name"])
-            self._encoder = load_encoder(encoder)
-            recorded = None if generation is None else generation.session_encoder or {}
-            chosen = load_session_encoder(session_encoder, self._encoder, recorded)
-            self._sessions = Sessions(chosen, self._encoder.spec.dtype, self.path)
+                self._spaces = Spaces(encoder, session_encoder)
+                self._encoder = self._spaces.at_opening(connection, generation)
+            self._sessions = self._spaces.sessions_of(self._encoder, generation)
             self._writer = Writer(self._database, self._encoder, self._sessions, self.config, self._scope)
             if generation is not None:
                 self._writer.accept(generation)
+            if maintenance is not None and not self._database.read_only:
+                self._background = Background(self, self._database)
         except BaseException:
             self._database.close()
             raise
@@ -151,7 +159,7 @@ class Memory:
             "namespace": namespace,
             "vector": vector,
         }
-        return self._writer.add(item)
+        return self._following(lambda: self._writer.add(item))
 
     def add_many(
         self, items: Iterable[Item], *, session: str | None = None, progress: Progress | None = None
@@ -174,7 +182,7 @@ class Memory:
             EncoderError: A batch could not be encoded.
             StorageError: The database refused a batch.
         """
-        return self._writer.add_many(items, session=session, progress=progress)
+        return self._writer.add_many(items, session=session, progress=progress, follow=self._follow)
 
     def update(
         self,
@@ -214,7 +222,7 @@ class Memory:
         changed = {name: value for name, value in given.items() if value is not UNSET}
         if changed.get("event_time", ...) is None or changed.get("text", ...) is None:
             raise InvalidInputError("text and event_time can be changed, but not removed")
-        return self._writer.update(key, changed, self._scope(namespace))
+        return self._following(lambda: self._writer.update(key, changed, self._scope(namespace)))
 
     def supersede(self, old: str, new: str, *, namespace: Sequence[str] | None = None) -> Entry:
         """Let the entry ``new`` take the place of the entry ``old``; returns the new one.
@@ -252,10 +260,6 @@ class Memory:
         if sum(chosen) != 1:
             raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
         return self._writer.remove(self._condition(scope, where=where, session=session, key=key))
-
-    def purge_expired(self) -> int:
-        """Delete the entries that have expired, here and in the namespaces below; returns how many."""
-        return self._writer.remove(reading.expired(self.namespace, datetime.now(UTC)))
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -313,9 +317,7 @@ class Memory:
             InvalidInputError: An argument is unusable.
             EncoderError: The query could not be encoded.
         """
-        request = self._request(
-            query,
-            self._scope(namespace),
+        options: dict[str, Any] = dict(
             k=k,
             session=session,
             speaker=speaker,
@@ -333,7 +335,7 @@ class Memory:
             rerank=rerank,
             explain=explain,
         )
-        return recalling.recall(self._database, self._index, self._writer.accept, self._sessions, request)
+        return self._asked(query, self._scope(namespace), options, recalling.recall)
 
     def why(
         self,
@@ -353,11 +355,8 @@ class Memory:
             **options: The other arguments of ``recall``.
         """
         scope = self._scope(namespace)
-        request = self._request(query, scope, **options, explain=True)
         name = inputs.name("key", key) or ""
-        return tracing.why(
-            self._database, self._index, self._writer.accept, self._sessions, request, namespace=scope, key=name
-        )
+        return self._asked(query, scope, {**options, "explain": True}, partial(tracing.why, namespace=scope, key=name))
 
     def history(self, key: str, *, namespace: Sequence[str] | None = None) -> list[Entry]:
         """Return every version of an entry, oldest first, with what it superseded; the current one comes last.
@@ -451,12 +450,13 @@ class Memory:
         Args:
             repair: True to mend what can be mended: vectors are encoded again, the index is rebuilt.
         """
+        encoder, sessions = self._current_encoder(), self._sessions
         return check.check(
             self._database,
             self._index,
-            accept=self._writer.accept,
-            sessions=self._sessions,
-            encode=lambda texts: self._writer.encode(texts, self._encoder.encode_documents),
+            accept=partial(self._writer.accept, encoder=encoder, sessions=sessions),
+            sessions=sessions,
+            encode=lambda texts: self._writer.encode(texts, encoder.encode_documents, encoder),
             repair=repair,
         )
 
@@ -468,20 +468,28 @@ class Memory:
         with self._database.read() as connection:
             return transfer.export(connection, self._condition(self.namespace), Path(path), progress)
 
-    def import_(self, path: str | Path, *, progress: Progress | None = None) -> int:
-        """Read an export, or a file of conversations, into this memory; returns how many entries were new.
+    def import_(self, path: str | Path, *, progress: Progress | None = None, source: str | None = None) -> int:
+        """Read an export, a file of conversations or another store into this memory; returns how many were new.
 
         Entries that are already there, unchanged, are left alone, so that an interrupted import can be run
         again. Every line is validated before the first entry is written. ``created_at`` is the moment of import.
+
+        Args:
+            path: The file; of a Chroma or mem0 store also its folder.
+            progress: Called with (entries done, entries in all).
+            source: Whose store it is: ``"mem0"`` (``history.db``), ``"chroma"``, ``"langgraph"`` (SqliteStore); None
+                for a JSON Lines file. Collections and prefixes become namespaces; texts are encoded anew.
 
         Raises:
             InvalidInputError: A line is malformed; the message gives its number. Nothing was written.
             NotFoundError: There is no such file.
         """
-        return transfer.import_(self, Path(path), progress)
+        return transfer.import_(self, Path(path), progress, source)
 
     def close(self) -> None:
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""
+        if self._background is not None:
+            self._background.close()
         try:
             self._index.save()
         finally:
@@ -495,12 +503,25 @@ class Memory:
 
     # --- shared ------------------------------------------------------------------------------------------
 
-    def _request(self, query: object, scope: Namespace, **options: Any) -> Request:  # noqa: ANN401 - recall's
+    def _asked(
+        self, query: object, scope: Namespace, options: Mapping[str, Any], answer: Callable[..., _Answer]
+    ) -> _Answer:
+        """Return an answer by the encoder of the live generation."""
+
+        def ask() -> _Answer:
+            encoder, sessions = self._encoder, self._sessions
+            request = self._request(encoder, query, scope, **options)
+            accept = partial(self._writer.accept, encoder=encoder, sessions=sessions)
+            return answer(self._database, self._index, accept, sessions, request)
+
+        return self._following(ask) if isinstance(query, str) else ask()
+
+    def _request(self, encoder: Encoder, query: object, scope: Namespace, **options: Any) -> Request:  # noqa: ANN401
         self._database.connection()
         return make_request(
             query,
-            encode=lambda text: self._writer.encode([text], self._encoder.encode_queries)[0],
-            dimension=self._encoder.spec.dimension,
+            encode=lambda text: self._writer.encode([text], encoder.encode_queries, encoder)[0],
+            dimension=encoder.spec.dimension,
             config=self.config,
             scope=scope,
             **options,

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent_memory import ranking, timewords
-from agent_memory.errors import CorruptSnapshotError
+from agent_memory.errors import CorruptSnapshotError, StorageError
+from agent_memory.live_index import LiveIndex
 from agent_memory.ranking import Candidate
 from agent_memory.records import Entry, Hit, Hits
-from agent_memory.reindex import LiveIndex
 from agent_memory.request import Mode, Request
 from agent_memory.sessions import Sessions
 from agent_memory.storage import entries as reading
@@ -340,6 +340,8 @@ def recall(
         best = search.run()
         lenders = [candidate.lender for candidate in best if candidate.lender is not None] if request.explain else []
         entries = reading.fetch(connection, [*(candidate.id for candidate in best), *lenders])
+        if strays := [candidate.id for candidate in best if candidate.id not in entries]:
+            raise StorageError(f"the full-text index names entries {strays[:3]}, which are not there")
         hits = [
             Hit(
                 entry=entries[candidate.id],

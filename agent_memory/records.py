@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 Namespace = tuple[str, ...]
@@ -179,3 +180,164 @@ class Stats:
     database_bytes: int
     snapshot_bytes: int
     index: Mapping[str, Any] = field(default_factory=dict)
+
+
+class GenerationState(StrEnum):
+    """What a generation is to its store."""
+
+    BUILDING = "building"
+    LIVE = "live"
+    FORMER = "former"
+    DROPPING = "dropping"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationInfo:
+    """One embedding space of a store, with its vectors.
+
+    Attributes:
+        id: Number of the generation.
+        state: ``building``, ``live``, ``former`` (kept for ``rollback``) or ``dropping``.
+        encoder: Name of its encoder.
+        fingerprint: Fingerprint of its embedding space.
+        dimension: Native dimension.
+        tiers: Dimensions searched one after the other.
+        dtype: Stored number format.
+        vectors: How many it holds.
+        created_at: When it was begun (UTC).
+        retired_at: When another took its place (UTC).
+    """
+
+    id: int
+    state: GenerationState
+    encoder: str
+    fingerprint: str
+    dimension: int
+    tiers: tuple[int, ...]
+    dtype: str
+    vectors: int
+    created_at: datetime
+    retired_at: datetime | None = None
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A piece of work on a store, under way or finished.
+
+    Attributes:
+        id: Number of the job.
+        kind: ``reindex``, ``rollback``, or the kind of a periodic job.
+        state: ``running``, ``paused``, ``done``, ``failed`` or ``cancelled``. A job whose process was killed stays
+            ``running`` until it is continued or cancelled.
+        progress: How far it is, or what it did.
+        error: Why it failed.
+        created_at: When it began (UTC).
+        updated_at: When it last made a step (UTC).
+        finished_at: When it ended (UTC).
+    """
+
+    id: int
+    kind: str
+    state: JobState
+    progress: Mapping[str, Any]
+    error: str | None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReindexReport:
+    """What a re-index did, or with ``dry_run`` would do.
+
+    Attributes:
+        job: Number of the job; None for a dry run.
+        state: ``done`` or ``cancelled``; ``planned`` for a dry run.
+        generation: Number of the generation that is live afterwards; None for a dry run.
+        source: Where the new vectors come from: ``copy`` (only the layout changes), ``rotate`` or ``encode``.
+        entries: Entries in the store, former versions included.
+        encoded: Texts that were encoded, or that a dry run says must be.
+        seconds: How long it took, or is expected to take without throttling.
+        added_bytes: About so much the database grows until the former generation is collected.
+        recall: Recall@10 of the tiers against exact search on a sample; None if nothing is stored.
+        agreement: With ``dry_run``: share of the ten nearest neighbours that old and new space have in common, on a
+            sample of entries.
+    """
+
+    job: int | None
+    state: str
+    generation: int | None
+    source: str
+    entries: int
+    encoded: int
+    seconds: float
+    added_bytes: int
+    recall: float | None = None
+    agreement: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceAction:
+    """One thing to do for a store, or done.
+
+    Attributes:
+        name: ``purge`` (expired entries), ``index`` (rebuild the tiers), ``collect`` (former generations),
+            ``lexical`` (merge the full-text index), ``changes`` (shorten the change log), ``vacuum`` (give free pages
+            back) or ``log`` (cut the write-ahead log).
+        reason: Why.
+        seconds: About how long it takes, or took.
+        result: What came of it; empty before it is done.
+    """
+
+    name: str
+    reason: str
+    seconds: float
+    result: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maintenance:
+    """What a store needs.
+
+    Attributes:
+        findings: Figures: rows, former versions, expired entries, pages and free pages, size of the log, segments of
+            the full-text index, length of the change log, unindexed tail and tombstones, and ``tier_recall``: for each
+            tier the share of the exact top 10 that it hands on.
+        actions: What should be done, or was.
+        done: Whether it was.
+    """
+
+    findings: Mapping[str, Any]
+    actions: tuple[MaintenanceAction, ...] = ()
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A job that a worker does again and again.
+
+    Attributes:
+        name: Unique in the store.
+        kind: ``maintain``, ``purge``, ``compact``, ``retrain``, ``verify``, ``snapshot`` or ``backup``.
+        trigger: A cron expression of five fields (UTC), or ``every 30m``: a number and s, m, h or d.
+        options: ``folder`` and ``keep`` of a backup.
+        paused: Whether the worker leaves it out.
+        last_run_at: When it last began (UTC).
+    """
+
+    name: str
+    kind: str
+    trigger: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    paused: bool = False
+    last_run_at: datetime | None = None

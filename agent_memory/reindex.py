@@ -1,195 +1,379 @@
-"""The index as a cache of the store: load a snapshot, catch up with changes, rebuild when in doubt."""
+"""Re-indexing: a new generation is planned, built beside the live one, and swapped in; or a former one comes back."""
 
 from __future__ import annotations
 
-import logging
-import shutil
-import threading
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent_memory.building import LEASE, Builder, Cancelled, Progress, Source, Target, drop_condemned, lease
 from agent_memory.config import Config
-from agent_memory.errors import CorruptSnapshotError, IndexStateError, StaleGenerationError
+from agent_memory.encoders.registry import load_encoder, load_session_encoder
+from agent_memory.errors import AgentMemoryError, EncoderMismatchError, InvalidInputError, NotFoundError
+from agent_memory.failpoint import failpoint
+from agent_memory.records import GenerationState, Job, JobState, ReindexReport
+from agent_memory.sessions import Sessions
+from agent_memory.spaces import ROTATION, Spaces, base_of, rotation_of
+from agent_memory.storage import entries as reading
+from agent_memory.storage import generations, jobs, leases
 from agent_memory.storage import vectors as stored
-from agent_memory.storage.database import Connection
+from agent_memory.storage.database import Connection, Database
 from agent_memory.storage.vectors import Generation
 
 if TYPE_CHECKING:
-    from agent_memory.index import IndexOptions, IndexStats, IndexView, TieredIndex
+    from agent_memory.encoders import Encoder, SessionEncoder
+    from agent_memory.encoders.rotation import Rotation
+    from agent_memory.inputs import FloatArray
 
-_log = logging.getLogger("agent_memory")
+_FITTED_ON = 4_096
+_TRIED = 64  # texts that a dry run encodes, vectors of which it compares
+_NEIGHBOURS = 10
+_WRITE_S = 4e-4  # for one vector to be read, written and put into the index (benchmarks/reindex.py)
 
-Accept = Callable[[Generation], None]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a caller wants of a re-index; see ``Memory.reindex``."""
+
+    encoder: Encoder | str | Path | None = None
+    session_encoder: SessionEncoder | str | None = "auto"
+    tiers: Sequence[int] | None = None
+    rotation: str | None = None
+    batch_size: int = 256
+    max_cpu: float = 1.0
+
+    def check(self) -> None:
+        """Raise InvalidInputError if an option is unusable."""
+        if self.rotation not in (None, "fit"):
+            raise InvalidInputError(f"rotation must be None or 'fit', got {self.rotation!r}")
+        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise InvalidInputError(f"batch_size must be a positive integer, got {self.batch_size!r}")
+        if not 0 < self.max_cpu <= 1:
+            raise InvalidInputError(f"max_cpu must be in (0, 1], got {self.max_cpu!r}")
 
 
-class LiveIndex:
-    """The index of one generation in this process, kept equal to the store.
+class Reindexer:
+    """Builds and swaps generations of one store.
 
     Args:
-        folder: Where snapshots live.
+        database: The store.
         config: Settings of the memory.
-        read_only: True to never write snapshots.
+        folder: Where index snapshots live.
+        spaces: The encoders at hand.
     """
 
-    def __init__(self, folder: Path, config: Config, *, read_only: bool) -> None:
-        self.folder = folder
-        self._config = config
-        self._read_only = read_only
-        self._lock = threading.Lock()
-        self._index: TieredIndex | None = None
-        self._identity: str | None = None
-        self._seq = 0
-        self._saved_seq = 0
+    def __init__(self, database: Database, config: Config, folder: Path, spaces: Spaces) -> None:
+        self._database, self._config, self._folder, self._spaces = database, config, folder, spaces
 
-    @property
-    def _options(self) -> IndexOptions:
+    # --- the two that swap -------------------------------------------------------------------------------
+
+    def reindex(self, wish: Wish, current: Encoder, progress: Progress | None) -> ReindexReport:
+        """Build the generation that is wished for, or go on building it, and swap it in."""
+        wish.check()
+        started = time.perf_counter()
+        with lease(self._database) as holder:
+            self._drop(holder)
+            target = self._planned(wish, current)
+            self._spaces.know(target.encoder)
+            generation, job = self._begun(target, holder)
+            failpoint("reindex-begun")
+            return self._run(wish, target, generation, job, holder, progress, started)
+
+    def rollback(self, encoder: Encoder | str | Path | None, progress: Progress | None) -> ReindexReport:
+        """Bring the latest former generation up to date and swap it in."""
+        started = time.perf_counter()
+        if encoder is not None:
+            self._spaces.know(load_encoder(encoder))
+        with lease(self._database) as holder:
+            with self._database.write() as connection:
+                leases.renew(connection, LEASE, holder, datetime.now(UTC))
+                former = generations.in_state(connection, GenerationState.FORMER)
+                live = stored.live_generation(connection)
+                if not former or live is None:
+                    raise NotFoundError("there is no former generation to roll back to")
+                generation = former[0]
+                found = self._spaces.renewed(connection, generation)
+                if found is None:
+                    name = generation.encoder.get("name")
+                    raise EncoderMismatchError(f"rolling back needs encoder {name!r}: rollback(encoder=…)")
+                same = live.fingerprint == generation.fingerprint and live.dtype == generation.dtype
+                source = Source.COPY if same else Source.ENCODE
+                for job in jobs.listed(connection, kind="rollback", unfinished=True):
+                    jobs.set_state(connection, job.id, JobState.FAILED, datetime.now(UTC), "killed, and begun again")
+                facts = {"generation": generation.id, "source": source, "total": _total(connection)}
+                job = jobs.create(connection, "rollback", facts, datetime.now(UTC))
+            sessions = self._spaces.sessions_of(found, generation)
+            target = Target(encoder=found, sessions=sessions, source=source, tiers=generation.tiers)
+            return self._run(Wish(), target, generation, job, holder, progress, started)
+
+    def _run(
+        self,
+        wish: Wish,
+        target: Target,
+        generation: Generation,
+        job: Job,
+        holder: str,
+        progress: Progress | None,
+        started: float,
+    ) -> ReindexReport:
         from agent_memory.index import IndexOptions
 
-        return IndexOptions(recall_target=self._config.recall_target, threads=self._config.threads)
-
-    def view(self, connection: Connection, accept: Accept) -> IndexView | None:
-        """Return a fixed view of the index that equals the store as ``connection``'s transaction sees it.
-
-        The transaction must not have read anything yet: its first statement is made under this index's lock,
-        so that no other thread can bring the index past it.
-
-        Args:
-            connection: A read transaction.
-            accept: Raises if the caller cannot work with the generation found.
-
-        Returns:
-            The view, or None if nothing was ever stored.
-        """
-        with self._lock:
-            index = self._caught_up(connection, accept)
-            if index is None:
-                return None
-            if self._seq - self._saved_seq >= self._config.snapshot_every:
-                self._save(index)
-            return index.view()
-
-    def _caught_up(self, connection: Connection, accept: Accept, *, trust_snapshots: bool = True) -> TieredIndex | None:
-        generation = stored.live_generation(connection)
-        if generation is None:
-            return None
-        accept(generation)
-        seq = stored.last_seq(connection)
-        index = self._index
-        if index is None or self._identity != generation.identity or seq < self._seq:
-            # A lower seq means that an older copy of the database was put in place.
-            self._index = None
-            loaded = self._load(generation, seq) if trust_snapshots else None
-            index = loaded or self._rebuild(connection, generation, seq)
-        if self._seq < seq:
-            changed = stored.changed_since(connection, self._seq)
-            ids, vectors = stored.read_vectors(connection, generation, changed)
-            index.remove(changed)
-            index.add(ids, vectors)
-            self._seq = seq
-        self._index, self._identity = index, generation.identity
-        return index
-
-    def _load(self, generation: Generation, newest_seq: int) -> TieredIndex | None:
-        from agent_memory.index import TieredIndex, snapshots
-
-        if not snapshots(self.folder):
-            return None
+        options = IndexOptions(recall_target=self._config.recall_target, threads=self._config.threads)
+        builder = Builder(
+            self._database,
+            self._folder,
+            options,
+            target,
+            generation,
+            job,
+            holder,
+            batch_size=wish.batch_size,
+            max_cpu=wish.max_cpu,
+            progress=progress,
+        )
+        state = JobState.DONE
         try:
-            index, seq = TieredIndex.load(self.folder, generation=generation.identity, options=self._options)
-        except StaleGenerationError as error:
-            _log.info("building the index anew: %s", error)
-            return None
-        except CorruptSnapshotError as error:
-            _log.warning("building the index anew from the store: %s", error)
-            return None
-        if seq > newest_seq:
-            _log.warning("building the index anew: its snapshot is ahead of the store (%d > %d)", seq, newest_seq)
-            return None
-        self._seq = self._saved_seq = seq
-        return index
+            builder.run()
+        except Cancelled:
+            state = JobState.CANCELLED
+            self._abandon(job, generation, holder)
+        except AgentMemoryError as error:
+            self._fail(job, error)
+            raise
+        with self._database.read() as connection:
+            live = stored.live_generation(connection)
+            total = _total(connection)
+        return ReindexReport(
+            job=job.id,
+            state=state,
+            generation=None if live is None else live.id,
+            source=target.source,
+            entries=total,
+            encoded=builder.encoded,
+            seconds=time.perf_counter() - started,
+            added_bytes=0 if state is JobState.CANCELLED or job.kind == "rollback" else total * _row_bytes(generation),
+            recall=builder.recall,
+        )
 
-    def _rebuild(self, connection: Connection, generation: Generation, seq: int) -> TieredIndex:
-        from agent_memory.index import TieredIndex
-
-        index = TieredIndex(generation.dimension, generation.tiers, dtype=generation.dtype, options=self._options)
-        for ids, vectors in stored.all_vectors(connection, generation):
-            index.add(ids, vectors)
-        index.maintain()
-        self._seq, self._saved_seq = seq, 0
-        return index
-
-    def faults(self, connection: Connection, accept: Accept) -> list[str]:
-        """Return what is wrong with the index in memory and with the snapshots on disk, one sentence each."""
-        from agent_memory.index import TieredIndex, snapshots
-
-        with self._lock:
-            index = self._caught_up(connection, accept)
-            generation = stored.live_generation(connection)
-            if index is None or generation is None:
-                return []
-            found = []
-            none = np.empty(0, np.int64)
-            pages = [ids for ids, _ in stored.all_vectors(connection, generation)]
-            expected = np.concatenate([none, *pages])
-            if not np.array_equal(np.sort(index.ids()), expected):
-                found.append(f"index: it holds {len(index)} entries, the store {len(expected)}, or others")
-            try:
-                if snapshots(self.folder):
-                    loaded, _ = TieredIndex.load(self.folder, generation=generation.identity, options=self._options)
-                    loaded.verify()
-            except CorruptSnapshotError as error:
-                found.append(f"index snapshot: {error}")
-            except StaleGenerationError:
-                pass  # left over from another generation; the next save replaces it
-            return found
-
-    def start_over(self, connection: Connection, accept: Accept) -> IndexView | None:
-        """Delete the snapshots, build the index from the store, and write it; returns its view."""
-        with self._lock:
-            self._index = None
-            if not self._read_only:
-                shutil.rmtree(self.folder, ignore_errors=True)
-            index = self._caught_up(connection, accept, trust_snapshots=False)
-            if index is None:
-                return None
-            self._save(index)
-            return index.view()
-
-    def discard_newer(self, connection: Connection) -> None:
-        """Delete snapshots that are ahead of the store: an older copy of the database was put in place.
-
-        Left alone, they would look right again as soon as the store had seen as many changes.
-        """
-        if self._read_only or not self.folder.exists():
+    def _abandon(self, job: Job, generation: Generation, holder: str) -> None:
+        if job.kind == "rollback":  # the former generation stays what it was
             return
-        from agent_memory.index import snapshots
+        with self._database.write() as connection:
+            generations.condemn(connection, generation.id)
+        self._drop(holder)
 
-        newest = stored.last_seq(connection)
-        for seq, path in snapshots(self.folder):
-            if seq > newest:
-                _log.warning("deleting %s: it is ahead of the store (%d > %d)", path, seq, newest)
-                shutil.rmtree(path, ignore_errors=True)
-
-    def stats(self) -> IndexStats | None:
-        """Return facts about the index in memory, or None before the first recall."""
-        return None if self._index is None else self._index.stats()
-
-    def save(self) -> None:
-        """Write a snapshot if the index has moved since the last one; does nothing in a read-only folder."""
-        with self._lock:
-            if self._index is not None and self._seq != self._saved_seq:
-                self._save(self._index)
-
-    def _save(self, index: TieredIndex) -> None:
-        self._saved_seq = self._seq
-        if self._read_only or self._identity is None:
-            return
+    def _fail(self, job: Job, error: AgentMemoryError) -> None:
+        """Record why a job stopped. What it built stays, and the next re-index of the same kind goes on with it."""
         try:
-            index.maintain()
-            index.save(self.folder, generation=self._identity, seq=self._seq)
-        except IndexStateError as error:
-            # The store is whole without it: the next process to open it rebuilds or replays.
-            _log.warning("no index snapshot was written: %s", error)
+            with self._database.write() as connection:
+                if jobs.get(connection, job.id).state in jobs.OPEN:
+                    jobs.set_state(connection, job.id, JobState.FAILED, datetime.now(UTC), str(error)[:1000])
+        except AgentMemoryError:
+            pass  # the first error tells more
+
+    # --- beginning ---------------------------------------------------------------------------------------
+
+    def _planned(self, wish: Wish, current: Encoder) -> Target:
+        with self._database.read() as connection:
+            live = stored.live_generation(connection)
+            if live is None:
+                raise InvalidInputError("the store is empty: there is nothing to re-index")
+            base = base_of(current if wish.encoder is None else load_encoder(wish.encoder))
+            encoder = base if wish.encoder is not None else current
+            step = None
+            if wish.rotation == "fit":
+                encoder, step = self._fitted(connection, live, base, again=wish.encoder is None)
+            tiers = _tiers(wish, live, encoder)
+            same = encoder.spec.fingerprint == live.fingerprint and encoder.spec.dtype == live.dtype
+            recorded = live.session_encoder or {} if same else None
+            evolving = load_session_encoder(wish.session_encoder, encoder, recorded)
+            sessions = Sessions(evolving, encoder.spec.dtype)
+            if same:
+                if tiers == live.tiers and sessions.fits(live):
+                    raise InvalidInputError("the store is in this embedding space and layout already")
+                return Target(encoder=encoder, sessions=sessions, source=Source.COPY, tiers=tiers)
+            source = Source.ENCODE if step is None else Source.ROTATE
+            return Target(encoder=encoder, sessions=sessions, source=source, tiers=tiers, step=step)
+
+    def _fitted(
+        self, connection: Connection, live: Generation, base: Encoder, *, again: bool
+    ) -> tuple[Encoder, Rotation | None]:
+        """Return a rotated encoder, and what leads there from the live vectors if they are of the same model.
+
+        A generation that a killed process has begun keeps its rotation, so that it can be gone on with.
+        """
+        from agent_memory.encoders.rotation import RotatedEncoder, Rotation, fit_rotation
+
+        former = rotation_of(connection, live) if again else None
+        for begun in generations.in_state(connection, GenerationState.BUILDING):
+            rotation = rotation_of(connection, begun)
+            if rotation is not None and rotation.dimension == base.spec.dimension:
+                encoder = RotatedEncoder(base, rotation)
+                if encoder.spec.fingerprint == begun.fingerprint:
+                    step = rotation if former is None else Rotation(former.matrix.T @ rotation.matrix)
+                    return encoder, step if again else None
+        ids = stored.sample_ids(connection, live, _FITTED_ON)
+        if again:
+            _, matrix = stored.read_vectors(connection, live, ids, static=True)
+            step = fit_rotation(matrix.astype(np.float32))
+            total = step if former is None else Rotation(former.matrix @ step.matrix)
+            return RotatedEncoder(base, total), step
+        texts = [entry.text for entry in generations.among(connection, ids[: 2 * base.spec.dimension])]
+        return RotatedEncoder(base, fit_rotation(base.encode_documents(texts))), None
+
+    def _begun(self, target: Target, holder: str) -> tuple[Generation, Job]:
+        """Return the row and the job of what is to be built: those of a killed process, or new ones."""
+        now = datetime.now(UTC)
+        spec = target.encoder.spec
+        with self._database.write() as connection:
+            leases.renew(connection, LEASE, holder, now)
+            mine = None
+            for begun in generations.in_state(connection, GenerationState.BUILDING):
+                same = (begun.fingerprint, begun.tiers, begun.dtype) == (spec.fingerprint, target.tiers, spec.dtype)
+                if same and mine is None and target.sessions.fits(begun):
+                    mine = begun
+                else:
+                    generations.condemn(connection, begun.id)
+            progress = self._former_progress(connection, mine, now)
+            if mine is None:
+                rotation = getattr(target.encoder, "rotation", None)
+                mine = generations.begin(
+                    connection,
+                    fingerprint=spec.fingerprint,
+                    encoder=asdict(spec),
+                    dimension=spec.dimension,
+                    tiers=target.tiers,
+                    dtype=spec.dtype,
+                    now=now,
+                    session_encoder=target.sessions.facts,
+                    files={} if rotation is None else {ROTATION: rotation.to_bytes()},
+                )
+            facts = {**progress, "generation": mine.id, "source": target.source, "total": _total(connection)}
+            job = jobs.create(connection, "reindex", facts, now)
+        self._drop(holder)
+        return mine, job
+
+    def _former_progress(self, connection: Connection, mine: Generation | None, now: datetime) -> dict[str, int]:
+        """Return how far a killed or failed job came, and close what is left of unfinished ones."""
+        for job in jobs.listed(connection, kind="reindex", unfinished=True):
+            jobs.set_state(connection, job.id, JobState.FAILED, now, "killed; a later job went on")
+        if mine is None:
+            return {}
+        for job in jobs.listed(connection, kind="reindex"):
+            if job.progress.get("generation") == mine.id:
+                return {name: int(job.progress.get(name, 0)) for name in ("after", "seq", "done", "encoded")}
+        return {}
+
+    # --- looking ahead -----------------------------------------------------------------------------------
+
+    def dry_run(self, wish: Wish, current: Encoder) -> ReindexReport:
+        """Try the wish on a sample; nothing is written."""
+        wish.check()
+        target = self._planned(wish, current)
+        with self._database.read() as connection:
+            live = stored.live_generation(connection)
+            if live is None:
+                raise InvalidInputError("the store is empty: there is nothing to re-index")
+            total = _total(connection)
+            ids = stored.sample_ids(connection, live, _TRIED)
+            held, matrix = stored.read_vectors(connection, live, ids, static=True)
+            texts = {entry.id: entry.text for entry in generations.among(connection, held.tolist())}
+        old = matrix.astype(np.float32)
+        started = time.perf_counter()
+        if target.source is Source.ENCODE:
+            new = target.encoder.encode_documents([texts[entry_id] for entry_id in held.tolist()])
+        else:
+            new = old if target.step is None else target.step.apply(old)
+        seconds = (time.perf_counter() - started) * total / max(1, len(held)) + total * _WRITE_S
+        item = np.dtype(target.encoder.spec.dtype).itemsize
+        return ReindexReport(
+            job=None,
+            state="planned",
+            generation=None,
+            source=target.source,
+            entries=total,
+            encoded=total if target.source is Source.ENCODE else 0,
+            seconds=seconds / wish.max_cpu,
+            added_bytes=total * (target.encoder.spec.dimension * item + 24),
+            agreement=_agreement(old, np.asarray(new, np.float32)),
+        )
+
+    def collect(self, grace: timedelta) -> int:
+        """Delete former generations that were retired longer ago than ``grace``; returns how many."""
+        with lease(self._database) as holder:
+            with self._database.write() as connection:
+                leases.renew(connection, LEASE, holder, datetime.now(UTC))
+                count = generations.condemn_former(connection, datetime.now(UTC) - grace)
+            self._drop(holder)
+        return count
+
+    def _drop(self, holder: str) -> None:
+        """Delete what is marked for deletion, and the index snapshots of generations that are no more."""
+        from agent_memory.index.snapshot import discard_others
+
+        drop_condemned(self._database, holder)
+        with self._database.read() as connection:
+            kept = {generation.identity for generation in generations.in_state(connection, *GenerationState)}
+        discard_others(self._folder, kept)
+
+
+def control(database: Database, job_id: int, state: JobState) -> Job:
+    """Pause, resume or cancel a job; its process obeys at its next step, or whoever goes on with it.
+
+    Raises:
+        NotFoundError: There is no such job.
+        InvalidInputError: It is finished already.
+    """
+    with database.write() as connection:
+        now = datetime.now(UTC)
+        job = jobs.get(connection, job_id)
+        if job.state not in jobs.OPEN:
+            raise InvalidInputError(f"job {job_id} is {job.state} already")
+        jobs.set_state(connection, job_id, state, now)
+        orphan = leases.holder_of(connection, LEASE, now) is None
+        if state is JobState.CANCELLED and orphan and job.kind == "reindex":
+            generations.condemn(connection, int(job.progress.get("generation", 0)))
+        return jobs.get(connection, job_id)
+
+
+def _agreement(old: FloatArray, new: FloatArray) -> float | None:
+    """Return the share of nearest neighbours within a sample that two spaces have in common."""
+    if len(old) < 2:
+        return None
+    most = min(_NEIGHBOURS, len(old) - 1)
+    shares = []
+    products = [rows @ rows.T for rows in (old, new)]
+    for matrix in products:
+        np.fill_diagonal(matrix, -np.inf)
+    for first, second in zip(*products, strict=True):
+        near = [set(np.argpartition(-row, most - 1)[:most].tolist()) for row in (first, second)]
+        shares.append(len(near[0] & near[1]) / most)
+    return float(np.mean(shares))
+
+
+def _tiers(wish: Wish, live: Generation, encoder: Encoder) -> tuple[int, ...]:
+    spec = encoder.spec
+    if wish.tiers is None:
+        return live.tiers if wish.encoder is None else spec.tiers
+    try:
+        tiers = tuple(int(tier) for tier in wish.tiers)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"tiers must be dimensions, got {wish.tiers!r}") from error
+    if not 1 <= len(tiers) <= 3 or tuple(sorted(set(tiers))) != tiers or tiers[0] < 1 or tiers[-1] != spec.dimension:
+        raise InvalidInputError(
+            f"tiers must be one to three ascending dimensions that end at {spec.dimension}, got {tiers}"
+        )
+    return tiers
+
+
+def _total(connection: Connection) -> int:
+    return reading.count(connection, reading.in_namespace(()))
+
+
+def _row_bytes(generation: Generation) -> int:
+    return generation.dimension * np.dtype(generation.dtype).itemsize + 24

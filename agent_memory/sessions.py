@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,13 +46,11 @@ class Sessions:
     Args:
         encoder: What evolves vectors; None to leave them static.
         dtype: How vectors are stored.
-        folder: The store's folder, for messages.
     """
 
-    def __init__(self, encoder: SessionEncoder | None, dtype: str, folder: object) -> None:
+    def __init__(self, encoder: SessionEncoder | None, dtype: str) -> None:
         self.encoder = encoder
         self._dtype = dtype
-        self._folder = folder
 
     @property
     def facts(self) -> dict[str, Any] | None:
@@ -60,13 +59,17 @@ class Sessions:
             return None
         return asdict(self.encoder.spec) | {"fingerprint": self.encoder.spec.fingerprint}
 
+    def fits(self, generation: Generation) -> bool:
+        """Return whether a generation's vectors were evolved by this session encoder, or by none if there is none."""
+        return (generation.session_encoder or {}).get("fingerprint") == (self.facts or {}).get("fingerprint")
+
     def accept(self, generation: Generation) -> None:
         """Raise EncoderMismatchError if a generation's vectors were not evolved by this session encoder."""
-        theirs = (generation.session_encoder or {}).get("fingerprint")
-        ours = (self.facts or {}).get("fingerprint")
-        if theirs != ours:
+        if not self.fits(generation):
+            theirs = (generation.session_encoder or {}).get("fingerprint")
+            ours = (self.facts or {}).get("fingerprint")
             raise EncoderMismatchError(
-                f"{self._folder} holds vectors of session encoder {(generation.session_encoder or {}).get('name')!r} "
+                f"the store holds vectors of session encoder {(generation.session_encoder or {}).get('name')!r} "
                 f"(fingerprint {theirs}), not of {(self.facts or {}).get('name')!r} (fingerprint {ours}). Open it "
                 "with session_encoder='auto' to use the store's own."
             )
@@ -105,31 +108,53 @@ class Sessions:
             prepared[place] = Prepared(head, rows)
         return prepared
 
-    def replay(self, connection: Connection, generation: Generation, dirty: Mapping[int, int]) -> None:
+    def replay(
+        self,
+        connection: Connection,
+        generation: Generation,
+        dirty: Mapping[int, int],
+        *,
+        live: bool = True,
+        most: int | None = None,
+    ) -> None:
         """Evolve sessions again from an entry on, from stored static vectors.
 
         Args:
             connection: A write transaction.
             generation: The embedding space.
             dirty: The first entry to do again, by session.
+            live: Whether indexes must hear of it; other generations then lose what they made of the sessions.
+            most: Segments of each session at most; the rest must be done later.
         """
+        if live:
+            for session_id, first in dirty.items():
+                stored.clear_others(connection, generation, session_id, first)
         if self.encoder is None:
             return
         for session_id, first in dirty.items():
             memory = self.memory(connection, generation, session_id, before=first)
             rows: list[tuple[int, bytes, bytes]] = []
-            for segment in stored.segments_from(connection, generation, session_id, first):
+            for segment in islice(stored.segments_from(connection, generation, session_id, first), most):
                 evolved, latents = self.encoder.embed_segment(self._segment(generation, segment), memory)
                 memory = memory.append(latents)
                 rows.append((segment.id, *self._stored(evolved, latents)))
                 if len(rows) == _PAGE:
-                    self._keep(connection, generation, session_id, rows)
-            self._keep(connection, generation, session_id, rows)
+                    self._keep(connection, generation, session_id, rows, live=live)
+            self._keep(connection, generation, session_id, rows, live=live)
 
     def _keep(
-        self, connection: Connection, generation: Generation, session_id: int, rows: list[tuple[int, bytes, bytes]]
+        self,
+        connection: Connection,
+        generation: Generation,
+        session_id: int,
+        rows: list[tuple[int, bytes, bytes]],
+        *,
+        live: bool,
     ) -> None:
         stored.store(connection, generation, rows)
+        if not live:
+            rows.clear()
+            return
         seqs = writes.log_changes(connection, [row[0] for row in rows], "put")
         if seqs:
             stored.move_head(connection, session_id, seqs[-1])

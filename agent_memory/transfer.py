@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent_memory import foreign
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.inputs import ValidEntry, valid_entry
 from agent_memory.records import Entry
@@ -81,12 +82,16 @@ def _to_json(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def import_(memory: Memory, path: Path, progress: Progress | None = None) -> int:
+def import_(memory: Memory, path: Path, progress: Progress | None = None, source: str | None = None) -> int:
     """Read a file into a memory; see ``Memory.import_``."""
+
+    def read() -> Iterator[ValidEntry]:
+        return _items(path, memory) if source is None else _foreign_items(source, path, memory)
+
     try:
-        total = sum(1 for _ in _items(path, memory))
+        total = sum(1 for _ in read())
         new, done, batch = 0, 0, []
-        for item in _items(path, memory):
+        for item in read():
             batch.append(item)
             if len(batch) == memory.config.batch_size or done + len(batch) == total:
                 new += _add_missing(memory, batch)
@@ -141,6 +146,16 @@ def _items(path: Path, memory: Memory) -> Iterator[ValidEntry]:
                     yield valid_entry(item, memory.config)
             except InvalidInputError as error:
                 raise InvalidInputError(f"{path}, line {number}: {error}") from error
+
+
+def _foreign_items(source: str, path: Path, memory: Memory) -> Iterator[ValidEntry]:
+    """Yield the validated items of another memory's store."""
+    for item in foreign.items(source, path):
+        try:
+            item["namespace"] = (*memory.namespace, *item.get("namespace", ()))
+            yield valid_entry(item, memory.config)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{path}, item {item['key']!r}: {error}") from error
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agent_memory.live_index import LiveIndex
 from agent_memory.recall import Search
 from agent_memory.records import Entry, Namespace, Trace
-from agent_memory.reindex import LiveIndex
 from agent_memory.request import Mode, Request
 from agent_memory.sessions import Sessions
 from agent_memory.storage import entries as reading

@@ -57,10 +57,14 @@ class Rotation:
 
     def save(self, path: Path | str) -> None:
         """Write a safetensors file; an existing one is replaced whole or not at all."""
+        write_safely(Path(path), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return the content of a safetensors file."""
         from safetensors.numpy import save
 
         matrix = np.ascontiguousarray(self.matrix, dtype="<f4")
-        write_safely(Path(path), save({"rotation": matrix}, metadata={"format": _FORMAT}))
+        return bytes(save({"rotation": matrix}, metadata={"format": _FORMAT}))
 
     @classmethod
     def load(cls, path: Path | str) -> Rotation:
@@ -69,12 +73,25 @@ class Rotation:
         Raises:
             CheckpointError: The file is missing, damaged, or holds no rotation.
         """
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path} is not a readable rotation: {error}") from error
+        return cls.from_bytes(content, path)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: Path | str = "the rotation") -> Rotation:
+        """Read what ``to_bytes`` returned; ``path`` is its name in messages.
+
+        Raises:
+            CheckpointError: It is damaged, or no rotation.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
         try:
-            matrix = load(Path(path).read_bytes()).get("rotation")
-        except (OSError, SafetensorError) as error:
+            matrix = load(content).get("rotation")
+        except SafetensorError as error:
             raise CheckpointError(f"{path} is not a readable rotation: {error}") from error
         if matrix is None or matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype != np.float32:
             raise CheckpointError(f"{path} does not hold a square float32 rotation")

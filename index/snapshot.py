@@ -14,7 +14,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +115,25 @@ def _prune(folder: Path, newest: Path, generation: str) -> None:
         except (OSError, IndexStateError):
             pass
         shutil.rmtree(path, ignore_errors=True)
+
+
+def discard_others(folder: Path, generations: Collection[str]) -> int:
+    """Delete the snapshots of generations that are not among the given; returns how many. Unreadable ones stay."""
+    gone = 0
+    if folder.is_symlink() or not folder.is_dir():
+        return gone
+    for path in folder.iterdir():
+        if not name_pattern.fullmatch(path.name) or path.is_symlink():
+            continue
+        try:
+            data = (path / manifests.NAME).read_bytes()[: manifests.MAX_BYTES + 1]
+            if manifests.decode(data, path).generation in generations:
+                continue
+        except (OSError, IndexStateError):
+            continue
+        shutil.rmtree(path, ignore_errors=True)
+        gone += 1
+    return gone
 
 
 def _write_files(work: Path, state: State, tiers: tuple[int, ...], dtype: str, generation: str, seq: int) -> Manifest:

@@ -28,6 +28,10 @@ class IndexView:
         """Return the live ids, int64 (n,), in order of arrival."""
         return self._state.live_ids.copy()
 
+    def vectors_of(self, ids: npt.ArrayLike) -> FloatArray:
+        """Return the native vectors of live ids as they are stored, float32 (m, dimension), in the order of rows."""
+        return np.asarray(self._state.native.take(np.sort(self._rows_of(ids))), dtype=np.float32)
+
     def search(
         self,
         queries: npt.ArrayLike,

@@ -55,6 +55,12 @@ class Database:
         # Without a WAL to read there is nothing to share, and SQLite need not create files beside the store.
         return uri + ("?immutable=1" if settled else "?mode=ro")
 
+    def open_raw(self) -> sqlite3.Connection:
+        """Return a connection of its own, for what SQLite's own interface alone can do; the caller closes it."""
+        if self._closed:
+            raise ClosedError("this memory is closed")
+        return self._connect()
+
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._uri(),
@@ -67,6 +73,7 @@ class Database:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
         return connection
 
     def connection(self) -> Connection:

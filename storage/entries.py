@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, distinct, func, or_, select, true
 
-from agent_memory.errors import NotFoundError
+from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.records import Entry, Namespace, Session
 from agent_memory.storage.schema import entries, sessions
 from agent_memory.storage.where import compile_where
@@ -47,6 +47,10 @@ _COLUMNS = (
 )
 _SELECT = select(*_COLUMNS).select_from(entries.outerjoin(sessions))
 _BY_IDS = _SELECT.where(entries.c.id.in_(bindparam("ids", expanding=True)))
+
+
+unsuperseded: Condition = entries.c.superseded_at.is_(None)
+"""The condition that a row is no former version; such entries are in the index, expired or not."""
 
 
 def current(now: datetime) -> Condition:
@@ -115,7 +119,7 @@ def _entry(row: Row[Any]) -> Entry:
         namespace=decode_namespace(row.namespace),
         session=row.session,
         speaker=row.speaker,
-        metadata=json.loads(row.metadata),
+        metadata=_metadata(row),
         event_time=row.event_time,
         created_at=row.created_at,
         updated_at=row.updated_at,
@@ -123,6 +127,13 @@ def _entry(row: Row[Any]) -> Entry:
         importance=row.importance,
         superseded_at=row.superseded_at,
     )
+
+
+def _metadata(row: Row[Any]) -> dict[str, Any]:
+    try:
+        return dict(json.loads(row.metadata))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StorageError(f"the metadata of entry {row.key!r} is damaged: {str(error)[:100]}") from error
 
 
 def fetch(connection: Connection, ids: Sequence[int]) -> dict[int, Entry]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 
 from sqlalchemy import Connection
 
 from agent_memory.errors import LockTimeoutError, MigrationError, SchemaTooNewError, StorageError
+from agent_memory.failpoint import failpoint
 from agent_memory.storage.database import Database
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision this version knows, oldest first; a test holds it equal to the migrations folder."""
 
 PAGE_SIZE_BYTES = 8192  # five 768-d half-precision vectors a page; the default of 4096 would waste a quarter
@@ -28,6 +30,8 @@ def ensure_schema(database: Database) -> None:
     """
     with database.read() as connection:
         revision = _revision(connection, database)
+    if revision is not None and not database.read_only:
+        _use_log(database)
     if revision == REVISIONS[-1]:
         return
     if database.read_only:
@@ -35,6 +39,17 @@ def ensure_schema(database: Database) -> None:
     if revision is None:
         _prepare_new_file(database)
     _migrate(database)
+
+
+def check_revision(path: Path) -> None:
+    """Raise if a file is not a store that this version can open; the file is not changed."""
+    database = Database(path, lock_timeout_s=1)
+    try:
+        with database.read() as connection:
+            if _revision(connection, database) is None:
+                raise StorageError(f"{path} is an empty database, not a store of agent-memory")
+    finally:
+        database.close()
 
 
 def _revision(connection: Connection, database: Database) -> str | None:
@@ -53,6 +68,15 @@ def _revision(connection: Connection, database: Database) -> str | None:
 
 
 def _prepare_new_file(database: Database) -> None:
+    with database.read() as connection:
+        raw = connection.connection.driver_connection
+    if raw is not None:
+        raw.execute(f"PRAGMA page_size = {PAGE_SIZE_BYTES}")
+    _use_log(database)
+
+
+def _use_log(database: Database) -> None:
+    """Turn on the write-ahead log unless it is on: a backup is a file without one."""
     connection = database.connection()
     deadline = time.monotonic() + database.lock_timeout_s
     raw = connection.connection.driver_connection
@@ -60,7 +84,6 @@ def _prepare_new_file(database: Database) -> None:
         raise StorageError(f"{database.path}: the connection is gone")
     while True:
         try:
-            raw.execute(f"PRAGMA page_size = {PAGE_SIZE_BYTES}")
             raw.execute("PRAGMA journal_mode = WAL")
             return
         except Exception as error:
@@ -89,5 +112,7 @@ def _migrate(database: Database) -> None:
             command.upgrade(config, "head")
         except Exception as error:
             raise MigrationError(f"{database.path}: migration from {before} failed: {error}") from error
+        failpoint("migration-before-commit")
+    failpoint("migration-after-commit")
     if before is not None:
         _log.info("migrated %s from schema %s to %s", database.path, before, REVISIONS[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -20,6 +21,8 @@ from sqlalchemy import (
     text,
 )
 
+from agent_memory.errors import StorageError
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -35,8 +38,60 @@ class UtcTime(TypeDecorator[datetime]):
         return None if value is None else (value - EPOCH) // MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        """Return the aware datetime of a column value."""
-        return None if value is None else EPOCH + value * MICROSECOND
+        """Return the aware datetime of a column value; a store from a stranger may hold anything there."""
+        if value is None:
+            return None
+        if not isinstance(value, int):
+            raise StorageError(f"a stored time is damaged: {str(value)[:40]!r}")
+        try:
+            return EPOCH + value * MICROSECOND
+        except OverflowError as error:
+            raise StorageError(f"a stored time is damaged: {value}") from error
+
+
+class _Typed(TypeDecorator[Any]):
+    """A column whose values are checked when they are read: SQLite keeps what it is given, whatever a column says."""
+
+    impl: Any = Text
+    cache_ok = True
+    kinds: tuple[type, ...] = ()
+
+    def process_result_value(self, value: object, dialect: Dialect) -> Any:  # noqa: ANN401 - of the column's kind
+        """Return a value of the right type, or raise StorageError."""
+        if value is None or isinstance(value, self.kinds):
+            return value
+        raise StorageError(f"the store is damaged: {type(value).__name__} where {self.kinds[0].__name__} belongs")
+
+
+class StoredText(_Typed):
+    """Text."""
+
+    cache_ok = True
+    kinds = (str,)
+
+
+class StoredInteger(_Typed):
+    """An integer."""
+
+    impl = Integer
+    cache_ok = True
+    kinds = (int,)
+
+
+class StoredFloat(_Typed):
+    """A number."""
+
+    impl = Float
+    cache_ok = True
+    kinds = (float, int)
+
+
+class StoredBytes(_Typed):
+    """Bytes."""
+
+    impl = LargeBinary
+    cache_ok = True
+    kinds = (bytes,)
 
 
 metadata = MetaData()
@@ -44,11 +99,11 @@ metadata = MetaData()
 sessions = Table(
     "sessions",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("namespace", Text, nullable=False),
-    Column("name", Text, nullable=False),
+    Column("id", StoredInteger, primary_key=True),
+    Column("namespace", StoredText, nullable=False),
+    Column("name", StoredText, nullable=False),
     Column("created_at", UtcTime, nullable=False),
-    Column("head_seq", Integer, nullable=False),
+    Column("head_seq", StoredInteger, nullable=False),
     UniqueConstraint("namespace", "name"),
     Index("ix_sessions_name", "name"),
 )
@@ -56,20 +111,20 @@ sessions = Table(
 entries = Table(
     "entries",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("namespace", Text, nullable=False),
-    Column("key", Text, nullable=False),
+    Column("id", StoredInteger, primary_key=True),
+    Column("namespace", StoredText, nullable=False),
+    Column("key", StoredText, nullable=False),
     Column("session_id", ForeignKey("sessions.id")),
-    Column("speaker", Text),
-    Column("text", Text, nullable=False),
-    Column("metadata", Text, nullable=False),
+    Column("speaker", StoredText),
+    Column("text", StoredText, nullable=False),
+    Column("metadata", StoredText, nullable=False),
     Column("event_time", UtcTime, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
     Column("expires_at", UtcTime),
-    Column("importance", Float),
-    Column("content_hash", LargeBinary, nullable=False),
-    Column("seq", Integer, nullable=False),
+    Column("importance", StoredFloat),
+    Column("content_hash", StoredBytes, nullable=False),
+    Column("seq", StoredInteger, nullable=False),
     Column("superseded_at", UtcTime),
     Column("superseded_by", ForeignKey("entries.id", ondelete="SET NULL")),
     Index("ix_entries_key", "namespace", "key"),
@@ -85,15 +140,25 @@ entries = Table(
 generations = Table(
     "generations",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("fingerprint", Text, nullable=False),
-    Column("encoder", Text, nullable=False),
-    Column("dimension", Integer, nullable=False),
-    Column("tiers", Text, nullable=False),
-    Column("dtype", Text, nullable=False),
-    Column("state", Text, nullable=False),
+    Column("id", StoredInteger, primary_key=True),
+    Column("fingerprint", StoredText, nullable=False),
+    Column("encoder", StoredText, nullable=False),
+    Column("dimension", StoredInteger, nullable=False),
+    Column("tiers", StoredText, nullable=False),
+    Column("dtype", StoredText, nullable=False),
+    Column("state", StoredText, nullable=False),
     Column("created_at", UtcTime, nullable=False),
-    Column("session_encoder", Text),
+    Column("session_encoder", StoredText),
+    Column("retired_at", UtcTime),
+    Index("ux_generations_live", "state", unique=True, sqlite_where=text("state = 'live'")),
+)
+
+assets = Table(
+    "assets",
+    metadata,
+    Column("generation_id", ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", StoredText, primary_key=True),
+    Column("content", StoredBytes, nullable=False),
 )
 
 vectors = Table(
@@ -101,16 +166,51 @@ vectors = Table(
     metadata,
     Column("entry_id", ForeignKey("entries.id", ondelete="CASCADE"), primary_key=True),
     Column("generation_id", ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
-    Column("static", LargeBinary, nullable=False),
-    Column("evolved", LargeBinary),
-    Column("latents", LargeBinary),
+    Column("static", StoredBytes, nullable=False),
+    Column("evolved", StoredBytes),
+    Column("latents", StoredBytes),
 )
 
 changes = Table(
     "changes",
     metadata,
-    Column("seq", Integer, primary_key=True),
-    Column("entry_id", Integer, nullable=False),
-    Column("op", Text, nullable=False),
+    Column("seq", StoredInteger, primary_key=True),
+    Column("entry_id", StoredInteger, nullable=False),
+    Column("op", StoredText, nullable=False),
     sqlite_autoincrement=True,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", StoredInteger, primary_key=True),
+    Column("kind", StoredText, nullable=False),
+    Column("state", StoredText, nullable=False),
+    Column("progress", StoredText, nullable=False),
+    Column("error", StoredText),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("finished_at", UtcTime),
+    Index("ix_jobs_kind", "kind", "state"),
+    sqlite_autoincrement=True,
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", StoredText, primary_key=True),
+    Column("kind", StoredText, nullable=False),
+    Column("trigger", StoredText, nullable=False),
+    Column("options", StoredText, nullable=False),
+    Column("paused", StoredInteger, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("last_run_at", UtcTime),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", StoredText, primary_key=True),
+    Column("holder", StoredText, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
 )

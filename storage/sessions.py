@@ -166,8 +166,37 @@ def clear(connection: Connection, entry_ids: Sequence[int]) -> None:
         connection.execute(update(vectors).where(chosen).values(evolved=None, latents=None))
 
 
-def unevolved(connection: Connection, generation: Generation, latents_bytes: int) -> dict[int, int]:
-    """Return the first current entry whose evolved vector or latents are missing or of a wrong length, by session."""
+_CLEAR_OTHERS = (
+    update(vectors)
+    .where(
+        vectors.c.generation_id != bindparam("b_generation"),
+        vectors.c.entry_id.in_(
+            select(entries.c.id).where(
+                entries.c.session_id == bindparam("b_session"), entries.c.id >= bindparam("b_first")
+            )
+        ),
+    )
+    .values(evolved=None, latents=None)
+)
+
+
+def clear_others(connection: Connection, generation: Generation, session_id: int, first: int) -> None:
+    """Drop what other generations made of a session, from an entry on: it no longer holds there either."""
+    given = {"b_generation": generation.id, "b_session": session_id, "b_first": first}
+    connection.execute(_CLEAR_OTHERS, given)
+
+
+def unevolved(
+    connection: Connection, generation: Generation, latents_bytes: int, session_id: int | None = None
+) -> dict[int, int]:
+    """Return the first current entry whose evolved vector or latents are missing or of a wrong length, by session.
+
+    Args:
+        connection: A transaction.
+        generation: The embedding space.
+        latents_bytes: Right length of latents.
+        session_id: Look at this session only.
+    """
     size = generation.dimension * generation.itemsize
     sound = and_(func.length(vectors.c.evolved) == size, func.length(vectors.c.latents) == latents_bytes)
     query = (
@@ -177,6 +206,8 @@ def unevolved(connection: Connection, generation: Generation, latents_bytes: int
         .where(entries.c.session_id.is_not(None), func.coalesce(sound, False).is_(False))
         .group_by(entries.c.session_id)
     )
+    if session_id is not None:
+        query = query.where(entries.c.session_id == session_id)
     return {row[0]: row[1] for row in connection.execute(query)}
 
 

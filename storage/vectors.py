@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, bindparam, func, insert, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.entries import IN_LIST
@@ -79,13 +79,17 @@ def live_generation(connection: Connection) -> Generation | None:
         StorageError: The row is damaged.
     """
     row = connection.execute(select(generations).where(generations.c.state == "live")).first()
-    if row is None:
-        return None
+    return None if row is None else generation_of(row)
+
+
+def generation_of(row: Row[Any]) -> Generation:
+    """Return the generation that a row of the table describes; raises StorageError if it is damaged."""
     try:
         tiers = tuple(int(tier) for tier in json.loads(row.tiers))
         encoder = dict(json.loads(row.encoder))
         session_encoder = None if row.session_encoder is None else dict(json.loads(row.session_encoder))
-    except (TypeError, ValueError, RecursionError) as error:
+        began = (row.created_at - EPOCH) // MICROSECOND
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise StorageError(f"generation {row.id} is damaged: {error}") from error
     if row.dtype not in _DTYPES or not tiers or tiers[-1] != row.dimension or sorted(set(tiers)) != list(tiers):
         raise StorageError(f"generation {row.id} is damaged: {row.dtype}, {row.dimension} dimensions, {tiers}")
@@ -97,7 +101,7 @@ def live_generation(connection: Connection) -> Generation | None:
         tiers=tiers,
         dtype=row.dtype,
         session_encoder=session_encoder,
-        identity=f"{row.id}-{row.fingerprint}-{(row.created_at - EPOCH) // MICROSECOND}",
+        identity=f"{row.id}-{row.fingerprint}-{began}",
     )
 
 
@@ -138,6 +142,18 @@ def last_seq(connection: Connection) -> int:
 
 _LAST_SEQ = select(func.coalesce(func.max(changes.c.seq), 0))
 _SINCE = select(changes.c.entry_id).where(changes.c.seq > bindparam("seq")).distinct()
+
+
+def log_reaches_back_to(connection: Connection, seq: int) -> bool:
+    """Return whether the change log still holds every change after a number; maintenance drops the oldest."""
+    first = first_seq(connection)
+    return first is None or first <= seq + 1
+
+
+def first_seq(connection: Connection) -> int | None:
+    """Return the number of the oldest change in the log; None if there is none."""
+    first = connection.execute(select(func.min(changes.c.seq))).scalar()
+    return None if first is None else int(first)
 
 
 def changed_since(connection: Connection, seq: int) -> IdArray:
@@ -185,6 +201,18 @@ def read_vectors(
         chunk = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
         rows += connection.execute(query, {"generation": generation.id, "ids": chunk})
     return _matrix(rows, generation)
+
+
+def sample_ids(connection: Connection, generation: Generation, count: int) -> list[int]:
+    """Return about so many ids of current entries with a vector, spread over the store."""
+    largest = connection.execute(select(func.coalesce(func.max(entries.c.id), 0))).scalar_one()
+    found = set()
+    for part in range(count):
+        page = {"generation": generation.id, "after": part * largest // count}
+        row = connection.execute(_CURRENT_PAGE.limit(1), page).first()
+        if row is not None:
+            found.add(int(row.entry_id))
+    return sorted(found)
 
 
 def all_vectors(connection: Connection, generation: Generation) -> Iterator[tuple[IdArray, npt.NDArray[Any]]]:

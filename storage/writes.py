@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select, update
 
+from agent_memory.errors import StorageError
 from agent_memory.records import Entry, Namespace
 from agent_memory.storage import lexical
 from agent_memory.storage.entries import IN_LIST, encode_namespace
@@ -171,6 +172,9 @@ def _entry_of(draft: Draft, created_at: datetime, updated_at: datetime) -> Entry
 
 
 _PUT_VECTOR = insert(vectors).prefix_with("OR REPLACE")
+_DROP_OTHERS = delete(vectors).where(
+    vectors.c.entry_id == bindparam("b_entry"), vectors.c.generation_id != bindparam("b_generation")
+)
 _REPLACE = update(entries).where(entries.c.id == bindparam("b_id"))
 
 
@@ -181,7 +185,17 @@ def _write(connection: Connection, fresh: list[Any], replaced: list[Any], blobs:
         values = {name: value for name, value in row.items() if name != "id"}
         connection.execute(_REPLACE.values(**values), {"b_id": row["id"]})
     if blobs:
-        connection.execute(_PUT_VECTOR, blobs)
+        replace_vectors(connection, blobs)
+
+
+def replace_vectors(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store vectors of one generation; those that other generations hold of the entries are of a former text, and go.
+
+    A generation that lacks a vector is how a re-index learns that it must catch up.
+    """
+    others = [{"b_entry": row["entry_id"], "b_generation": row["generation_id"]} for row in rows]
+    connection.execute(_DROP_OTHERS, others)
+    connection.execute(_PUT_VECTOR, rows)
 
 
 _KNOWN = select(entries).where(
@@ -288,7 +302,7 @@ def mend(connection: Connection, texts: Mapping[int, tuple[str, bytes]], generat
     for entry_id, (text, vector) in texts.items():
         connection.execute(_REPLACE.values(content_hash=content_hash(text)), {"b_id": entry_id})
         row = {"entry_id": entry_id, "generation_id": generation_id, "static": vector}
-        connection.execute(_PUT_VECTOR, [row])
+        replace_vectors(connection, [row])
     log_changes(connection, list(texts), "put")
 
 
@@ -311,4 +325,10 @@ def log_changes(connection: Connection, ids: Sequence[int], op: str) -> list[int
 def _last_number(connection: Connection, table: str) -> int:
     # AUTOINCREMENT keeps this above every number ever used, so that a forgotten number never comes back.
     query = "SELECT seq FROM sqlite_sequence WHERE name = ?"
-    return int(connection.exec_driver_sql(query, (table,)).scalar() or 0)
+    number = connection.exec_driver_sql(query, (table,)).scalar() or 0
+    if not isinstance(number, int) or not 0 <= number < _LAST_NUMBER:
+        raise StorageError(f"the store is damaged: {table} are counted up to {str(number)[:40]!r}")
+    return number
+
+
+_LAST_NUMBER = 2**62

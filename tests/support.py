@@ -55,7 +55,8 @@ class WordEncoder:
 
 def python(code: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
     """Start a Python process that can import this module; standard output is a pipe, one line at a time."""
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), **options.pop("env", {})}
+    places = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), **options.pop("env", {})}
     command = [sys.executable, "-u", "-W", "ignore", "-c", code, *map(str, arguments)]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options

@@ -69,7 +69,7 @@ def test_every_command_has_help_with_an_example():
     runner = CliRunner()
     top = runner.invoke(app, ["--help"]).output
     assert "Exit codes" in top
-    names = "add recall import export list forget stats check demo".split()
+    names = "add recall import export list forget stats check demo reindex rollback maintenance backup restore".split()
     for name in names:
         assert name in top
         assert "Example: agent-memory" in runner.invoke(app, [name, "--help"]).output.replace("\n", " ")
@@ -82,3 +82,31 @@ def test_demo_finds_the_latest_values(tmp_path):
     assert len(changed) >= 10
     assert sum(answer["rank"] == 1 for answer in changed) >= 12
     assert all(answer["rank"] is not None for answer in changed)
+
+
+def test_care_at_the_command_line(tmp_path):
+    store = tmp_path / "store"
+    run(store, "add", "Alice moved to Berlin.", "--key", "a")
+    planned = json.loads(run(store, "reindex", "--to", "minilm", "--dry-run", "--json"))
+    assert (planned["state"], planned["encoded"]) == ("planned", 1)
+    assert "done: 1 entries by copy" in run(store, "reindex", "--tiers", "64,768")
+    assert "already" in run(store, "reindex", "--tiers", "64,768", code=2)
+    assert "is live" in run(store, "rollback")
+    assert "nothing to do" in run(store, "maintenance")
+    assert json.loads(run(store, "backup", tmp_path / "copy.db", "--json"))["entries"] == 1
+    assert "in " in run(tmp_path / "other", "restore", tmp_path / "copy.db")
+    assert "replace" in run(tmp_path / "other", "restore", tmp_path / "copy.db", code=2)
+    assert "Berlin" in run(tmp_path / "other", "list")
+    run(store, "jobs", "schedule", "backup", "every 1h", "--folder", tmp_path / "backups", "--keep", "2")
+    assert "got 'sometimes'" in run(store, "jobs", "schedule", "purge", "sometimes", code=2)
+    for _ in range(3):
+        assert "backups" in run(store, "jobs", "run", "backup")
+    assert len(list((tmp_path / "backups").iterdir())) == 2
+    run(store, "jobs", "pause", "backup")
+    assert "paused" in run(store, "jobs", "list")
+    run(store, "jobs", "resume", "backup")
+    assert "paused" not in run(store, "jobs", "list")
+    assert [job["kind"] for job in json.loads(run(store, "jobs", "history", "--json"))][:2] == ["backup", "backup"]
+    assert "no job 99" in run(store, "jobs", "cancel", "99", code=3)
+    run(store, "jobs", "unschedule", "backup")
+    assert "backup" not in run(store, "jobs", "list")

@@ -346,7 +346,7 @@ class Crossed(WordEncoder):
 
 def test_why_names_the_tier(open_memory, monkeypatch):
     from agent_memory.index import IndexOptions
-    from agent_memory.reindex import LiveIndex
+    from agent_memory.live_index import LiveIndex
 
     monkeypatch.setattr(LiveIndex, "_options", property(lambda self: IndexOptions(exact_below=500)))
     memory = open_memory(encoder=Crossed())

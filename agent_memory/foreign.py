@@ -1,0 +1,173 @@
+"""Reading what other memories have stored: SQLite files of mem0, Chroma and LangGraph, opened read-only.
+
+Only text and what was recorded with it is taken; it is encoded anew. Nothing is ever unpickled: the vectors that mem0
+leaves with a local Qdrant (``storage.sqlite``) are pickled objects and are not read; its ``history.db`` has the texts.
+
+Layouts read: Chroma 1.x ``chroma.sqlite3`` (tables collections, segments, embeddings, embedding_metadata), mem0
+``history.db`` (table history), langgraph-checkpoint-sqlite 3.x ``SqliteStore`` (table store).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
+
+Item = dict[str, Any]
+
+_PAGE = 500
+_TEXT_FIELDS = ("text", "content", "memory", "data")
+_VALUES = ("string_value", "int_value", "float_value", "bool_value")
+_DOCUMENT = "chroma:document"
+
+
+class Foreign(StrEnum):
+    """Whose store is read."""
+
+    MEM0 = "mem0"
+    CHROMA = "chroma"
+    LANGGRAPH = "langgraph"
+
+
+def items(source: str, path: Path) -> Iterator[Item]:
+    """Yield what a store holds as arguments of ``Memory.add``, namespaces relative to the importing memory's.
+
+    Raises:
+        InvalidInputError: Unknown source, or the file is not of its layout.
+        NotFoundError: There is no such file.
+        StorageError: The file is damaged.
+    """
+    try:
+        kind = Foreign(source)
+    except ValueError as error:
+        raise InvalidInputError(f"source must be one of {[str(one) for one in Foreign]}, got {source!r}") from error
+    default, tables, read = _READERS[kind]
+    file = path / default if path.is_dir() else path
+    if not file.is_file():
+        raise NotFoundError(f"there is no file {file}")
+    with _opened(file) as connection:
+        held = _tables(connection)
+        if kind is Foreign.MEM0 and "points" in held:
+            raise InvalidInputError(f"{file} holds pickled points, which are never read; give mem0's history.db")
+        if not tables <= held:
+            raise InvalidInputError(f"{file} is no {kind} store: it lacks the tables {sorted(tables - held)}")
+        yield from read(connection)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            connection.row_factory = sqlite3.Row
+            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("BEGIN")
+            yield connection
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise StorageError(f"cannot read {file}: {error}") from error
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of ordinary tables: a view or virtual table of a stranger's file is not queried."""
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
+    return {str(row[0]) for row in rows if not str(row[1]).upper().startswith("CREATE VIRTUAL")}
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _from_mem0(connection: sqlite3.Connection) -> Iterator[Item]:
+    newest: dict[str, sqlite3.Row] = {}
+    for row in connection.execute("SELECT * FROM history ORDER BY rowid"):
+        newest[str(row["memory_id"])] = row
+    for key, row in newest.items():
+        text = row["new_memory"]
+        if row["is_deleted"] or row["event"] == "DELETE" or not isinstance(text, str) or not text.strip():
+            continue
+        columns = row.keys()
+        actor = row["actor_id"] if "actor_id" in columns else None
+        role = row["role"] if "role" in columns else None
+        yield {
+            "key": key,
+            "text": text,
+            "speaker": str(actor or role) if actor or role else None,
+            "event_time": _time(row["updated_at"] or row["created_at"]),
+            "metadata": {"source": "mem0"},
+        }
+
+
+def _from_chroma(connection: sqlite3.Connection) -> Iterator[Item]:
+    rows = connection.execute(
+        "SELECT e.id, e.embedding_id, e.created_at, c.name FROM embeddings e "
+        "JOIN segments s ON s.id = e.segment_id JOIN collections c ON c.id = s.collection ORDER BY e.id"
+    )
+    while page := rows.fetchmany(_PAGE):
+        facts: dict[int, Item] = {row["id"]: {} for row in page}
+        marks = ",".join("?" * len(facts))
+        for row in connection.execute(f"SELECT * FROM embedding_metadata WHERE id IN ({marks})", list(facts)):
+            facts[row["id"]][str(row["key"])] = _value(row)
+        for row in page:
+            metadata = facts[row["id"]]
+            text = metadata.pop(_DOCUMENT, None)
+            if not isinstance(text, str) or not text.strip():  # a vector without a document
+                continue
+            yield {
+                "key": str(row["embedding_id"]),
+                "text": text,
+                "namespace": [str(row["name"])],
+                "event_time": _time(row["created_at"]),
+                "metadata": metadata,
+            }
+
+
+def _value(row: sqlite3.Row) -> object:
+    if "bool_value" in row.keys() and row["bool_value"] is not None:
+        return bool(row["bool_value"])
+    return next((row[name] for name in _VALUES[:3] if row[name] is not None), None)
+
+
+def _from_langgraph(connection: sqlite3.Connection) -> Iterator[Item]:
+    for row in connection.execute("SELECT prefix, key, value, created_at FROM store ORDER BY rowid"):
+        try:
+            value = json.loads(row["value"])
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInputError(f"item {row['key']!r} of {row['prefix']!r} is not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise InvalidInputError(f"item {row['key']!r} of {row['prefix']!r} is not a JSON object")
+        field = next((name for name in _TEXT_FIELDS if isinstance(value.get(name), str) and value[name].strip()), None)
+        text = json.dumps(value, ensure_ascii=False) if field is None else value.pop(field)
+        yield {
+            "key": str(row["key"]),
+            "text": text,
+            "namespace": str(row["prefix"]).split("."),
+            "event_time": _time(row["created_at"]),
+            "metadata": value,
+        }
+
+
+_Reader = Callable[[sqlite3.Connection], Iterator[Item]]
+_READERS: dict[Foreign, tuple[str, set[str], _Reader]] = {
+    Foreign.MEM0: ("history.db", {"history"}, _from_mem0),
+    Foreign.CHROMA: (
+        "chroma.sqlite3",
+        {"collections", "segments", "embeddings", "embedding_metadata"},
+        _from_chroma,
+    ),
+    Foreign.LANGGRAPH: ("store.sqlite", {"store"}, _from_langgraph),
+}

@@ -1,0 +1,99 @@
+"""Maintenance says what a store needs, does it, and changes no answer."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from support import WordEncoder
+
+from agent_memory import maintenance as upkeep_rules
+
+PAST = datetime.now(UTC) - timedelta(days=1)
+
+
+def names(report):
+    return [action.name for action in report.actions]
+
+
+def fill(memory, count=200):
+    memory.add_many({"text": f"note {number} about topic {number % 7}", "key": str(number)} for number in range(count))
+
+
+def test_a_young_store_needs_nothing(memory):
+    fill(memory)
+    report = memory.maintenance()
+    assert report.actions == () and not report.done
+    assert report.findings["rows"] == report.findings["changes"] == 200
+    assert report.findings["tier_recall"][96] == 1
+    assert memory.maintenance(dry_run=False).actions == ()
+
+
+def test_an_empty_store_can_be_looked_at(memory):
+    assert memory.maintenance(dry_run=False).actions == ()
+
+
+def test_what_is_found_is_done(memory, monkeypatch, folder):
+    monkeypatch.setattr(upkeep_rules, "KEPT_CHANGES", 100)
+    for name in ("_WAL_BYTES", "_FREE_SHARE", "_FREE_BYTES"):
+        monkeypatch.setattr(upkeep_rules, name, 0)
+    for start in range(0, 200, 10):
+        memory.add_many({"text": f"note {n} about topic {n % 7}", "key": str(n)} for n in range(start, start + 10))
+    memory.add("old", key="old", expires_at=PAST)
+    memory.reindex(tiers=(48, 96))
+    memory.forget(where={"none": {"$exists": False}})
+    fill(memory, 120)
+    memory.add("old", key="old", expires_at=PAST)
+    memory.recall("note")
+    memory._index.save()
+    looked = memory.maintenance()
+    assert {"purge", "lexical", "changes", "vacuum", "log"} <= set(names(looked))
+    assert all(action.seconds >= 0 and not action.result for action in looked.actions)
+    done = memory.maintenance(dry_run=False)
+    assert names(done) == names(looked) and all(action.result for action in done.actions)
+    again = memory.maintenance()
+    assert not {"purge", "lexical", "changes", "vacuum"} & set(names(again))
+    assert again.findings["changes"] < looked.findings["changes"]
+    assert memory.recall("note 33 about topic 5", k=1)[0].entry.key == "33"
+    assert memory.check().ok
+
+
+def test_only_what_was_asked_for(memory):
+    fill(memory, 5)
+    memory.add("old", expires_at=PAST)
+    assert names(memory.maintenance(dry_run=False, only=["log"])) == []
+    assert memory.stats().expired == 1
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_an_index_behind_the_beginning_of_the_change_log_is_built_anew(memory, open_memory, snapshot):
+    fill(memory, 50)
+    behind = open_memory()
+    behind.recall("note")
+    if snapshot:
+        behind.close()
+    memory.add_many({"text": f"later {number}", "key": f"l{number}"} for number in range(50))
+    memory.forget("3")
+    connection = sqlite3.connect(memory.path / "memory.db")
+    connection.execute("DELETE FROM changes WHERE seq < (SELECT max(seq) FROM changes)")
+    connection.commit()
+    connection.close()
+    if snapshot:
+        behind = open_memory()
+    assert behind.recall("later 7", k=1)[0].entry.key == "l7"
+    assert "3" not in {hit.entry.key for hit in behind.recall("note 3 about topic 3", k=100)}
+    assert behind.check().ok
+
+
+def test_new_numbers_follow_the_pruned_ones(memory):
+    fill(memory, 50)
+    from agent_memory.storage import upkeep
+
+    assert upkeep.prune_changes(memory._database, 10_000) == 49
+    memory.add("afterwards", key="after")
+    assert memory.stats().seq == 51
+    assert memory.recall("afterwards", k=1)[0].entry.key == "after"
+    memory.reindex(encoder=WordEncoder(64, name="others"))
+    assert memory.recall("afterwards", k=1)[0].entry.key == "after"
+    assert memory.check().ok

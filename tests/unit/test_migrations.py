@@ -1,0 +1,58 @@
+"""Stores that former versions of the package wrote open without loss; the files were written by those versions."""
+
+from __future__ import annotations
+
+import gzip
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support import WordEncoder, python
+
+from agent_memory import Memory
+from agent_memory.storage.migrate import REVISIONS
+
+DATA = Path(__file__).parents[1] / "data"
+FORMER = REVISIONS[:-1]
+
+
+def put(folder, revision):
+    folder.mkdir()
+    (folder / "memory.db").write_bytes(gzip.decompress((DATA / f"store-{revision}.db.gz").read_bytes()))
+
+
+def verify(folder):
+    with Memory(folder, encoder=WordEncoder(8)) as memory:
+        assert [entry.key for entry in memory.entries()] == ["a", "b", "c"]
+        entry = memory.get("a")
+        assert (entry.text, entry.session, entry.speaker, entry.importance) == ("red cat", "s1", "ann", 0.5)
+        assert entry.metadata == {"topic": "pets"}
+        assert memory.get("c").event_time == datetime(2024, 5, 1, tzinfo=UTC)
+        assert [version.text for version in memory.history("b")] == ["blue dog", "blue old dog"]
+        assert memory.recall("green house", k=1)[0].entry.key == "c"
+        assert memory.check().ok
+        memory.add("still writable", key="e")
+        assert memory.recall("still writable", k=1)[0].entry.key == "e"
+        memory.forget("e")
+
+
+@pytest.mark.parametrize("revision", FORMER)
+def test_a_store_of_every_former_schema_opens_without_loss(tmp_path, revision):
+    put(tmp_path / "store", revision)
+    verify(tmp_path / "store")
+    connection = sqlite3.connect(tmp_path / "store" / "memory.db")
+    assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (REVISIONS[-1],)
+    connection.close()
+
+
+@pytest.mark.parametrize("revision", FORMER)
+@pytest.mark.parametrize("point", ["migration-before-commit", "before-commit", "migration-after-commit"])
+def test_killed_while_migrating(tmp_path, revision, point):
+    put(tmp_path / "store", revision)
+    code = "import sys; from support import WordEncoder; from agent_memory import Memory;"
+    code += "Memory(sys.argv[1], encoder=WordEncoder(8))"
+    child = python(code, tmp_path / "store", env={"AGENT_MEMORY_FAILPOINT": point})
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == -9, errors
+    verify(tmp_path / "store")
