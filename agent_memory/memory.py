@@ -88,7 +88,7 @@ class Memory(Care):
                 self._index.discard_newer(connection)
                 self._spaces = Spaces(encoder, session_encoder)
                 self._encoder = self._spaces.at_opening(connection, generation)
-            self._sessions = self._spaces.sessions_of(self._encoder, generation)
+            self._sessions = self._spaces.sessions_of(self._encoder, generation, opening=True)
             self._writer = Writer(self._database, self._encoder, self._sessions, self.config, self._scope)
             if generation is not None:
                 self._writer.accept(generation)

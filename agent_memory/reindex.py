@@ -13,7 +13,7 @@ import numpy as np
 
 from agent_memory.building import LEASE, Builder, Cancelled, Progress, Source, Target, drop_condemned, lease
 from agent_memory.config import Config
-from agent_memory.encoders.registry import load_encoder, load_session_encoder
+from agent_memory.encoders.registry import load_encoder
 from agent_memory.errors import AgentMemoryError, EncoderMismatchError, InvalidInputError, NotFoundError
 from agent_memory.failpoint import failpoint
 from agent_memory.records import GenerationState, Job, JobState, ReindexReport
@@ -191,7 +191,7 @@ class Reindexer:
             tiers = _tiers(wish, live, encoder)
             same = encoder.spec.fingerprint == live.fingerprint and encoder.spec.dtype == live.dtype
             recorded = live.session_encoder or {} if same else None
-            evolving = load_session_encoder(wish.session_encoder, encoder, recorded)
+            evolving = self._spaces.session_encoder(wish.session_encoder, encoder, recorded)
             sessions = Sessions(evolving, encoder.spec.dtype)
             if same:
                 if tiers == live.tiers and sessions.fits(live):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent_memory.encoders.registry import NAMES, load_encoder, load_session_encoder
 from agent_memory.errors import CheckpointError
@@ -31,6 +32,7 @@ class Spaces:
     def __init__(self, given: Encoder | str | Path | None, session_encoder: SessionEncoder | str | None) -> None:
         self._given = given
         self._session_encoder = session_encoder
+        self._session_encoders: dict[str, SessionEncoder] = {}
         self._known: dict[str, Encoder] = {}
 
     def know(self, encoder: Encoder) -> None:
@@ -39,10 +41,21 @@ class Spaces:
         base = base_of(encoder)
         self._known.setdefault(base.spec.fingerprint, base)
 
-    def sessions_of(self, encoder: Encoder, generation: Generation | None) -> Sessions:
+    def session_encoder(
+        self, wish: SessionEncoder | str | None, encoder: Encoder, recorded: Mapping[str, Any] | None
+    ) -> SessionEncoder | None:
+        """Return a session encoder; with ``"auto"`` the recorded one, also if it was once given as an object."""
+        known = self._session_encoders.get(str((recorded or {}).get("fingerprint")))
+        found = known if wish == "auto" and known is not None else load_session_encoder(wish, encoder, recorded)
+        if found is not None:
+            self._session_encoders[found.spec.fingerprint] = found
+        return found
+
+    def sessions_of(self, encoder: Encoder, generation: Generation | None, *, opening: bool = False) -> Sessions:
         """Return the session encoding that goes with an encoder in a generation; None for a store without one."""
         recorded = None if generation is None else generation.session_encoder or {}
-        return Sessions(load_session_encoder(self._session_encoder, encoder, recorded), encoder.spec.dtype)
+        wish = self._session_encoder if opening else "auto"
+        return Sessions(self.session_encoder(wish, encoder, recorded), encoder.spec.dtype)
 
     def at_opening(self, connection: Connection, generation: Generation | None) -> Encoder:
         """Return the encoder to open a store with; it may still be another one than the generation's."""

@@ -318,3 +318,90 @@ def test_the_embedded_encoders_go_together(tmp_path):
         assert memory.session_encoder.spec.name == "compact"
     with Memory(tmp_path / "minilm", encoder="minilm") as memory:
         assert memory.session_encoder is None
+
+
+def replayed(memory):
+    """What a store that was written from the start with the memory's encoders would hold."""
+    segments = [
+        SessionSegment(static=static, text=entry.text, speaker=entry.speaker, time=entry.event_time)
+        for entry in memory.entries(session="chat")
+        for static in [memory.vectors([entry.key])[entry.key]]
+    ]
+    encoder = memory.session_encoder
+    evolved, latents, _ = encode_session(encoder, segments, encoder.empty_memory())
+    keys = [entry.key for entry in memory.entries(session="chat")]
+    rows = zip(keys, evolved, latents, strict=True)
+    return {key: (one.astype("<f2").tobytes(), two.astype("<f2").tobytes()) for key, one, two in rows}
+
+
+def live_rows(memory):
+    """What the live generation holds of the current entries, by key."""
+    with sqlite3.connect(memory.path / "memory.db") as connection:
+        rows = connection.execute(
+            "SELECT key, evolved, latents FROM entries JOIN vectors ON entry_id = entries.id "
+            "JOIN generations ON generations.id = generation_id WHERE superseded_at IS NULL AND state = 'live'"
+        ).fetchall()
+    connection.close()
+    return {key: (evolved, latents) for key, evolved, latents in rows}
+
+
+def test_a_layout_of_its_own_keeps_what_sessions_made(opened):
+    memory = opened()
+    memory.add_many([said(number) for number in range(9)])
+    before = live_rows(memory)
+    memory.reindex(tiers=(32, 96))
+    assert live_rows(memory) == before == replayed(memory)
+    assert memory.check().problems == ()
+
+
+def test_a_store_takes_up_a_session_encoder_and_gives_it_up(tmp_path, weights):
+    encoder = WordEncoder()
+    with Memory(tmp_path / "s", encoder=encoder) as memory:
+        memory.add_many([said(number) for number in range(9)])
+        static = vector_of(memory)
+        memory.reindex(session_encoder=CompactSessionEncoder(encoder, weights))
+        assert live_rows(memory) == replayed(memory)
+        assert not np.array_equal(vector_of(memory), static)
+        memory.add(**said(9))
+        assert live_rows(memory) == replayed(memory)
+        memory.reindex(session_encoder=None)
+        assert set(live_rows(memory).values()) == {(None, None)}
+        assert np.array_equal(vector_of(memory), static)
+
+
+def test_rolling_back_evolves_what_changed_meanwhile(opened):
+    memory = opened()
+    memory.add_many([said(number) for number in range(9)])
+    memory.reindex(tiers=(32, 96))
+    memory.forget("k2")
+    memory.update("k5", text="said otherwise")
+    memory.add(**said(9))
+    assert live_rows(memory) == replayed(memory)
+    memory.rollback()
+    assert live_rows(memory) == replayed(memory)
+    assert memory.check().problems == ()
+    hits = memory.recall("said otherwise", session="chat", k=1, mode="dense")
+    assert hits[0].entry.key == "k5"
+
+
+def test_writes_while_a_generation_is_built_are_evolved_in_it(opened):
+    memory, other = opened(), opened()
+    memory.add_many([said(number) for number in range(40)])
+    done = []
+
+    def meanwhile(*_):
+        if not done:
+            done.append(True)
+            other.forget("k3")
+            other.update("k20", text="said otherwise")
+            other.add(**said(40))
+
+    memory.reindex(tiers=(32, 96), batch_size=8, progress=meanwhile)
+    assert done
+    assert live_rows(memory) == replayed(memory)
+    seen = [
+        [(hit.entry.key, hit.score) for hit in each.recall("said otherwise", session="chat", mode="dense")]
+        for each in (memory, other, opened())
+    ]
+    assert seen[0] == seen[1] == seen[2]
+    assert other.check().problems == ()
