@@ -531,7 +531,7 @@ def demo(
 
 
 def _answer(memory: Memory, question: dict[str, Any]) -> dict[str, Any]:
-    hits = memory.recall(question["query"], k=5)
+    hits = memory.recall(question["query"], k=5, session=memory.sessions()[0].name)
     ranks = [hit.rank for hit in hits if hit.entry.metadata["idx"] in question["evidence"]]
     kept = {name: question[name] for name in ("query", "category", "answer")}
     date = hits[0].entry.event_time.date().isoformat()

@@ -184,7 +184,9 @@ def evaluate(
 
 def _with_sessions(plain: Memory, place: Path, encoder: Encoder, report: Progress) -> Memory:
     """Return a store of the same entries whose vectors are evolved, filled from the static vectors of ``plain``."""
-    evolved = Memory(place.with_name(place.name + "-session"), encoder=encoder, session_encoder="auto")
+    chosen = load_session_encoder("auto", encoder, None)
+    mark = "none" if chosen is None else chosen.spec.fingerprint[:8]
+    evolved = Memory(place.with_name(f"{place.name}-{mark}"), encoder=encoder, session_encoder=chosen)
     try:
         entries = plain.entries()
         present = evolved.get_many([entry.key for entry in entries])

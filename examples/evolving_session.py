@@ -1,7 +1,42 @@
-"""One question, asked before and after a correction: python examples/evolving_session.py [folder].
+"""One question before and after a correction: python examples/evolving_session.py [folder].
 
-Nothing is scripted but the conversation: the hits come from the embedded encoders. Without the session the
-question says nothing of what it is about; in the session, it does.
+Only the conversation is written down; what is found comes from the embedded encoders. "A new pair of running shoes."
+and "I would love a cookbook" name neither Ben nor a birthday: the session does.
 """
 
 from __future__ import annotations
+
+import sys
+import tempfile
+
+from agent_memory import Memory
+
+QUESTION = "What does Ben want for his birthday?"
+BEFORE = [
+    ("Ann", "What would you like for your birthday?"),
+    ("Ben", "A new pair of running shoes."),
+    ("Ann", "Noted!"),
+]
+CORRECTION = [
+    ("Ann", "I am off to buy your birthday present."),
+    ("Ben", "Wait, forget the shoes, my sister got me some. I would love a cookbook."),
+]
+
+
+def main(folder: str) -> None:
+    """Ask with the session encoder and, in a second store, without it."""
+    evolving, static = Memory(f"{folder}/evolving"), Memory(f"{folder}/static", session_encoder=None)
+    with evolving, static:
+        print(QUESTION)
+        for title, turns in (("before the correction", BEFORE), ("after it", CORRECTION)):
+            for speaker, text in turns:
+                for memory in (evolving, static):
+                    memory.add(text, session="chat", speaker=speaker)
+            print(title)
+            for name, memory in (("with the session", evolving), ("without", static)):
+                print(f"  {name:16}  {memory.recall(QUESTION, session='chat', k=1)[0].text}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        main(sys.argv[1] if len(sys.argv) > 1 else scratch)

@@ -146,7 +146,7 @@ def test_former_generations_are_collected_after_their_grace(memory):
         ({"tiers": (10, 20)}, "ascending"),
         ({"tiers": ("a",)}, "dimensions"),
         ({"rotation": "none"}, "rotation"),
-        ({"session_encoder": "auto"}, "session_encoder"),
+        ({"session_encoder": "evo"}, "session_encoder"),
         ({"tiers": (96,), "batch_size": 0}, "batch_size"),
         ({"tiers": (96,), "max_cpu": 0}, "max_cpu"),
     ],
