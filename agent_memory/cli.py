@@ -343,6 +343,9 @@ def reindex(
     to: Annotated[str | None, typer.Option("--to", help="The new encoder; the present one if left out.")] = None,
     tiers: Annotated[str | None, typer.Option(help="New tiers: 64,256,768.")] = None,
     rotation: Annotated[str | None, typer.Option(help="fit: the first dimensions tell most.")] = None,
+    sessions: Annotated[
+        str, typer.Option(help="Session encoder: compact, none, or auto to keep it or take what fits a new encoder.")
+    ] = "auto",
     max_cpu: Annotated[float, typer.Option(help="Share of the time it may take, up to 1.")] = 1.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Try it on a sample and say what it costs.")] = False,
     as_json: JsonOption = False,
@@ -354,7 +357,13 @@ def reindex(
         raise InvalidInputError(f"--tiers takes dimensions such as 64,256,768, got {tiers!r}") from error
     with _opened(path) as memory, _progress("re-indexing", quiet=as_json) as progress:
         report = memory.reindex(
-            encoder=to, tiers=wanted, rotation=rotation, max_cpu=max_cpu, dry_run=dry_run, progress=progress
+            encoder=to,
+            session_encoder=None if sessions == "none" else sessions,
+            tiers=wanted,
+            rotation=rotation,
+            max_cpu=max_cpu,
+            dry_run=dry_run,
+            progress=progress,
         )
     text = f"{report.state}: {report.entries} entries by {report.source}, {report.encoded} texts encoded"
     text += f", {report.seconds:.1f} s, {report.added_bytes / 1e6:.1f} MB more until the former one is collected"

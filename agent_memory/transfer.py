@@ -29,7 +29,13 @@ _PAGE = 1_000
 _MARK = "agent_memory_export"
 _SEGMENT_FIELDS = ("idx", "text", "speaker")  # of which the entry has a field of its own
 _TIMES = ("event_time", "created_at", "updated_at", "expires_at")
-_TIME_FORMATS = ("%B-%d-%Y", "%Y/%m/%d (%a) %H:%M", "%Y/%m/%d")
+_TIME_FORMATS = (
+    "%B-%d-%Y",
+    "%Y/%m/%d (%a) %H:%M",
+    "%Y/%m/%d",
+    "%I:%M %p on %d %B, %Y",
+    "%d.%m.%Y, %H:%M:%S",
+)
 
 Progress = Callable[[int, int], None]
 

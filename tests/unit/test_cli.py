@@ -91,6 +91,7 @@ def test_care_at_the_command_line(tmp_path):
     assert (planned["state"], planned["encoded"]) == ("planned", 1)
     assert "done: 1 entries by copy" in run(store, "reindex", "--tiers", "64,768")
     assert "already" in run(store, "reindex", "--tiers", "64,768", code=2)
+    assert "done: 1 entries by copy" in run(store, "reindex", "--sessions", "none")
     assert "is live" in run(store, "rollback")
     assert "nothing to do" in run(store, "maintenance")
     assert json.loads(run(store, "backup", tmp_path / "copy.db", "--json"))["entries"] == 1
