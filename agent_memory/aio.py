@@ -70,6 +70,7 @@ class AsyncMemory:
     forget = _awaitable(Memory.forget)
     purge_expired = _awaitable(Memory.purge_expired)
     recall = _awaitable(Memory.recall)
+    recall_many = _awaitable(Memory.recall_many)
     get = _awaitable(Memory.get)
     get_many = _awaitable(Memory.get_many)
     entries = _awaitable(Memory.entries)

@@ -82,7 +82,7 @@ class Evaluation:
         name: The folder's name.
         entries: Entries searched.
         scores: By mode.
-        vectors: By ``static``, ``average`` and ``evolved``, then by dimension.
+        vectors: By ``static``, ``average``, ``evolved`` and ``sessionless``, then by dimension.
         encode_p50_ms: What encoding one query adds to the latencies, which are without it.
     """
 

@@ -33,10 +33,13 @@ class _Session:
 
 
 def ways(session_encoder: SessionEncoder | None, *, conversations: bool) -> tuple[str, ...]:
-    """Return what can be compared: ``static``, and inside conversations ``average`` and ``evolved``."""
+    """Return what can be compared.
+
+    ``static``; inside conversations ``average``, ``evolved``, and ``sessionless``: evolved entries, static questions.
+    """
     if not conversations:
         return ("static",)
-    return ("static", "average") if session_encoder is None else ("static", "average", "evolved")
+    return ("static", "average") if session_encoder is None else ("static", "average", "evolved", "sessionless")
 
 
 def rankings(
@@ -139,7 +142,7 @@ def _hidden(question: Question, found: _Session) -> tuple[int, int]:
 
 
 def _turns(found: _Session, way: str) -> FloatArray:
-    if way == "evolved" and found.evolved is not None:
+    if way in ("evolved", "sessionless") and found.evolved is not None:
         return found.evolved
     if way == "static":
         return found.static

@@ -337,6 +337,41 @@ class Memory(Care):
         )
         return self._asked(query, self._scope(namespace), options, recalling.recall)
 
+    def recall_many(
+        self,
+        /,
+        queries: Sequence[str],
+        *,
+        namespace: Sequence[str] | None = None,
+        **options: Any,  # noqa: ANN401 - those of recall
+    ) -> list[Hits]:
+        """Answer several questions, which are encoded together; the hits of each, in the order given.
+
+        Args:
+            queries: Questions or statements.
+            namespace: As for ``recall``.
+            **options: The other arguments of ``recall``.
+
+        Raises:
+            InvalidInputError: A question or an argument is unusable.
+            EncoderError: The questions could not be encoded.
+        """
+        if isinstance(queries, str) or not isinstance(queries, Sequence):
+            raise InvalidInputError(f"queries must be a list of texts, got {type(queries).__name__}")
+        texts = [inputs.text(query, self.config, "query") for query in queries]
+        scope = self._scope(namespace)
+
+        def ask() -> list[Hits]:
+            encoder, sessions = self._encoder, self._sessions
+            accept = partial(self._writer.accept, encoder=encoder, sessions=sessions)
+            vectors: dict[str, FloatArray] = {}
+            if options.get("mode") != "lexical":
+                vectors = dict(zip(texts, self._writer.encode(texts, encoder.encode_queries, encoder), strict=True))
+            requests = [self._request(encoder, text, scope, vectors.__getitem__, **options) for text in texts]
+            return [recalling.recall(self._database, self._index, accept, sessions, request) for request in requests]
+
+        return self._following(ask)
+
     def why(
         self,
         /,
@@ -510,17 +545,29 @@ class Memory(Care):
 
         def ask() -> _Answer:
             encoder, sessions = self._encoder, self._sessions
-            request = self._request(encoder, query, scope, **options)
+
+            def encode(text: str) -> FloatArray:
+                vector: FloatArray = self._writer.encode([text], encoder.encode_queries, encoder)[0]
+                return vector
+
+            request = self._request(encoder, query, scope, encode, **options)
             accept = partial(self._writer.accept, encoder=encoder, sessions=sessions)
             return answer(self._database, self._index, accept, sessions, request)
 
         return self._following(ask) if isinstance(query, str) else ask()
 
-    def _request(self, encoder: Encoder, query: object, scope: Namespace, **options: Any) -> Request:  # noqa: ANN401
+    def _request(
+        self,
+        encoder: Encoder,
+        query: object,
+        scope: Namespace,
+        encode: Callable[[str], FloatArray],
+        **options: Any,  # noqa: ANN401 - recall's
+    ) -> Request:
         self._database.connection()
         return make_request(
             query,
-            encode=lambda text: self._writer.encode([text], encoder.encode_queries, encoder)[0],
+            encode=encode,
             dimension=encoder.spec.dimension,
             config=self.config,
             scope=scope,

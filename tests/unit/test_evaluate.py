@@ -112,7 +112,7 @@ def test_a_moving_average_finds_the_answer_after_its_question(tmp_path):
 def test_evolved_vectors_and_the_session_mode(conversations, tmp_path):
     modes = ["dense", "dense+session"]
     result = evaluate(conversations, modes=modes, cache=tmp_path / "cache", vectors=True)
-    assert list(result.vectors) == ["static", "average", "evolved"]
+    assert list(result.vectors) == ["static", "average", "evolved", "sessionless"]
     assert list(result.vectors["evolved"]) == [64, 256, 768]
     evolved, static = result.vectors["evolved"][768].micro, result.vectors["static"][768].micro
     assert result.scores["dense"].micro["recall@1"] == pytest.approx(static["recall@1"])

@@ -444,3 +444,17 @@ def test_the_number_of_indexed_rows_is_read_not_counted(memory):
     assert counted() == (0, 0)
     memory.add("one more")
     assert counted() == (1, 1)
+
+
+def test_several_questions_at_once_are_answered_as_one_by_one(open_memory):
+    memory = open_memory()
+    memory.add_many({"text": f"entry {n} about topic{n % 5}", "metadata": {"n": n}} for n in range(40))
+    questions = [f"topic{n}" for n in range(5)] + ["topic1"]
+    for options in ({}, {"mode": "dense", "k": 3}, {"mode": "lexical"}, {"where": {"n": {"$lt": 9}}}):
+        singly = [[(hit.entry.key, hit.score) for hit in memory.recall(q, **options)] for q in questions]
+        together = memory.recall_many(questions, **options)
+        assert [[(hit.entry.key, hit.score) for hit in hits] for hits in together] == singly
+    assert memory.recall_many([]) == []
+    for wrong in ("a text", 3, ["a", 3]):
+        with pytest.raises(InvalidInputError):
+            memory.recall_many(wrong)
