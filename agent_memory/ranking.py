@@ -3,7 +3,7 @@
 An entry's score is a sum, so that every answer can be explained and compared with others::
 
     cosine of query and entry                                  -1 … 1
-    + 1.25 · share of the query's words that it holds           0 … 1.25
+    + 0.7 · share of the query's words that it holds            0 … 0.7
     + 0.3  · what its better neighbour in the session exceeds 0.3 by
     + 0.3  if it happened in a stretch of time that the query names
     + 0.1  · (importance - 0.5), if it has an importance
