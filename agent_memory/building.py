@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent_memory import inputs
-from agent_memory.errors import EncoderError, IndexStateError, InvalidInputError, LeaseHeldError, StorageError
+from agent_memory.errors import IndexStateError, LeaseHeldError, StorageError
 from agent_memory.failpoint import failpoint
 from agent_memory.inputs import FloatArray
 from agent_memory.records import Job, JobState
@@ -227,15 +227,7 @@ class Builder:
         return dict(zip(found, self._generation.to_bytes(rotated), strict=True))
 
     def _encode(self, texts: list[str]) -> FloatArray:
-        spec = self._target.encoder.spec
-        vectors = np.asarray(self._target.encoder.encode_documents(texts), dtype=np.float32)
-        if vectors.shape != (len(texts), spec.dimension):
-            expected = len(texts), spec.dimension
-            raise EncoderError(f"encoder {spec.name} returned shape {vectors.shape} instead of {expected}")
-        try:
-            return np.stack([inputs.vector(vector, spec.dimension) for vector in vectors])
-        except InvalidInputError as error:
-            raise EncoderError(f"encoder {spec.name} returned an unusable vector: {error}") from error
+        return inputs.encoded(texts, self._target.encoder.encode_documents, self._target.encoder.spec)
 
     def _evolve(self) -> None:
         """Replay the sessions of the new generation, a stretch a transaction. Its static vectors are all there."""

@@ -13,7 +13,6 @@ from agent_memory import inputs
 from agent_memory.config import Config
 from agent_memory.errors import (
     DimensionMismatchError,
-    EncoderError,
     EncoderMismatchError,
     InvalidInputError,
 )
@@ -123,7 +122,7 @@ class Writer:
     def _write(self, batch: Sequence[_Pending]) -> list[Entry]:
         encoder, sessions = self.encoder, self.sessions
         missing = [item.entry.text for item in batch if item.vector is None]
-        encoded = iter(self.encode(missing, encoder.encode_documents, encoder))
+        encoded = iter(inputs.encoded(missing, encoder.encode_documents, encoder.spec))
         vectors = np.stack([next(encoded) if item.vector is None else item.vector for item in batch])
         now = datetime.now(UTC)
         prepared = self._prepared(batch, vectors, encoder, sessions, now)
@@ -180,24 +179,6 @@ class Writer:
     def _unmoved(connection: Connection, place: Place, prepared: Prepared) -> bool:
         return session_rows.head(connection, *place) == prepared.head
 
-    def encode(self, texts: list[str], encode: Callable[[list[str]], FloatArray], encoder: Encoder) -> FloatArray:
-        """Return the vectors of texts by one of the encoder's methods, shape (len(texts), dimension).
-
-        Raises:
-            EncoderError: The encoder failed, or returned a wrong shape or vectors that are not finite.
-        """
-        spec = encoder.spec
-        if not texts:
-            return np.empty((0, spec.dimension), np.float32)
-        vectors = np.asarray(encode(texts), dtype=np.float32)
-        if vectors.shape != (len(texts), spec.dimension):
-            expected = len(texts), spec.dimension
-            raise EncoderError(f"encoder {spec.name} returned shape {vectors.shape} instead of {expected}")
-        try:
-            return np.stack([inputs.vector(vector, spec.dimension) for vector in vectors])
-        except InvalidInputError as error:
-            raise EncoderError(f"encoder {spec.name} returned an unusable vector: {error}") from error
-
     def update(self, key: str, changed: Mapping[str, Any], scope: Namespace) -> Entry:
         """Change some fields of an entry; the entry is read again inside the transaction that writes it."""
         name = inputs.name("key", key) or ""
@@ -205,7 +186,7 @@ class Writer:
             _, entry = reading.find(connection, scope, name, datetime.now(UTC))
         merged = self._merged(entry, changed)
         encoder, sessions = self.encoder, self.sessions
-        vectors = self.encode([merged.text], encoder.encode_documents, encoder) if "text" in changed else None
+        vectors = inputs.encoded([merged.text], encoder.encode_documents, encoder.spec) if "text" in changed else None
         canonical_json(merged.metadata)
         now = datetime.now(UTC)
         with self._database.write() as connection:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import math
 import operator
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
-from typing import Any, Literal, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from agent_memory.config import Config
-from agent_memory.errors import DimensionMismatchError, InvalidInputError
+from agent_memory.errors import DimensionMismatchError, EncoderError, InvalidInputError
 from agent_memory.prompt import without_recalled
 from agent_memory.records import Namespace
+
+if TYPE_CHECKING:
+    from agent_memory.encoders.base import EncoderSpec
 
 MAX_NAME_CHARS = 512
 MAX_METADATA_CHARS = 1_000_000
@@ -273,6 +276,24 @@ def vector(value: object, dimension: int) -> FloatArray:
     if not math.isfinite(length) or length == 0:
         raise InvalidInputError("a vector must be finite and not all zeros")
     return np.asarray(array / np.float32(length), dtype=np.float32)
+
+
+def encoded(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: EncoderSpec) -> FloatArray:
+    """Return the vectors of texts by one of an encoder's methods, float32 (len(texts), dimension), of unit length.
+
+    Raises:
+        EncoderError: The encoder failed, or returned a wrong shape or vectors that are not finite.
+    """
+    if not texts:
+        return np.empty((0, spec.dimension), np.float32)
+    vectors = np.asarray(encode(texts), dtype=np.float32)
+    if vectors.shape != (len(texts), spec.dimension):
+        expected = len(texts), spec.dimension
+        raise EncoderError(f"encoder {spec.name} returned shape {vectors.shape} instead of {expected}")
+    try:
+        return np.stack([vector(one, spec.dimension) for one in vectors])
+    except InvalidInputError as error:
+        raise EncoderError(f"encoder {spec.name} returned an unusable vector: {error}") from error
 
 
 def _kind(value: object) -> str:

@@ -366,7 +366,7 @@ class Memory(Care):
             accept = partial(self._writer.accept, encoder=encoder, sessions=sessions)
             vectors: dict[str, FloatArray] = {}
             if options.get("mode") != "lexical":
-                vectors = dict(zip(texts, self._writer.encode(texts, encoder.encode_queries, encoder), strict=True))
+                vectors = dict(zip(texts, inputs.encoded(texts, encoder.encode_queries, encoder.spec), strict=True))
             requests = [self._request(encoder, text, scope, vectors.__getitem__, **options) for text in texts]
             return [recalling.recall(self._database, self._index, accept, sessions, request) for request in requests]
 
@@ -491,7 +491,7 @@ class Memory(Care):
             self._index,
             accept=partial(self._writer.accept, encoder=encoder, sessions=sessions),
             sessions=sessions,
-            encode=lambda texts: self._writer.encode(texts, encoder.encode_documents, encoder),
+            encode=lambda texts: inputs.encoded(texts, encoder.encode_documents, encoder.spec),
             repair=repair,
         )
 
@@ -547,7 +547,7 @@ class Memory(Care):
             encoder, sessions = self._encoder, self._sessions
 
             def encode(text: str) -> FloatArray:
-                vector: FloatArray = self._writer.encode([text], encoder.encode_queries, encoder)[0]
+                vector: FloatArray = inputs.encoded([text], encoder.encode_queries, encoder.spec)[0]
                 return vector
 
             request = self._request(encoder, query, scope, encode, **options)

@@ -58,11 +58,11 @@ def said(number, text=None):
 
 
 def derived(memory):
-    """What sessions made of the current entries, by key."""
+    """What the live generation holds of sessions for the current entries, by key."""
     with sqlite3.connect(memory.path / "memory.db") as connection:
         rows = connection.execute(
             "SELECT key, evolved, latents FROM entries JOIN vectors ON entry_id = entries.id "
-            "WHERE superseded_at IS NULL ORDER BY key"
+            "JOIN generations ON generations.id = generation_id WHERE superseded_at IS NULL AND state = 'live'"
         ).fetchall()
     connection.close()
     return {key: (evolved, latents) for key, evolved, latents in rows}
@@ -334,23 +334,12 @@ def replayed(memory):
     return {key: (one.astype("<f2").tobytes(), two.astype("<f2").tobytes()) for key, one, two in rows}
 
 
-def live_rows(memory):
-    """What the live generation holds of the current entries, by key."""
-    with sqlite3.connect(memory.path / "memory.db") as connection:
-        rows = connection.execute(
-            "SELECT key, evolved, latents FROM entries JOIN vectors ON entry_id = entries.id "
-            "JOIN generations ON generations.id = generation_id WHERE superseded_at IS NULL AND state = 'live'"
-        ).fetchall()
-    connection.close()
-    return {key: (evolved, latents) for key, evolved, latents in rows}
-
-
 def test_a_layout_of_its_own_keeps_what_sessions_made(opened):
     memory = opened()
     memory.add_many([said(number) for number in range(9)])
-    before = live_rows(memory)
+    before = derived(memory)
     memory.reindex(tiers=(32, 96))
-    assert live_rows(memory) == before == replayed(memory)
+    assert derived(memory) == before == replayed(memory)
     assert memory.check().problems == ()
 
 
@@ -360,12 +349,12 @@ def test_a_store_takes_up_a_session_encoder_and_gives_it_up(tmp_path, weights):
         memory.add_many([said(number) for number in range(9)])
         static = vector_of(memory)
         memory.reindex(session_encoder=CompactSessionEncoder(encoder, weights))
-        assert live_rows(memory) == replayed(memory)
+        assert derived(memory) == replayed(memory)
         assert not np.array_equal(vector_of(memory), static)
         memory.add(**said(9))
-        assert live_rows(memory) == replayed(memory)
+        assert derived(memory) == replayed(memory)
         memory.reindex(session_encoder=None)
-        assert set(live_rows(memory).values()) == {(None, None)}
+        assert set(derived(memory).values()) == {(None, None)}
         assert np.array_equal(vector_of(memory), static)
 
 
@@ -376,9 +365,9 @@ def test_rolling_back_evolves_what_changed_meanwhile(opened):
     memory.forget("k2")
     memory.update("k5", text="said otherwise")
     memory.add(**said(9))
-    assert live_rows(memory) == replayed(memory)
+    assert derived(memory) == replayed(memory)
     memory.rollback()
-    assert live_rows(memory) == replayed(memory)
+    assert derived(memory) == replayed(memory)
     assert memory.check().problems == ()
     hits = memory.recall("said otherwise", session="chat", k=1, mode="dense")
     assert hits[0].entry.key == "k5"
@@ -398,7 +387,7 @@ def test_writes_while_a_generation_is_built_are_evolved_in_it(opened):
 
     memory.reindex(tiers=(32, 96), batch_size=8, progress=meanwhile)
     assert done
-    assert live_rows(memory) == replayed(memory)
+    assert derived(memory) == replayed(memory)
     seen = [
         [(hit.entry.key, hit.score) for hit in each.recall("said otherwise", session="chat", mode="dense")]
         for each in (memory, other, opened())
