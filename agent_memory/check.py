@@ -39,6 +39,7 @@ def stats(connection: Connection, namespace: Namespace, folder: Path, live_index
         namespaces=namespaces,
         seq=generations.last_seq(connection),
         encoder=None if generation is None else str(generation.encoder.get("name")),
+        session_encoder=None if generation is None else (generation.session_encoder or {}).get("name"),
         fingerprint=None if generation is None else generation.fingerprint,
         tiers=() if generation is None else generation.tiers,
         database_bytes=_size_bytes(folder.glob("memory.db*")),

@@ -161,6 +161,7 @@ class Stats:
         namespaces: Distinct namespaces that hold entries.
         seq: Number of the store's latest change.
         encoder: Name of the encoder, or None while the store is empty.
+        session_encoder: Name of the session encoder, or None.
         fingerprint: Fingerprint of its embedding space.
         tiers: Dimensions searched one after the other.
         database_bytes: Size of the database with its write-ahead log.
@@ -175,6 +176,7 @@ class Stats:
     namespaces: int
     seq: int
     encoder: str | None
+    session_encoder: str | None
     fingerprint: str | None
     tiers: tuple[int, ...]
     database_bytes: int
