@@ -74,13 +74,13 @@ def plot_session(log: Sequence[Mapping[str, float | str]], path: Path) -> None:
     left.legend()
     static = {str(e["set"]): float(e["recall@10"]) for e in log if e.get("way") == "static"}
     for name, before in static.items():
+        color = None
         for way, style in (("evolved", "-"), ("sessionless", ":")):
             found = [e for e in log if e.get("set") == name and e.get("way") == way]
             gains = [float(e["recall@10"]) - before for e in found]
-            (line,) = right.plot([int(e["step"]) for e in found], gains, style, label=name if style == "-" else None)
-            if style == "-":
-                color = line.get_color()
-            line.set_color(color)
+            label = name if color is None else None
+            (line,) = right.plot([int(e["step"]) for e in found], gains, style, marker=".", label=label, color=color)
+            color = line.get_color()
     right.axhline(0, color="grey", linewidth=0.5)
     right.set(
         xlabel="step (all weights; those of questions)",
