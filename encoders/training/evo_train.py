@@ -72,6 +72,7 @@ def rate(step: int, steps: int, recipe: Recipe) -> float:
     return recipe.floor + (1 - recipe.floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
+@enough_memory("training")
 def train(
     network: EvoNetwork,
     records: Sequence[Record],
@@ -129,7 +130,6 @@ def train(
     return log
 
 
-@enough_memory("training")
 def _step(network: EvoNetwork, batch: Sequence[Record], capacity: int, recipe: Recipe) -> Step:
     sums = [0.0, 0.0]
     for record in batch:

@@ -111,7 +111,7 @@ def plot_ablations(log: Sequence[Mapping[str, float | str]], path: Path) -> None
             width = max(1, len(values) // 10) if key == "contrastive" else 1
             smooth = np.convolve(values, np.ones(width) / width, mode="valid")
             axes.plot(points[width - 1 :], smooth, label=recipe)
-    left.set(xlabel="step", ylabel="contrastive loss, running mean (unweighted ones are smaller)")
+    left.set(xlabel="step", ylabel="contrastive loss, running mean")
     right.set(xlabel="step", ylabel="recall@1, held-out records")
     right.legend(fontsize="small")
     figure.tight_layout()
