@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,35 @@ def load_network(folder: Path, settings: EvoSettings, config: PreTrainedConfig, 
     for adapter in ADAPTERS:
         updates = {path: _update(weights, path, adapter, settings) for path in _targets(base)}
         views[adapter] = _view(base, "", updates)
-    heads = {name: nn.Parameter(weights[name]) for name in _heads(settings, files, config.hidden_size)}
+    heads = {name: nn.Parameter(weights[name]) for name in _heads(settings, _wide(files), config.hidden_size)}
+    return EvoNetwork(base, views, heads).requires_grad_(False).eval()
+
+
+def fresh_network(config: PreTrainedConfig, settings: EvoSettings, dimension: int) -> EvoNetwork:
+    """Build an untrained network over a base model with random weights, as training begins; see ``load_network``.
+
+    Adapters have no effect, projections are the identity, memory queries are drawn from N(0, 0.02). Everything random
+    comes from torch's global generator.
+    """
+    from transformers import AutoModel
+
+    build: Callable[..., nn.Module] = AutoModel.from_config
+    base = build(config, attn_implementation="sdpa", dtype=torch.float32)
+    _materialise_rotary(base, config)
+    views = {}
+    for adapter in ADAPTERS:
+        updates = {}
+        for path in _targets(base):
+            out, into = base.get_submodule(path).weight.shape  # type: ignore[misc]
+            down = nn.init.kaiming_uniform_(torch.empty(settings.lora_r, int(into)), a=math.sqrt(5))
+            up = torch.zeros(int(out), settings.lora_r)
+            updates[path] = (nn.Parameter(down), nn.Parameter(up), settings.lora_alpha / settings.lora_r)
+        views[adapter] = _view(base, "", updates)
+    heads = {}
+    for name, shape in _heads(settings, dimension, int(config.hidden_size)).items():
+        value = torch.zeros(shape)
+        heads[name] = nn.Parameter(nn.init.eye_(value) if name.endswith("weight") else value)
+    nn.init.normal_(heads["memory_queries"], std=0.02)
     return EvoNetwork(base, views, heads).requires_grad_(False).eval()
 
 
@@ -108,11 +137,14 @@ def _expected(base: nn.Module, settings: EvoSettings, files: WeightFiles) -> dic
             shapes[f"{BODY}{path}.lora_A.{adapter}.weight"] = (settings.lora_r, int(into))
             shapes[f"{BODY}{path}.lora_B.{adapter}.weight"] = (int(out), settings.lora_r)
     hidden = int(base.config.hidden_size)  # type: ignore[union-attr, arg-type]
-    return shapes | _heads(settings, files, hidden)
+    return shapes | _heads(settings, _wide(files), hidden)
 
 
-def _heads(settings: EvoSettings, files: WeightFiles, hidden: int) -> dict[str, tuple[int, ...]]:
-    wide = (files.shapes.get("mem_to_emb.0.weight") or (1024,))[0]
+def _wide(files: WeightFiles) -> int:
+    return (files.shapes.get("mem_to_emb.0.weight") or (1024,))[0]
+
+
+def _heads(settings: EvoSettings, wide: int, hidden: int) -> dict[str, tuple[int, ...]]:
     sizes = ((hidden, hidden), (hidden, hidden), (wide, hidden), (wide, wide))
     shapes: dict[str, tuple[int, ...]] = {"memory_queries": (1, settings.num_latents, hidden)}
     for name, (out, into) in zip(_PROJECTIONS, sizes, strict=True):

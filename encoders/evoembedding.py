@@ -25,7 +25,7 @@ from agent_memory.encoders.evo_state import (
     plan_batches,
 )
 from agent_memory.encoders.evo_text import EvoText
-from agent_memory.encoders.runtime import IntArray, check_texts, prepare_threads
+from agent_memory.encoders.runtime import IntArray, check_texts, enough_memory, prepare_threads
 from agent_memory.errors import EncoderError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class EvoEmbeddingModel:
 
         Raises:
             InvalidInputError: Empty, unequal or ill-typed lists, or ids out of the vocabulary.
-            EncoderError: The weights gave numbers that are not finite.
+            EncoderError: The weights gave numbers that are not finite, or memory ran out.
         """
         written = check_rows("memory_segments", memory_segments, self._vocabulary)
         embedded = check_rows("retriever_segments", retriever_segments, self._vocabulary)
@@ -149,7 +149,7 @@ class EvoEmbeddingModel:
 
         Raises:
             InvalidInputError: An empty segment, a memory of another model, or a checkpoint without tokenizer.
-            EncoderError: The weights gave numbers that are not finite.
+            EncoderError: The weights gave numbers that are not finite, or memory ran out.
         """
         return self.embed_segment_ids(self._text.memory(segment), self._text.retriever(segment), memory)
 
@@ -188,7 +188,7 @@ class EvoEmbeddingModel:
 
         Raises:
             InvalidInputError: Ill-typed or empty texts, or a checkpoint without tokenizer.
-            EncoderError: The weights gave numbers that are not finite.
+            EncoderError: The weights gave numbers that are not finite, or memory ran out.
         """
         check_texts(texts)
         rows = [self._text.retriever(text) for text in texts]
@@ -213,7 +213,7 @@ class EvoEmbeddingModel:
 
         Raises:
             InvalidInputError: Ill-typed or empty texts, or a checkpoint without tokenizer.
-            EncoderError: The weights gave numbers that are not finite.
+            EncoderError: The weights gave numbers that are not finite, or memory ran out.
         """
         check_texts([query])
         check_segments("candidates", candidates)
@@ -247,6 +247,7 @@ class EvoEmbeddingModel:
         vectors, memory = self._session(written, needed, self.empty_memory(), CHUNK_SEGMENTS)
         return {key: vectors[i] for i, key in places.items()}, memory
 
+    @enough_memory("embedding")
     def _session(
         self, written: Sequence[IntArray], embedded: Sequence[IntArray | None], memory: LatentQueue, chunk_segments: int
     ) -> tuple[FloatArray, LatentQueue]:
@@ -267,6 +268,7 @@ class EvoEmbeddingModel:
             kept = _finite(latents.float().numpy(), "latents")
         return out, LatentQueue(kept, self._capacity)
 
+    @enough_memory("embedding")
     def _read(self, rows: Sequence[IntArray], memory: LatentQueue) -> FloatArray:
         import torch
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -216,6 +217,27 @@ class WindowedEncoder(ABC):
         if not np.isfinite(vectors).all():
             raise EncoderError(f"{self.spec.name} gave vectors that are not finite; its weights may be damaged")
         return normalise(vectors)
+
+
+@contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Turn an allocation that fails into an error of this package; a context manager or a decorator.
+
+    Args:
+        what: What is being done, for the message.
+
+    Raises:
+        EncoderError: Python's ``MemoryError``, or an allocator of torch, for a processor or a device, gave up.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if isinstance(error, RuntimeError) and not any(
+            sign in text for sign in ("out of memory", "enough memory", "allocate memory", "alloc_failed")
+        ):
+            raise
+        raise EncoderError(f"memory ran out while {what}; use shorter texts, fewer at once: {error}") from error
 
 
 def check_texts(texts: Sequence[str]) -> None:

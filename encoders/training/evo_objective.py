@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ class Recipe:
     """How to train; the defaults are the paper's, and each switch turned off is one of its ablations.
 
     Attributes:
+        memory: Read latents at all; without it, training gives a static encoder.
         queue: Read the last ``buffer_capacity`` latents; without it, those of the last segment only.
         memory_loss: Add the language-model loss through the latents.
         length_weighting: Weight the contrastive loss with log(negatives + 1).
@@ -43,6 +44,7 @@ class Recipe:
         seed: Of the order of the records and the dropout.
     """
 
+    memory: bool = True
     queue: bool = True
     memory_loss: bool = True
     length_weighting: bool = True
@@ -147,18 +149,25 @@ def session_scores(network: EvoNetwork, record: Record, capacity: int, recipe: R
     Returns:
         cos / temperature (n,), and the projected memory after all segments (m, H).
     """
+    latents = next(iter(network.heads.values())).new_empty(0, network.hidden_size)
+    if not recipe.memory:
+        static = [(ids, latents) for ids in (*record.embedded, record.query)]
+        return _scores(network, static) / recipe.temperature, latents
     limit = CHUNK_SEGMENTS if recipe.segment_batching else 1
     room = capacity if recipe.queue else network.num_latents
-    latents = next(iter(network.heads.values())).new_empty(0, network.hidden_size)
     rows: list[Row] = []
     for chunk, befores, after in network.remember(record.written, latents, room, limit):
         latents = after
         rows += [(record.embedded[i], before) for i, before in zip(chunk, befores, strict=True)]
     memory = network.project(latents)
     rows.append((record.query, memory))
+    return _scores(network, rows) / recipe.temperature, memory
+
+
+def _scores(network: EvoNetwork, rows: Sequence[Row]) -> Tensor:
     batches = plan_batches([len(ids) for ids, _ in rows])
     vectors = torch.cat([network.embed([rows[i] for i in batch]) for batch in batches])
-    return vectors[:-1] @ vectors[-1] / recipe.temperature, memory
+    return vectors[:-1] @ vectors[-1]
 
 
 def session_loss(network: EvoNetwork, record: Record, capacity: int, recipe: Recipe) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import logging
 import math
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from agent_memory.encoders.evo_checkpoint import EvoSettings, read_base_config, 
 from agent_memory.encoders.evo_load import load_network, published_weights
 from agent_memory.encoders.evo_network import EvoNetwork
 from agent_memory.encoders.evo_text import EvoText
+from agent_memory.encoders.runtime import enough_memory
 from agent_memory.encoders.training.evo_objective import (
     Recipe,
     Record,
@@ -33,6 +34,7 @@ from agent_memory.encoders.training.evo_objective import (
     session_scores,
     trainable,
 )
+from agent_memory.encoders.training.trainer import Checkpoint, restore
 from agent_memory.errors import CheckpointError, InvalidInputError
 
 _log = logging.getLogger(__name__)
@@ -70,41 +72,60 @@ def rate(step: int, steps: int, recipe: Recipe) -> float:
     return recipe.floor + (1 - recipe.floor) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def train(network: EvoNetwork, records: Sequence[Record], capacity: int, recipe: Recipe) -> list[Step]:
-    """Train in place.
+@enough_memory("training")
+def train(
+    network: EvoNetwork,
+    records: Sequence[Record],
+    capacity: int,
+    recipe: Recipe,
+    *,
+    checkpoint: Checkpoint | None = None,
+    every: int = 50,
+    report: Callable[[int, Step], None] | None = None,
+) -> list[Step]:
+    """Train in place, from the checkpoint if there is one.
 
     Args:
         network: Left in evaluation mode, with its trained parameters frozen again.
         records: At least one.
         capacity: Latents that are read back.
         recipe: Hyperparameters and ablations.
+        checkpoint: Where weights and moments are kept; resuming gives the weights of a run that never stopped.
+        every: Steps between checkpoints; the last step is kept too.
+        report: Called after each step with the number of steps done, before they are kept.
 
     Returns:
-        The losses of each step.
+        The losses of each step of this call.
 
     Raises:
         InvalidInputError: There are no records.
+        EncoderError: Memory ran out.
     """
     if not records:
         raise InvalidInputError("there are no records to train on")
-    torch.manual_seed(recipe.seed)
     order = random.Random(recipe.seed)
+    shuffled = [order.sample(list(records), len(records)) for _ in range(recipe.epochs)]
+    batches = [rows[at : at + recipe.batch] for rows in shuffled for at in range(0, len(rows), recipe.batch)]
     parameters = trainable(network)
     optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate)
-    steps = recipe.epochs * math.ceil(len(records) / recipe.batch)
+    done = restore(checkpoint, network, optimiser) if checkpoint else 0
     log: list[Step] = []
     network.recompute = recipe.checkpointing
-    network.train()
-    for _ in range(recipe.epochs):
-        shuffled = order.sample(list(records), len(records))
-        for start in range(0, len(shuffled), recipe.batch):
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.learning_rate * rate(len(log), steps, recipe)
-            log.append(_step(network, shuffled[start : start + recipe.batch], capacity, recipe))
-            torch.nn.utils.clip_grad_norm_(parameters, recipe.grad_norm)
-            optimiser.step()
-            optimiser.zero_grad()
-            _log.info("step %d of %d: %s", len(log), steps, log[-1])
+    for step in range(done, len(batches)):
+        network.train()
+        # By step, so that a resumed run drops what an uninterrupted one drops.
+        torch.manual_seed(recipe.seed + 1_000_003 * step)
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * rate(step, len(batches), recipe)
+        log.append(_step(network, batches[step], capacity, recipe))
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.grad_norm)
+        optimiser.step()
+        optimiser.zero_grad()
+        _log.info("step %d of %d: %s", step + 1, len(batches), log[-1])
+        if report is not None:
+            report(step + 1, log[-1])
+        if checkpoint is not None and ((step + 1) % every == 0 or step + 1 == len(batches)):
+            checkpoint.save(network, optimiser, step + 1)
     network.eval().requires_grad_(False)
     return log
 
@@ -119,6 +140,7 @@ def _step(network: EvoNetwork, batch: Sequence[Record], capacity: int, recipe: R
     return Step(*sums)
 
 
+@enough_memory("scoring")
 def recall_at_1(network: EvoNetwork, records: Sequence[Record], capacity: int, recipe: Recipe) -> float:
     """Share of records whose best segment is evidence."""
     hits = 0

@@ -90,3 +90,30 @@ def plot_session(log: Sequence[Mapping[str, float | str]], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
+
+
+def plot_ablations(log: Sequence[Mapping[str, float | str]], path: Path) -> None:
+    """Draw the contrastive loss of each recipe and its recall@1 on held-out records, means over the seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
+    for axes, key in ((left, "contrastive"), (right, "recall@1")):
+        for recipe in dict.fromkeys(str(e["recipe"]) for e in log):
+            by_step: dict[int, list[float]] = {}
+            for entry in log:
+                if entry["recipe"] == recipe and key in entry:
+                    by_step.setdefault(int(entry["step"]), []).append(float(entry[key]))
+            points = sorted(by_step)
+            values = np.array([np.mean(by_step[point]) for point in points])
+            width = max(1, len(values) // 10) if key == "contrastive" else 1
+            smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+            axes.plot(points[width - 1 :], smooth, label=recipe)
+    left.set(xlabel="step", ylabel="contrastive loss, running mean")
+    right.set(xlabel="step", ylabel="recall@1, held-out records")
+    right.legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)

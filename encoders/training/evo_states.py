@@ -1,0 +1,111 @@
+"""A made-up task for EvoEmbedding's ablations: who was last set where; with a model small enough for it."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agent_memory.encoders.evo_checkpoint import EvoSettings
+from agent_memory.encoders.evo_load import fresh_network
+from agent_memory.encoders.evo_network import EvoNetwork
+from agent_memory.encoders.evo_text import END_TOKEN, QUERY_PREFIX
+
+SUBJECTS = ("Ann", "Bob", "Cleo", "Dan", "Eve", "Finn")
+PLACES = ("Rome", "Oslo", "Lima", "Cairo", "Delhi", "Paris", "Quito", "Tokyo")
+_FILLERS = ("rain", "lunch", "music", "traffic", "football", "coffee", "news", "films")
+_FRAME = "User: Assistant: user assistant moves to joins likes tell me about where is now ok [UNK]"
+_SPECIALS = (END_TOKEN, "<|im_start|>", "<|im_end|>")
+_WORDS = list(dict.fromkeys([*_SPECIALS, *_FRAME.split(), *QUERY_PREFIX.split(), *SUBJECTS, *PLACES, *_FILLERS]))
+
+SETTINGS = EvoSettings(num_latents=2, buffer_capacity=2 * 6, lora_r=16, lora_alpha=32)
+"""A queue of six segments."""
+
+
+def conversation(rng: random.Random, sizes: tuple[int, int]) -> dict[str, Any]:
+    """Make a training record: people move, or join another where that one is; the question is where one of them is.
+
+    Evidence is the turn that last set the place of the one asked for. Earlier turns that set it, turns that only
+    mention the person, and turns about nothing lie around it. ``meta.same`` holds all turns that set that place:
+    the wording cannot tell them apart.
+
+    Args:
+        rng: Source of chance.
+        sizes: Fewest and most segments before the question.
+    """
+    while True:
+        people, places, at, said = rng.sample(SUBJECTS, 3), dict[str, str](), dict[str, list[int]](), []
+        for i in range(rng.randint(*sizes)):
+            who, other = rng.sample(people, 2)
+            kind = rng.choices(("move", "join", "mention", "filler"), (4, 1, 1, 3))[0]
+            if kind == "join" and other not in places:
+                kind = "move"
+            if kind in ("move", "join"):
+                new = rng.choice([place for place in PLACES if place != places.get(who)])
+                places[who] = places[other] if kind == "join" else new
+                at.setdefault(who, []).append(i)
+                said.append(f"{who} joins {other}" if kind == "join" else f"{who} moves to {new}")
+            else:
+                thing = rng.choice(_FILLERS)
+                said.append(f"{who} likes {thing}" if kind == "mention" else f"tell me about {thing}")
+        asked = [who for who in sorted(at) if len(at[who]) > 1]
+        if asked:
+            break
+    who = rng.choice(asked)
+    exchanges = [(text, "ok") for text in said] + [(f"where is {who} now", places[who])]
+    messages = [
+        {"role": role, "content": content}
+        for pair in exchanges
+        for role, content in zip(("user", "assistant"), pair, strict=True)
+    ]
+    turns = [f"User: {text}\nAssistant: ok" for text in said] + [exchanges[-1][0]]
+    return {"messages": messages, "meta": {"turns": turns, "evidence_turns": at[who][-1:], "same": at[who]}}
+
+
+def write_states(path: Path, count: int, seed: int, sizes: tuple[int, int]) -> dict[str, float]:
+    """Write records, one JSON object a line.
+
+    Returns:
+        recall@1 of always naming the last segment, and of choosing by chance among those that set the place.
+    """
+    rng = random.Random(seed)
+    rows = [conversation(rng, sizes) for _ in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    metas = [row["meta"] for row in rows]
+    last = sum(meta["evidence_turns"] == [len(meta["turns"]) - 2] for meta in metas)
+    return {"last": last / count, "same": sum(1 / len(meta["same"]) for meta in metas) / count}
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write ``tokenizer.json``: the words of the task, split at white space."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(_WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in _SPECIALS])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def tiny_network(seed: int) -> EvoNetwork:
+    """Build a random Qwen3 of two layers with untrained adapters."""
+    from transformers import AutoConfig
+
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(
+        "qwen3",
+        vocab_size=len(_WORDS),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        rope_theta=10000.0,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        initializer_range=0.15,  # smaller matrices hardly mix tokens, and bound the logits of the frozen head
+    )
+    return fresh_network(config, SETTINGS, dimension=64)
