@@ -9,17 +9,14 @@ from typing import Annotated
 
 import typer
 
+from agent_memory.cli_shared import DEFAULT_PATH, JsonOption, PathOption
 from agent_memory.memory import Memory
 
 app = typer.Typer(no_args_is_help=True, help="Sessions: list them, show how one evolves.")
 
-_Path = Annotated[Path, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", help="The store's folder.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_DEFAULT = Path("~/.agent-memory")
-
 
 @app.command("list", epilog="Example: agent-memory session list --path ./my-agent")
-def list_(path: _Path = _DEFAULT, as_json: _Json = False) -> None:
+def list_(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
     """Show the sessions of a store."""
     with Memory(path) as memory:
         sessions = memory.sessions()
@@ -40,8 +37,8 @@ def show(
     plot: Annotated[Path | None, typer.Option(help="Draw it to this file (PNG).")] = None,
     steps: Annotated[int, typer.Option(min=1, help="At how many moments of the session.")] = 12,
     k: Annotated[int, typer.Option("-k", min=1, help="Hits at each moment.")] = 3,
-    path: _Path = _DEFAULT,
-    as_json: _Json = False,
+    path: PathOption = DEFAULT_PATH,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask one question at several moments of a session: its best hits, by meaning alone, as the session grows."""
     from agent_memory.session_view import plot_session_view, session_view
