@@ -14,9 +14,7 @@ class Config(BaseModel):
         max_text_chars: Longest text accepted, in characters.
         snapshot_every: Changes after which a recall writes the index to disk; ``close`` writes it too.
         keep_versions: Former versions kept of each entry, for ``history`` and ``as_of``; 0 keeps none.
-        keep_versions: int = Field(default=20, ge=0)
-    recall_target: Share of the exact top ten that the tiers must find; more candidates are kept until
-            they do.
+        recall_target: Share of the exact top ten that the tiers must find; more candidates are kept until they do.
         threads: Threads that one index search may use.
     """
 
