@@ -569,6 +569,7 @@ class Memory(Care):
             query,
             encode=encode,
             dimension=encoder.spec.dimension,
+            scripts=getattr(encoder, "scripts", None),
             config=self.config,
             scope=scope,
             **options,

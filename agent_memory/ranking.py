@@ -2,7 +2,8 @@
 
 An entry's score is a sum, so that every answer can be explained and compared with others::
 
-    cosine of query and entry                                  -1 … 1
+    cosine of query and entry                                  -1 … 1    (a fifth of it, if the encoder
+                                                                          cannot read the query's script)
     + 0.7 · share of the query's words that it holds            0 … 0.7
     + 0.3  · what its better neighbour in the session exceeds 0.3 by
     + 0.3  if it happened in a stretch of time that the query names
@@ -25,6 +26,7 @@ import numpy.typing as npt
 from agent_memory.timewords import Interval
 
 LEXICAL_WEIGHT = 0.7
+UNREAD = 0.2
 NEIGHBOUR_WEIGHT = 0.3
 NEIGHBOUR_FLOOR = 0.3
 TIME_BONUS = 0.3
@@ -40,6 +42,7 @@ class Candidate:
     Attributes:
         id: The entry's.
         dense: Cosine at the native dimension.
+        trust: Weight of that.
         lexical: Share of the query's words, from 0 to 1.
         neighbour: What an entry beside it in the session lends.
         lender: Id of that entry.
@@ -51,6 +54,7 @@ class Candidate:
 
     id: int
     dense: float = 0.0
+    trust: float = 1.0
     lexical: float = 0.0
     neighbour: float = 0.0
     lender: int | None = None
@@ -62,7 +66,7 @@ class Candidate:
     @property
     def own(self) -> float:
         """What the entry's own text is worth."""
-        return self.dense + LEXICAL_WEIGHT * self.lexical
+        return self.trust * self.dense + LEXICAL_WEIGHT * self.lexical
 
     @property
     def score(self) -> float:

@@ -62,6 +62,7 @@ class Search:
         self._present = datetime.now(UTC)
         self._connection = connection
         self._live_index = live_index
+        self._trust = 1.0 if request.readable or request.mode is Mode.DENSE else ranking.UNREAD
         self._accept = accept
         self._sessions = sessions
         self.request = request
@@ -178,7 +179,7 @@ class Search:
         )
         for entry_id, score in zip(self.tiers.ids[0].tolist(), self.tiers.scores[0].tolist(), strict=True):
             if entry_id >= 0:
-                self.candidates[entry_id] = Candidate(entry_id, dense=score)
+                self.candidates[entry_id] = Candidate(entry_id, score, self._trust)
 
     def _add_lexical(self, text: str, wanted: int, condition: Condition | None) -> None:
         self.words = lexical.parse(self._connection, text)
@@ -217,7 +218,7 @@ class Search:
         rows = [(entry_id, lexical.terms(entry.text, entry.speaker)) for entry_id, entry in texts.items()]
         shares = lexical.score_former(self._connection, self.words, rows)
         for entry_id, score in zip(ids.tolist(), dense.tolist(), strict=True):
-            self.candidates[entry_id] = Candidate(entry_id, dense=score, lexical=shares.get(entry_id, 0.0))
+            self.candidates[entry_id] = Candidate(entry_id, score, self._trust, shares.get(entry_id, 0.0))
 
     def _score(self, ids: Iterable[int]) -> None:
         """Make candidates of entries by their cosine, unless they are candidates already."""
@@ -230,7 +231,7 @@ class Search:
         result = self._search(len(missing), missing, exact=True)
         for entry_id, score in zip(result.ids[0].tolist(), result.scores[0].tolist(), strict=True):
             if entry_id >= 0:
-                self.candidates[entry_id] = Candidate(entry_id, dense=score)
+                self.candidates[entry_id] = Candidate(entry_id, score, self._trust)
 
     def _add_neighbours(self) -> None:
         strongest = sorted(self.candidates.values(), key=lambda candidate: -candidate.own)[:_LENDERS]
@@ -292,6 +293,7 @@ class Search:
         return {
             "tiers": self.tier_places(candidate.id),
             "dense": candidate.dense,
+            "trust": candidate.trust,
             "lexical": {
                 "share": candidate.lexical,
                 "rank": self.lexical_ranks.get(candidate.id),

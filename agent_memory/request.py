@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -37,6 +38,7 @@ class Request:
     Attributes:
         text: The query's text; None if only a vector was given.
         vector: The query's vector, shape (dimension,), of unit length; not used by words alone.
+        readable: Whether the encoder knows the script of the text.
         k: How many hits at most.
         mode: What to go by.
         scope: Where to look.
@@ -55,6 +57,7 @@ class Request:
 
     text: str | None
     vector: FloatArray
+    readable: bool
     k: int
     mode: Mode
     scope: Namespace
@@ -102,6 +105,7 @@ def make_request(
     *,
     encode: Callable[[str], FloatArray],
     dimension: int,
+    scripts: Collection[str] | None,
     config: Config,
     scope: Namespace,
     k: SupportsIndex = 5,
@@ -133,6 +137,7 @@ def make_request(
     request = Request(
         text=text,
         vector=np.zeros(dimension, np.float32),
+        readable=text is None or _readable(text, scripts),
         k=inputs.positive("k", k),
         mode=Mode.DENSE if text is None else way,
         scope=scope,
@@ -151,3 +156,11 @@ def make_request(
     if text is None:
         return replace(request, vector=inputs.vector(query, dimension))
     return request if request.mode is Mode.LEXICAL else replace(request, vector=encode(text))
+
+
+def _readable(text: str, scripts: Collection[str] | None) -> bool:
+    """Return whether most letters of a text are of some scripts, as Unicode names them; None for all scripts."""
+    if scripts is None or text.isascii():
+        return True
+    letters = [unicodedata.name(char, "").split(" ", 1)[0] for char in text if char.isalpha()]
+    return 2 * sum(name in scripts for name in letters) >= len(letters)

@@ -193,6 +193,9 @@ class Sessions:
         self, connection: Connection, generation: Generation, session_id: int, moment: datetime
     ) -> LatentQueue:
         """Return the latent memory of a session as it was, from the segments that were current then."""
+        kept = stored.kept_since(connection, session_id, moment)
+        if kept is not None:
+            return self.memory(connection, generation, session_id, before=kept)
         encoder = self._required()
         spec = encoder.spec
         count = None if spec.horizon is None else spec.segments + spec.horizon

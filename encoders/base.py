@@ -68,6 +68,9 @@ class Encoder(Protocol):
 
     Implementations load their weights on first use, never touch the network, and may be called from several
     threads.
+
+    One that was trained on few scripts may say so in ``scripts``, by their Unicode names, e.g. ``("LATIN",)``: a hybrid
+    recall then goes by words where a query is written in another.
     """
 
     @property

@@ -2,30 +2,42 @@
 
 The idea of EvoEmbedding (arXiv 2606.21649) in representation space. A small causal transformer reads the static
 vectors of a session. It decides how much of each of the last segments, of the speaker's name and of the date
-belongs to a segment, and adds that to the segment's static vector. What later segments need of a segment are its
-latents: its state at each layer, a key, and its static vector.
+belongs to a segment, and adds that to the segment's static vector, with codes of the segment's place in the session
+and of its day. Questions for what was first, last or on a day ask for such codes. What later segments need of a
+segment are its latents: its state at each layer, a key, its static vector, its place and its day.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from agent_memory.encoders.base import Encoder, FloatArray
+from agent_memory.encoders.compact_weights import DAY_FEATURES, WEIGHTS, read_shape, read_weights
 from agent_memory.encoders.evo_state import LatentQueue
 from agent_memory.encoders.files import sha256_of
 from agent_memory.encoders.session import SessionEncoderSpec, SessionSegment
 from agent_memory.errors import CheckpointError, InvalidInputError
+from agent_memory.timewords import intervals
 
-WEIGHTS = Path(__file__).parent / "weights" / "session-compact.safetensors"
 _MONTHS = "January February March April May June July August September October November December".split()
 _NAMES_KEPT = 4096
+_FIRST = re.compile(r"\b(?:first|earliest|initially|originally|(?:at|in) the (?:beginning|start))\b", re.IGNORECASE)
+_LAST = re.compile(
+    r"\b(?:latest|newest|most recent(?:ly)?|currently|now|these days|at the end|"
+    r"last(?! (?:night|week|weekend|month|year|summer|winter|spring|fall|name|\w+day)))\b",
+    re.IGNORECASE,
+)
+_DAYS = date(1000, 1, 1).toordinal(), date(9000, 1, 1).toordinal()  # those that dates can be relative to
+_THOUSAND = 1000  # half precision holds a day in two numbers
+_RATES = 2 * np.pi / np.geomspace(3, 3000, DAY_FEATURES // 2)  # from days to years
 
 
 def day_words(moment: datetime) -> str:
@@ -33,68 +45,42 @@ def day_words(moment: datetime) -> str:
     return f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year}"
 
 
+def place_features(before: npt.NDArray[np.integer], most: int) -> FloatArray:
+    """Return unit vectors (n, 4) for how many segments came before: from the first to the last by steady turns."""
+    before = np.clip(before, 0, most)
+    shares = np.stack([np.log1p(before) / math.log1p(most), np.sqrt(before / most)], 1) * (np.pi / 2)
+    result: FloatArray = (np.concatenate([np.cos(shares), np.sin(shares)], 1) / math.sqrt(2)).astype(np.float32)
+    return result
+
+
+def day_features(days: npt.NDArray[np.integer]) -> FloatArray:
+    """Return unit vectors (n, 32) for days counted from the year 1: alike for the same day, less so for others.
+
+    A day of 0 is unknown, and has zeros.
+    """
+    angles = np.multiply.outer(days.astype(np.float64), _RATES)
+    waves = np.concatenate([np.cos(angles), np.sin(angles)], 1) / math.sqrt(len(_RATES))
+    result: FloatArray = (waves * (days > 0)[:, None]).astype(np.float32)
+    return result
+
+
+def order_features(text: str) -> FloatArray:
+    """Return (2,): 1 where an English question asks for what was first, and for what was last."""
+    return np.array([_FIRST.search(text) is not None, _LAST.search(text) is not None], np.float32)
+
+
+def dates_feature(text: str, day: int) -> FloatArray:
+    """Return the unit vector (32,) for the stretches of time that a question speaks of, asked on a day; or zeros."""
+    named = intervals(text, datetime.fromordinal(day).replace(tzinfo=UTC)) if day else []
+    first_last = [(i.start.toordinal(), max(i.end.toordinal(), i.start.toordinal() + 1)) for i in named]
+    total = sum((day_features(np.arange(*span)).mean(0) for span in first_last), np.zeros(DAY_FEATURES, np.float32))
+    length = float(np.linalg.norm(total))
+    return total / np.float32(length) if length > 1e-3 else np.zeros(DAY_FEATURES, np.float32)
+
+
 def length_feature(text: str) -> float:
     """Return how long a text is, on a scale where a sentence is near 1."""
     return math.log1p(len(text)) / 5
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Sizes of a compact session encoder, as the weights' metadata give them.
-
-    Attributes:
-        dimension: Of static and evolved vectors.
-        width: Of the hidden states.
-        layers: Of the transformer.
-        heads: Of its attention.
-        window: Segments that are looked back at.
-        mix: Last segments whose static vectors may be added.
-        key: Width of the keys that decide about that.
-    """
-
-    dimension: int
-    width: int
-    layers: int
-    heads: int
-    window: int
-    mix: int
-    key: int
-
-    @property
-    def latent(self) -> int:
-        """Numbers of one segment's latent."""
-        return self.layers * self.width + self.key + self.dimension
-
-    def parameters(self) -> dict[str, tuple[int, ...]]:
-        """Return the name and shape of every tensor in a weights file."""
-        d, n, k = self.width, self.dimension, self.key
-        found: dict[str, tuple[int, ...]] = {
-            "segment.weight": (d, n),
-            "segment.bias": (d,),
-            "question.weight": (d, n),
-            "question.bias": (d,),
-            "who.weight": (d, n),
-            "when.weight": (d, n),
-            "length": (d,),
-            "tags.weight": (2, d),
-            "tags.bias": (2,),
-            "question_out.weight": (n, d),
-            "question_out.bias": (n,),
-            "mix.key": (k, d),
-            "mix.segment": (k, d),
-            "mix.question": (k, d),
-            "mix.segment_bias": (self.mix,),
-            "mix.question_bias": (self.mix,),
-            "mix.segment_gain": (1,),
-            "mix.question_gain": (1,),
-        }
-        for layer in range(self.layers):
-            found |= {f"layers.{layer}.{name}": (d, d) for name in ("query", "key", "value", "out")}
-            found |= {f"layers.{layer}.{name}": (d,) for name in ("norm", "norm2", "down.bias")}
-            found |= {f"layers.{layer}.up.weight": (2 * d, d), f"layers.{layer}.up.bias": (2 * d,)}
-            found |= {f"layers.{layer}.down.weight": (d, 2 * d)}
-            found |= {f"layers.{layer}.offset": (self.heads, self.window + 1)}
-        return found
 
 
 class CompactSessionEncoder:
@@ -134,7 +120,7 @@ class CompactSessionEncoder:
             latents=1,
             width=shape.latent,
             capacity=shape.window,
-            horizon=shape.window * shape.layers,
+            horizon=shape.window * shape.layers + shape.places,
         )
 
     @cached_property
@@ -153,24 +139,34 @@ class CompactSessionEncoder:
         when, when_in = self._tag("when", None if segment.time is None else day_words(segment.time))
         state = w["segment.weight"] @ static + w["segment.bias"] + who_in + when_in
         state += w["length"] * np.float32(length_feature(segment.text))
+        before, place = self._place(memory)
+        state += w["place.weight"] @ place
         state, read = self._transformed(state, memory)
-        latent = np.concatenate([*read, w["mix.key"] @ state, static])
+        day = 0 if segment.time is None else segment.time.toordinal()
+        latent = np.concatenate([*read, w["mix.key"] @ state, static, (before, *divmod(day, _THOUSAND))])
         latents = latent.astype(np.float16).astype(np.float32)[None]
         if not len(memory):
             return static.copy(), latents
         amounts = w["tags.weight"] @ state + w["tags.bias"]
         added = amounts[0] * who + amounts[1] * when
+        added += w["place.gain"] * (w["place.out"] @ place) + w["day.gain"] * (
+            w["day.out"] @ day_features(np.array([day]))[0]
+        )
         added += w["mix.segment_gain"] * self._mixed(w["mix.segment"] @ state, w["mix.segment_bias"], memory)
         return _unit(static + added), latents
 
     def embed_query(self, static: FloatArray, text: str, memory: LatentQueue) -> FloatArray:
-        """Embed a question with all of the memory; see ``SessionEncoder``. The text itself is not read."""
+        """Embed a question with all of the memory; see ``SessionEncoder``. Its text is read for dates and order."""
         static = self._checked(static, memory)
         if not len(memory):
             return static.copy()
         w = self._weights
-        state, _ = self._transformed(w["question.weight"] @ static + w["question.bias"], memory)
+        state = w["question.weight"] @ static + w["question.bias"]
+        state, _ = self._transformed(state + w["place.question"] @ self._place(memory)[1], memory)
         added = w["question_out.weight"] @ state + w["question_out.bias"]
+        asks = w["ask.weight"] @ state + w["ask.bias"]
+        added += w["place.out"] @ (order_features(text) @ asks[:-1].reshape(2, -1))
+        added += asks[-1] * (w["day.out"] @ dates_feature(text, _day(memory)))
         added += w["mix.question_gain"] * self._mixed(w["mix.question"] @ state, w["mix.question_bias"], memory)
         return _unit(static + added)
 
@@ -205,10 +201,15 @@ class CompactSessionEncoder:
         """Return the weighted sum of the static vectors of the last segments."""
         last = memory.latents[-self.shape.mix :]
         start = self.shape.layers * self.shape.width
-        keys, statics = last[:, start : start + self.shape.key], last[:, start + self.shape.key :]
+        keys, statics = last[:, start : start + self.shape.key], last[:, start + self.shape.key : -3]
         scores = keys @ query / np.float32(math.sqrt(self.shape.key)) + bias[: len(last)][::-1]
         result: FloatArray = (1 / (1 + np.exp(-scores))) @ statics
         return result
+
+    def _place(self, memory: LatentQueue) -> tuple[int, FloatArray]:
+        """Return how many segments came before, and the features of that."""
+        before = min(max(0, int(memory.latents[-1, -3])) + 1, self.shape.places) if len(memory) else 0
+        return before, place_features(np.array([before]), self.shape.places)[0]
 
     def _encoded_tag(self, kind: str, words: str | None) -> tuple[FloatArray, FloatArray]:
         if not words:
@@ -239,51 +240,6 @@ _LAYER = (
 )
 
 
-def trained_for(encoder: Encoder) -> bool:
-    """Return whether the embedded weights were trained on an encoder's vectors."""
-    return WEIGHTS.is_file() and read_shape(WEIGHTS)[1] == encoder.spec.name
-
-
-def read_shape(path: Path) -> tuple[Shape, str]:
-    """Return the sizes that a weights file declares, and the name of the encoder it is for.
-
-    Raises:
-        CheckpointError: The file is missing or damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            facts = file.metadata() or {}
-            shape = Shape(**{name: int(facts[name]) for name in Shape.__slots__})
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is no compact session encoder: {error}") from error
-    if min(getattr(shape, name) for name in Shape.__slots__) < 1 or shape.width % shape.heads:
-        raise CheckpointError(f"{path} declares impossible sizes: {shape}")
-    if found != shape.parameters():
-        raise CheckpointError(f"{path}: tensors are missing, unknown or of another shape than {shape} says")
-    return shape, facts.get("encoder", "")
-
-
-def read_weights(path: Path, shape: Shape) -> dict[str, FloatArray]:
-    """Return the tensors of a weights file as float32.
-
-    Raises:
-        CheckpointError: The file is damaged, or holds numbers that are not finite.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        weights = {name: tensor.astype(np.float32) for name, tensor in load_file(path).items()}
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if weights.keys() != shape.parameters().keys() or not all(np.isfinite(t).all() for t in weights.values()):
-        raise CheckpointError(f"{path}: tensors are missing or not finite")
-    return weights
-
-
 def _scaled(x: FloatArray, weight: FloatArray) -> FloatArray:
     scale = np.float32(1) / np.sqrt(np.mean(x * x) + np.finfo(np.float32).eps)
     result: FloatArray = x * scale * weight
@@ -292,6 +248,13 @@ def _scaled(x: FloatArray, weight: FloatArray) -> FloatArray:
 
 def _gelu(x: FloatArray) -> FloatArray:
     return np.fromiter((0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()), np.float32, len(x))
+
+
+def _day(memory: LatentQueue) -> int:
+    """Return the day of the last segment; 0 if it is unknown."""
+    thousands, rest = (int(number) for number in memory.latents[-1, -2:])
+    day = thousands * _THOUSAND + rest
+    return day if _DAYS[0] < day < _DAYS[1] else 0
 
 
 def _unit(vector: FloatArray) -> FloatArray:

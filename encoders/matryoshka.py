@@ -73,6 +73,8 @@ class MatryoshkaEncoder(WindowedEncoder):
 
     prefix_trained = True
 
+    scripts = ("LATIN",)
+
     def __init__(
         self,
         head: Path | None = None,

@@ -31,6 +31,8 @@ class MiniLMEncoder(WindowedEncoder):
         InvalidInputError: Another precision.
     """
 
+    scripts = ("LATIN",)
+
     def __init__(
         self, folder: Path | None = None, *, precision: str = "auto", token_budget: int = TOKEN_BUDGET
     ) -> None:

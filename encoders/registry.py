@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from agent_memory.encoders.base import Encoder
-from agent_memory.encoders.compact import CompactSessionEncoder, trained_for
+from agent_memory.encoders.compact import CompactSessionEncoder
+from agent_memory.encoders.compact_weights import trained_for
 from agent_memory.encoders.files import MPNET_SHA256, model_folder, verify
 from agent_memory.encoders.session import SessionEncoder
 from agent_memory.errors import DimensionMismatchError, EncoderMismatchError, InvalidInputError, ModelNotFoundError

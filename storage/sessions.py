@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, func, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, func, or_, select, update
 
 from agent_memory.records import Namespace
 from agent_memory.storage.entries import Condition, encode_namespace, in_namespace
@@ -128,6 +128,20 @@ _LATENTS = (
     .order_by(entries.c.id.desc())
     .limit(bindparam("count"))
 )
+
+
+def kept_since(connection: Connection, session_id: int, moment: datetime) -> int | None:
+    """Return the entry up to which a session now is the session as it was at a moment; None if it has changed."""
+    current = and_(entries.c.session_id == session_id, entries.c.superseded_at.is_(None))
+    newer = select(func.min(entries.c.id)).where(current, entries.c.updated_at > moment)
+    end: int = connection.execute(newer).scalar() or sys.maxsize
+    old = and_(entries.c.session_id == session_id, entries.c.updated_at <= moment)
+    other = or_(
+        entries.c.superseded_at > moment,
+        and_(entries.c.superseded_at.is_(None), or_(entries.c.id > end, entries.c.expires_at <= moment)),
+    )
+    changed = connection.execute(select(entries.c.id).where(old, other).limit(1)).first()
+    return end if changed is None else None
 
 
 def segments_from(

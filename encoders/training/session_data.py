@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from agent_memory.encoders.base import Encoder
-from agent_memory.encoders.compact import day_words, length_feature
+from agent_memory.encoders.compact import dates_feature, day_words, length_feature, order_features
 from agent_memory.encoders.training.data import MOST_EVIDENCE, is_validation
 from agent_memory.encoders.training.features import VectorCache
 
@@ -59,6 +59,7 @@ class Conversation:
         turns: What was said.
         who: Who said it; empty where unknown.
         when: The date, as ``day_words`` writes it; empty where unknown.
+        days: The date, counted from the year 1; 0 where unknown.
         questions: With evidence.
     """
 
@@ -66,6 +67,7 @@ class Conversation:
     turns: tuple[str, ...]
     who: tuple[str, ...]
     when: tuple[str, ...]
+    days: tuple[int, ...]
     questions: tuple[Question, ...]
 
 
@@ -79,7 +81,10 @@ class Features:
         who: (n, d), names of the speakers; zero where unknown.
         when: (n, d), dates; zero where unknown.
         length: (n, 1), how long each turn is.
+        days: (n,), dates counted from the year 1; 0 where unknown.
         asked: (q, d), questions.
+        order: (q, 2), whether they ask for what was first or last.
+        dates: (q, 32), the dates that questions name.
     """
 
     of: Conversation
@@ -87,7 +92,10 @@ class Features:
     who: Tensor
     when: Tensor
     length: Tensor
+    days: Tensor
     asked: Tensor
+    order: Tensor
+    dates: Tensor
 
 
 def read_conversations(folder: Path, limit: int | None = None) -> list[Conversation]:
@@ -106,6 +114,7 @@ def read_conversations(folder: Path, limit: int | None = None) -> list[Conversat
 def _conversation(row: Mapping[str, Any], asked: Sequence[Mapping[str, Any]]) -> Conversation:
     segments = row["segments"]
     place = {segment["idx"]: i for i, segment in enumerate(segments)}
+    days = [_day(segment.get("time") or "") for segment in segments]
     questions = tuple(
         Question(
             q["query"],
@@ -120,17 +129,18 @@ def _conversation(row: Mapping[str, Any], asked: Sequence[Mapping[str, Any]]) ->
         row["id"],
         tuple(segment["text"] or "." for segment in segments),
         tuple(str(segment.get("speaker") or "") for segment in segments),
-        tuple(_day(segment.get("time") or "") for segment in segments),
+        tuple("" if day is None else day_words(day) for day in days),
+        tuple(0 if day is None else day.toordinal() for day in days),
         questions,
     )
 
 
-def _day(written: str) -> str:
+def _day(written: str) -> datetime | None:
     for pattern, form in _DATES:
         match = re.match(pattern, written)
         if match:
-            return day_words(datetime.strptime(match[1], form))
-    return ""
+            return datetime.strptime(match[1], form)
+    return None
 
 
 def features(
@@ -157,8 +167,16 @@ def _features(conversation: Conversation, documents: VectorCache, questions: Vec
         _tags(conversation.who, documents, static.shape[1]),
         _tags(conversation.when, documents, static.shape[1]),
         torch.tensor([[length_feature(turn)] for turn in conversation.turns]),
+        torch.tensor(conversation.days),
         torch.from_numpy(questions.get([q.text for q in conversation.questions])).half(),
+        torch.from_numpy(np.stack([order_features(q.text) for q in conversation.questions])),
+        torch.from_numpy(np.stack([dates_feature(q.text, _asked_on(conversation, q)) for q in conversation.questions])),
     )
+
+
+def _asked_on(conversation: Conversation, question: Question) -> int:
+    before = conversation.days if question.source is None else conversation.days[: question.source]
+    return before[-1] if before else 0
 
 
 def _tags(words: Sequence[str], documents: VectorCache, dimension: int) -> Tensor:

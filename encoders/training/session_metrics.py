@@ -51,5 +51,7 @@ def _vectors(network: SessionNetwork | None, found: Features, way: str) -> tuple
         return functional.normalize(turns, dim=1), asked
     at = torch.tensor([len(static) if q.source is None else q.source for q in found.of.questions])
     with torch.no_grad():
-        turns, read, last = network.segments(static, found.who.float(), found.when.float(), found.length)
-        return turns, network.questions(asked, at, read, last, static) if way == "evolved" else asked
+        turns, read, last = network.segments(static, found.who.float(), found.when.float(), found.length, found.days)
+        return turns, network.questions(
+            asked, at, found.order, found.dates, read, last, static
+        ) if way == "evolved" else asked

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agent_memory.encoders.compact import Shape
+from agent_memory.encoders.compact import day_features, place_features
+from agent_memory.encoders.compact_weights import Shape
 from agent_memory.encoders.files import write_safely
 
 
@@ -34,7 +35,7 @@ class SessionNetwork(nn.Module):
         return parameter
 
     def segments(
-        self, static: Tensor, who: Tensor, when: Tensor, length: Tensor
+        self, static: Tensor, who: Tensor, when: Tensor, length: Tensor, days: Tensor, first: int = 0
     ) -> tuple[Tensor, list[Tensor], Tensor]:
         """Evolve the segments of a conversation.
 
@@ -43,6 +44,8 @@ class SessionNetwork(nn.Module):
             who: (n, d), names of speakers.
             when: (n, d), dates.
             length: (n, 1).
+            days: (n,), counted from the year 1; 0 where unknown.
+            first: Segments of the session before these, which are not seen.
 
         Returns:
             Evolved vectors (n, d); what each layer reads of each segment, (n, width) each; last states (n, width).
@@ -51,7 +54,8 @@ class SessionNetwork(nn.Module):
         distance = place[:, None] - place
         state = functional.linear(static, self._p("segment.weight"), self._p("segment.bias"))
         state = state + functional.linear(who, self._p("who.weight")) + functional.linear(when, self._p("when.weight"))
-        state = state + length * self._p("length")
+        places = self._places(place + first)
+        state = state + length * self._p("length") + functional.linear(places, self._p("place.weight"))
         read = []
         for layer in range(self.shape.layers):
             normal = self._normal(state, layer, "norm")
@@ -59,24 +63,41 @@ class SessionNetwork(nn.Module):
             state = self._layer(state, normal, normal, distance, layer)
         amounts = functional.linear(state, self._p("tags.weight"), self._p("tags.bias"))
         added = amounts[:, :1] * who + amounts[:, 1:] * when
+        added = added + self._p("place.gain") * functional.linear(places, self._p("place.out"))
+        waves = torch.from_numpy(day_features(days.numpy()))
+        added = added + self._p("day.gain") * functional.linear(waves, self._p("day.out"))
         added = added + self._mixed(state, state, static, distance - 1, "segment")
-        remembers = (place > 0).float()[:, None]  # an empty memory leaves the static vector as it is
+        remembers = (place + first > 0).float()[:, None]  # an empty memory leaves the static vector as it is
         return functional.normalize(static + remembers * added, dim=1), read, state
 
-    def questions(self, asked: Tensor, at: Tensor, read: list[Tensor], last: Tensor, static: Tensor) -> Tensor:
+    def questions(
+        self,
+        asked: Tensor,
+        at: Tensor,
+        order: Tensor,
+        dates: Tensor,
+        read: list[Tensor],
+        last: Tensor,
+        static: Tensor,
+        first: int = 0,
+    ) -> Tensor:
         """Evolve questions, each behind the first ``at`` segments.
 
         Args:
             asked: (q, d), unit rows.
             at: (q,), integers.
+            order: (q, 2), from ``order_features``.
+            dates: (q, 32), from ``dates_feature``.
             read: From ``segments``.
             last: From ``segments``.
             static: (n, d).
+            first: As for ``segments``.
 
         Returns:
             (q, d).
         """
         state = functional.linear(asked, self._p("question.weight"), self._p("question.bias"))
+        state = state + functional.linear(self._places(at + first), self._p("place.question"))
         behind = at[:, None] - torch.arange(len(static))
         itself = torch.full((len(asked), len(asked)), -1).fill_diagonal_(0)
         distance = torch.cat([behind.masked_fill(behind < 1, -1), itself], 1)
@@ -84,8 +105,15 @@ class SessionNetwork(nn.Module):
             normal = self._normal(state, layer, "norm")
             state = self._layer(state, normal, torch.cat([read[layer], normal]), distance, layer)
         added = functional.linear(state, self._p("question_out.weight"), self._p("question_out.bias"))
+        asks = functional.linear(state, self._p("ask.weight"), self._p("ask.bias"))
+        places = (order[:, :, None] * asks[:, :-1].unflatten(1, (2, -1))).sum(1)
+        added = added + functional.linear(places, self._p("place.out"))
+        added = added + asks[:, -1:] * functional.linear(dates, self._p("day.out"))
         added = added + self._mixed(state, last, static, behind - 1, "question")
         return functional.normalize(asked + (at > 0).float()[:, None] * added, dim=1)
+
+    def _places(self, counts: Tensor) -> Tensor:
+        return torch.from_numpy(place_features(counts.numpy(), self.shape.places))
 
     def _normal(self, state: Tensor, layer: int, name: str) -> Tensor:
         return functional.rms_norm(
@@ -136,6 +164,10 @@ def _initial(name: str, size: tuple[int, ...]) -> Tensor:
         return torch.eye(*size) * (16.0 if name in ("segment.weight", "question.weight") else 4.0)
     if part in ("norm", "norm2"):
         return torch.ones(size)
+    if name in ("place.out", "day.out"):
+        # As static vectors, more in the leading dimensions.
+        rows = torch.randn(size) / (1 + torch.arange(size[0])[:, None] / 64).sqrt()
+        return rows / rows.norm(dim=0)
     if name == "length":
         return torch.empty(size).uniform_(-0.5, 0.5)
     if part == "offset":

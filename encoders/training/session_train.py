@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agent_memory.encoders.compact import Shape
+from agent_memory.encoders.compact_weights import Shape
 from agent_memory.encoders.registry import load_encoder
 from agent_memory.encoders.training.features import VectorCache
 from agent_memory.encoders.training.plot import plot_session
@@ -33,7 +33,16 @@ PREFIXES = {64: 0.5, 256: 0.5, 768: 1.0}
 """Weight of each prefix in the loss, so that the coarse tiers of an index evolve too."""
 
 _NEVER = -1e4
-_FAST = ("tags", "mix__segment_bias", "mix__question_bias", "mix__segment_gain", "mix__question_gain")
+_FAST = (
+    "tags",
+    "ask",
+    "place__gain",
+    "day__gain",
+    "mix__segment_bias",
+    "mix__question_bias",
+    "mix__segment_gain",
+    "mix__question_gain",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +80,7 @@ class Recipe:
     seed: int = 0
 
 
-SHAPE = Shape(dimension=768, width=256, layers=2, heads=4, window=32, mix=12, key=64)
+SHAPE = Shape(dimension=768, width=256, layers=2, heads=4, window=32, mix=12, key=64, places=1024)
 
 
 class Average:
@@ -128,8 +137,13 @@ def conversation_loss(
     if not chosen:
         return None
     static = functional.normalize(found.static[start:end].float(), dim=1)
-    who, when = (tags[start:end].float() * (rng.random() >= recipe.nameless) for tags in (found.who, found.when))
-    evolved, read, last = network.segments(static, who, when, found.length[start:end])
+    named, dated = rng.random() >= recipe.nameless, rng.random() >= recipe.nameless
+    who, when, days = (
+        found.who[start:end].float() * named,
+        found.when[start:end].float() * dated,
+        found.days[start:end] * dated,
+    )
+    evolved, read, last = network.segments(static, who, when, found.length[start:end], days, start)
     asked = functional.normalize(found.asked[chosen].float(), dim=1)
     positives = torch.zeros(len(chosen), end - start, dtype=torch.bool)
     hidden = torch.zeros_like(positives)
@@ -140,7 +154,8 @@ def conversation_loss(
         if question.source is not None:
             at[row] = question.source - start
             hidden[row, question.source - start : None if question.hides_later else question.source - start + 1] = True
-    behind = network.questions(asked, at, read, last, static)
+    dates = found.dates[chosen] * dated
+    behind = network.questions(asked, at, found.order[chosen], dates, read, last, static, start)
     outside = torch.tensor([rng.random() < recipe.sessionless for _ in chosen])
     behind = torch.where(outside[:, None], asked, behind)
     return {
@@ -170,9 +185,14 @@ class Run:
     def go(self, every: int) -> SessionNetwork:
         """Train both stages, from their checkpoints when there are such; returns the averaged network."""
         torch.manual_seed(self.recipe.seed)
+        network = SessionNetwork(SHAPE)
+        with torch.no_grad():
+            network.place__gain.fill_(0.3)
+            network.day__gain.fill_(0.3)
+            network.ask__bias.copy_(torch.tensor([0.1, 0.1, -0.1, -0.1, -0.1, -0.1, 0.1, 0.1, 0.1]))
         if not (self.work / "session-log.jsonl").exists():
             self._baselines()
-        network = self._stage("all", SessionNetwork(SHAPE), self.recipe.steps, every)
+        network = self._stage("all", network, self.recipe.steps, every)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_("question" in name)
         return self._stage("questions", network, self.recipe.question_steps, every)

@@ -10,7 +10,7 @@ from support import WordEncoder, python
 
 from agent_memory import Memory
 from agent_memory.encoders import CompactSessionEncoder, SessionSegment, encode_session
-from agent_memory.encoders.compact import Shape
+from agent_memory.encoders.compact_weights import Shape
 from agent_memory.encoders.training.session_model import SessionNetwork
 from agent_memory.errors import EncoderMismatchError, InvalidInputError, StorageError
 
@@ -22,7 +22,9 @@ def weights(tmp_path_factory):
     """Random weights that change vectors a lot, with a window that fills within a test."""
     torch.manual_seed(0)
     spec = WordEncoder().spec
-    network = SessionNetwork(Shape(dimension=spec.dimension, width=16, layers=2, heads=2, window=4, mix=3, key=8))
+    network = SessionNetwork(
+        Shape(dimension=spec.dimension, width=16, layers=2, heads=2, window=4, mix=3, key=8, places=12)
+    )
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     path = tmp_path_factory.mktemp("weights") / "session.safetensors"
@@ -249,6 +251,28 @@ def test_as_of_reads_the_latent_memory_of_that_moment(opened):
     for moment, vector in zip(moments, vectors, strict=True):
         assert np.array_equal(vector_of(memory, as_of=moment), vector)
     assert np.array_equal(vector_of(memory, as_of=moments[1]), vectors[1])
+
+
+def test_as_of_replays_only_what_has_changed_since(opened, monkeypatch):
+    memory = opened()
+    moments = [memory.add(**said(number)).created_at for number in range(6)]
+    now = vector_of(memory)
+    embed = CompactSessionEncoder.embed_segment
+    replayed = []
+    monkeypatch.setattr(
+        CompactSessionEncoder, "embed_segment", lambda *given: (replayed.append(given[1].text), embed(*given))[1]
+    )
+    assert np.array_equal(vector_of(memory, as_of=moments[-1]), now)
+    assert not replayed
+    memory.update("k2", text="quite another thing")
+    replayed.clear()
+    assert np.array_equal(vector_of(memory, as_of=moments[-1]), now)
+    assert len(replayed) == 6
+    memory.forget("k4")
+    replayed.clear()
+    present = vector_of(memory)
+    assert np.array_equal(vector_of(memory, as_of=datetime.now(UTC)), present)
+    assert not replayed
 
 
 def test_sessions_of_one_name_in_several_namespaces(opened):

@@ -19,11 +19,12 @@ from agent_memory.encoders import (
     SessionSegment,
     encode_session,
 )
-from agent_memory.encoders.compact import Shape, day_words, length_feature
+from agent_memory.encoders.compact import dates_feature, day_words, length_feature, order_features
+from agent_memory.encoders.compact_weights import Shape
 from agent_memory.encoders.training.session_model import SessionNetwork
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
-SHAPE = Shape(dimension=96, width=16, layers=2, heads=2, window=4, mix=3, key=8)
+SHAPE = Shape(dimension=96, width=16, layers=2, heads=2, window=4, mix=3, key=8, places=12)
 
 
 def random_network(shape=SHAPE, std=0.3):
@@ -140,7 +141,9 @@ class TestPublished(SessionEncoderContract):
 
 
 def test_one_at_a_time_equals_the_whole_conversation_at_once(tmp_path):
-    network = random_network(Shape(dimension=96, width=32, layers=3, heads=4, window=6, mix=4, key=8), std=0.1)
+    network = random_network(
+        Shape(dimension=96, width=32, layers=3, heads=4, window=6, mix=4, key=8, places=12), std=0.1
+    )
     network.write(tmp_path / "w.safetensors", {"encoder": "words"})
     encoder = WordEncoder()
     session = CompactSessionEncoder(encoder, tmp_path / "w.safetensors")
@@ -152,19 +155,27 @@ def test_one_at_a_time_equals_the_whole_conversation_at_once(tmp_path):
         return torch.from_numpy(np.stack(rows).astype(np.float16).astype(np.float32))
 
     static = torch.from_numpy(np.stack([segment.static for segment in segments]))
-    asked = encoder.encode_queries(["word1", "word2 and"])
+    texts = ["word1", "the first word2 on 7 May 2024 and last week"]
+    asked = encoder.encode_queries(texts)
     with torch.no_grad():
         at_once, read, last = network.segments(
             static,
             tags([segment.speaker for segment in segments]),
             tags([day_words(segment.time) for segment in segments]),
             torch.tensor([[length_feature(segment.text)] for segment in segments]),
+            torch.tensor([segment.time.toordinal() for segment in segments]),
         )
-        questions = network.questions(torch.from_numpy(asked), torch.tensor([25, 25]), read, last, static)
+        order = np.stack([order_features(text) for text in texts])
+        dates = np.stack([dates_feature(text, segments[-1].time.toordinal()) for text in texts])
+        behind = torch.tensor([25, 25])
+        questions = network.questions(
+            torch.from_numpy(asked), behind, torch.from_numpy(order), torch.from_numpy(dates), read, last, static
+        )
     # Latents are kept in half precision, which the network that trains does not do.
     assert np.abs(evolved - at_once.numpy()).max() < 2e-4
-    for vector, expected in zip(asked, questions.numpy(), strict=True):
-        assert np.abs(session.embed_query(vector, "", memory) - expected).max() < 2e-4
+    assert np.abs(dates[1]).max() > 0
+    for text, vector, expected in zip(texts, asked, questions.numpy(), strict=True):
+        assert np.abs(session.embed_query(vector, text, memory) - expected).max() < 2e-4
 
 
 def test_untrained_weights_leave_vectors_as_they_are(tmp_path):

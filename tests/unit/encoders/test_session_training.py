@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 from support import WordEncoder
 
-from agent_memory.encoders.compact import CompactSessionEncoder, Shape
+from agent_memory.encoders.compact import CompactSessionEncoder
+from agent_memory.encoders.compact_weights import Shape
 from agent_memory.encoders.training import session_train
 from agent_memory.encoders.training.features import VectorCache
 from agent_memory.encoders.training.session_data import features, read_conversations
@@ -39,7 +40,7 @@ def data(tmp_path_factory):
 @pytest.fixture
 def run(data, tmp_path, monkeypatch):
     torch.set_num_threads(1)
-    shape = Shape(dimension=96, width=32, layers=1, heads=2, window=8, mix=3, key=8)
+    shape = Shape(dimension=96, width=32, layers=1, heads=2, window=8, mix=3, key=8, places=12)
     monkeypatch.setattr(session_train, "SHAPE", shape)
     monkeypatch.setattr(session_train, "PREFIXES", {64: 0.5, 96: 1.0})
     caches = VectorCache(tmp_path / "documents"), VectorCache(tmp_path / "questions")
@@ -54,7 +55,7 @@ def run(data, tmp_path, monkeypatch):
 
 
 def test_it_learns_when_context_belongs_to_a_segment(run, tmp_path):
-    made = run(40)
+    made = run(80)
     network = made.go(every=20)
     held_out = made.checks["casino"]
     before = recall(None, held_out, "static")["recall@1"]
