@@ -18,6 +18,7 @@ from agent_memory.errors import IndexStateError, LeaseHeldError, StorageError
 from agent_memory.failpoint import failpoint
 from agent_memory.inputs import FloatArray
 from agent_memory.records import Job, JobState
+from agent_memory.replay import recall_at_10
 from agent_memory.sessions import Sessions
 from agent_memory.storage import entries as reading
 from agent_memory.storage import generations, jobs, leases
@@ -43,7 +44,6 @@ _BREATH_S = 0.002
 _SAMPLE = 200
 _STRETCH = 256  # segments that are evolved in one transaction
 _DROPPED = 500
-_TIE = 1e-4
 _LENGTH_TOLERANCE = 0.01
 _RECALL_TOLERANCE = 0.03
 
@@ -352,11 +352,7 @@ def sampled_recall(view: IndexView, seed: int) -> float | None:
     if not len(ids):
         return None
     chosen = np.random.default_rng(seed).choice(len(ids), min(_SAMPLE, len(ids)), replace=False)
-    queries = view.vectors_of(ids[np.sort(chosen)])
-    found, truth = view.search(queries, 10).scores, view.search(queries, 10, exact=True).scores
-    # By score, not by id: where many entries are equal, which of them come first says nothing.
-    last = np.where(np.isfinite(truth), truth, np.inf).min(axis=1, keepdims=True)
-    return float((found >= last - _TIE).sum() / np.isfinite(truth).sum())
+    return recall_at_10(view, view.vectors_of(ids[np.sort(chosen)]))
 
 
 def drop_condemned(database: Database, holder: str) -> None:

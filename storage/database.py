@@ -107,24 +107,27 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, wait_s: float | None = None) -> Iterator[Connection]:
         """Open the store's only write transaction; committed and synced to disk when the block ends.
 
+        Args:
+            wait_s: Seconds to wait for another writer; ``lock_timeout_s`` if left out.
+
         Raises:
-            LockTimeoutError: Another process held the write lock for longer than ``lock_timeout_s``.
+            LockTimeoutError: Another process held the write lock for longer than that.
             StorageError: The folder is read-only, the disk is full, or the file is damaged; rolled back.
         """
         if self.read_only:
             raise StorageError(f"{self.path} is read-only: it can be recalled from, not written to")
-        with self._transaction("IMMEDIATE") as connection:
+        with self._transaction("IMMEDIATE", wait_s) as connection:
             yield connection
 
     @contextmanager
-    def _transaction(self, mode: str) -> Iterator[Connection]:
+    def _transaction(self, mode: str, wait_s: float | None = None) -> Iterator[Connection]:
         connection = self.connection()
         connection.info["begin"] = mode
         try:
-            self._begin(connection)
+            self._begin(connection, self.lock_timeout_s if wait_s is None else wait_s)
             try:
                 yield connection
                 if mode == "IMMEDIATE":
@@ -138,11 +141,12 @@ class Database:
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise self._wrapped(error) from error
 
-    def _begin(self, connection: Connection) -> None:
-        deadline = time.monotonic() + self.lock_timeout_s
+    def _begin(self, connection: Connection, wait_s: float) -> None:
+        deadline = time.monotonic() + wait_s
         while True:
             try:
-                connection.begin()
+                with self._waiting(connection, wait_s):
+                    connection.begin()
                 return
             except SQLAlchemyError as error:
                 # SQLite skips its own wait where waiting could deadlock, and while a WAL is being recovered.
@@ -150,6 +154,19 @@ class Database:
                 if _code(error) not in _BUSY or time.monotonic() >= deadline:
                     raise
             time.sleep(_PAUSE_S)
+
+    @contextmanager
+    def _waiting(self, connection: Connection, wait_s: float) -> Iterator[None]:
+        """Let SQLite itself wait for a lock no longer than that."""
+        raw = connection.connection.driver_connection
+        if raw is None or wait_s >= self.lock_timeout_s:
+            yield
+            return
+        raw.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}")
+        try:
+            yield
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {int(self.lock_timeout_s * 1000)}")
 
     def _roll_back(self, connection: Connection) -> None:
         try:
