@@ -18,7 +18,7 @@ from agent_memory.live_index import Accept, LiveIndex
 from agent_memory.records import GenerationState, Maintenance, MaintenanceAction, Replay, ReplaySource
 from agent_memory.storage import generations, jobs, queries, upkeep
 from agent_memory.storage import vectors as stored
-from agent_memory.storage.database import Connection, Database
+from agent_memory.storage.database import LOG_BYTES, Connection, Database
 from agent_memory.storage.vectors import Generation
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 KEPT_CHANGES = 10_000
 """The youngest changes stay in the log, so that other processes can catch up."""
 
-_WAL_BYTES = 64 << 20
+_WAL_BYTES = 2 * LOG_BYTES
 _FREE_SHARE = 0.25
 _FREE_BYTES = 16 << 20
 _SEGMENTS = 8

@@ -489,10 +489,10 @@ class Memory(Care):
             return check.stats(connection, self.namespace, self.path, self._index)
 
     def check(self, repair: bool = False) -> Report:
-        """Look for damage: in the database, in vectors, between index and store, in snapshots.
+        """Look for damage: in the database, in vectors, in the full-text index, between index and store, in snapshots.
 
         Args:
-            repair: True to mend what can be mended: vectors are encoded again, the index is rebuilt.
+            repair: True to mend what can be mended: vectors are encoded again, full-text index and index are rebuilt.
         """
         encoder, sessions = self._current_encoder(), self._sessions
         return check.check(

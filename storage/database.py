@@ -22,6 +22,12 @@ from agent_memory.failpoint import failpoint
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PAUSE_S = 0.005
 
+LOG_BYTES = 16 << 20
+"""What is left of a write-ahead log that grew beyond it, behind a long reader or a VACUUM, when it is begun anew.
+
+A log without such events has about 8 MiB: a thousand pages, then SQLite moves it into the database.
+"""
+
 
 class Database:
     """One SQLite file, opened by any number of threads and processes at once.
@@ -73,6 +79,7 @@ class Database:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         connection.execute("PRAGMA trusted_schema = OFF")
         return connection
 
