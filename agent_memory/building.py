@@ -238,6 +238,7 @@ class Builder:
                 return
             for session_id, first in dirty.items():
                 started = time.perf_counter()
+                self._warm({session_id: first})
                 with self._step() as connection:
                     # What was clean when it was listed may have changed: only what is still there counts.
                     if self._unevolved(connection, session_id).get(session_id) == first:
@@ -247,6 +248,9 @@ class Builder:
                 failpoint("reindex-evolved")
                 took = time.perf_counter() - started
                 time.sleep(max(_BREATH_S, took, took * (1 / self._max_cpu - 1)))
+
+    def _warm(self, dirty: dict[int, int]) -> None:
+        self._target.sessions.warm(self._database, lambda _: dirty.items())
 
     def _unevolved(self, connection: Connection, session_id: int | None = None) -> dict[int, int]:
         sessions = self._target.sessions
@@ -326,6 +330,9 @@ class Builder:
 
     def _swapped(self, few: int) -> bool:
         """Catch up with the last few entries and swap, in one transaction; False if they are too many."""
+        with self._database.read() as connection:
+            changed = session_rows.sessions_of(connection, [entry.id for entry in self._late(connection)])
+        self._warm(dict(changed))
         with self._step() as connection:
             late = self._late(connection)
             if len(late) > few:

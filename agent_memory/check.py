@@ -166,6 +166,7 @@ def _session_faults(
         accept(generation)
         broken = session_rows.unevolved(connection, generation, sessions.latents_bytes)
     if repair and (broken or again):
+        sessions.warm(database, lambda connection: [*broken.items(), *session_rows.sessions_of(connection, again)])
         with database.write() as connection:
             dirty = session_rows.unevolved(connection, generation, sessions.latents_bytes)
             for session_id, entry_id in session_rows.sessions_of(connection, again):
