@@ -130,8 +130,8 @@ class Upkeep:
             ids, matrix, questions, tiers=live.tiers, dtype=live.dtype, options=self._index.options, whole=len(view)
         )
         stats = self._index.stats()
-        size = 0 if stats is None else (stats.ram_bytes_per_row + stats.disk_bytes_per_row) * stats.rows
-        return replay.compared(replay.Trial(view, questions, round(size)), after, source)
+        size = 0 if stats is None else replay.index_bytes(stats, live.dtype, stats.rows + stats.tombstones)
+        return replay.compared(replay.Trial(view, questions, size), after, source)
 
     def _prunable(self, connection: Connection) -> int:
         """Return how many changes nobody on this disk needs any more, if they are many."""

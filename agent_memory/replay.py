@@ -16,7 +16,7 @@ from agent_memory.storage.database import Connection
 from agent_memory.storage.vectors import Generation, IdArray
 
 if TYPE_CHECKING:
-    from agent_memory.index import IndexOptions, IndexView
+    from agent_memory.index import IndexOptions, IndexStats, IndexView
 
 Dtype = Literal["float16", "float32"]
 
@@ -27,6 +27,7 @@ ASKED = 200
 """Queries that are replayed, at most."""
 
 _K = 10
+_NOTES = 13  # bytes of a row's id, scale and mark of removal
 _TIE = 1e-4
 
 
@@ -91,9 +92,14 @@ def tried(
     index.add(ids, matrix)
     index.maintain()
     share = whole / max(1, len(ids))
-    stats = index.stats()
-    size = (stats.ram_bytes_per_row + stats.disk_bytes_per_row) * whole
-    return Trial(index.view(), questions, round(size), (time.perf_counter() - started) * share)
+    took = (time.perf_counter() - started) * share
+    return Trial(index.view(), questions, index_bytes(index.stats(), dtype, whole), took)
+
+
+def index_bytes(stats: IndexStats, dtype: Dtype, rows: int) -> int:
+    """Return about how large an index of such a layout, and its snapshot, is with so many rows, removed ones too."""
+    main = stats.tiers[-2] if len(stats.tiers) == 3 else 0  # int8
+    return rows * (stats.dimension * np.dtype(dtype).itemsize + main + stats.coarse_bytes + _NOTES)
 
 
 def compared(before: Trial, after: Trial, source: ReplaySource) -> Replay:

@@ -148,6 +148,8 @@ def test_maintenance_replays_the_latest_queries(open_memory):
     assert (found.source, found.queries, found.entries) == (ReplaySource.QUERIES, 4, 60)
     assert found.recall_before == found.recall_after == 1
     assert found.index_bytes_after > 60 * 96 * 2 and found.build_seconds > 0 and found.ms_after > 0
+    memory.save_snapshot()
+    assert 0.5 < memory.stats().snapshot_bytes / found.index_bytes_after < 2
     assert memory.maintenance(dry_run=False).replay is None
     memory.clear_queries()
     assert memory.maintenance().replay.source is ReplaySource.ENTRIES
