@@ -84,6 +84,7 @@ class AsyncMemory:
     collect_generations = _awaitable(Memory.collect_generations)
     generations = _awaitable(Memory.generations)
     maintenance = _awaitable(Memory.maintenance)
+    clear_queries = _awaitable(Memory.clear_queries)
     save_snapshot = _awaitable(Memory.save_snapshot)
     schedules = _awaitable(Memory.schedules)
     schedule = _awaitable(Memory.schedule)

@@ -18,6 +18,7 @@ from agent_memory.errors import IndexStateError, LeaseHeldError, StorageError
 from agent_memory.failpoint import failpoint
 from agent_memory.inputs import FloatArray
 from agent_memory.records import Job, JobState
+from agent_memory.replay import recall_at_10
 from agent_memory.sessions import Sessions
 from agent_memory.storage import entries as reading
 from agent_memory.storage import generations, jobs, leases
@@ -43,7 +44,6 @@ _BREATH_S = 0.002
 _SAMPLE = 200
 _STRETCH = 256  # segments that are evolved in one transaction
 _DROPPED = 500
-_TIE = 1e-4
 _LENGTH_TOLERANCE = 0.01
 _RECALL_TOLERANCE = 0.03
 
@@ -238,6 +238,7 @@ class Builder:
                 return
             for session_id, first in dirty.items():
                 started = time.perf_counter()
+                self._warm({session_id: first})
                 with self._step() as connection:
                     # What was clean when it was listed may have changed: only what is still there counts.
                     if self._unevolved(connection, session_id).get(session_id) == first:
@@ -247,6 +248,9 @@ class Builder:
                 failpoint("reindex-evolved")
                 took = time.perf_counter() - started
                 time.sleep(max(_BREATH_S, took, took * (1 / self._max_cpu - 1)))
+
+    def _warm(self, dirty: dict[int, int]) -> None:
+        self._target.sessions.warm(self._database, lambda _: dirty.items())
 
     def _unevolved(self, connection: Connection, session_id: int | None = None) -> dict[int, int]:
         sessions = self._target.sessions
@@ -326,6 +330,9 @@ class Builder:
 
     def _swapped(self, few: int) -> bool:
         """Catch up with the last few entries and swap, in one transaction; False if they are too many."""
+        with self._database.read() as connection:
+            changed = session_rows.sessions_of(connection, [entry.id for entry in self._late(connection)])
+        self._warm(dict(changed))
         with self._step() as connection:
             late = self._late(connection)
             if len(late) > few:
@@ -352,11 +359,7 @@ def sampled_recall(view: IndexView, seed: int) -> float | None:
     if not len(ids):
         return None
     chosen = np.random.default_rng(seed).choice(len(ids), min(_SAMPLE, len(ids)), replace=False)
-    queries = view.vectors_of(ids[np.sort(chosen)])
-    found, truth = view.search(queries, 10).scores, view.search(queries, 10, exact=True).scores
-    # By score, not by id: where many entries are equal, which of them come first says nothing.
-    last = np.where(np.isfinite(truth), truth, np.inf).min(axis=1, keepdims=True)
-    return float((found >= last - _TIE).sum() / np.isfinite(truth).sum())
+    return recall_at_10(view, view.vectors_of(ids[np.sort(chosen)]))
 
 
 def drop_condemned(database: Database, holder: str) -> None:

@@ -16,6 +16,7 @@ from agent_memory.errors import EncoderMismatchError
 from agent_memory.ingest import Progress, Writer
 from agent_memory.live_index import LiveIndex
 from agent_memory.maintenance import Upkeep
+from agent_memory.query_log import QueryLog
 from agent_memory.records import GenerationInfo, Job, JobState, Maintenance, Namespace, ReindexReport, Schedule
 from agent_memory.reindex import Reindexer, Wish
 from agent_memory.spaces import Spaces
@@ -48,6 +49,8 @@ class Care:
     _spaces: Spaces
     _encoder: Encoder
     _sessions: Sessions
+    _queries: QueryLog
+    _scope: Callable[[Sequence[str] | None], Namespace]
 
     def reindex(
         self,
@@ -77,7 +80,9 @@ class Care:
                 what fits that.
             tiers: New tiers: one to three ascending dimensions, the last the native one.
             rotation: ``"fit"`` to rotate the space so that the first dimensions carry the most.
-            dry_run: Only try it on a sample and say what it would cost.
+            dry_run: Only try it on a sample and say what it would cost, and what the latest queries
+                (``Config.query_log``; stored entries if there are none) would find; see ``Replay``. Another encoder
+                needs their words: ``Config.query_text="plain"``.
             progress: Called with (entries done, entries in all) after each batch.
             batch_size: Entries encoded and written together.
             max_cpu: Share of the time that the work may take, in (0, 1]; it sleeps for the rest.
@@ -97,6 +102,7 @@ class Care:
         )
         current = self._current_encoder()
         if dry_run:
+            self._queries.flush()
             return self._reindexer().dry_run(wish, current)
         report = self._reindexer().reindex(wish, current, progress)
         self._follow()
@@ -153,11 +159,15 @@ class Care:
         Recall and writes go on meanwhile. What needs the store for itself (``vacuum``, ``log``) is put off when others
         are using it, and the result says so.
 
+        Only to look also asks the latest queries (``Config.query_log``; stored entries if there are none) of an index
+        built anew over a sample of the entries, and compares what that finds, takes and weighs; see ``Replay``.
+
         Args:
             dry_run: True to only look.
             only: Names of the actions to carry out; see ``MaintenanceAction``.
         """
         encoder = self._current_encoder()
+        self._queries.flush()
         upkeep = Upkeep(
             self._database,
             self._index,
@@ -167,11 +177,18 @@ class Care:
             purge=self.purge_expired,
             collect=lambda grace: self._reindexer().collect(grace),
         )
-        return upkeep.look() if dry_run else upkeep.carry_out(None if only is None else set(only))
+        return upkeep.look(rehearse=True) if dry_run else upkeep.carry_out(None if only is None else set(only))
 
     def purge_expired(self) -> int:
         """Delete the entries that have expired, here and in the namespaces below; returns how many."""
         return self._writer.remove(reading.expired(self.namespace, datetime.now(UTC)))
+
+    def clear_queries(self, *, namespace: Sequence[str] | None = None) -> int:
+        """Delete what the query log holds of queries asked here and in the namespaces below; returns how many.
+
+        What other processes have asked in the last seconds may still be written by them.
+        """
+        return self._queries.clear(self._scope(namespace))
 
     def save_snapshot(self) -> None:
         """Bring the index up to date and write its snapshot, as ``close`` does."""

@@ -13,12 +13,13 @@ from agent_memory.live_index import Accept, LiveIndex
 from agent_memory.records import Namespace, Report, Stats
 from agent_memory.sessions import Sessions
 from agent_memory.storage import entries as reading
+from agent_memory.storage import lexical, writes
 from agent_memory.storage import sessions as session_rows
 from agent_memory.storage import vectors as generations
-from agent_memory.storage import writes
 from agent_memory.storage.database import Connection, Database
 
 _PAGE = 500
+_EDITED = "the text differs from its checksum"
 
 Encode = Callable[[list[str]], FloatArray]
 
@@ -75,11 +76,15 @@ def check(
     if repair and damaged:
         _encode_again(database, sorted(damaged), encode, accept)
         repaired += damaged.values()
+    edited = any(line.endswith(_EDITED) for line in damaged.values())
+    words, mended = _word_faults(database, problems, repair=repair, anew=edited)
+    problems += words
+    repaired += [fault for fault in mended if fault not in repaired]
     if sessions.encoder is not None:
         found = _session_faults(database, accept, sessions, repair=repair, again=sorted(damaged))
         problems += found
         repaired += found if repair else ()
-    if not problems or problems == repaired:
+    if set(problems) <= set(repaired):
         with database.read() as connection:
             faults = live_index.faults(connection, accept)
         problems += faults
@@ -88,6 +93,38 @@ def check(
                 live_index.start_over(connection, accept)
             repaired += faults
     return Report(entries=total, problems=tuple(problems), repaired=tuple(repaired))
+
+
+def _word_faults(database: Database, before: list[str], *, repair: bool, anew: bool) -> tuple[list[str], list[str]]:
+    """Return what is wrong with the full-text index, and which faults, of the database too, are no more.
+
+    Args:
+        database: The store.
+        before: Faults found so far; newer versions of SQLite name a damaged full-text index among the database's.
+        repair: True to mend it.
+        anew: True to index all words anew in any case: texts were edited behind its back.
+    """
+    found = _compared_words(database)
+    if not repair or not (found or anew):
+        return found, []
+    try:
+        with database.write() as connection:
+            lexical.rebuild(connection)
+    except StorageError:
+        with database.write() as connection:
+            lexical.rebuild(connection, unreadable=True)
+    with database.read() as connection:
+        left = _database_faults(connection)
+    left += _compared_words(database)
+    return found, [fault for fault in (*before, *found) if fault not in left]
+
+
+def _compared_words(database: Database) -> list[str]:
+    try:
+        with database.read() as connection:
+            return lexical.faults(connection)
+    except StorageError as error:
+        return [f"full-text index: {error}"]
 
 
 def _database_faults(connection: Connection) -> list[str]:
@@ -112,7 +149,7 @@ def _damaged_entries(database: Database) -> dict[int, str]:
             unusable = generations.unusable_vectors(connection, generation, ids)
         for entry_id, key, text, fingerprint in page:
             if writes.content_hash(text) != fingerprint:
-                damaged[entry_id] = f"entry {key!r}: the text differs from its checksum"
+                damaged[entry_id] = f"entry {key!r}: {_EDITED}"
             elif entry_id in unusable:
                 damaged[entry_id] = f"entry {key!r}: the vector is {unusable[entry_id]}"
         after_id = ids[-1]
@@ -129,6 +166,7 @@ def _session_faults(
         accept(generation)
         broken = session_rows.unevolved(connection, generation, sessions.latents_bytes)
     if repair and (broken or again):
+        sessions.warm(database, lambda connection: [*broken.items(), *session_rows.sessions_of(connection, again)])
         with database.write() as connection:
             dirty = session_rows.unevolved(connection, generation, sessions.latents_bytes)
             for session_id, entry_id in session_rows.sessions_of(connection, again):

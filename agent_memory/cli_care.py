@@ -13,6 +13,7 @@ from agent_memory.cli_shared import (
     OUT,
     EncoderOption,
     JsonOption,
+    NamespaceOption,
     PathOption,
     facts,
     opened,
@@ -22,8 +23,11 @@ from agent_memory.cli_shared import (
 )
 from agent_memory.errors import InvalidInputError
 from agent_memory.memory import Memory
+from agent_memory.records import Replay, ReplaySource
 
 app = typer.Typer()
+queries = typer.Typer(no_args_is_help=True, help="The query log (Config.query_log): delete it.")
+app.add_typer(queries, name="queries")
 
 
 @app.command(epilog="Example: agent-memory check --repair")
@@ -75,6 +79,8 @@ def reindex(
         )
     text = f"{report.state}: {report.entries} entries by {report.source}, {report.encoded} texts encoded"
     text += f", {report.seconds:.1f} s, {report.added_bytes / 1e6:.1f} MB more until the former one is collected"
+    if report.replay is not None:
+        text += "\n" + _replayed(report.replay)
     say(report, as_json=as_json, text=text)
 
 
@@ -99,10 +105,40 @@ def maintenance(
         print_json(report)
         return
     facts(report.findings)
+    if report.replay is not None:
+        OUT.print(_replayed(report.replay), markup=False)
     for action in report.actions:
-        OUT.print(f"{action.name}: {action.reason} ({action.seconds:.1f} s) {action.result}", markup=False)
+        freed = f", frees {action.freed_bytes / 1e6:.1f} MB" if action.freed_bytes > 0 else ""
+        OUT.print(f"{action.name}: {action.reason} ({action.seconds:.1f} s{freed}) {action.result}", markup=False)
     if not report.actions:
         OUT.print("nothing to do")
+
+
+_ASKED = {
+    ReplaySource.QUERIES: "of your latest queries",
+    ReplaySource.TEXTS: "of your latest queries, encoded again",
+    ReplaySource.ENTRIES: "stored entries as queries, for want of logged ones",
+}
+
+
+def _replayed(replay: Replay) -> str:
+    def change(before: float | None, after: float | None, unit: str = "") -> str:
+        return f"{before or 0:.3f} -> {after or 0:.3f}{unit}"
+
+    return (
+        f"tried on {replay.entries} entries with {replay.queries} {_ASKED[replay.source]}: "
+        f"recall@10 {change(replay.recall_before, replay.recall_after)}, "
+        f"a search {change(replay.ms_before, replay.ms_after, ' ms')}, "
+        f"index {change(replay.index_bytes_before / 1e6, replay.index_bytes_after / 1e6, ' MB')}"
+    )
+
+
+@queries.command(epilog="Example: agent-memory queries clear -n acme/user-42")
+def clear(path: PathOption = DEFAULT_PATH, namespace: NamespaceOption = "", as_json: JsonOption = False) -> None:
+    """Delete what the query log holds of queries asked in a scope and below it."""
+    with opened(path, namespace) as memory:
+        cleared = memory.clear_queries()
+    say({"cleared": cleared}, as_json=as_json, text=f"{cleared} queries deleted")
 
 
 @app.command(epilog="Example: agent-memory backup ./backups/monday.db")

@@ -41,6 +41,7 @@ class _Pending:
     entry: ValidEntry
     metadata: str
     vector: FloatArray | None
+    named: bool
 
 
 class Writer:
@@ -117,7 +118,7 @@ class Writer:
         vector = None
         if given.vector is not None:
             vector = inputs.vector(given.vector, self.encoder.spec.dimension)
-        return _Pending(entry, canonical_json(entry.metadata), vector)
+        return _Pending(entry, canonical_json(entry.metadata), vector, given.key is not None)
 
     def _write(self, batch: Sequence[_Pending]) -> list[Entry]:
         encoder, sessions = self.encoder, self.sessions
@@ -126,6 +127,8 @@ class Writer:
         vectors = np.stack([next(encoded) if item.vector is None else item.vector for item in batch])
         now = datetime.now(UTC)
         prepared = self._prepared(batch, vectors, encoder, sessions, now)
+        if any(item.named for item in batch):
+            sessions.warm(self._database, lambda connection: _replaced(connection, batch, now))
         with self._database.write() as connection:
             generation = self._generation(connection, now, encoder, sessions)
             blobs = generation.to_bytes(vectors)
@@ -183,10 +186,12 @@ class Writer:
         """Change some fields of an entry; the entry is read again inside the transaction that writes it."""
         name = inputs.name("key", key) or ""
         with self._database.read() as connection:
-            _, entry = reading.find(connection, scope, name, datetime.now(UTC))
+            entry_id, entry = reading.find(connection, scope, name, datetime.now(UTC))
         merged = self._merged(entry, changed)
         encoder, sessions = self.encoder, self.sessions
         vectors = inputs.encoded([merged.text], encoder.encode_documents, encoder.spec) if "text" in changed else None
+        seen = [(merged.speaker, merged.event_time)] if merged.session and merged.event_time else []
+        sessions.warm(self._database, lambda connection: session_rows.sessions_of(connection, [entry_id]), seen)
         canonical_json(merged.metadata)
         now = datetime.now(UTC)
         with self._database.write() as connection:
@@ -216,6 +221,12 @@ class Writer:
 
     def remove(self, condition: Condition) -> int:
         """Delete the entries that satisfy a condition; what sessions made of them goes too."""
+        self.sessions.warm(
+            self._database,
+            lambda connection: session_rows.sessions_of(
+                connection, reading.matching_ids(connection, condition).tolist()
+            ),
+        )
         with self._database.write() as connection:
             ids = reading.matching_ids(connection, condition)
             removed = writes.remove(connection, ids.tolist())
@@ -232,6 +243,12 @@ class Writer:
         if old == new:
             raise InvalidInputError(f"an entry cannot supersede itself: {old!r}")
         now = datetime.now(UTC)
+        self.sessions.warm(
+            self._database,
+            lambda connection: session_rows.sessions_of(
+                connection, list(reading.ids_by_key(connection, scope, names[:1], now).values())
+            ),
+        )
         with self._database.write() as connection:
             (old_id, _), (new_id, entry) = (reading.find(connection, scope, name, now) for name in names)
             session_id = history.supersede(connection, old_id, new_id, now)
@@ -272,6 +289,16 @@ class Writer:
                 "the former, and call reindex(encoder=…) to move it to the latter."
             )
         (sessions or self.sessions).accept(generation)
+
+
+def _replaced(connection: Connection, batch: Sequence[_Pending], now: datetime) -> list[tuple[int, int]]:
+    """Return (session, entry) of the entries whose keys a batch is about to take."""
+    keys: dict[Namespace, list[str]] = {}
+    for item in batch:
+        if item.named:
+            keys.setdefault(item.entry.namespace or (), []).append(item.entry.key)
+    found = [reading.ids_by_key(connection, namespace, names, now).values() for namespace, names in keys.items()]
+    return session_rows.sessions_of(connection, [entry_id for ids in found for entry_id in ids])
 
 
 def _draft(entry: ValidEntry, metadata: str, vector: bytes | None, now: datetime) -> writes.Draft:

@@ -49,7 +49,8 @@ class LiveIndex:
         self._saved_seq = 0
 
     @property
-    def _options(self) -> IndexOptions:
+    def options(self) -> IndexOptions:
+        """How the index is built."""
         from agent_memory.index import IndexOptions
 
         return IndexOptions(recall_target=self._config.recall_target, threads=self._config.threads)
@@ -106,7 +107,7 @@ class LiveIndex:
         if self._linked or not snapshots(self.folder):
             return None
         try:
-            index, seq = TieredIndex.load(self.folder, generation=generation.identity, options=self._options)
+            index, seq = TieredIndex.load(self.folder, generation=generation.identity, options=self.options)
         except StaleGenerationError as error:
             _log.info("building the index anew: %s", error)
             return None
@@ -122,7 +123,7 @@ class LiveIndex:
     def _rebuild(self, connection: Connection, generation: Generation, seq: int) -> TieredIndex:
         from agent_memory.index import TieredIndex
 
-        index = TieredIndex(generation.dimension, generation.tiers, dtype=generation.dtype, options=self._options)
+        index = TieredIndex(generation.dimension, generation.tiers, dtype=generation.dtype, options=self.options)
         for ids, vectors in stored.all_vectors(connection, generation):
             index.add(ids, vectors)
         index.maintain()
@@ -146,7 +147,7 @@ class LiveIndex:
                 found.append(f"index: it holds {len(index)} entries, the store {len(expected)}, or others")
             try:
                 if not self._linked and snapshots(self.folder):
-                    loaded, _ = TieredIndex.load(self.folder, generation=generation.identity, options=self._options)
+                    loaded, _ = TieredIndex.load(self.folder, generation=generation.identity, options=self.options)
                     loaded.verify()
             except CorruptSnapshotError as error:
                 found.append(f"index snapshot: {error}")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agent_memory import replay
 from agent_memory.building import sampled_recall
 from agent_memory.errors import LeaseHeldError
+from agent_memory.inputs import FloatArray
 from agent_memory.live_index import Accept, LiveIndex
-from agent_memory.records import GenerationState, Maintenance, MaintenanceAction
-from agent_memory.storage import generations, jobs, upkeep
+from agent_memory.records import GenerationState, Maintenance, MaintenanceAction, Replay, ReplaySource
+from agent_memory.storage import generations, jobs, queries, upkeep
 from agent_memory.storage import vectors as stored
-from agent_memory.storage.database import Connection, Database
+from agent_memory.storage.database import LOG_BYTES, Connection, Database
+from agent_memory.storage.vectors import Generation
 
 if TYPE_CHECKING:
     from agent_memory.index import IndexView
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 KEPT_CHANGES = 10_000
 """The youngest changes stay in the log, so that other processes can catch up."""
 
-_WAL_BYTES = 64 << 20
+_WAL_BYTES = 2 * LOG_BYTES
 _FREE_SHARE = 0.25
 _FREE_BYTES = 16 << 20
 _SEGMENTS = 8
@@ -60,8 +63,12 @@ class Upkeep:
         self._database, self._index, self._accept = database, live_index, accept
         self._target, self._grace, self._purge, self._collect = recall_target, grace, purge, collect
 
-    def look(self) -> Maintenance:
-        """Return the state of the store and what should be done about it; writes nothing."""
+    def look(self, *, rehearse: bool = False) -> Maintenance:
+        """Return the state of the store and what should be done about it; writes nothing.
+
+        Args:
+            rehearse: True to also build an index over a sample, and ask it the latest queries.
+        """
         now = datetime.now(UTC)
         with self._database.read() as connection:
             view = self._index.view(connection, self._accept)
@@ -73,35 +80,58 @@ class Upkeep:
                 or (one.state is GenerationState.FORMER and one.retired_at and one.retired_at <= now - self._grace)
             ]
             prunable = self._prunable(connection)
+            live = stored.live_generation(connection)
+            asked = np.empty((0, 0), np.float32) if live is None else replay.asked(connection, live)
+            logged = queries.count(connection, ())
         index = self._index.stats()
         drift = {} if view is None else tier_recall(view)
         findings: dict[str, Any] = asdict(state) | {"tier_recall": drift}
+        findings["queries"] = logged
+        tried = None if view is None or live is None or not rehearse else self._rehearsed(view, live, asked)
         findings["index_tail"] = 0 if index is None else index.tail
         findings["index_tombstones"] = 0 if index is None else index.tombstones
         file_bytes, free_bytes = state.pages * state.page_bytes, state.free_pages * state.page_bytes
         actions = []
 
-        def add(name: str, needed: object, reason: str, seconds: float) -> None:
+        def add(name: str, needed: object, reason: str, seconds: float, freed: int = 0) -> None:
             if needed:
-                actions.append(MaintenanceAction(name=name, reason=reason, seconds=round(seconds, 3)))
+                actions.append(
+                    MaintenanceAction(name=name, reason=reason, seconds=round(seconds, 3), freed_bytes=freed)
+                )
 
         add("purge", state.expired, f"{state.expired} expired entries", state.expired * 1e-4)
         recall = None if view is None else sampled_recall(view, 7)
         findings["recall"] = recall
         weak = recall is not None and recall < self._target - _DRIFT
         due = index is not None and (index.maintenance_due or weak)
-        add("index", due, "the index has outgrown its tiers", (index.rows if index else 0) * 3e-5)
+        rebuild_s = (index.rows if index else 0) * 3e-5 if tried is None else tried.build_seconds
+        freed = 0 if tried is None else tried.index_bytes_before - tried.index_bytes_after
+        add("index", due, "the index has outgrown its tiers", rebuild_s, freed)
         vectors = sum(one.vectors for one in former)
-        add("collect", former, f"{len(former)} former generations, {vectors} vectors", vectors * 2e-5)
+        size = sum(one.vectors * one.dimension * np.dtype(one.dtype).itemsize for one in former)
+        add("collect", former, f"{len(former)} former generations, {vectors} vectors", vectors * 2e-5, size)
         segments = state.lexical_segments
         add("lexical", segments > _SEGMENTS, f"the full-text index has {segments} segments", state.rows * 1e-5)
         add("changes", prunable, f"{prunable} changes that every snapshot has passed", prunable * 1e-6)
         roomy = free_bytes > _FREE_BYTES and free_bytes > _FREE_SHARE * file_bytes
-        add("vacuum", roomy, f"{free_bytes} of {file_bytes} bytes are free", 2 * file_bytes / _DISK_BYTES_S)
-        add(
-            "log", state.wal_bytes > _WAL_BYTES, f"the log has {state.wal_bytes} bytes", state.wal_bytes / _DISK_BYTES_S
+        add("vacuum", roomy, f"{free_bytes} of {file_bytes} bytes are free", 2 * file_bytes / _DISK_BYTES_S, free_bytes)
+        wal = state.wal_bytes
+        add("log", wal > _WAL_BYTES, f"the log has {wal} bytes", wal / _DISK_BYTES_S, wal)
+        return Maintenance(findings=findings, actions=tuple(actions), replay=tried)
+
+    def _rehearsed(self, view: IndexView, live: Generation, asked: FloatArray) -> Replay:
+        """Return what the latest queries find in the index, and in one built anew over a sample of its rows."""
+        ids = view.ids()
+        ids = ids[replay.some(len(ids), replay.SAMPLE)]
+        matrix = view.vectors_of(ids)
+        source = ReplaySource.QUERIES if len(asked) else ReplaySource.ENTRIES
+        questions = asked if len(asked) else matrix[replay.some(len(ids), replay.ASKED)]
+        after = replay.tried(
+            ids, matrix, questions, tiers=live.tiers, dtype=live.dtype, options=self._index.options, whole=len(view)
         )
-        return Maintenance(findings=findings, actions=tuple(actions))
+        stats = self._index.stats()
+        size = 0 if stats is None else replay.index_bytes(stats, live.dtype, stats.rows + stats.tombstones)
+        return replay.compared(replay.Trial(view, questions, size), after, source)
 
     def _prunable(self, connection: Connection) -> int:
         """Return how many changes nobody on this disk needs any more, if they are many."""
@@ -126,7 +156,7 @@ class Upkeep:
             started = time.perf_counter()
             result = self._do(action.name)
             seconds = round(time.perf_counter() - started, 3)
-            done.append(MaintenanceAction(name=action.name, reason=action.reason, seconds=seconds, result=result))
+            done.append(replace(action, seconds=seconds, result=result))
         return Maintenance(findings=looked.findings, actions=tuple(done), done=True)
 
     def _do(self, name: str) -> str:

@@ -17,7 +17,8 @@ from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.ingest import Item, Progress, Writer
 from agent_memory.inputs import UNSET, FloatArray, UnsetType
 from agent_memory.jobs import Background
-from agent_memory.live_index import LiveIndex
+from agent_memory.live_index import Accept, LiveIndex
+from agent_memory.query_log import QueryLog
 from agent_memory.records import Entry, Hits, Namespace, Report, Session, Stats, Trace
 from agent_memory.request import Request, make_request, matching
 from agent_memory.spaces import Spaces
@@ -28,6 +29,7 @@ from agent_memory.storage.migrate import ensure_schema
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, Reranker, SessionEncoder
+    from agent_memory.sessions import Sessions
     from agent_memory.storage.entries import Condition
 
 Time = datetime | str
@@ -92,6 +94,7 @@ class Memory(Care):
             self._writer = Writer(self._database, self._encoder, self._sessions, self.config, self._scope)
             if generation is not None:
                 self._writer.accept(generation)
+            self._queries = QueryLog(self._database, self.config)
             if maintenance is not None and not self._database.read_only:
                 self._background = Background(self, self._database)
         except BaseException:
@@ -249,7 +252,8 @@ class Memory(Care):
             key: One entry, in exactly this namespace.
             where: Every entry that the filter matches, here and in the namespaces below; not empty.
             session: Every entry of a session (together with ``where``: those that match).
-            everything: True to delete all entries here and in the namespaces below.
+            everything: True to delete all entries here and in the namespaces below, and what the query log holds of
+                queries asked there.
             namespace: Where to look; this memory's namespace if left out.
 
         Raises:
@@ -259,7 +263,10 @@ class Memory(Care):
         chosen = [key is not None, bool(where) or session is not None, everything]
         if sum(chosen) != 1:
             raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
-        return self._writer.remove(self._condition(scope, where=where, session=session, key=key))
+        removed = self._writer.remove(self._condition(scope, where=where, session=session, key=key))
+        if everything:
+            self._queries.clear(scope)
+        return removed
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -335,7 +342,7 @@ class Memory(Care):
             rerank=rerank,
             explain=explain,
         )
-        return self._asked(query, self._scope(namespace), options, recalling.recall)
+        return self._asked(query, self._scope(namespace), options, self._recalled)
 
     def recall_many(
         self,
@@ -368,7 +375,7 @@ class Memory(Care):
             if options.get("mode") != "lexical":
                 vectors = dict(zip(texts, inputs.encoded(texts, encoder.encode_queries, encoder.spec), strict=True))
             requests = [self._request(encoder, text, scope, vectors.__getitem__, **options) for text in texts]
-            return [recalling.recall(self._database, self._index, accept, sessions, request) for request in requests]
+            return [self._recalled(accept, encoder, sessions, request) for request in requests]
 
         return self._following(ask)
 
@@ -391,7 +398,9 @@ class Memory(Care):
         """
         scope = self._scope(namespace)
         name = inputs.name("key", key) or ""
-        return self._asked(query, scope, {**options, "explain": True}, partial(tracing.why, namespace=scope, key=name))
+        return self._asked(
+            query, scope, {**options, "explain": True}, partial(self._explained, namespace=scope, key=name)
+        )
 
     def history(self, key: str, *, namespace: Sequence[str] | None = None) -> list[Entry]:
         """Return every version of an entry, oldest first, with what it superseded; the current one comes last.
@@ -480,10 +489,10 @@ class Memory(Care):
             return check.stats(connection, self.namespace, self.path, self._index)
 
     def check(self, repair: bool = False) -> Report:
-        """Look for damage: in the database, in vectors, between index and store, in snapshots.
+        """Look for damage: in the database, in vectors, in the full-text index, between index and store, in snapshots.
 
         Args:
-            repair: True to mend what can be mended: vectors are encoded again, the index is rebuilt.
+            repair: True to mend what can be mended: vectors are encoded again, full-text index and index are rebuilt.
         """
         encoder, sessions = self._current_encoder(), self._sessions
         return check.check(
@@ -525,6 +534,7 @@ class Memory(Care):
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""
         if self._background is not None:
             self._background.close()
+        self._queries.close()
         try:
             self._index.save()
         finally:
@@ -552,9 +562,19 @@ class Memory(Care):
 
             request = self._request(encoder, query, scope, encode, **options)
             accept = partial(self._writer.accept, encoder=encoder, sessions=sessions)
-            return answer(self._database, self._index, accept, sessions, request)
+            return answer(accept, encoder, sessions, request)
 
         return self._following(ask) if isinstance(query, str) else ask()
+
+    def _recalled(self, accept: Accept, encoder: Encoder, sessions: Sessions, request: Request) -> Hits:
+        hits = recalling.recall(self._database, self._index, accept, sessions, request)
+        self._queries.note(request, encoder.spec)
+        return hits
+
+    def _explained(
+        self, accept: Accept, _: Encoder, sessions: Sessions, request: Request, *, namespace: Namespace, key: str
+    ) -> Trace:
+        return tracing.why(self._database, self._index, accept, sessions, request, namespace=namespace, key=key)
 
     def _request(
         self,

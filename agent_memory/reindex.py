@@ -11,28 +11,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent_memory import inputs, replay
 from agent_memory.building import LEASE, Builder, Cancelled, Progress, Source, Target, drop_condemned, lease
 from agent_memory.config import Config
 from agent_memory.encoders.registry import load_encoder
 from agent_memory.errors import AgentMemoryError, EncoderMismatchError, InvalidInputError, NotFoundError
 from agent_memory.failpoint import failpoint
-from agent_memory.records import GenerationState, Job, JobState, ReindexReport
+from agent_memory.records import GenerationState, Job, JobState, ReindexReport, ReplaySource
 from agent_memory.sessions import Sessions
 from agent_memory.spaces import ROTATION, Spaces, base_of, rotation_of
 from agent_memory.storage import entries as reading
-from agent_memory.storage import generations, jobs, leases
+from agent_memory.storage import generations, jobs, leases, queries
 from agent_memory.storage import vectors as stored
 from agent_memory.storage.database import Connection, Database
-from agent_memory.storage.vectors import Generation
+from agent_memory.storage.vectors import Generation, IdArray
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, SessionEncoder
     from agent_memory.encoders.rotation import Rotation
+    from agent_memory.index import IndexOptions
     from agent_memory.inputs import FloatArray
 
 _FITTED_ON = 4_096
-_TRIED = 64  # texts that a dry run encodes, vectors of which it compares
-_NEIGHBOURS = 10
+_ENCODED = 2_000  # texts that a dry run encodes at most,
+_ENCODING_S = 10.0  # and for about how long
+_STEP = 32
 _WRITE_S = 4e-4  # for one vector to be read, written and put into the index (benchmarks/reindex.py)
 
 
@@ -69,6 +72,12 @@ class Reindexer:
 
     def __init__(self, database: Database, config: Config, folder: Path, spaces: Spaces) -> None:
         self._database, self._config, self._folder, self._spaces = database, config, folder, spaces
+
+    @property
+    def _options(self) -> IndexOptions:
+        from agent_memory.index import IndexOptions
+
+        return IndexOptions(recall_target=self._config.recall_target, threads=self._config.threads)
 
     # --- the two that swap -------------------------------------------------------------------------------
 
@@ -121,13 +130,10 @@ class Reindexer:
         progress: Progress | None,
         started: float,
     ) -> ReindexReport:
-        from agent_memory.index import IndexOptions
-
-        options = IndexOptions(recall_target=self._config.recall_target, threads=self._config.threads)
         builder = Builder(
             self._database,
             self._folder,
-            options,
+            self._options,
             target,
             generation,
             job,
@@ -279,18 +285,22 @@ class Reindexer:
             live = stored.live_generation(connection)
             if live is None:
                 raise InvalidInputError("the store is empty: there is nothing to re-index")
-            total = _total(connection)
-            ids = stored.sample_ids(connection, live, _TRIED)
+            total, whole = _total(connection), reading.count(connection, reading.unsuperseded)
+            most = _ENCODED if target.source is Source.ENCODE else replay.SAMPLE
+            ids = stored.sample_ids(connection, live, most)
             held, matrix = stored.read_vectors(connection, live, ids, static=True)
-            texts = {entry.id: entry.text for entry in generations.among(connection, held.tolist())}
+            texts = {entry.id: entry.text for entry in generations.among(connection, held[:_ENCODED].tolist())}
+            asked, words = replay.asked(connection, live), queries.texts(connection, replay.ASKED)
         old = matrix.astype(np.float32)
         started = time.perf_counter()
-        if target.source is Source.ENCODE:
-            new = target.encoder.encode_documents([texts[entry_id] for entry_id in held.tolist()])
-        else:
-            new = old if target.step is None else target.step.apply(old)
-        seconds = (time.perf_counter() - started) * total / max(1, len(held)) + total * _WRITE_S
-        item = np.dtype(target.encoder.spec.dtype).itemsize
+        new = _derived(target, old, [texts[entry_id] for entry_id in held[:_ENCODED].tolist()])
+        took = (time.perf_counter() - started) / max(1, len(new))
+        held, old = held[: len(new)], old[: len(new)]
+        posed = _posed(target, current, asked, words, old, new)
+        spec, options = target.encoder.spec, self._options
+        before = replay.tried(held, old, posed.before, tiers=live.tiers, dtype=live.dtype, options=options, whole=whole)
+        after = replay.tried(held, new, posed.after, tiers=target.tiers, dtype=spec.dtype, options=options, whole=whole)
+        found = replay.compared(before, after, posed.source)
         return ReindexReport(
             job=None,
             state="planned",
@@ -298,9 +308,11 @@ class Reindexer:
             source=target.source,
             entries=total,
             encoded=total if target.source is Source.ENCODE else 0,
-            seconds=seconds / wish.max_cpu,
-            added_bytes=total * (target.encoder.spec.dimension * item + 24),
-            agreement=_agreement(old, np.asarray(new, np.float32)),
+            seconds=(took * total + total * _WRITE_S + after.build_s) / wish.max_cpu,
+            added_bytes=total * (spec.dimension * np.dtype(spec.dtype).itemsize + 24),
+            recall=found.recall_after,
+            agreement=replay.agreement(before, after, None if posed.places is None else held[posed.places]),
+            replay=found,
         )
 
     def collect(self, grace: timedelta) -> int:
@@ -341,19 +353,39 @@ def control(database: Database, job_id: int, state: JobState) -> Job:
         return jobs.get(connection, job_id)
 
 
-def _agreement(old: FloatArray, new: FloatArray) -> float | None:
-    """Return the share of nearest neighbours within a sample that two spaces have in common."""
-    if len(old) < 2:
-        return None
-    most = min(_NEIGHBOURS, len(old) - 1)
-    shares = []
-    products = [rows @ rows.T for rows in (old, new)]
-    for matrix in products:
-        np.fill_diagonal(matrix, -np.inf)
-    for first, second in zip(*products, strict=True):
-        near = [set(np.argpartition(-row, most - 1)[:most].tolist()) for row in (first, second)]
-        shares.append(len(near[0] & near[1]) / most)
-    return float(np.mean(shares))
+@dataclass(frozen=True, slots=True)
+class _Posed:
+    """The questions of a dry run, in both spaces; ``places``: where entries play the query, which of the sample."""
+
+    source: ReplaySource
+    before: FloatArray
+    after: FloatArray
+    places: IdArray | None = None
+
+
+def _posed(
+    target: Target, current: Encoder, asked: FloatArray, words: list[str], old: FloatArray, new: FloatArray
+) -> _Posed:
+    """Return what can be asked of both spaces: logged queries if they can be had in both, else entries."""
+    if target.source is Source.ENCODE and words:
+        before, after = (inputs.encoded(words, one.encode_queries, one.spec) for one in (current, target.encoder))
+        return _Posed(ReplaySource.TEXTS, before, after)
+    if target.source is not Source.ENCODE and len(asked):
+        return _Posed(ReplaySource.QUERIES, asked, asked if target.step is None else target.step.apply(asked))
+    places = replay.some(len(old), replay.ASKED)
+    return _Posed(ReplaySource.ENTRIES, old[places], new[places], places)
+
+
+def _derived(target: Target, old: FloatArray, texts: list[str]) -> FloatArray:
+    """Return the new vectors of a sample; of its first entries only, if their texts take long to encode."""
+    if target.source is not Source.ENCODE:
+        return old if target.step is None else np.asarray(target.step.apply(old), np.float32)
+    started, parts = time.perf_counter(), []
+    for start in range(0, len(texts), _STEP):
+        parts.append(inputs.encoded(texts[start : start + _STEP], target.encoder.encode_documents, target.encoder.spec))
+        if time.perf_counter() - started > _ENCODING_S:
+            break
+    return np.concatenate(parts) if parts else old[:0]
 
 
 def _tiers(wish: Wish, live: Generation, encoder: Encoder) -> tuple[int, ...]:

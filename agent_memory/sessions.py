@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import islice
@@ -16,7 +16,7 @@ from agent_memory.records import Namespace
 from agent_memory.storage import entries as reading
 from agent_memory.storage import sessions as stored
 from agent_memory.storage import writes
-from agent_memory.storage.database import Connection
+from agent_memory.storage.database import Connection, Database
 from agent_memory.storage.vectors import Generation, as_stored
 
 if TYPE_CHECKING:
@@ -107,6 +107,34 @@ class Sessions:
                 rows.append(self._stored(evolved, latents))
             prepared[place] = Prepared(head, rows)
         return prepared
+
+    def warm(
+        self,
+        database: Database,
+        dirty: Callable[[Connection], Iterable[tuple[int, int]]],
+        also: Sequence[tuple[str | None, datetime]] = (),
+    ) -> None:
+        """Let the session encoder load and encode what replays will need, before the write lock is taken.
+
+        What is written in between may still bring a name or date that was not seen; the replay then encodes it.
+
+        Args:
+            database: The store.
+            dirty: Returns (session, first entry to be evolved again) as things are now.
+            also: Speakers and times that are about to be written.
+        """
+        warm = getattr(self.encoder, "warm", None)
+        if warm is None:
+            return
+        speakers = {speaker for speaker, _ in also}
+        times = {moment for _, moment in also}
+        with database.read() as connection:
+            for session_id, first in dirty(connection):
+                who, when = stored.seen_from(connection, session_id, first)
+                speakers |= who
+                times |= when
+        if times:
+            warm(speakers, times)
 
     def replay(
         self,

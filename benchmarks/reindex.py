@@ -6,6 +6,11 @@ Vectors are synthetic (768 dimensions, clustered, power-law spectrum) and given.
 encoder that costs 15 microseconds, so that the figure is the store's own share; an encoder's time comes on top. A
 reader and a writer work in processes of their own while the re-index goes on; the writer's longest wait is the write
 stall. "Open after a kill" is the first open and answer after SIGKILL in the middle of a re-index.
+
+    python benchmarks/reindex.py --opening --rows 100000 1000000
+
+measures nothing but how long a fresh process takes to open a store and answer: with the store's files out of the page
+cache (cold) and in it, without a snapshot of the index, and after SIGKILL in the middle of writing and of a re-index.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +136,51 @@ def opened(folder: Path) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+def out_of_cache(folder: Path) -> None:
+    """Ask the kernel to forget what it holds of the store's files."""
+    for path in (folder / "store").rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def killed(what: str, folder: Path, after_s: float) -> None:
+    """Let a process write or re-index for a while, and kill it."""
+    process = start(what, folder)
+    time.sleep(after_s)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def opening(rows: int, folder: Path) -> dict[str, object]:
+    """Measure opening alone, at one size."""
+    generator = np.random.default_rng(7)
+    queries = clustered(QUERIES, generator)
+    np.save(folder / "queries.npy", queries)
+    figures: dict[str, object] = {}
+    started = time.perf_counter()
+    with Memory(folder / "store", encoder=Given(queries)) as memory:
+        for begin in range(0, rows, 50_000):
+            vectors = clustered(min(50_000, rows - begin), generator)
+            memory.add_many(
+                {"text": f"text number {number}", "vector": vector} for number, vector in enumerate(vectors, begin)
+            )
+        figures["filled, entries/s"] = round(rows / (time.perf_counter() - started))
+        memory.recall(queries[0])
+    for name, cold in (("cold", True), ("warm", False)):
+        if cold:
+            out_of_cache(folder)
+        figures[f"open and answer, {name} s"] = round(opened(folder), 3)
+    for what in ("write", "reindex"):
+        killed(what, folder, 3.0)
+        figures[f"log to recover after a kill in a {what} bytes"] = (folder / "store" / "memory.db-wal").stat().st_size
+        figures[f"open and answer after a kill in a {what} s"] = round(opened(folder), 3)
+    shutil.rmtree(folder / "store" / "index")
+    figures["open and answer without a snapshot s"] = round(opened(folder), 3)
+    return figures
+
+
 def measured(rows: int, folder: Path) -> dict[str, object]:
     """Run all measurements at one size."""
     generator = np.random.default_rng(7)
@@ -141,10 +192,7 @@ def measured(rows: int, folder: Path) -> dict[str, object]:
         memory.add_many({"text": f"text number {number}", "vector": vector} for number, vector in enumerate(vectors))
         memory.recall(queries[0])
     figures["cold open with a snapshot s"] = round(opened(folder), 3)
-    killed = start("reindex", folder)
-    time.sleep(max(0.3, rows / 50_000))
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    killed("reindex", folder, max(0.3, rows / 50_000))
     figures["open after a kill in a re-index s"] = round(opened(folder), 3)
     others = Others(folder)
     with Memory(folder / "store", encoder=Given(queries)) as memory:
@@ -176,12 +224,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000])
     parser.add_argument("--large", action="store_true", help="a million entries too (10 GB of disk, an hour)")
+    parser.add_argument("--opening", action="store_true", help="only how long a store takes to open")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     results: dict[str, object] = {"python": platform.python_version(), "processors": os.cpu_count()}
     for rows in [*arguments.rows, *([1_000_000] if arguments.large else [])]:
         with tempfile.TemporaryDirectory() as scratch:
-            results[str(rows)] = measured(rows, Path(scratch))
+            results[str(rows)] = (opening if arguments.opening else measured)(rows, Path(scratch))
         print(json.dumps({rows: results[str(rows)]}, indent=2), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")

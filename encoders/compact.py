@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -130,6 +130,13 @@ class CompactSessionEncoder:
     def empty_memory(self) -> LatentQueue:
         """Return the memory of a session that has not begun."""
         return LatentQueue(np.empty((0, self.shape.latent), np.float32), self.shape.window)
+
+    def warm(self, speakers: Iterable[str | None], times: Iterable[datetime]) -> None:
+        """Encode names and dates now, so that ``embed_segment`` finds them; see ``SessionEncoder``."""
+        for speaker in dict.fromkeys(speakers):
+            self._tag("who", speaker)
+        for words in dict.fromkeys(map(day_words, times)):
+            self._tag("when", words)
 
     def embed_segment(self, segment: SessionSegment, memory: LatentQueue) -> tuple[FloatArray, FloatArray]:
         """Embed a segment with the memory before it; see ``SessionEncoder``."""

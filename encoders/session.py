@@ -81,6 +81,10 @@ class SessionEncoder(Protocol):
 
     Implementations are pure functions over explicit state: the same arguments give the same bits, nothing is
     remembered between calls. They may be called from several threads.
+
+    One that loads a model or encodes names at first use may also have ``warm(speakers, times)``, which gets that done
+    for the given speakers (``str | None``) and moments (``datetime``). A store calls it before it takes the write lock
+    to replay a session. It must not change any result.
     """
 
     @property

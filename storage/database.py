@@ -22,6 +22,12 @@ from agent_memory.failpoint import failpoint
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PAUSE_S = 0.005
 
+LOG_BYTES = 16 << 20
+"""What is left of a write-ahead log that grew beyond it, behind a long reader or a VACUUM, when it is begun anew.
+
+A log without such events has about 8 MiB: a thousand pages, then SQLite moves it into the database.
+"""
+
 
 class Database:
     """One SQLite file, opened by any number of threads and processes at once.
@@ -73,6 +79,7 @@ class Database:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
         connection.execute("PRAGMA trusted_schema = OFF")
         return connection
 
@@ -107,24 +114,27 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, wait_s: float | None = None) -> Iterator[Connection]:
         """Open the store's only write transaction; committed and synced to disk when the block ends.
 
+        Args:
+            wait_s: Seconds to wait for another writer; ``lock_timeout_s`` if left out.
+
         Raises:
-            LockTimeoutError: Another process held the write lock for longer than ``lock_timeout_s``.
+            LockTimeoutError: Another process held the write lock for longer than that.
             StorageError: The folder is read-only, the disk is full, or the file is damaged; rolled back.
         """
         if self.read_only:
             raise StorageError(f"{self.path} is read-only: it can be recalled from, not written to")
-        with self._transaction("IMMEDIATE") as connection:
+        with self._transaction("IMMEDIATE", wait_s) as connection:
             yield connection
 
     @contextmanager
-    def _transaction(self, mode: str) -> Iterator[Connection]:
+    def _transaction(self, mode: str, wait_s: float | None = None) -> Iterator[Connection]:
         connection = self.connection()
         connection.info["begin"] = mode
         try:
-            self._begin(connection)
+            self._begin(connection, self.lock_timeout_s if wait_s is None else wait_s)
             try:
                 yield connection
                 if mode == "IMMEDIATE":
@@ -138,11 +148,12 @@ class Database:
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise self._wrapped(error) from error
 
-    def _begin(self, connection: Connection) -> None:
-        deadline = time.monotonic() + self.lock_timeout_s
+    def _begin(self, connection: Connection, wait_s: float) -> None:
+        deadline = time.monotonic() + wait_s
         while True:
             try:
-                connection.begin()
+                with self._waiting(connection, wait_s):
+                    connection.begin()
                 return
             except SQLAlchemyError as error:
                 # SQLite skips its own wait where waiting could deadlock, and while a WAL is being recovered.
@@ -150,6 +161,19 @@ class Database:
                 if _code(error) not in _BUSY or time.monotonic() >= deadline:
                     raise
             time.sleep(_PAUSE_S)
+
+    @contextmanager
+    def _waiting(self, connection: Connection, wait_s: float) -> Iterator[None]:
+        """Let SQLite itself wait for a lock no longer than that."""
+        raw = connection.connection.driver_connection
+        if raw is None or wait_s >= self.lock_timeout_s:
+            yield
+            return
+        raw.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}")
+        try:
+            yield
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {int(self.lock_timeout_s * 1000)}")
 
     def _roll_back(self, connection: Connection) -> None:
         try:

@@ -35,10 +35,16 @@ def decode_namespace(value: str) -> Namespace:
 
 def in_namespace(namespace: Namespace) -> Condition:
     """Return the condition that an entry lives in a namespace or below it; an index range, never a scan."""
-    value = encode_namespace(namespace)
-    if not value:
+    bounds = namespace_range(namespace)
+    if bounds is None:
         return true()
-    return and_(entries.c.namespace >= value, entries.c.namespace < value[:-1] + _AFTER_SEPARATOR)
+    return and_(entries.c.namespace >= bounds[0], entries.c.namespace < bounds[1])
+
+
+def namespace_range(namespace: Namespace) -> tuple[str, str] | None:
+    """Return the column values from which on, and below which, a namespace and those below it lie; None for all."""
+    value = encode_namespace(namespace)
+    return (value, value[:-1] + _AFTER_SEPARATOR) if value else None
 
 
 _COLUMNS = (

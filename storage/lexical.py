@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, column, func, literal_column, select, table, text
+from sqlalchemy import Connection, bindparam, column, func, literal_column, select, table, text
 
 from agent_memory.storage.entries import Condition
 from agent_memory.storage.schema import entries
@@ -79,6 +79,66 @@ def delete_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None
     if values:
         delete = "INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', :id, :terms)"
         connection.execute(text(delete), values)
+
+
+def faults(connection: Connection) -> list[str]:
+    """Return in what the index differs from the entries, one sentence each; reads all of it, and takes no lock.
+
+    The integrity check of FTS5 itself is a write, and knows nothing of what should be in a table that keeps no text.
+    """
+    # A damaged index ends the transaction, and the temporary table with it.
+    connection.execute(text("CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, 'lexical', 'instance')"))
+    numbers = {what: connection.execute(query).scalar_one() for what, query in _DIFFERENCES.items()}
+    connection.execute(text("DROP TABLE temp.words"))
+    return [f"full-text index: {number} {what}" for what, number in numbers.items() if number]
+
+
+_DIFFERENCES = {
+    "entries are not in it": text(
+        "SELECT count(*) FROM entries WHERE superseded_at IS NULL AND id NOT IN (SELECT id FROM lexical_docsize)"
+    ),
+    "rows in it are of no entry": text(
+        "SELECT count(*) FROM lexical_docsize WHERE id NOT IN (SELECT id FROM entries WHERE superseded_at IS NULL)"
+    ),
+    "entries have words that are not in it": text(
+        "SELECT count(*) FROM lexical_docsize WHERE sz <> x'00' AND id NOT IN (SELECT doc FROM temp.words)"
+    ),
+    "rows in it have words of no entry": text(
+        "SELECT count(*) FROM (SELECT DISTINCT doc FROM temp.words) WHERE doc NOT IN (SELECT id FROM lexical_docsize)"
+    ),
+}
+
+
+def rebuild(connection: Connection, *, unreadable: bool = False) -> None:
+    """Index all current entries anew, in a write transaction.
+
+    Args:
+        connection: The transaction.
+        unreadable: True if FTS5 refuses to open the index, and cannot be told to empty it: its tables are brought into
+            the state of a new one, an empty averages record (1) and structure record (10).
+            Source: ``sqlite3Fts5IndexReinit`` in SQLite's fts5_index.c.
+    """
+    if unreadable:
+        for name in ("data", "idx", "docsize"):
+            connection.execute(text(f"DELETE FROM lexical_{name}"))
+        connection.execute(text("INSERT INTO lexical_data(id, block) VALUES (1, x''), (10, x'00000000000000')"))
+    else:
+        connection.execute(text("INSERT INTO lexical(lexical) VALUES ('delete-all')"))
+    after = 0
+    while True:
+        page = connection.execute(_PAGE, {"after": after}).all()
+        if not page:
+            return
+        insert_rows(connection, [(row.id, terms(row.text, row.speaker)) for row in page])
+        after = page[-1].id
+
+
+_PAGE = (
+    select(entries.c.id, entries.c.text, entries.c.speaker)
+    .where(entries.c.superseded_at.is_(None), entries.c.id > bindparam("after"))
+    .order_by(entries.c.id)
+    .limit(1_000)
+)
 
 
 def words_of(query: str) -> list[str]:

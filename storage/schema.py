@@ -195,6 +195,20 @@ jobs = Table(
     sqlite_autoincrement=True,
 )
 
+queries = Table(
+    "queries",
+    metadata,
+    Column("id", StoredInteger, primary_key=True),
+    Column("namespace", StoredText, nullable=False),
+    Column("asked_at", UtcTime, nullable=False),
+    Column("k", StoredInteger, nullable=False),
+    Column("fingerprint", StoredText, nullable=False),
+    Column("dtype", StoredText, nullable=False),
+    Column("vector", StoredBytes, nullable=False),
+    Column("digest", StoredBytes),
+    Column("text", StoredText),
+)
+
 schedules = Table(
     "schedules",
     metadata,

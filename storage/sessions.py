@@ -158,6 +158,14 @@ def segments_from(
         after = page[-1][0]
 
 
+def seen_from(connection: Connection, session_id: int, first: int) -> tuple[set[str | None], set[datetime]]:
+    """Return the speakers and event times of the current segments of a session from an entry on."""
+    query = select(entries.c.speaker, entries.c.event_time).distinct()
+    here = and_(entries.c.session_id == session_id, entries.c.id >= first, entries.c.superseded_at.is_(None))
+    rows = connection.execute(query.where(here)).all()
+    return {row.speaker for row in rows}, {row.event_time for row in rows}
+
+
 _STORE = update(vectors).where(
     vectors.c.entry_id == bindparam("b_entry"), vectors.c.generation_id == bindparam("b_generation")
 )

@@ -105,8 +105,14 @@ def truncate_log(database: Database) -> bool:
 
 
 def vacuum(database: Database) -> bool:
-    """Rewrite the file without its free pages; False if readers or writers are in the way."""
-    return _alone(database, "VACUUM")
+    """Rewrite the file without its free pages; False if readers or writers are in the way.
+
+    The whole database goes through the write-ahead log, which is then cut if nobody is in the way of that.
+    """
+    if not _alone(database, "VACUUM"):
+        return False
+    truncate_log(database)
+    return True
 
 
 def _alone(database: Database, statement: str) -> bool:

@@ -206,6 +206,9 @@ def read_vectors(
 def sample_ids(connection: Connection, generation: Generation, count: int) -> list[int]:
     """Return about so many ids of current entries with a vector, spread over the store."""
     largest = connection.execute(select(func.coalesce(func.max(entries.c.id), 0))).scalar_one()
+    if largest <= count:
+        query = _CURRENT.with_only_columns(vectors.c.entry_id).order_by(vectors.c.entry_id)
+        return list(connection.execute(query, {"generation": generation.id}).scalars())
     found = set()
     for part in range(count):
         page = {"generation": generation.id, "after": part * largest // count}

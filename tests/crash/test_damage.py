@@ -167,6 +167,7 @@ def test_damaged_vector_and_text_are_found_and_mended(tmp_path):
         assert memory.check(repair=True).ok
         assert memory.check().problems == ()
         assert memory.recall("edited by hand", k=1)[0].entry.key == "4"
+        assert [hit.entry.key for hit in memory.recall("edited", mode="lexical")] == ["4"]
         assert len(memory.recall("note", k=50)) == 20
 
 
@@ -205,3 +206,59 @@ def test_broken_pages_inside_the_database_are_reported(tmp_path):
             assert not memory.check().ok
     except StorageError:
         pass
+
+
+def take_out(connection):
+    """As if the rows had never been indexed."""
+    for number in (3, 4):
+        terms = TEXTS[number - 1]
+        connection.execute("INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)", (number, terms))
+
+
+def put_in(connection):
+    connection.execute("INSERT INTO lexical(rowid, terms) VALUES (9999, 'note of nobody')")
+
+
+def empty_segments(connection):
+    connection.execute("INSERT INTO lexical(lexical) VALUES ('delete-all')")
+    connection.executemany("INSERT INTO lexical_docsize(id, sz) VALUES (?, x'05')", [(id_,) for id_ in range(1, 51)])
+
+
+def lose_sizes(connection):
+    connection.execute("DELETE FROM lexical_docsize WHERE id BETWEEN 10 AND 12")
+
+
+def garble_segments(connection):
+    rows = connection.execute("SELECT id, length(block) FROM lexical_data WHERE id > 10").fetchall()
+    connection.executemany("UPDATE lexical_data SET block = randomblob(?) WHERE id = ?", [row[::-1] for row in rows])
+
+
+def lose_structure(connection):
+    connection.execute("DELETE FROM lexical_data WHERE id = 10")
+
+
+BROKEN = [take_out, put_in, empty_segments, lose_sizes, garble_segments, lose_structure]
+
+
+@pytest.mark.parametrize("breaking", BROKEN, ids=lambda breaking: breaking.__name__)
+def test_a_broken_full_text_index_is_found_and_mended(tmp_path, breaking):
+    folder = tmp_path / "store"
+    make(folder, TEXTS[:50])
+    connection = sqlite3.connect(folder / "memory.db")
+    breaking(connection)
+    connection.commit()
+    connection.close()
+    with Memory(folder, encoder=WordEncoder()) as memory:
+        report = memory.check()
+        assert not report.ok and any("full-text index" in problem for problem in report.problems)
+        assert memory.check().problems == report.problems  # looking changes nothing
+        assert memory.check(repair=True).ok
+        assert memory.check().problems == ()
+        for number in (2, 3, 11):
+            assert memory.recall(TEXTS[number], mode="lexical", k=1)[0].entry.key == str(number)
+        assert memory.recall("nobody", mode="lexical") == []
+        assert len(memory.recall("note", mode="lexical", k=60)) == 50
+        assert memory.forget("3") == 1
+        memory.supersede("5", "6")
+        memory.add("!!!", key="wordless")
+        assert memory.check().problems == ()

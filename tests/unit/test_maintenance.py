@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from support import WordEncoder
 
@@ -57,6 +58,39 @@ def test_what_is_found_is_done(memory, monkeypatch, folder):
     assert again.findings["changes"] < looked.findings["changes"]
     assert memory.recall("note 33 about topic 5", k=1)[0].entry.key == "33"
     assert memory.check().ok
+
+
+def test_a_log_that_grew_behind_a_reader_is_cut_when_the_reader_has_gone(memory):
+    from agent_memory.storage.database import LOG_BYTES
+
+    log = memory.path / "memory.db-wal"
+    vector = np.ones(96, np.float32)
+
+    def write(times):
+        for number in range(times):
+            memory.add("x" * 500_000 + str(number), key=str(number), vector=vector)
+
+    write(2)
+    reader = memory._database.open_raw()
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM entries").fetchone()
+    write(32)
+    assert log.stat().st_size > 1.2 * LOG_BYTES
+    reader.close()
+    write(10)
+    assert log.stat().st_size <= LOG_BYTES
+
+
+def test_a_vacuum_leaves_no_log_of_its_size(memory, monkeypatch):
+    for name in ("_FREE_SHARE", "_FREE_BYTES"):
+        monkeypatch.setattr(upkeep_rules, name, 0)
+    for number in range(24):
+        memory.add("x" * 500_000 + str(number), key=str(number), vector=np.ones(96, np.float32))
+    memory.forget("3")
+    report = memory.maintenance(dry_run=False, only=["vacuum"])
+    assert [action.result for action in report.actions] == ["done"]
+    assert (memory.path / "memory.db-wal").stat().st_size == 0
+    assert memory.stats().entries == 23
 
 
 def test_only_what_was_asked_for(memory):

@@ -350,7 +350,7 @@ def test_why_names_the_tier(open_memory, monkeypatch):
     from agent_memory.index import IndexOptions
     from agent_memory.live_index import LiveIndex
 
-    monkeypatch.setattr(LiveIndex, "_options", property(lambda self: IndexOptions(exact_below=500)))
+    monkeypatch.setattr(LiveIndex, "options", property(lambda self: IndexOptions(exact_below=500)))
     memory = open_memory(encoder=Crossed())
     memory.add_many({"text": f"filler text {number}", "key": str(number)} for number in range(6000))
     memory.add("misleading", key="planted")

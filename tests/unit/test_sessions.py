@@ -1,6 +1,7 @@
 """Session encoding in the store: what is written with entries, read in recalls, and replayed."""
 
 import sqlite3
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -418,3 +419,76 @@ def test_writes_while_a_generation_is_built_are_evolved_in_it(opened):
     ]
     assert seen[0] == seen[1] == seen[2]
     assert other.check().problems == ()
+
+
+class Watched(WordEncoder):
+    """Notes what is encoded while somebody holds the store's write lock."""
+
+    def __init__(self, database):
+        super().__init__()
+        self.database = database
+        self.within = []
+
+    def encode_documents(self, texts, *, progress=None):
+        if self.database.exists():
+            other = sqlite3.connect(self.database, timeout=0, isolation_level=None)
+            try:
+                other.execute("BEGIN IMMEDIATE")
+                other.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                self.within += texts
+            finally:
+                other.close()
+        return super().encode_documents(texts, progress=progress)
+
+
+CHANGES = {
+    "update": lambda memory: memory.update("k1", text="something else"),
+    "update of what is seen": lambda memory: memory.update("k1", speaker="eve", event_time=START - timedelta(days=9)),
+    "forget": lambda memory: memory.forget("k1"),
+    "forget many": lambda memory: memory.forget(where={"none": {"$exists": False}}, session="other"),
+    "supersede": lambda memory: memory.supersede("k1", "k5"),
+    "replace": lambda memory: memory.add("in its place", key="k1"),
+    "replace in a session": lambda memory: memory.add("in its place", key="k1", session="chat", speaker="eve"),
+    "check": lambda memory: memory.check(repair=True),
+    "reindex": None,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_nothing_is_encoded_while_the_write_lock_is_held(tmp_path, opened, weights, change):
+    first = opened()
+    first.add_many([said(number) for number in range(8)])
+    first.add_many([{**said(number), "key": f"o{number}", "session": "other"} for number in range(4)])
+    first.close()
+    database = tmp_path / "store" / "memory.db"
+    with sqlite3.connect(database) as connection:  # for check to mend
+        if change is CHANGES["check"]:
+            connection.execute("UPDATE vectors SET latents = x'00' WHERE entry_id = 2")
+    connection.close()
+    encoder = Watched(database)
+    with Memory(tmp_path / "store", encoder=encoder, session_encoder=CompactSessionEncoder(encoder, weights)) as memory:
+        if change is CHANGES["reindex"]:
+            encoder = Watched(database)
+            encoder._spec = replace(encoder.spec, revision="2")
+            memory.reindex(encoder=encoder, session_encoder=CompactSessionEncoder(encoder, weights))
+        else:
+            change(memory)
+        assert encoder.encoded and encoder.within == []
+        assert memory.check().ok
+
+
+def test_a_name_that_was_not_foreseen_is_encoded_all_the_same(tmp_path, opened, weights, monkeypatch):
+    """The same bits whether or not names and dates were encoded ahead."""
+    results = []
+    for name in ("ahead", "late"):
+        memory = opened(name)
+        memory.add_many([said(number) for number in range(8)])
+        memory.close()
+        if name == "late":
+            monkeypatch.delattr(CompactSessionEncoder, "warm")
+        again = opened(name)
+        again.update("k2", text="something else", speaker="eve")
+        assert again.check().ok
+        results.append(derived(again))
+    assert results[0] == results[1]
