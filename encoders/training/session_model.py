@@ -106,7 +106,7 @@ class SessionNetwork(nn.Module):
             state = self._layer(state, normal, torch.cat([read[layer], normal]), distance, layer)
         added = functional.linear(state, self._p("question_out.weight"), self._p("question_out.bias"))
         asks = functional.linear(state, self._p("ask.weight"), self._p("ask.bias"))
-        places = (order[:, :, None] * asks[:, :-1].unflatten(1, (2, -1))).sum(1)
+        places = (order[:, :, None] * asks[:, :-1].view(-1, 2, 4)).sum(1)
         added = added + functional.linear(places, self._p("place.out"))
         added = added + asks[:, -1:] * functional.linear(dates, self._p("day.out"))
         added = added + self._mixed(state, last, static, behind - 1, "question")
@@ -157,7 +157,7 @@ def _attribute(name: str) -> str:
 
 
 def _initial(name: str, size: tuple[int, ...]) -> Tensor:
-    """Start as the static vector: what is added begins at zero."""
+    """Start near the static vector: but for codes of place and day, what is added begins at zero."""
     part = name.rsplit(".", 1)[-1]
     if name in ("segment.weight", "question.weight", "who.weight", "when.weight"):
         # Leading dimensions of a Matryoshka vector carry the most.
@@ -166,8 +166,13 @@ def _initial(name: str, size: tuple[int, ...]) -> Tensor:
         return torch.ones(size)
     if name in ("place.out", "day.out"):
         # As static vectors, more in the leading dimensions.
-        rows = torch.randn(size) / (1 + torch.arange(size[0])[:, None] / 64).sqrt()
-        return rows / rows.norm(dim=0)
+        rows: Tensor = torch.randn(size) / (1 + torch.arange(size[0])[:, None] / 64).sqrt()
+        return functional.normalize(rows, dim=0)
+    if name in ("place.gain", "day.gain"):
+        return torch.full(size, 0.3)
+    if name == "ask.bias":
+        # What came first asks for codes that begin high, what came last for those that end high.
+        return torch.tensor([0.1, 0.1, -0.1, -0.1, -0.1, -0.1, 0.1, 0.1, 0.1])
     if name == "length":
         return torch.empty(size).uniform_(-0.5, 0.5)
     if part == "offset":

@@ -186,10 +186,6 @@ class Run:
         """Train both stages, from their checkpoints when there are such; returns the averaged network."""
         torch.manual_seed(self.recipe.seed)
         network = SessionNetwork(SHAPE)
-        with torch.no_grad():
-            network.place__gain.fill_(0.3)
-            network.day__gain.fill_(0.3)
-            network.ask__bias.copy_(torch.tensor([0.1, 0.1, -0.1, -0.1, -0.1, -0.1, 0.1, 0.1, 0.1]))
         if not (self.work / "session-log.jsonl").exists():
             self._baselines()
         network = self._stage("all", network, self.recipe.steps, every)
