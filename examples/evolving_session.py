@@ -13,9 +13,9 @@ from agent_memory import Memory
 
 QUESTION = "What does Ben want for his birthday?"
 BEFORE = [
-    ("Ann", "What would you like for your birthday?"),
+    ("Ann", "So, what would you like?"),
     ("Ben", "A new pair of running shoes."),
-    ("Ann", "Noted!"),
+    ("Ann", "For your birthday, then."),
 ]
 CORRECTION = [
     ("Ann", "I am off to buy your birthday present."),
