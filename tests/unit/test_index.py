@@ -158,6 +158,19 @@ def test_a_long_tail_is_folded_without_maintenance():
     assert index.search(late[5], 1).ids[0, 0] == 10**6 + 5
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_rows_that_come_singly_are_stored_as_those_that_come_together(dtype):
+    tiers = (64, 256, 384)
+    rows = np.concatenate([vectors(300, 384), np.eye(384, dtype=np.float32)[250:300]])
+    together, singly = (TieredIndex(384, tiers, dtype=dtype) for _ in range(2))
+    together.add(np.arange(350), rows)
+    for number in range(350):
+        singly.add([number], rows[number : number + 1])
+    for one, other in ((together._state.native, singly._state.native), (together._state.main, singly._state.main)):
+        np.testing.assert_array_equal(one.span(0, 350), other.span(0, 350))
+    np.testing.assert_array_equal(together._state.scales[:350], singly._state.scales[:350])
+
+
 def test_removed_rows_are_gone_and_compacted():
     index, ids, rows = built(6000, (64, 256, 384))
     assert index.remove(ids[::2]) == 3000
