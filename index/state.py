@@ -55,6 +55,11 @@ class State:
         """Rows that were not removed."""
         return self.native.count - self.dead
 
+    @property
+    def live_rows(self) -> RowArray:
+        """Rows that were not removed, ascending."""
+        return np.flatnonzero(self.alive[: self.count])
+
     @cached_property
     def live_ids(self) -> IdArray:
         """Ids of the live rows in order of arrival."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent_memory.errors import DimensionMismatchError, IndexStateError, InvalidInputError
-from agent_memory.index import IndexOptions, TieredIndex, faiss_tools, planning, tiered
+from agent_memory.index import IndexOptions, TieredIndex, cascade, faiss_tools, planning, tiered
 from agent_memory.index.flat import flat_search
 
 SMALL = IndexOptions(exact_below=500, sample_queries=64, recall_target=0.9)
@@ -156,6 +156,30 @@ def test_a_long_tail_is_folded_without_maintenance():
     index.add(np.arange(len(late)) + 10**6, late)
     assert index.stats().tail == 0
     assert index.search(late[5], 1).ids[0, 0] == 10**6 + 5
+
+
+@pytest.mark.parametrize("tiers", SHAPES)
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("share", [None, 0.02, 0.3])
+def test_a_batch_is_answered_as_its_queries_one_by_one(monkeypatch, tiers, exact, share):
+    monkeypatch.setattr(cascade, "_GATHER_LIMIT", 100)
+    index, ids, rows = built(3000, tiers)
+    index.add(np.arange(50), np.concatenate([rows[:30], rows[:20]]))
+    index.remove(ids[::9])
+    allowed = None if share is None else np.random.default_rng(3).permutation(ids)[: int(share * len(ids))]
+    queries = np.concatenate([vectors(140, tiers[-1], seed=1), rows[:10]])
+    together = index.search(queries, 10, allowed=allowed, exact=exact)
+    singly = [index.search(query, 10, allowed=allowed, exact=exact) for query in queries]
+    np.testing.assert_array_equal(together.ids, np.concatenate([one.ids for one in singly]))
+    np.testing.assert_array_equal(together.scores, np.concatenate([one.scores for one in singly]))
+
+
+def test_a_batch_among_equal_rows_is_the_oracle():
+    rows = np.repeat(vectors(40, 64), 100, axis=0)
+    index = TieredIndex(64, (64,), options=SMALL)
+    index.add(np.arange(4000), rows)
+    queries = vectors(30, 64, seed=1)
+    same(index.search(queries, 10), flat_search(np.arange(4000), rows, queries, 10))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
