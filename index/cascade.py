@@ -129,9 +129,10 @@ class Cascade:
     def _scan(self, queries: FloatArray, coarse: CoarseTier) -> list[Found]:
         tail = self._tail_rows(len(coarse))
         count = min(self.coarse_count, len(coarse))
-        scores, rows = coarse.search(queries, count, self.bits, threads=1)
+        ranked = self.explain or self.deadline is not None
+        candidates = coarse.candidates(queries, count, self.bits, ranked=ranked)
         answers = []
-        for query, found, places in zip(queries, scores, rows, strict=True):
+        for query, (found, places) in zip(queries, candidates, strict=True):
             kept = places >= 0
             places = places[kept]
             traces = self._trace([], 0, places, found[kept], len(places))
