@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -439,3 +440,22 @@ def test_half_precision_survives_a_second_rounding():
     second.add(np.arange(200), rows.astype(np.float16))
     query = vectors(1, 384, seed=3)
     np.testing.assert_array_equal(first.search(query, 9).scores, second.search(query, 9).scores)
+
+
+def test_counts_are_measured_with_queries_that_lie_between_rows():
+    index, _, _ = built(4000, (64, 256, 384), replace(SMALL, sample_queries=200, recall_target=0.95))
+    plan = index.stats().plan
+    middle = vectors(100, 384, seed=5) + vectors(100, 384, seed=6)
+    exact = index.search(middle, 10, exact=True)
+    assert recall(index.search(middle, 10), (exact.scores, exact.ids)) >= 0.95
+    assert plan.recall >= 0.95
+    assert plan.main_candidates >= 50
+
+
+def test_counts_are_measured_where_rows_are_opposite():
+    rows = vectors(600, 64)[:1].repeat(600, axis=0)
+    rows[::2] *= -1
+    index = TieredIndex(64, (16, 64), options=SMALL)
+    index.add(np.arange(600), rows)
+    assert index.maintain().plan.layout == "cascade"
+    assert np.isfinite(planning._midpoints(index._state, planning._pairs(index._state, 64, 1))).all()
