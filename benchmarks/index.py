@@ -3,7 +3,7 @@
     python benchmarks/index.py                        10,000 and 100,000 synthetic vectors
     python benchmarks/index.py --sizes 1000000 --engines "agent-memory,FAISS Flat,FAISS IVF-SQ8"
     python benchmarks/index.py --vectors file.npy --queries queries.npy
-    python benchmarks/index.py --large                ten million, built out of core, this index only
+    python benchmarks/index.py --large                ten million, out of core (BENCH_TMP), this index only
 
 Every engine with a search-time knob gets the smallest setting that reaches ``--target`` on every other
 query and is measured on the queries between. Latencies are medians of rounds in which the engines take
@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -34,9 +36,18 @@ from index_peers import engines
 from index_report import plot, table
 
 K = 10
+IN_RAM = 2_000_000
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.floating[Any]]
+
+
+def room(shape: tuple[int, int]) -> npt.NDArray[np.float16]:
+    """Return space for rows: in RAM, or in a file that is gone with the process if they are too many."""
+    if shape[0] <= IN_RAM:
+        return np.empty(shape, np.float16)
+    with tempfile.TemporaryFile(dir=os.environ.get("BENCH_TMP")) as file:
+        return np.memmap(file, np.float16, "w+", shape=shape)
 
 
 def synthetic(count: int, dimension: int, queries: int, seed: int) -> tuple[npt.NDArray[np.float16], Floats]:
@@ -48,7 +59,7 @@ def synthetic(count: int, dimension: int, queries: int, seed: int) -> tuple[npt.
     centres = rng.standard_normal((clusters, dimension), dtype=np.float32) * scale
     weights = rng.pareto(1.2, clusters) + 0.3
     widths = (rng.lognormal(0, 0.25, clusters) * 1.6).astype(np.float32)
-    out = np.empty((count + queries, dimension), np.float16)
+    out = room((count + queries, dimension))
     for at in range(0, len(out), 50_000):
         size = min(50_000, len(out) - at)
         chosen = rng.choice(clusters, size, p=weights / weights.sum())
