@@ -18,7 +18,9 @@ from agent_memory.storage.database import Connection
 from agent_memory.storage.vectors import Generation
 
 if TYPE_CHECKING:
-    from agent_memory.index import IndexOptions, IndexStats, IndexView, TieredIndex
+    import numpy.typing as npt
+
+    from agent_memory.index import IndexOptions, IndexStats, IndexView, SearchResult, TieredIndex
 
 _log = logging.getLogger("agent_memory")
 
@@ -208,3 +210,47 @@ class LiveIndex:
         except IndexStateError as error:
             # The store is whole without it: the next process to open it rebuilds or replays.
             _log.warning("no index snapshot was written: %s", error)
+
+
+class Reading:
+    """The index as one read transaction sees it, built anew from the store if its files turn out damaged.
+
+    Args:
+        live_index: The index.
+        connection: The transaction; nothing may have been read in it yet.
+        accept: Raises if the caller cannot work with the generation found.
+    """
+
+    def __init__(self, live_index: LiveIndex, connection: Connection, accept: Accept) -> None:
+        self._live_index, self._connection, self._accept = live_index, connection, accept
+        self._view = live_index.view(connection, accept)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was ever stored."""
+        return self._view is None
+
+    def search(
+        self,
+        queries: npt.ArrayLike,
+        k: int,
+        *,
+        allowed: npt.ArrayLike | None = None,
+        exact: bool = False,
+        budget_ms: float | None = None,
+        explain: bool = False,
+    ) -> SearchResult:
+        """Search; see ``IndexView.search``."""
+
+        def search(view: IndexView) -> SearchResult:
+            return view.search(queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain)
+
+        if self._view is None:
+            raise CorruptSnapshotError(self._live_index.folder, "there is no index")
+        try:
+            return search(self._view)
+        except CorruptSnapshotError as error:
+            # Rows are verified when they are first read, which may be long after the snapshot was opened.
+            _log.warning("building the index anew from the store: %s", error)
+            self._view = self._live_index.start_over(self._connection, self._accept) or self._view
+            return search(self._view)

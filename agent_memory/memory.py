@@ -352,7 +352,7 @@ class Memory(Care):
         namespace: Sequence[str] | None = None,
         **options: Any,  # noqa: ANN401 - those of recall
     ) -> list[Hits]:
-        """Answer several questions, which are encoded together; the hits of each, in the order given.
+        """Answer several questions, encoded and searched for together; the hits of each, in the order given.
 
         Args:
             queries: Questions or statements.
@@ -375,7 +375,10 @@ class Memory(Care):
             if options.get("mode") != "lexical":
                 vectors = dict(zip(texts, inputs.encoded(texts, encoder.encode_queries, encoder.spec), strict=True))
             requests = [self._request(encoder, text, scope, vectors.__getitem__, **options) for text in texts]
-            return [self._recalled(accept, encoder, sessions, request) for request in requests]
+            answers = recalling.recall_many(self._database, self._index, accept, sessions, requests)
+            for request in requests:
+                self._queries.note(request, encoder.spec)
+            return answers
 
         return self._following(ask)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent_memory import ranking, timewords
-from agent_memory.errors import CorruptSnapshotError, StorageError
-from agent_memory.live_index import LiveIndex
+from agent_memory.errors import StorageError
+from agent_memory.live_index import LiveIndex, Reading
 from agent_memory.ranking import Candidate
 from agent_memory.records import Entry, Hit, Hits
 from agent_memory.request import Mode, Request
@@ -25,16 +24,15 @@ from agent_memory.storage.database import Connection, Database
 
 if TYPE_CHECKING:
     from agent_memory.encoders.reranker import Reranker
-    from agent_memory.index import IndexView, SearchResult
+    from agent_memory.index import SearchResult
     from agent_memory.storage.entries import Condition
     from agent_memory.storage.vectors import Generation, IdArray
-
-_log = logging.getLogger("agent_memory")
 
 _FEW_EXPIRED = 1_000
 _POOL = 100  # candidates of each source, at least
 _LENDERS = 50
 _WORDS_POOL = 1_000
+_TOGETHER = 64  # questions that are answered in one read transaction
 
 
 class Search:
@@ -78,17 +76,56 @@ class Search:
         self._expired: set[int] = set()
         self._shares: dict[int, float] = {}
         self.ranked: list[Candidate] = []
-        self._view: IndexView | None = None
+        self._condition: Condition | None = None
+        self._wanted = 0
+        self._index: Reading | None = None
 
     def run(self) -> list[Candidate]:
         """Return the best candidates, best first, k at most."""
-        request = self.request
-        if request.mode is not Mode.LEXICAL:
-            self._view = self._live_index.view(self._connection, self._accept)
-            if self._view is None:
-                return []
+        if not self._begin():
+            return []
+        if self._index is not None:
+            self._dense([self])
+        return self._finish()
+
+    @classmethod
+    def run_together(cls, searches: Sequence[Search]) -> Iterator[list[Candidate]]:
+        """Yield what ``run`` returns for each of several searches, which differ in their queries only.
+
+        They must be of one transaction. The index is asked for all of them at once, unless each has a budget of
+        its own.
+        """
+        first = searches[0]
+        if not first._begin():
+            yield from ([] for _ in searches)
+            return
+        for search in searches[1:]:
+            search._begin(first)
+        at_once = first.request.budget_ms is None
+        if at_once and first._index is not None:
+            first._dense(searches)
+        for search in searches:
+            search._started = time.perf_counter()
+            if not at_once and search._index is not None:
+                search._dense([search])
+            yield search._finish()
+
+    def _begin(self, like: Search | None = None) -> bool:
+        """Find out what to search, or take it from a search like this one; False if nothing was ever stored."""
+        if self.request.mode is not Mode.LEXICAL:
+            self._index = like._index if like else Reading(self._live_index, self._connection, self._accept)
+            if self._index is None or self._index.empty:
+                return False
             self._evolve()
-            request = self.request
+        if like is None:
+            self._restrict()
+        else:
+            self._condition, self.allowed, self._expired = like._condition, like.allowed, like._expired
+            self._wanted = like._wanted
+        return True
+
+    def _finish(self) -> list[Candidate]:
+        request = self.request
         self._collect()
         ranked = [candidate for candidate in ranking.ordered(self.candidates) if candidate.id not in self.unsought]
         if request.mode is Mode.LEXICAL:
@@ -116,7 +153,8 @@ class Search:
 
     # --- candidates --------------------------------------------------------------------------------------
 
-    def _collect(self) -> None:
+    def _restrict(self) -> None:
+        """Find out which entries may be returned, and how many candidates are wanted of each source."""
         request = self.request
         condition, surplus = request.condition, 0
         if condition is None:
@@ -128,9 +166,12 @@ class Search:
             self.allowed = reading.matching_ids(self._connection, condition)
             surplus = 0
         simple = request.mode is Mode.DENSE and not (request.diversity or request.collapse or request.rerank)
-        wanted = (request.k if simple else max(_POOL, 4 * request.k)) + surplus
-        if request.mode is not Mode.LEXICAL:
-            self._add_dense(wanted)
+        self._wanted = (request.k if simple else max(_POOL, 4 * request.k)) + surplus
+        self._condition = condition
+
+    def _collect(self) -> None:
+        request, condition, wanted = self.request, self._condition, self._wanted
+        self._add_dense()
         if request.text is not None and request.mode is not Mode.DENSE and not self._out_of_time():
             self.intervals = timewords.intervals(request.text, request.now)
             self._add_lexical(request.text, wanted, condition)
@@ -152,31 +193,30 @@ class Search:
     def _allows(self, entry_id: int) -> bool:
         return self.allowed is None or bool(np.isin(entry_id, self.allowed))
 
-    def _search(self, k: int, allowed: IdArray | None, *, explain: bool = False, exact: bool = False) -> SearchResult:
-        def search(view: IndexView) -> SearchResult:
-            return view.search(
-                self.request.vector,
-                k,
-                allowed=allowed,
-                exact=exact,
-                explain=explain,
-                budget_ms=None if exact else self.request.budget_ms,
-            )
-
-        if self._view is None:
-            raise CorruptSnapshotError(self._live_index.folder, "there is no index")
-        try:
-            return search(self._view)
-        except CorruptSnapshotError as error:
-            # Rows are verified when they are first read, which may be long after the snapshot was opened.
-            _log.warning("building the index anew from the store: %s", error)
-            self._view = self._live_index.start_over(self._connection, self._accept) or self._view
-            return search(self._view)
-
-    def _add_dense(self, wanted: int) -> None:
-        self.tiers = self._search(
-            wanted, self.allowed, explain=self.request.explain or bool(self._extra), exact=self.request.exact
+    def _dense(self, searches: Sequence[Search]) -> None:
+        """Ask the index for the candidates of searches like this one."""
+        request = self.request
+        found = self._reading.search(
+            np.stack([search.request.vector for search in searches]),
+            self._wanted,
+            allowed=self.allowed,
+            exact=request.exact,
+            explain=request.explain or bool(self._extra),
+            budget_ms=None if request.exact else request.budget_ms,
         )
+        for at, search in enumerate(searches):
+            mine = slice(at, at + 1)
+            search.tiers = replace(found, scores=found.scores[mine], ids=found.ids[mine], traces=found.traces[mine])
+
+    @property
+    def _reading(self) -> Reading:
+        if self._index is None:
+            raise StorageError("a recall by words alone has no index to search")
+        return self._index
+
+    def _add_dense(self) -> None:
+        if self.tiers is None:
+            return
         for entry_id, score in zip(self.tiers.ids[0].tolist(), self.tiers.scores[0].tolist(), strict=True):
             if entry_id >= 0:
                 self.candidates[entry_id] = Candidate(entry_id, score, self._trust)
@@ -197,7 +237,7 @@ class Search:
         dated = reading.matching_ids(self._connection, reading.within(spans))
         if self.allowed is not None:
             dated = np.intersect1d(dated, self.allowed)
-        result = self._search(wanted, dated, exact=True)
+        result = self._reading.search(self.request.vector, wanted, allowed=dated, exact=True)
         self._score({entry_id for entry_id in result.ids[0].tolist() if entry_id >= 0})
 
     def _add_words(self) -> None:
@@ -228,7 +268,7 @@ class Search:
         if self.request.mode is Mode.LEXICAL:
             self.candidates |= {entry_id: Candidate(entry_id) for entry_id in missing.tolist()}
             return
-        result = self._search(len(missing), missing, exact=True)
+        result = self._reading.search(self.request.vector, len(missing), allowed=missing, exact=True)
         for entry_id, score in zip(result.ids[0].tolist(), result.scores[0].tolist(), strict=True):
             if entry_id >= 0:
                 self.candidates[entry_id] = Candidate(entry_id, score, self._trust)
@@ -339,18 +379,41 @@ def recall(
     """Return the hits of a request, best first."""
     with database.read() as connection:
         search = Search(connection, live_index, accept, sessions, request)
-        best = search.run()
-        lenders = [candidate.lender for candidate in best if candidate.lender is not None] if request.explain else []
-        entries = reading.fetch(connection, [*(candidate.id for candidate in best), *lenders])
-        if strays := [candidate.id for candidate in best if candidate.id not in entries]:
-            raise StorageError(f"the full-text index names entries {strays[:3]}, which are not there")
-        hits = [
-            Hit(
-                entry=entries[candidate.id],
-                score=candidate.score,
-                rank=rank,
-                trace=search.trace(candidate, entries) if request.explain else None,
-            )
-            for rank, candidate in enumerate(best, start=1)
-        ]
+        return _hits(connection, search, search.run())
+
+
+def recall_many(
+    database: Database,
+    live_index: LiveIndex,
+    accept: Callable[[Generation], None],
+    sessions: Sessions,
+    requests: Sequence[Request],
+) -> list[Hits]:
+    """Return the hits of each of several requests that differ in their queries only."""
+    answers: list[Hits] = []
+    for at in range(0, len(requests), _TOGETHER):
+        with database.read() as connection:
+            searches = [
+                Search(connection, live_index, accept, sessions, request) for request in requests[at : at + _TOGETHER]
+            ]
+            found = Search.run_together(searches)
+            answers.extend(_hits(connection, search, best) for search, best in zip(searches, found, strict=True))
+    return answers
+
+
+def _hits(connection: Connection, search: Search, best: list[Candidate]) -> Hits:
+    explain = search.request.explain
+    lenders = [candidate.lender for candidate in best if candidate.lender is not None] if explain else []
+    entries = reading.fetch(connection, [*(candidate.id for candidate in best), *lenders])
+    if strays := [candidate.id for candidate in best if candidate.id not in entries]:
+        raise StorageError(f"the full-text index names entries {strays[:3]}, which are not there")
+    hits = [
+        Hit(
+            entry=entries[candidate.id],
+            score=candidate.score,
+            rank=rank,
+            trace=search.trace(candidate, entries) if explain else None,
+        )
+        for rank, candidate in enumerate(best, start=1)
+    ]
     return Hits(hits, tier_reached=search.tiers.tier_reached if search.tiers is not None else None)

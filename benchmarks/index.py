@@ -3,7 +3,7 @@
     python benchmarks/index.py                        10,000 and 100,000 synthetic vectors
     python benchmarks/index.py --sizes 1000000 --engines "agent-memory,FAISS Flat,FAISS IVF-SQ8"
     python benchmarks/index.py --vectors file.npy --queries queries.npy
-    python benchmarks/index.py --large                ten million, built out of core, this index only
+    python benchmarks/index.py --large                ten million, out of core (BENCH_TMP), this index only
 
 Every engine with a search-time knob gets the smallest setting that reaches ``--target`` on every other
 query and is measured on the queries between. Latencies are medians of rounds in which the engines take
@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,12 +31,23 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
-from index_engines import Engine, Ours, engines, resident_bytes
+from index_engines import Engine, Ours, resident_bytes
+from index_peers import engines
+from index_report import plot, table
 
 K = 10
+IN_RAM = 2_000_000
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.floating[Any]]
+
+
+def room(shape: tuple[int, int]) -> npt.NDArray[np.float16]:
+    """Return space for rows: in RAM, or in a file that is gone with the process if they are too many."""
+    if shape[0] <= IN_RAM:
+        return np.empty(shape, np.float16)
+    with tempfile.TemporaryFile(dir=os.environ.get("BENCH_TMP")) as file:
+        return np.memmap(file, np.float16, "w+", shape=shape)
 
 
 def synthetic(count: int, dimension: int, queries: int, seed: int) -> tuple[npt.NDArray[np.float16], Floats]:
@@ -46,7 +59,7 @@ def synthetic(count: int, dimension: int, queries: int, seed: int) -> tuple[npt.
     centres = rng.standard_normal((clusters, dimension), dtype=np.float32) * scale
     weights = rng.pareto(1.2, clusters) + 0.3
     widths = (rng.lognormal(0, 0.25, clusters) * 1.6).astype(np.float32)
-    out = np.empty((count + queries, dimension), np.float16)
+    out = room((count + queries, dimension))
     for at in range(0, len(out), 50_000):
         size = min(50_000, len(out) - at)
         chosen = rng.choice(clusters, size, p=weights / weights.sum())
@@ -106,20 +119,20 @@ def prepare(engine: Engine, rows: Rows, queries: Floats, truth: Ints, target: fl
     engine.build(data)
     build_s = time.perf_counter() - began
     del data
-    effort = tuned(engine, queries[::2], truth[::2], target)
+    effort = tuned(engine, np.ascontiguousarray(queries[::2]), truth[::2], target)
     return {
         "version": engine.version,
         "effort": effort,
         "build_s": build_s,
         "ram_bytes_per_row": max(0, resident_bytes() - before) / len(rows),
         "disk_bytes_per_row": engine.disk_bytes() / len(rows),
-        "recall": recall(engine.search(queries[1::2], K, effort), truth[1::2]),
+        "recall": recall(engine.search(np.ascontiguousarray(queries[1::2]), K, effort), truth[1::2]),
     }
 
 
 def measure(field: list[Engine], results: dict[str, Any], queries: Floats, rounds: int) -> None:
     """Time single queries and batches, the engines taking turns."""
-    half = queries[1::2]
+    half = np.ascontiguousarray(queries[1::2])
     singles: dict[str, list[npt.NDArray[np.float64]]] = {engine.name: [] for engine in field}
     batches: dict[str, list[float]] = {engine.name: [] for engine in field}
     for number in range(rounds):
@@ -172,14 +185,21 @@ def filters(field: list[Engine], results: dict[str, Any], rows: Rows, queries: F
             }
 
 
-def changes(field: list[Engine], results: dict[str, Any], rows: Rows) -> None:
-    """Time single adds, and the removal of 1 % of the rows."""
+def changes(field: list[Engine], results: dict[str, Any], rows: Rows, rounds: int) -> None:
+    """Time single adds, the engines taking turns, and the removal of 1 % of the rows."""
+    fresh, count = np.asarray(rows[: 60 * rounds], np.float32), 60
+    spent: dict[str, list[float]] = {engine.name: [] for engine in field}
+    for turn in range(rounds):
+        for engine in field:
+            numbers = range(turn * count, (turn + 1) * count)
+            times = timed_ms(lambda i, e=engine: e.add(len(rows) + i, fresh[i : i + 1]), numbers)
+            spent[engine.name].append(float(np.median(times)))
     for engine in field:
-        count = 300 if isinstance(engine, Ours) else 100
-        fresh = np.asarray(rows[:count], np.float32)
-        first = len(rows)
-        spent = timed_ms(lambda i, e=engine, f=fresh, n=first: e.add(n + i, f[i : i + 1]), range(count))
-        results[engine.name]["add_one_ms"] = float(np.median(spent))
+        ratios = np.array(spent[engine.name]) / np.array(spent[field[0].name])
+        results[engine.name] |= {
+            "add_one_ms": float(np.median(spent[engine.name])),
+            "add_ratio": [float(x) for x in (ratios.min(), np.median(ratios), ratios.max())],
+        }
         gone = np.arange(0, len(rows), 100)
         began = time.perf_counter()
         done = engine.remove(gone)
@@ -212,43 +232,6 @@ def opening(engine: Engine) -> dict[str, float]:
     return dict(zip(names, map(float, answer.split()), strict=True))
 
 
-def table(results: dict[str, Any]) -> str:
-    """Format the results as Markdown."""
-    head = (
-        "| engine | knob | recall | p50 ms | p95 ms | ratio (min..max) | batch/s | RAM B/row | disk B/row "
-        "| build s | add ms | 1 % filter ms @ recall | 10 % filter |\n|" + "---|" * 13
-    )
-    lines = [head]
-    for name, one in results.items():
-        low, middle, high = one["latency_ratio"]
-        cells = [f"{one[f'filter_{s}']['p50_ms']:.2f} @ {one[f'filter_{s}']['recall']:.3f}"
-                 if f"filter_{s}" in one else "none" for s in ("0.01", "0.1")]  # fmt: skip
-        lines.append(
-            f"| {name} | {one['effort']} | {one['recall']:.4f} | {one['p50_ms']:.3f} | {one['p95_ms']:.3f} "
-            f"| {middle:.2f} ({low:.2f}..{high:.2f}) | {one['batch_qps']:.0f} "
-            f"| {one['ram_bytes_per_row']:.0f} | {one['disk_bytes_per_row']:.0f} "
-            f"| {one['build_s']:.1f} | {one['add_one_ms']:.4f} | {cells[0]} | {cells[1]} |"
-        )
-    return "\n".join(lines)
-
-
-def plot(results: dict[str, Any], path: Path, title: str) -> None:
-    """Draw recall against latency; the area of a dot is RAM per row."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), constrained_layout=True)
-    for name, one in results.items():
-        axes.scatter(one["p50_ms"], one["recall"], s=20 + one["ram_bytes_per_row"] / 4, alpha=0.6)
-        axes.annotate(name, (one["p50_ms"], one["recall"]), xytext=(6, 4), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlabel="p50 of one query, ms, one thread", ylabel="recall@10", title=title)
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
-
-
 def run(rows: Rows, queries: Floats, name: str, options: argparse.Namespace) -> None:
     """Run all measurements on one set of vectors."""
     dimension = rows.shape[1]
@@ -261,7 +244,7 @@ def run(rows: Rows, queries: Floats, name: str, options: argparse.Namespace) -> 
         results[engine.name] = prepare(engine, rows, queries, truth, options.target) | opening(engine)
     measure(field, results, queries, options.rounds)
     filters(field, results, rows, queries, options.rounds)
-    changes(field, results, rows)
+    changes(field, results, rows, options.rounds)
     ours = field[0]
     if isinstance(ours, Ours):
         stats = ours.index.stats()
@@ -272,6 +255,7 @@ def run(rows: Rows, queries: Floats, name: str, options: argparse.Namespace) -> 
     (options.out / f"index-{name}.json").write_text(json.dumps(report, indent=1))
     plot(results, options.out / f"index-{name}.png", f"{name}: {len(rows):,} x {dimension}")
     print(f"\n## {name}: {len(rows):,} x {dimension}, recall@{K}\n\n{table(results)}\n", flush=True)
+    print({name: one["version"] for name, one in results.items()}, flush=True)
     print(
         {key: value for key, value in results[ours.name].items() if "open" in key or key == "plan"},
         flush=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import tempfile
 from abc import ABC, abstractmethod
@@ -226,20 +225,3 @@ class Usearch(Engine):
         for entry in ids.tolist():
             self.index.remove(entry)
         return True
-
-
-def engines(wanted: set[str], tiers: tuple[int, ...], target: float, rows: int) -> list[Engine]:
-    """Return the engines that are wanted and installed, ours first."""
-    lists = max(64, 2 ** round(np.log2(4 * rows**0.5)))
-    probes = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-    found: list[Engine] = [
-        Ours(tiers, target, out_of_core=rows > 2_000_000),
-        Faiss("FAISS Flat", "Flat"),
-        Faiss("FAISS HNSW32", "HNSW32", "efSearch", (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 400)),
-        Faiss("FAISS IVF-SQ8", f"IVF{lists},SQ8", "nprobe", probes),
-    ]
-    if importlib.util.find_spec("hnswlib"):
-        found.append(Hnswlib())
-    if importlib.util.find_spec("usearch"):
-        found.append(Usearch())
-    return [engine for engine in found if not wanted or engine.name in wanted]

@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.index.coarse import CoarseTier
-from agent_memory.index.faiss_tools import scan_block
+from agent_memory.index.exact import ExactScan
 from agent_memory.index.records import IdArray, ScoreArray, TierTrace
 from agent_memory.index.rows import Rows
 from agent_memory.index.state import State
-from agent_memory.index.vectors import FloatArray, best, ordered, rough_scores_of, scores_of
+from agent_memory.index.vectors import FloatArray, best, ordered, scores_of
 
 RowArray = npt.NDArray[np.int64]
 
 _CHUNK = 1024
-_ROUNDING = 1e-4
-"""Twice the worst error of a float32 inner product of unit vectors of 800 dimensions."""
+_GROUP = 64
+"""Queries of a batch that go through the tiers together: more gain nothing and take memory."""
 _GATHER_LIMIT, _GATHER_SHARE = 4096, 24
 """With fewer rows allowed than this, or than this part of all, gathering them beats a scan under a bitmap."""
 _REFINE_US, _RERANK_US = 0.1, 1.0
@@ -77,18 +77,29 @@ class Cascade:
         if not self.matching:
             nothing = Found(np.empty(0, np.float32), np.empty(0, np.int64), self.tiers[-1])
             return [nothing] * len(queries)
+        groups = (queries[at : at + _GROUP] for at in range(0, len(queries), _GROUP))
+        return [found for group in groups for found in self._run(group)]
+
+    def _run(self, queries: FloatArray) -> list[Found]:
         coarse = self.state.coarse
         if self.exact or coarse is None:
-            return [self._finish(query, self._exact_rows(query), []) for query in queries]
+            scan = ExactScan(self.state, self.chosen, self.mask, self.k)
+            found = scan.best_of_many(queries)
+            return [self._finish(query, rows, []) for query, rows in zip(queries, found, strict=True)]
         if self.gather:
-            rows = self._all_rows()
-            return [self._refine(query, rows, []) for query in queries]
+            return self._gather(queries)
         return self._scan(queries, coarse)
 
+    def _gather(self, queries: FloatArray) -> list[Found]:
+        """Refine all rows that may be returned; those of the main tier are read once for all queries."""
+        rows, main = self._all_rows(), self.state.main
+        if main is None or self.deadline is not None or len(rows) <= self.main_count:
+            return [self._refine(query, rows, []) for query in queries]
+        scores = main_scores(self.state, main, rows, queries)
+        return [self._refine(query, rows, [], mine) for query, mine in zip(queries, scores, strict=True)]
+
     def _all_rows(self) -> RowArray:
-        if self.chosen is not None:
-            return self.chosen
-        return np.flatnonzero(self.state.alive[: self.state.count])
+        return self.state.live_rows if self.chosen is None else self.chosen
 
     def _mask(self) -> npt.NDArray[np.bool_] | None:
         """Set where a row may be returned; None if that is everywhere."""
@@ -109,62 +120,19 @@ class Cascade:
             return np.arange(start, self.state.count)
         return start + np.flatnonzero(self.mask[start:])
 
-    def _exact_rows(self, query: FloatArray) -> RowArray:
-        """Return rows that certainly include the best k, ties at the end included."""
-        state = self.state
-        if self.matching <= self.k:
-            return self._all_rows()
-        if self.chosen is not None and 8 * len(self.chosen) < state.count:
-            scores = self._gathered(query, self.chosen)
-            return self.chosen[scores >= _kth(scores, self.k) - _ROUNDING]
-        count = self.k + 16
-        while True:
-            scores, rows, unseen = self._scan_native(query, count)
-            floor = _kth(scores, self.k) - _ROUNDING if scores.size >= self.k else -np.inf
-            if unseen < floor:
-                return rows[scores >= floor]
-            count *= 4
-
-    def _scan_native(self, query: FloatArray, count: int) -> tuple[ScoreArray, RowArray, float]:
-        """Return the best ``count`` of each block together, and the most that any other row can score."""
-        scores, rows, unseen = [np.empty(0, np.float32)], [np.empty(0, np.int64)], -np.inf
-        for block in self.state.native.blocks:
-            size = len(block.array)
-            if not size:
-                continue
-            if block.checks:
-                block.checks.ensure_span(0, size)
-            bits = None
-            if self.mask is not None:
-                bits = np.packbits(self.mask[block.start : block.stop], bitorder="little")
-            found, places = scan_block(block, query[None, :], min(count, size), bits)
-            kept = places >= 0
-            if count < size and kept.all():
-                unseen = max(unseen, float(found[-1]))
-            scores.append(found[kept])
-            rows.append(places[kept] + block.start)
-        return np.concatenate(scores), np.concatenate(rows), unseen
-
     def _final(self, query: FloatArray, rows: RowArray) -> ScoreArray:
         if len(rows) <= _CHUNK:
             return scores_of(self.state.native.take(rows), query)
         pieces = np.array_split(rows, -(-len(rows) // _CHUNK))
         return np.concatenate([scores_of(self.state.native.take(piece), query) for piece in pieces])
 
-    def _gathered(self, query: FloatArray, rows: RowArray) -> ScoreArray:
-        """Rough native scores of any number of rows, some at a time."""
-        scores = np.empty(len(rows), np.float32)
-        for at in range(0, len(rows), _CHUNK):
-            piece = rows[at : at + _CHUNK]
-            scores[at : at + _CHUNK] = rough_scores_of(self.state.native.take(piece), query)
-        return scores
-
     def _scan(self, queries: FloatArray, coarse: CoarseTier) -> list[Found]:
         tail = self._tail_rows(len(coarse))
         count = min(self.coarse_count, len(coarse))
-        scores, rows = coarse.search(queries, count, self.bits, threads=1)
+        ranked = self.explain or self.deadline is not None
+        candidates = coarse.candidates(queries, count, self.bits, ranked=ranked)
         answers = []
-        for query, found, places in zip(queries, scores, rows, strict=True):
+        for query, (found, places) in zip(queries, candidates, strict=True):
             kept = places >= 0
             places = places[kept]
             traces = self._trace([], 0, places, found[kept], len(places))
@@ -174,15 +142,18 @@ class Cascade:
             answers.append(self._refine(query, places, traces))
         return answers
 
-    def _refine(self, query: FloatArray, rows: RowArray, traces: list[TierTrace]) -> Found:
-        """Narrow candidates with the main tier, then score the survivors at the native one."""
+    def _refine(
+        self, query: FloatArray, rows: RowArray, traces: list[TierTrace], scores: ScoreArray | None = None
+    ) -> Found:
+        """Narrow candidates with the main tier, whose scores may be known, then score the rest at the native one."""
         state = self.state
         if state.main is None or len(rows) <= self.main_count:
             return self._finish(query, rows, traces)
         room, reached = self._room(), self.tiers[-1]
         if room < len(rows) * _REFINE_US:
             rows, reached = rows[: max(self.k, int(room / _REFINE_US))], self.tiers[0]
-        scores = main_scores(state, state.main, rows, query)
+        if scores is None:
+            scores = main_scores(state, state.main, rows, query[None])[0]
         kept = self.main_count
         if self._room() < kept * _RERANK_US:
             kept, reached = self.k, min(reached, self.tiers[-2])
@@ -216,17 +187,15 @@ class Cascade:
         return [*traces, TierTrace(tier=self.tiers[tier], ids=ids, scores=scores, kept=min(kept, len(rows)))]
 
 
-def main_scores(state: State, main: Rows, rows: RowArray, query: FloatArray) -> ScoreArray:
-    """Scores of rows at the main tier, in pieces that stay in the processor's cache."""
-    prefix = query[: main.width]
-    scores = np.empty(len(rows), np.float32)
+def main_scores(state: State, main: Rows, rows: RowArray, queries: FloatArray) -> ScoreArray:
+    """Scores (nq, m) of rows (m,) at the main tier, in pieces that stay in the processor's cache.
+
+    A query's scores do not depend on the other queries, which a matrix product would not promise.
+    """
+    scores = np.empty((len(queries), len(rows)), np.float32)
     for at in range(0, len(rows), _CHUNK):
-        piece = rows[at : at + _CHUNK]
-        np.vecdot(main.take(piece).astype(np.float32), prefix, out=scores[at : at + _CHUNK])
+        codes = main.take(rows[at : at + _CHUNK]).astype(np.float32)
+        for mine, query in zip(scores, queries, strict=True):
+            np.vecdot(codes, query[: main.width], out=mine[at : at + _CHUNK])
     scores *= state.scales.take(rows)
     return scores
-
-
-def _kth(scores: ScoreArray, k: int) -> float:
-    """The k-th highest score."""
-    return float(np.partition(scores, scores.size - k)[scores.size - k])

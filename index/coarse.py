@@ -7,20 +7,27 @@ Scouarnec, "Cache locality is not enough" (VLDB 2015); Douze et al., "The Faiss 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from agent_memory.index.faiss_tools import faiss, one_call
-from agent_memory.index.vectors import FloatArray
+from agent_memory.index.vectors import FloatArray, best
 
 BLOCK_ROWS = 32
 """FastScan interleaves the codes of this many rows."""
 
 CENTROIDS = 16
+
+_SAMPLE_STEP = BLOCK_ROWS
+"""One row of so many tells where a query's best scores begin."""
+_SMALLEST_RANK = 10
+"""A threshold guessed from a better rank among the sampled rows is too far off too often."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,26 +92,37 @@ class CoarseTier:
 
     def __init__(self, codebook: Codebook, packed: npt.NDArray[np.uint8] | None = None, count: int = 0) -> None:
         self.codebook = codebook
-        self._index, self._quantizer = _empty_index(codebook)
-        if count and packed is not None:
-            self._index.invlists.resize(0, count)
-            self._codes(count)[:] = packed
-            ids = faiss().rev_swig_ptr(self._index.invlists.get_ids(0), count)
-            ids[:] = np.arange(count)
-            self._index.ntotal = count
+        self._index, self._quantizer = _index_of(codebook, packed, np.arange(count))
+        self._sample = self._sampled(None, 0)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
     @property
     def nbytes(self) -> int:
-        """Resident bytes: codes and the list's row numbers."""
-        return packed_bytes(self.codebook.code_bytes, len(self)) + 8 * len(self)
+        """Resident bytes: codes and row numbers of the list and of the sample."""
+        rows = len(self) + -(-len(self) // _SAMPLE_STEP)
+        return packed_bytes(self.codebook.code_bytes, rows) + 8 * rows
 
     def _codes(self, count: int) -> npt.NDArray[np.uint8]:
-        size = packed_bytes(self.codebook.code_bytes, count)
-        view: npt.NDArray[np.uint8] = faiss().rev_swig_ptr(self._index.invlists.get_codes(0), size)
-        return view
+        return _codes_of(self._index, self.codebook, count)
+
+    def _sampled(self, former: tuple[Any, Any] | None, covered: int) -> tuple[Any, Any]:
+        """Return an index of the codes of every so manyth row; ``former`` is that of the rows before ``covered``."""
+        rows = np.arange(0, len(self), _SAMPLE_STEP)
+        packed = np.zeros(packed_bytes(self.codebook.code_bytes, len(rows)), np.uint8)
+        done = -(-covered // _SAMPLE_STEP)
+        if former is not None and done:
+            known = _codes_of(former[0], self.codebook, done)
+            packed[: len(known)] = known
+        if done < len(rows):
+            lib, packer = faiss(), self._index.get_CodePacker()
+            code = np.zeros(self.codebook.code_bytes, np.uint8)
+            source, target, between = (lib.swig_ptr(array) for array in (self._codes(len(self)), packed, code))
+            for place in range(done, len(rows)):
+                packer.unpack_1_c(source, place * _SAMPLE_STEP, between)
+                packer.pack_1_c(between, place, target)
+        return _index_of(self.codebook, packed, rows)
 
     def packed(self) -> npt.NDArray[np.uint8]:
         """Return a copy of the codes, in blocks of 32 rows."""
@@ -116,6 +134,7 @@ class CoarseTier:
         with one_call(threads):
             for batch in batches:
                 grown._index.add(self.codebook.arranged(batch))
+        grown._sample = grown._sampled(self._sample, len(self))
         return grown
 
     def search(
@@ -129,14 +148,58 @@ class CoarseTier:
             bitmap: Bit per row (little-endian), set where the row may be returned; None for all.
             threads: Threads to use.
         """
-        lib = faiss()
-        options = lib.IVFSearchParameters(nprobe=1)
-        if bitmap is not None:
-            selector = lib.IDSelectorBitmap(bitmap)
-            options = lib.IVFSearchParameters(nprobe=1, sel=selector)
         with one_call(threads):
-            scores, rows = self._index.search(self.codebook.arranged(queries), count, params=options)
+            scores, rows = self._index.search(self.codebook.arranged(queries), count, params=_parameters(bitmap))
         return scores, rows
+
+    def candidates(
+        self, queries: FloatArray, count: int, bitmap: npt.NDArray[np.uint8] | None, *, ranked: bool
+    ) -> list[tuple[FloatArray, npt.NDArray[np.int64]]]:
+        """Return about ``count`` approximate scores and rows of each query (nq, >= d), best first if ``ranked``.
+
+        To keep the best so many of a million rows costs half as much again as to score them. All rows that
+        reach a threshold cost next to nothing, so the rank among sampled rows that stands for ``count`` gives
+        one. Queries are divided by their thresholds, FAISS takes but one. Where a threshold is no good, the best
+        ``count`` are found after all: it is never less than half or more than twice as many, unless fewer may be
+        returned; rows may be padded with -1.
+        """
+        expected = count / _SAMPLE_STEP
+        rank = math.ceil(expected + math.sqrt(expected))
+        if rank < _SMALLEST_RANK:
+            return list(zip(*self.search(queries, count, bitmap, threads=1), strict=True))
+        arranged, options = self.codebook.arranged(queries), _parameters(bitmap)
+        with one_call(1):
+            floors = self._sample[0].search(arranged, rank, params=options)[0][:, -1:]
+            floors[~(floors > 0)] = 1  # which no row reaches
+            limits, scores, rows = self._index.range_search(arranged / floors, 1.0, params=options)
+        answers = []
+        for number, (start, stop) in enumerate(pairwise(limits.tolist())):
+            mine, places = scores[start:stop] * floors[number], rows[start:stop]
+            if 2 * len(places) < count:
+                found, near = self.search(queries[number : number + 1], count, bitmap, threads=1)
+                mine, places = found[0], near[0]
+            elif len(places) > 2 * count:
+                kept = best(mine, count)
+                mine, places = mine[kept], places[kept]
+            if ranked:
+                order = np.argsort(-mine, kind="stable")
+                mine, places = mine[order], places[order]
+            answers.append((mine, places))
+        return answers
+
+
+def _parameters(bitmap: npt.NDArray[np.uint8] | None) -> Any:  # noqa: ANN401 - FAISS has no type information
+    lib = faiss()
+    if bitmap is None:
+        return lib.IVFSearchParameters(nprobe=1)
+    return lib.IVFSearchParameters(nprobe=1, sel=lib.IDSelectorBitmap(bitmap))
+
+
+def _codes_of(index: Any, codebook: Codebook, count: int) -> npt.NDArray[np.uint8]:  # noqa: ANN401
+    view: npt.NDArray[np.uint8] = faiss().rev_swig_ptr(
+        index.invlists.get_codes(0), packed_bytes(codebook.code_bytes, count)
+    )
+    return view
 
 
 def packed_bytes(code_bytes: int, count: int) -> int:
@@ -144,7 +207,8 @@ def packed_bytes(code_bytes: int, count: int) -> int:
     return -(-count // BLOCK_ROWS) * BLOCK_ROWS * code_bytes
 
 
-def _empty_index(codebook: Codebook) -> tuple[Any, Any]:
+def _index_of(codebook: Codebook, packed: npt.NDArray[np.uint8] | None, rows: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return an index of these packed codes of rows, and the quantizer that it refers to."""
     lib = faiss()
     dimension, groups = codebook.dimension, len(codebook.centroids)
     quantizer = lib.IndexFlatIP(dimension)
@@ -153,4 +217,9 @@ def _empty_index(codebook: Codebook) -> tuple[Any, Any]:
     index.by_residual = False
     lib.copy_array_to_vector(codebook.centroids.reshape(-1), index.pq.centroids)
     index.is_trained = True
+    if len(rows) and packed is not None:
+        index.invlists.resize(0, len(rows))
+        _codes_of(index, codebook, len(rows))[:] = packed
+        lib.rev_swig_ptr(index.invlists.get_ids(0), len(rows))[:] = rows
+        index.ntotal = len(rows)
     return index, quantizer

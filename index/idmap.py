@@ -52,7 +52,19 @@ class IdMap:
             self._ids = grown
         self._ids[first:stop] = ids
         self._count = stop
-        self.index_rows(np.arange(first, stop))
+        if len(ids) != 1 or not self._enter_one(first, int(ids[0])):
+            self.index_rows(np.arange(first, stop))
+
+    def _enter_one(self, row: int, name: int) -> bool:
+        """Enter one row without the overhead of arrays; False if the table must change for it."""
+        slots, direct = self._table
+        if not direct or name >= len(slots):
+            return False
+        before = int(slots[name])
+        if before >= 0:
+            self._older[row] = before
+        slots[name] = row
+        return True
 
     def index_rows(self, rows: Ints) -> None:
         """Enter ``rows`` (m,), whose ids are unique among them, into the table."""
@@ -107,6 +119,16 @@ class IdMap:
             rest[same] = rest[won] = False
             rows, at = rows[rest], (at[rest] + 1) & (len(slots) - 1)
         return taken
+
+    def row_of(self, name: int, count: int) -> int:
+        """Return the newest row below ``count`` of one id, -1 if there is none."""
+        slots, direct = self._table
+        if not direct:
+            return int(self.rows_of(np.array([name]), count)[0])
+        row = int(slots[name]) if name < len(slots) else -1
+        while row >= count:
+            row = self._older.get(row, -1)
+        return row
 
     def rows_of(self, ids: Ints, count: int) -> Ints:
         """Return for each id (m,), none negative, its newest row below ``count``, -1 where there is none."""

@@ -20,13 +20,14 @@ TRUTH = 10
 """Recall is measured at this many neighbours."""
 
 _COARSE_GRID = (50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 700, 800, 1000, 1200, 1600, 2400, 3200, 6400)
-_MAIN_GRID = (30, 40, 50, 75, 100, 150, 200, 400)
+_MAIN_GRID = (50, 75, 100, 150, 200, 400)
 _COARSE_US, _MAIN_US = 0.2, 0.6
 _BATCH = 4096
 _MARGIN = 0.25
-"""Share of the allowed loss kept in reserve: queries lie further out than the rows of the index."""
+"""Share of the allowed loss kept in reserve."""
 _CODE_BYTES, _CODE_BYTES_LARGE, _LARGE = 32, 40, 300_000
 _WIDEST_SPAN = 256
+_OPPOSITE = np.float32(1e-3)
 
 
 def prefixes(state: State, start: int, stop: int, dimension: int) -> Iterator[FloatArray]:
@@ -64,7 +65,9 @@ def sample(state: State, count: int, seed: int) -> RowArray:
 def measure(state: State, coarse: CoarseTier, tiers: tuple[int, ...], options: IndexOptions) -> Plan:
     """Find the cheapest candidate counts that reach the recall target on a sample of the index's own vectors.
 
-    Each sampled vector plays the query and is not counted as its own neighbour.
+    What lies midway between two sampled vectors plays the query, and these two are not counted as its neighbours.
+    Single vectors have closer neighbours than questions have, and lose less: counts measured with them promised
+    .989 and found .926 of the neighbours of real questions.
 
     Args:
         state: Rows to measure on; ``coarse`` covers all of them.
@@ -72,10 +75,10 @@ def measure(state: State, coarse: CoarseTier, tiers: tuple[int, ...], options: I
         tiers: Tier dimensions.
         options: Target, sample size, seed and threads.
     """
-    rows = sample(state, options.sample_queries, options.seed + 1)
-    queries = widen(state.native.take(rows))
-    truth = _neighbours(state, queries, rows, options.threads)
-    ranks = _Ranks(state, coarse, tiers, options).of(queries, rows, truth)
+    pairs = _pairs(state, options.sample_queries, options.seed + 1)
+    queries = _midpoints(state, pairs)
+    truth = _neighbours(state, queries, pairs, options.threads)
+    ranks = _Ranks(state, coarse, tiers, options).of(queries, pairs, truth)
     goal = options.recall_target + _MARGIN * (1 - options.recall_target)
     cheapest, fallback = None, None
     for coarse_count, per_main in ranks.items():
@@ -96,9 +99,23 @@ def measure(state: State, coarse: CoarseTier, tiers: tuple[int, ...], options: I
     return cheapest[1] if cheapest else fallback or Plan()
 
 
-def _neighbours(state: State, queries: FloatArray, rows: RowArray, threads: int) -> RowArray:
-    """Exact nearest live rows of each query but the query's own row, (nq, TRUTH), padded with -1."""
-    width = TRUTH + 1
+def _pairs(state: State, count: int, seed: int) -> RowArray:
+    """Return up to ``count`` pairs of live rows, (n, 2), no row twice."""
+    rows = np.random.default_rng(seed).permutation(sample(state, 2 * count, seed))
+    return rows[: len(rows) // 2 * 2].reshape(-1, 2)
+
+
+def _midpoints(state: State, pairs: RowArray) -> FloatArray:
+    """Return the unit vector midway between the two rows of each pair, or the first row if they are opposite."""
+    first, second = (widen(state.native.take(rows)) for rows in pairs.T)
+    middle = first + second
+    length = np.sqrt(np.vecdot(middle, middle))[:, None]
+    return np.where(length > _OPPOSITE, middle / np.maximum(length, _OPPOSITE), first)
+
+
+def _neighbours(state: State, queries: FloatArray, but: RowArray, threads: int) -> RowArray:
+    """Exact nearest live rows of each query but those in its row of ``but`` (nq, 2): (nq, TRUTH), padded with -1."""
+    width = TRUTH + 2
     scores = np.full((len(queries), width), -np.inf, np.float32)
     found = np.full((len(queries), width), -1, np.int64)
     for start, chunk in state.native.chunks(0, state.count, _BATCH):
@@ -112,7 +129,7 @@ def _neighbours(state: State, queries: FloatArray, rows: RowArray, threads: int)
         found = np.concatenate([found, start + places[near]], axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :width]
         scores, found = np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1)
-    scores[found == rows[:, None]] = -np.inf
+    scores[(found[:, :, None] == but[:, None]).any(axis=2)] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")[:, :TRUTH]
     return np.take_along_axis(found, order, 1)
 
@@ -126,15 +143,15 @@ class _Ranks:
     tiers: tuple[int, ...]
     options: IndexOptions
 
-    def of(self, queries: FloatArray, rows: RowArray, truth: RowArray) -> dict[int, dict[int, tuple[float, float]]]:
-        """Return {K1: {K2: (recall, standard error)}}."""
+    def of(self, queries: FloatArray, but: RowArray, truth: RowArray) -> dict[int, dict[int, tuple[float, float]]]:
+        """Return {K1: {K2: (recall, standard error)}}; the rows ``but`` (nq, 2) are not counted."""
         limit = min(_COARSE_GRID[-1], len(self.coarse))
-        _, candidates = self.coarse.search(queries, limit + 1, self.state.alive_bits, threads=self.options.threads)
+        _, candidates = self.coarse.search(queries, limit + 2, self.state.alive_bits, threads=self.options.threads)
         grid = [count for count in _COARSE_GRID if count < limit] + [limit]
         ranks = np.full((len(grid), *truth.shape), np.iinfo(np.int32).max, np.int32)
         for number, query in enumerate(queries):
             mine = candidates[number]
-            mine = mine[(mine >= 0) & (mine != rows[number])]
+            mine = mine[(mine >= 0) & ~np.isin(mine, but[number])]
             ranks[:, number] = self._of_query(query, mine, truth[number], grid)
         counted = np.maximum((truth >= 0).sum(axis=1), 1)
         result: dict[int, dict[int, tuple[float, float]]] = {}

@@ -25,7 +25,7 @@ class IndexOptions:
         exact_below: With fewer live rows than this, every search is exact.
         threads: Threads that one call may use; queries of a batch are divided among them.
         seed: Seed of sampling and training.
-        sample_queries: Own vectors that play the query when the cascade is measured.
+        sample_queries: Queries, each midway between two own vectors, with which the cascade is measured.
         train_rows: Rows that the coarse codebooks are trained on, at most.
         compact_above: Share of tombstones above which maintenance rewrites the rows without them.
     """

@@ -85,6 +85,7 @@ class Block:
         array: (count, width), the rows.
         raw: uint8, ``HEAD_BYTES`` and then the bytes of ``space``.
         space: (capacity, width), ``array`` and free rows after it.
+        frozen: ``space``, read-only.
         path: The mapped file, None in RAM.
         checks: Lazy verification of a mapped file, None in RAM.
     """
@@ -93,6 +94,7 @@ class Block:
     array: npt.NDArray[Any]
     raw: npt.NDArray[np.uint8]
     space: npt.NDArray[Any]
+    frozen: npt.NDArray[Any]
     path: Path | None = None
     checks: Checks | None = None
 
@@ -112,20 +114,23 @@ class Rows:
 
     Attributes:
         count: Rows in all.
-        row_bytes: Bytes of one row.
     """
 
-    __slots__ = ("blocks", "count", "dtype", "row_bytes", "width")
+    __slots__ = ("blocks", "count", "dtype", "width")
 
     def __init__(self, width: int, dtype: npt.DTypeLike, blocks: tuple[Block, ...] = ()) -> None:
         self.width = width
         self.dtype = np.dtype(dtype)
-        self.row_bytes = width * self.dtype.itemsize
         self.blocks = blocks
         self.count = blocks[-1].stop if blocks else 0
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.width * self.dtype.itemsize
 
     @property
     def rows_per_check(self) -> int:
@@ -150,9 +155,8 @@ class Rows:
             longer.space[:used] = last.array
             last = longer
         last.space[used:count] = new
-        array = last.space[:count]
-        array.flags.writeable = False
-        return Rows(self.width, self.dtype, (*blocks[:-1], Block(last.start, array, last.raw, last.space)))
+        grown = Block(last.start, last.frozen[:count], last.raw, last.space, last.frozen)
+        return Rows(self.width, self.dtype, (*blocks[:-1], grown))
 
     def replace_prefix(self, mapped: tuple[Block, ...]) -> Rows:
         """Return the same rows with the first ones served from ``mapped`` and the rest copied into RAM."""
@@ -163,7 +167,9 @@ class Rows:
     def _block(self, start: int, capacity: int) -> Block:
         raw = np.empty(HEAD_BYTES + capacity * self.row_bytes, np.uint8)
         space = raw[HEAD_BYTES:].view(self.dtype).reshape(capacity, self.width)
-        return Block(start, space[:0], raw, space)
+        frozen = space[:]
+        frozen.flags.writeable = False
+        return Block(start, frozen[:0], raw, space, frozen)
 
     def take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Return a copy of the given rows (m,) as (m, width); raises ``CorruptSnapshotError``."""

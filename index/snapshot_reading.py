@@ -140,7 +140,7 @@ def map_rows(path: Path, manifest: Manifest, name: str) -> tuple[Block, ...]:
         if zlib.crc32(raw[:HEAD_BYTES].data) != sums[0]:
             raise CorruptSnapshotError(file, "checksum of the head does not match")
         checks = Checks(file, memory, width * dtype.itemsize, sums)
-        blocks.append(Block(start, array, raw, array, file, checks))
+        blocks.append(Block(start, array, raw, array, array, file, checks))
         start += count
     return tuple(blocks)
 

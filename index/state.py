@@ -55,6 +55,11 @@ class State:
         """Rows that were not removed."""
         return self.native.count - self.dead
 
+    @property
+    def live_rows(self) -> RowArray:
+        """Rows that were not removed, ascending."""
+        return np.flatnonzero(self.alive[: self.count])
+
     @cached_property
     def live_ids(self) -> IdArray:
         """Ids of the live rows in order of arrival."""
@@ -67,6 +72,9 @@ class State:
 
     def rows_of(self, names: IdArray) -> RowArray:
         """Return the live rows of those ids that have one."""
+        if len(names) == 1:
+            row = self.ids.row_of(int(names[0]), self.count)
+            return np.array([row]) if row >= 0 and self.alive[row] else np.empty(0, np.int64)
         rows = self.ids.rows_of(names, self.count)
         if rows.size and rows.min() < 0:
             rows = rows[rows >= 0]
@@ -102,7 +110,8 @@ def stored(vectors: npt.ArrayLike, tiers: tuple[int, ...], dtype: Dtype) -> list
 def _stored(vectors: npt.ArrayLike, tiers: tuple[int, ...], dtype: Dtype) -> Stored:
     rows = as_unit_rows(vectors, tiers[-1])
     codes, scales = quantize(rows[:, : tiers[-2]]) if len(tiers) == 3 else (None, None)
-    return rows.astype(dtype), codes, scales
+    # A single row is rounded where it is put.
+    return rows if len(rows) == 1 else rows.astype(dtype), codes, scales
 
 
 def with_rows(

@@ -86,7 +86,7 @@ class TieredIndex:
         """
         names = as_ids(ids)
         pieces = stored(vectors, self.tiers, self.dtype)
-        given = sum(len(native) for native, _, _ in pieces)
+        given = sum([len(native) for native, _, _ in pieces])
         if len(names) != given:
             raise InvalidInputError(f"got {len(names)} ids for {given} vectors")
         if len(distinct(names)) != len(names):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -31,8 +32,9 @@ def as_ids(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
     if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
         raise InvalidInputError(f"ids must be below 2**63, got {array.max()}")
     array = array.astype(np.int64, copy=False)
-    if array.min() < 0:
-        raise InvalidInputError(f"ids must not be negative, got {array.min()}")
+    lowest = array[0] if array.size == 1 else array.min()
+    if lowest < 0:
+        raise InvalidInputError(f"ids must not be negative, got {lowest}")
     return array
 
 
@@ -145,12 +147,24 @@ def quantize(prefixes: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
     Prefixes are brought to unit length, which finds more of the true neighbours than raw ones. The scale
     has the row's own peak, so that codes never depend on other rows and never change.
     """
+    if len(prefixes) == 1:
+        return _quantize_one(prefixes[0])
     peak = np.abs(prefixes).max(axis=1)
     length = np.sqrt(np.vecdot(prefixes, prefixes))
     np.maximum(peak, _TINY, out=peak)
     np.maximum(length, _TINY, out=length)
     codes = np.rint(prefixes * (127 / peak)[:, None]).astype(np.int8)
     return codes, peak / (127 * length)
+
+
+def _quantize_one(prefix: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
+    """Return what ``quantize`` does, bit for bit, without the overhead of a matrix: rows often come singly."""
+    sizes = np.abs(prefix)
+    peak = max(sizes[sizes.argmax()], _TINY)
+    length = max(np.float32(math.sqrt(np.vecdot(prefix, prefix))), _TINY)
+    np.multiply(prefix, 127 / peak, out=sizes)
+    codes = np.rint(sizes, out=sizes).astype(np.int8)
+    return codes[None], np.array([peak / (127 * length)], np.float32)
 
 
 def best(scores: FloatArray, count: int) -> npt.NDArray[np.int64]:

@@ -1,12 +1,13 @@
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from agent_memory.errors import DimensionMismatchError, IndexStateError, InvalidInputError
-from agent_memory.index import IndexOptions, TieredIndex, faiss_tools, planning, tiered
+from agent_memory.index import IndexOptions, TieredIndex, cascade, faiss_tools, planning, tiered
 from agent_memory.index.flat import flat_search
 
 SMALL = IndexOptions(exact_below=500, sample_queries=64, recall_target=0.9)
@@ -156,6 +157,43 @@ def test_a_long_tail_is_folded_without_maintenance():
     index.add(np.arange(len(late)) + 10**6, late)
     assert index.stats().tail == 0
     assert index.search(late[5], 1).ids[0, 0] == 10**6 + 5
+
+
+@pytest.mark.parametrize("tiers", SHAPES)
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("share", [None, 0.02, 0.3])
+def test_a_batch_is_answered_as_its_queries_one_by_one(monkeypatch, tiers, exact, share):
+    monkeypatch.setattr(cascade, "_GATHER_LIMIT", 100)
+    index, ids, rows = built(3000, tiers)
+    index.add(np.arange(50), np.concatenate([rows[:30], rows[:20]]))
+    index.remove(ids[::9])
+    allowed = None if share is None else np.random.default_rng(3).permutation(ids)[: int(share * len(ids))]
+    queries = np.concatenate([vectors(140, tiers[-1], seed=1), rows[:10]])
+    together = index.search(queries, 10, allowed=allowed, exact=exact)
+    singly = [index.search(query, 10, allowed=allowed, exact=exact) for query in queries]
+    np.testing.assert_array_equal(together.ids, np.concatenate([one.ids for one in singly]))
+    np.testing.assert_array_equal(together.scores, np.concatenate([one.scores for one in singly]))
+
+
+def test_a_batch_among_equal_rows_is_the_oracle():
+    rows = np.repeat(vectors(40, 64), 100, axis=0)
+    index = TieredIndex(64, (64,), options=SMALL)
+    index.add(np.arange(4000), rows)
+    queries = vectors(30, 64, seed=1)
+    same(index.search(queries, 10), flat_search(np.arange(4000), rows, queries, 10))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_rows_that_come_singly_are_stored_as_those_that_come_together(dtype):
+    tiers = (64, 256, 384)
+    rows = np.concatenate([vectors(300, 384), np.eye(384, dtype=np.float32)[250:300]])
+    together, singly = (TieredIndex(384, tiers, dtype=dtype) for _ in range(2))
+    together.add(np.arange(350), rows)
+    for number in range(350):
+        singly.add([number], rows[number : number + 1])
+    for one, other in ((together._state.native, singly._state.native), (together._state.main, singly._state.main)):
+        np.testing.assert_array_equal(one.span(0, 350), other.span(0, 350))
+    np.testing.assert_array_equal(together._state.scales[:350], singly._state.scales[:350])
 
 
 def test_removed_rows_are_gone_and_compacted():
@@ -402,3 +440,22 @@ def test_half_precision_survives_a_second_rounding():
     second.add(np.arange(200), rows.astype(np.float16))
     query = vectors(1, 384, seed=3)
     np.testing.assert_array_equal(first.search(query, 9).scores, second.search(query, 9).scores)
+
+
+def test_counts_are_measured_with_queries_that_lie_between_rows():
+    index, _, _ = built(4000, (64, 256, 384), replace(SMALL, sample_queries=200, recall_target=0.95))
+    plan = index.stats().plan
+    middle = vectors(100, 384, seed=5) + vectors(100, 384, seed=6)
+    exact = index.search(middle, 10, exact=True)
+    assert recall(index.search(middle, 10), (exact.scores, exact.ids)) >= 0.95
+    assert plan.recall >= 0.95
+    assert plan.main_candidates >= 50
+
+
+def test_counts_are_measured_where_rows_are_opposite():
+    rows = vectors(600, 64)[:1].repeat(600, axis=0)
+    rows[::2] *= -1
+    index = TieredIndex(64, (16, 64), options=SMALL)
+    index.add(np.arange(600), rows)
+    assert index.maintain().plan.layout == "cascade"
+    assert np.isfinite(planning._midpoints(index._state, planning._pairs(index._state, 64, 1))).all()

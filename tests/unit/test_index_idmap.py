@@ -51,3 +51,17 @@ def test_ids_that_hash_alike_are_kept_apart():
     names = IdMap()
     names.append(alike)
     assert names.rows_of(alike, len(alike)).tolist() == list(range(len(alike)))
+
+
+def test_ids_that_come_singly_are_mapped_as_those_that_come_together():
+    together, singly = IdMap(), IdMap()
+    ids = np.array([4, 2, 4, 3000, 2**50, 2, 2**50, 4, 3000])
+    for name in ids:
+        together.append(np.array([name]))
+        singly.append(np.array([name]))
+    for count in range(len(ids) + 1):
+        wanted = np.unique(np.append(ids, [0, 2**60]))
+        expected = together.rows_of(wanted, count).tolist()
+        assert [singly.row_of(name, count) for name in wanted.tolist()] == expected
+        newest = {name: row for row, name in enumerate(ids[:count].tolist())}
+        assert expected == [newest.get(name, -1) for name in wanted.tolist()]

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from support import WordEncoder
 
-from agent_memory import Config, InvalidInputError, NotFoundError, format_hits
+from agent_memory import Config, InvalidInputError, NotFoundError, format_hits, recall
+from agent_memory.index import IndexOptions, cascade
+from agent_memory.live_index import LiveIndex
 from agent_memory.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS
 from agent_memory.storage import lexical
 from agent_memory.timewords import intervals
@@ -448,14 +450,29 @@ def test_the_number_of_indexed_rows_is_read_not_counted(memory):
     assert counted() == (1, 1)
 
 
-def test_several_questions_at_once_are_answered_as_one_by_one(open_memory):
+@pytest.mark.parametrize("exact_below", [0, 10_000])
+def test_several_questions_at_once_are_answered_as_one_by_one(open_memory, monkeypatch, exact_below):
+    monkeypatch.setattr(LiveIndex, "options", IndexOptions(exact_below=exact_below))
+    monkeypatch.setattr(cascade, "_GATHER_LIMIT", 10)
+    monkeypatch.setattr(recall, "_TOGETHER", 21)
     memory = open_memory()
-    memory.add_many({"text": f"entry {n} about topic{n % 5}", "metadata": {"n": n}} for n in range(40))
-    questions = [f"topic{n}" for n in range(5)] + ["topic1"]
-    for options in ({}, {"mode": "dense", "k": 3}, {"mode": "lexical"}, {"where": {"n": {"$lt": 9}}}):
-        singly = [[(hit.entry.key, hit.score) for hit in memory.recall(q, **options)] for q in questions]
+    session = [{"text": f"topic{n} came up", "session": "s", "metadata": {"n": n}} for n in range(40, 60)]
+    memory.add_many([{"text": f"entry {n} about topic{n % 5}", "metadata": {"n": n}} for n in range(40)] + session)
+    memory.recall("topic1")
+    memory.add_many({"text": f"late {n} about topic{n % 7}", "metadata": {"n": n}} for n in range(60, 70))
+    memory.forget(where={"n": {"$in": [3, 44, 61]}})
+    questions = [f"topic{n % 5} {n}" for n in range(22)] + ["topic1", "topic1", "yesterday"]
+    filters = ({"where": {"n": {"$lt": 9}}}, {"where": {"n": {"$gt": 20}}}, {"session": "s"}, {"where": {"n": -1}})
+    ways = ({}, {"mode": "dense", "k": 3}, {"mode": "lexical"}, {"exact": True}, {"budget_ms": 60_000}, {"k": 65})
+    mixed = [filter | way for filter, way in zip(filters, ways[1:], strict=False)]
+    for options in (*ways, *filters, *mixed, {"explain": True}, {"diversity": 0.5}):
+        singly = [memory.recall(question, **options) for question in questions]
         together = memory.recall_many(questions, **options)
-        assert [[(hit.entry.key, hit.score) for hit in hits] for hits in together] == singly
+        for one, other in zip(singly, together, strict=True):
+            assert [(h.entry.key, h.score, h.rank, h.trace) for h in one] == [
+                (h.entry.key, h.score, h.rank, h.trace) for h in other
+            ]
+            assert one.tier_reached == other.tier_reached
     assert memory.recall_many([]) == []
     for wrong in ("a text", 3, ["a", 3]):
         with pytest.raises(InvalidInputError):
