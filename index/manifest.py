@@ -3,7 +3,7 @@
 ``manifest.json`` is one JSON object, at most 1 MiB, with exactly these keys:
 
     format       "agent-memory index"
-    version      1
+    version      2 (in 1, the plan was measured with stored vectors as queries, and promised too much)
     generation   text: what the vectors belong to
     seq          integer >= 0: the last change that the rows contain
     tiers        1 to 3 ascending integers, the last is the native dimension
@@ -46,7 +46,7 @@ from agent_memory.index.records import MAX_ROWS, Plan
 from agent_memory.index.rows import HEAD_BYTES, rows_per_check
 
 NAME = "manifest.json"
-FORMAT, VERSION = "agent-memory index", 1
+FORMAT, VERSION = "agent-memory index", 2
 MAX_BYTES = 1 << 20
 _MAX_DIMENSION = 1 << 16
 

@@ -273,7 +273,7 @@ HOSTILE = [
     put("seq", 1.5),
     put("generation", 5),
     put("format", "else"),
-    put("version", 2),
+    put("version", 1),
     put("unknown", 1),
     put("files", []),
     put("files", {}),
