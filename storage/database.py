@@ -198,6 +198,14 @@ class Database:
         self._engine.dispose()
 
 
+def driver(connection: Connection) -> sqlite3.Connection:
+    """Return SQLite's own side of a connection, for statements that would cost more to prepare than to run."""
+    raw = connection.connection.driver_connection
+    if not isinstance(raw, sqlite3.Connection):
+        raise StorageError("the connection to the database is gone")
+    return raw
+
+
 def _begin(connection: Connection) -> None:
     connection.exec_driver_sql(f"BEGIN {connection.info.get('begin', 'DEFERRED')}")
 
