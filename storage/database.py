@@ -155,7 +155,7 @@ class Database:
                 with self._waiting(connection, wait_s):
                     connection.begin()
                 return
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, sqlite3.Error) as error:
                 # SQLite skips its own wait where waiting could deadlock, and while a WAL is being recovered.
                 self._roll_back(connection)
                 if _code(error) not in _BUSY or time.monotonic() >= deadline:
@@ -207,7 +207,7 @@ def driver(connection: Connection) -> sqlite3.Connection:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(f"BEGIN {connection.info.get('begin', 'DEFERRED')}")
+    driver(connection).execute(f"BEGIN {connection.info.get('begin', 'DEFERRED')}")
 
 
 def _code(error: Exception) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, distinct, func, or_, select, text, true
+from sqlalchemy import ColumnElement, Connection, Row, and_, distinct, func, or_, select, text, true
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from agent_memory.errors import NotFoundError, StorageError
@@ -211,13 +211,12 @@ def former(condition: Condition) -> Condition:
 
 def circumstances(connection: Connection, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
     """Return (id, event time, importance) of the given entries."""
-    columns = (entries.c.id, entries.c.event_time, entries.c.importance)
-    query = select(*columns).where(entries.c.id.in_(bindparam("ids", expanding=True)))
-    return [
-        (row[0], row[1], row[2])
-        for start in range(0, len(ids), IN_LIST)
-        for row in connection.execute(query, {"ids": list(ids[start : start + IN_LIST])})
-    ]
+    rows = connection.execute(_CIRCUMSTANCES, {"ids": json.dumps(list(ids))})
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+_AMONG = text("entries.id IN (SELECT value FROM json_each(:ids))")
+_CIRCUMSTANCES = select(entries.c.id, entries.c.event_time, entries.c.importance).where(_AMONG)
 
 
 def matches(connection: Connection, entry_id: int, condition: Condition) -> bool:
@@ -249,12 +248,15 @@ def versions(connection: Connection, namespace: Namespace, key: str) -> list[Ent
 
 def neighbours(connection: Connection, ids: Sequence[int]) -> dict[int, list[int]]:
     """Return the current entries said right before and right after each entry in its session, by entry id."""
-    mine, other = entries.alias(), entries.alias()
-    here = and_(other.c.session_id == mine.c.session_id, other.c.superseded_at.is_(None))
-    before = select(func.max(other.c.id)).where(here, other.c.id < mine.c.id).scalar_subquery()
-    after = select(func.min(other.c.id)).where(here, other.c.id > mine.c.id).scalar_subquery()
-    query = select(mine.c.id, before, after).where(mine.c.id.in_(ids), mine.c.session_id.is_not(None))
-    return {row[0]: [entry_id for entry_id in row[1:] if entry_id is not None] for row in connection.execute(query)}
+    rows = driver(connection).execute(_NEIGHBOURS, (json.dumps(list(ids)),))
+    return {row[0]: [entry_id for entry_id in row[1:] if entry_id is not None] for row in rows}
+
+
+_BESIDE = "FROM entries other WHERE other.session_id = mine.session_id AND other.superseded_at IS NULL AND other.id"
+_NEIGHBOURS = f"""
+SELECT mine.id, (SELECT max(other.id) {_BESIDE} < mine.id), (SELECT min(other.id) {_BESIDE} > mine.id)
+FROM entries mine WHERE mine.id IN (SELECT value FROM json_each(?)) AND mine.session_id IS NOT NULL
+"""
 
 
 def matching_ids(connection: Connection, condition: Condition) -> npt.NDArray[np.int64]:

@@ -168,7 +168,7 @@ def parse(connection: Connection, query: str) -> LexicalQuery:
     found = []
     for word in words_of(query):
         phrase = f'"{word}"'
-        hits = connection.execute(_COUNT, {"phrase": phrase}).scalar_one()
+        hits = driver(connection).execute(_COUNT, (phrase,)).fetchone()[0]
         if hits:
             found.append((hits, phrase))
     rarest = sorted(found)[:_MOST_TERMS]
@@ -176,7 +176,7 @@ def parse(connection: Connection, query: str) -> LexicalQuery:
     return LexicalQuery(tuple(phrase for _, phrase in rarest), tuple(weights))
 
 
-_COUNT = text("SELECT count(*) FROM lexical WHERE lexical MATCH :phrase")
+_COUNT = "SELECT count(*) FROM lexical WHERE lexical MATCH ?"
 _lexical = table("lexical", column("rowid"))
 _SCORE = (-func.bm25(literal_column("lexical"))).label("score")
 

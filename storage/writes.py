@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -86,6 +86,11 @@ _COLUMNS = (
 )
 _INSERT = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _REPLACE = f"UPDATE entries SET {', '.join(f'{name} = ?' for name in _COLUMNS[:-1])} WHERE id = ?"
+_PUT_VECTOR = "REPLACE INTO vectors (entry_id, generation_id, static, evolved, latents) VALUES (?, ?, ?, ?, ?)"
+
+_DROP_OTHERS = "DELETE FROM vectors WHERE entry_id = ? AND generation_id != ?"
+"""What other generations hold of a replaced entry is of a former text; its lack tells a re-index to catch up."""
+
 _Place = tuple[str, str]
 
 
@@ -129,14 +134,26 @@ def put(
             dirty[touched] = min(dirty.get(touched, entry_id), entry_id)
     archive(connection, list(known.values()), next_id + len(final), now, keep=keep_versions)
     lexical.delete_rows(connection, [(row.id, lexical.terms(row.text, row.speaker)) for row in known.values()])
-    raw = driver(connection)
-    raw.executemany(_INSERT, fresh)
-    raw.executemany(_REPLACE, replaced)
-    placed = list(zip(ids, final.values(), strict=True))
-    _put_vectors(connection, placed, generation_id, {row.id for row in known.values()})
-    lexical.insert_rows(connection, ((number, lexical.terms(draft.text, draft.speaker)) for number, draft in placed))
+    _write(connection, fresh, replaced, list(zip(ids, final.values(), strict=True)), generation_id)
     _drop_empty_sessions(connection, {row.session_id for row in known.values()} - {None})
     return Written([stored[place] for place in places], dirty)
+
+
+def _write(
+    connection: Connection,
+    fresh: Sequence[tuple[Any, ...]],
+    replaced: Sequence[tuple[Any, ...]],
+    placed: Sequence[tuple[int, Draft]],
+    generation_id: int,
+) -> None:
+    raw = driver(connection)
+    if replaced:
+        raw.executemany(_REPLACE, replaced)
+        raw.executemany(_DROP_OTHERS, [(number, generation_id) for number, draft in placed if draft.vector is not None])
+    raw.executemany(_INSERT, fresh)
+    vectors = ((number, generation_id, one.vector, one.evolved, one.latents) for number, one in placed if one.vector)
+    raw.executemany(_PUT_VECTOR, vectors)
+    lexical.insert_rows(connection, ((number, lexical.terms(draft.text, draft.speaker)) for number, draft in placed))
 
 
 def _sessions_touched(former: Row[Any] | None, entry: Entry, draft: Draft, session_id: int | None) -> set[int]:
@@ -184,27 +201,6 @@ def _entry_of(draft: Draft, created_at: datetime, now: datetime, twin: str) -> E
         importance=draft.importance,
         duplicate_of=None if twin == draft.key else twin,
     )
-
-
-_DROP_OTHERS = "DELETE FROM vectors WHERE entry_id = ? AND generation_id != ?"
-_PUT_VECTOR = "REPLACE INTO vectors (entry_id, generation_id, static, evolved, latents) VALUES (?, ?, ?, ?, ?)"
-
-
-def _put_vectors(
-    connection: Connection, drafts: Iterable[tuple[int, Draft]], generation_id: int, replaced: Collection[int]
-) -> None:
-    """Store the drafts' vectors; those that other generations hold of the entries are of a former text, and go.
-
-    A generation that lacks a vector is how a re-index learns that it must catch up.
-    """
-    rows = [
-        (entry_id, generation_id, draft.vector, draft.evolved, draft.latents)
-        for entry_id, draft in drafts
-        if draft.vector is not None
-    ]
-    raw = driver(connection)
-    raw.executemany(_DROP_OTHERS, [(row[0], generation_id) for row in rows if row[0] in replaced])
-    raw.executemany(_PUT_VECTOR, rows)
 
 
 _KNOWN = select(entries).where(
