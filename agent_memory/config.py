@@ -12,7 +12,8 @@ class Config(BaseModel):
 
     Attributes:
         lock_timeout_s: Seconds to wait for another process that is writing, before LockTimeoutError.
-        batch_size: Entries that ``add_many`` encodes and commits together.
+        batch_size: Entries that ``add_many`` encodes and commits together; four times as many of those whose vectors
+            are given and that are in no session.
         max_text_chars: Longest text accepted, in characters.
         snapshot_every: Changes after which a recall writes the index to disk; ``close`` writes it too.
         keep_versions: Former versions kept of each entry, for ``history`` and ``as_of``; 0 keeps none.

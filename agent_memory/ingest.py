@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from agent_memory import inputs
 from agent_memory.config import Config
@@ -28,20 +30,21 @@ from agent_memory.storage.vectors import Generation
 from agent_memory.storage.where import canonical_json
 
 if TYPE_CHECKING:
-    from agent_memory.encoders.base import Encoder
+    from agent_memory.encoders.base import Encoder, EncoderSpec
     from agent_memory.encoders.session import SessionSegment
     from agent_memory.storage.entries import Condition
 
 Progress = Callable[[int, int], None]
 Item = str | Mapping[str, Any] | NewEntry
 
+_LIGHT = 4
+"""Entries whose vectors are given share a transaction with so many times more of their kind: each transaction dirties
+pages of every index, and waits for the disk."""
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    entry: ValidEntry
-    metadata: str
+
+class _Pending(NamedTuple):
+    draft: writes.Draft
     vector: FloatArray | None
-    named: bool
 
 
 class Writer:
@@ -99,8 +102,7 @@ class Writer:
             except InvalidInputError as error:
                 raise InvalidInputError(f"item {position}: {error}") from error
         written: list[Entry] = []
-        for start in range(0, len(pending), self._config.batch_size):
-            batch = pending[start : start + self._config.batch_size]
+        for batch in self._batches(pending):
             try:
                 written += self._write(batch)
             except EncoderMismatchError:
@@ -111,72 +113,76 @@ class Writer:
                 progress(len(written), len(pending))
         return written
 
+    def _batches(self, pending: Iterable[_Pending]) -> Iterator[list[_Pending]]:
+        """Cut items into transactions: ``batch_size`` of those that are encoded or evolved, more of the others."""
+        batch: list[_Pending] = []
+        room = self._config.batch_size * _LIGHT
+        for item in pending:
+            batch.append(item)
+            room -= 1 if item.vector is not None and item.draft.session is None else _LIGHT
+            if room <= 0:
+                yield batch
+                batch, room = [], self._config.batch_size * _LIGHT
+        if batch:
+            yield batch
+
     def _pending(self, item: Item, session: str | None = None) -> _Pending:
-        given = inputs.as_new_entry(item)
-        entry = inputs.valid_entry(given, self._config)
-        entry = replace(entry, session=entry.session or session, namespace=self._scope(entry.namespace))
-        vector = None
-        if given.vector is not None:
-            vector = inputs.vector(given.vector, self.encoder.spec.dimension)
-        return _Pending(entry, canonical_json(entry.metadata), vector, given.key is not None)
+        given = inputs.fields_of(item)
+        entry = inputs.valid_entry(given, self._config, session=session)
+        vector = given.get("vector")
+        if vector is not None:
+            vector = inputs.vector(vector, self.encoder.spec.dimension)
+        return _Pending(_draft(entry, self._scope(entry.namespace), generated=given.get("key") is None), vector)
 
     def _write(self, batch: Sequence[_Pending]) -> list[Entry]:
         encoder, sessions = self.encoder, self.sessions
-        missing = [item.entry.text for item in batch if item.vector is None]
+        missing = [item.draft.text for item in batch if item.vector is None]
         encoded = iter(inputs.encoded(missing, encoder.encode_documents, encoder.spec))
         vectors = np.stack([next(encoded) if item.vector is None else item.vector for item in batch])
+        drafts = [item.draft for item in batch]
+        stored = generations.as_stored(vectors, encoder.spec.dtype)
+        for draft, row in zip(drafts, stored, strict=True):
+            draft.vector = row.tobytes()
         now = datetime.now(UTC)
-        prepared = self._prepared(batch, vectors, encoder, sessions, now)
-        if any(item.named for item in batch):
-            sessions.warm(self._database, lambda connection: _replaced(connection, batch, now))
+        prepared = self._prepared(drafts, stored, encoder, sessions, now)
+        if not all(draft.generated for draft in drafts):
+            sessions.warm(self._database, lambda connection: _replaced(connection, drafts, now))
         with self._database.write() as connection:
             generation = self._generation(connection, now, encoder, sessions)
-            blobs = generation.to_bytes(vectors)
-            drafts = [_draft(item.entry, item.metadata, blob, now) for item, blob in zip(batch, blobs, strict=True)]
             self._attach(connection, drafts, prepared)
             return [entry for _, entry in self._put(connection, drafts, generation, sessions, now)]
 
     def _prepared(
-        self, batch: Sequence[_Pending], vectors: FloatArray, encoder: Encoder, sessions: Sessions, now: datetime
+        self,
+        drafts: Sequence[writes.Draft],
+        stored: npt.NDArray[Any],
+        encoder: Encoder,
+        sessions: Sessions,
+        now: datetime,
     ) -> dict[Place, Prepared]:
         """Evolve the entries of sessions, outside of the write transaction; that is the slow part."""
-        if sessions.encoder is None or not any(item.entry.session for item in batch):
+        if sessions.encoder is None or not any(draft.session for draft in drafts):
             return {}
         with self._database.read() as connection:
             generation = generations.live_generation(connection)
             if generation is not None:
                 self.accept(generation, encoder=encoder, sessions=sessions)
             # As they will be read back, so that a replay gives the same bits.
-            stored = generations.as_stored(vectors, encoder.spec.dtype).astype(np.float32)
-            return sessions.prepare(connection, generation, self._segments(batch, stored, now))
+            return sessions.prepare(connection, generation, _segments(drafts, stored.astype(np.float32), now))
 
-    def _segments(
-        self, batch: Sequence[_Pending], stored: FloatArray, now: datetime
-    ) -> dict[Place, list[SessionSegment]]:
-        from agent_memory.encoders.session import SessionSegment
-
-        segments: dict[Place, list[SessionSegment]] = {}
-        for item, vector in zip(batch, stored, strict=True):
-            entry = item.entry
-            if entry.session is not None:
-                segment = SessionSegment(
-                    static=vector, text=entry.text, speaker=entry.speaker, time=entry.event_time or now
-                )
-                segments.setdefault((entry.namespace or (), entry.session), []).append(segment)
-        return segments
-
-    def _attach(self, connection: Connection, drafts: list[writes.Draft], prepared: Mapping[Place, Prepared]) -> None:
+    def _attach(
+        self, connection: Connection, drafts: Sequence[writes.Draft], prepared: Mapping[Place, Prepared]
+    ) -> None:
         """Give drafts what was prepared for them; where a session has moved meanwhile, a replay will do it."""
-        if len({(draft.namespace, draft.key) for draft in drafts}) < len(drafts):
+        if not prepared or len({(draft.namespace, draft.key) for draft in drafts}) < len(drafts):
             return
         usable = {
             place: iter(found.rows) for place, found in prepared.items() if self._unmoved(connection, place, found)
         }
-        for number, draft in enumerate(drafts):
+        for draft in drafts:
             rows = usable.get((draft.namespace, draft.session or ""))
             if rows is not None:
-                evolved, latents = next(rows)
-                drafts[number] = replace(draft, evolved=evolved, latents=latents)
+                draft.evolved, draft.latents = next(rows)
 
     @staticmethod
     def _unmoved(connection: Connection, place: Place, prepared: Prepared) -> bool:
@@ -197,9 +203,8 @@ class Writer:
         with self._database.write() as connection:
             _, current = reading.find(connection, scope, name, now)
             generation = self._generation(connection, now, encoder, sessions)
-            blob = None if vectors is None else generation.to_bytes(vectors)[0]
-            merged = self._merged(current, changed)
-            draft = _draft(merged, canonical_json(merged.metadata), blob, now)
+            draft = _draft(self._merged(current, changed), current.namespace)
+            draft.vector = None if vectors is None else generation.to_bytes(vectors)[0]
             return self._put(connection, [draft], generation, sessions, now)[0][1]
 
     def _merged(self, entry: Entry, changed: Mapping[str, Any]) -> ValidEntry:
@@ -209,7 +214,7 @@ class Writer:
     def _put(
         self,
         connection: Connection,
-        drafts: list[writes.Draft],
+        drafts: Sequence[writes.Draft],
         generation: Generation,
         sessions: Sessions,
         now: datetime,
@@ -281,7 +286,7 @@ class Writer:
     ) -> None:
         """Raise EncoderMismatchError if the vectors of encoders (by default the writer's) are of another space."""
         spec = (encoder or self.encoder).spec
-        if spec.fingerprint != generation.fingerprint:
+        if _fingerprint(spec) != generation.fingerprint:
             raise EncoderMismatchError(
                 f"{self._database.path.parent} holds vectors of encoder {generation.encoder.get('name')!r} "
                 f"({generation.dimension} dimensions, fingerprint {generation.fingerprint}), not of "
@@ -291,26 +296,44 @@ class Writer:
         (sessions or self.sessions).accept(generation)
 
 
-def _replaced(connection: Connection, batch: Sequence[_Pending], now: datetime) -> list[tuple[int, int]]:
-    """Return (session, entry) of the entries whose keys a batch is about to take."""
+@lru_cache(maxsize=8)
+def _fingerprint(spec: EncoderSpec) -> str:
+    return spec.fingerprint
+
+
+def _segments(drafts: Sequence[writes.Draft], stored: FloatArray, now: datetime) -> dict[Place, list[SessionSegment]]:
+    from agent_memory.encoders.session import SessionSegment
+
+    segments: dict[Place, list[SessionSegment]] = {}
+    for draft, vector in zip(drafts, stored, strict=True):
+        if draft.session is not None:
+            time = draft.event_time or now
+            segment = SessionSegment(static=vector, text=draft.text, speaker=draft.speaker, time=time)
+            segments.setdefault((draft.namespace, draft.session), []).append(segment)
+    return segments
+
+
+def _replaced(connection: Connection, drafts: Sequence[writes.Draft], now: datetime) -> list[tuple[int, int]]:
+    """Return (session, entry) of the entries whose keys drafts are about to take."""
     keys: dict[Namespace, list[str]] = {}
-    for item in batch:
-        if item.named:
-            keys.setdefault(item.entry.namespace or (), []).append(item.entry.key)
+    for draft in drafts:
+        if not draft.generated:
+            keys.setdefault(draft.namespace, []).append(draft.key)
     found = [reading.ids_by_key(connection, namespace, names, now).values() for namespace, names in keys.items()]
     return session_rows.sessions_of(connection, [entry_id for ids in found for entry_id in ids])
 
 
-def _draft(entry: ValidEntry, metadata: str, vector: bytes | None, now: datetime) -> writes.Draft:
+def _draft(entry: ValidEntry, namespace: Namespace, *, generated: bool = False) -> writes.Draft:
+    """Return what will be written of an entry; its vector is still to come."""
     return writes.Draft(
         key=entry.key,
         text=entry.text,
-        namespace=entry.namespace or (),
+        namespace=namespace,
         session=entry.session,
         speaker=entry.speaker,
-        metadata=metadata,
-        event_time=entry.event_time or now,
+        metadata=canonical_json(entry.metadata),
+        event_time=entry.event_time,
         expires_at=entry.expires_at,
         importance=entry.importance,
-        vector=vector,
+        generated=generated,
     )

@@ -167,7 +167,7 @@ class Memory(Care):
     def add_many(
         self, items: Iterable[Item], *, session: str | None = None, progress: Progress | None = None
     ) -> list[Entry]:
-        """Remember many texts, ``Config.batch_size`` in a transaction.
+        """Remember many texts, a batch in a transaction; see ``Config.batch_size``.
 
         All items are validated before the first is written. If a later batch fails, the batches before it
         stay, each whole.

@@ -159,8 +159,8 @@ class Search:
         condition, surplus = request.condition, 0
         if condition is None:
             # Expired entries are few until they are purged: looking past them beats listing all the others.
-            gone = reading.matching_ids(self._connection, reading.expired((), self._present))
-            self._expired, surplus = set(gone.tolist()), len(gone)
+            self._expired = set(reading.expired_ids(self._connection, self._present))
+            surplus = len(self._expired)
             condition = reading.matching((), self._present) if surplus > _FEW_EXPIRED else None
         if condition is not None:
             self.allowed = reading.matching_ids(self._connection, condition)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
@@ -133,16 +134,17 @@ def make_request(
         raise InvalidInputError(f"half_life must be a positive timedelta, got {half_life!r}")
     way = inputs.choice("mode", mode, Mode)
     present = datetime.now(UTC)
-    condition = matching(scope, present, **filters, then=then)
-    request = Request(
+    bounds = {name: value for name, value in filters.items() if value is not None}
+    condition = matching(scope, present, **bounds, then=then) if scope or then or bounds else None
+    request = partial(
+        Request,
         text=text,
-        vector=np.zeros(dimension, np.float32),
         readable=text is None or _readable(text, scripts),
         k=inputs.positive("k", k),
         mode=Mode.DENSE if text is None else way,
         scope=scope,
         session=inputs.name("session", filters.get("session")),
-        condition=condition if scope or then or any(filters.values()) else None,
+        condition=condition if scope or then or any(bounds.values()) else None,
         then=then,
         now=inputs.moment("now", now) or then or present,
         exact=exact,
@@ -154,8 +156,8 @@ def make_request(
         explain=explain,
     )
     if text is None:
-        return replace(request, vector=inputs.vector(query, dimension))
-    return request if request.mode is Mode.LEXICAL else replace(request, vector=encode(text))
+        return request(vector=inputs.vector(query, dimension))
+    return request(vector=np.zeros(dimension, np.float32) if way is Mode.LEXICAL else encode(text))
 
 
 def _readable(text: str, scripts: Collection[str] | None) -> bool:

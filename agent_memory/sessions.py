@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ class Sessions:
         self.encoder = encoder
         self._dtype = dtype
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any] | None:
         """What a generation records of the session encoder."""
         if self.encoder is None:

@@ -155,7 +155,7 @@ class Database:
                 with self._waiting(connection, wait_s):
                     connection.begin()
                 return
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, sqlite3.Error) as error:
                 # SQLite skips its own wait where waiting could deadlock, and while a WAL is being recovered.
                 self._roll_back(connection)
                 if _code(error) not in _BUSY or time.monotonic() >= deadline:
@@ -198,8 +198,16 @@ class Database:
         self._engine.dispose()
 
 
+def driver(connection: Connection) -> sqlite3.Connection:
+    """Return SQLite's own side of a connection, for statements that would cost more to prepare than to run."""
+    raw = connection.connection.driver_connection
+    if not isinstance(raw, sqlite3.Connection):
+        raise StorageError("the connection to the database is gone")
+    return raw
+
+
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(f"BEGIN {connection.info.get('begin', 'DEFERRED')}")
+    driver(connection).execute(f"BEGIN {connection.info.get('begin', 'DEFERRED')}")
 
 
 def _code(error: Exception) -> int | None:

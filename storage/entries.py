@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, distinct, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Row, and_, distinct, func, or_, select, text, true
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.records import Entry, Namespace, Session
-from agent_memory.storage.schema import entries, sessions
+from agent_memory.storage.database import driver
+from agent_memory.storage.schema import checked_row, entries, microseconds, sessions
 from agent_memory.storage.where import compile_where
 
 _SEPARATOR = "\x1f"
@@ -52,7 +55,7 @@ _COLUMNS = (
     sessions.c.name.label("session"),
 )
 _SELECT = select(*_COLUMNS).select_from(entries.outerjoin(sessions))
-_BY_IDS = _SELECT.where(entries.c.id.in_(bindparam("ids", expanding=True)))
+_BY_IDS = str(_SELECT.where(text("entries.id IN (SELECT value FROM json_each(?))")).compile(dialect=SQLiteDialect()))
 
 
 unsuperseded: Condition = entries.c.superseded_at.is_(None)
@@ -118,7 +121,7 @@ def matching(
     return and_(*parts)
 
 
-def _entry(row: Row[Any]) -> Entry:
+def _entry(row: Row[Any] | SimpleNamespace) -> Entry:
     return Entry(
         key=row.key,
         text=row.text,
@@ -135,7 +138,7 @@ def _entry(row: Row[Any]) -> Entry:
     )
 
 
-def _metadata(row: Row[Any]) -> dict[str, Any]:
+def _metadata(row: Row[Any] | SimpleNamespace) -> dict[str, Any]:
     try:
         return dict(json.loads(row.metadata))
     except (TypeError, ValueError, RecursionError) as error:
@@ -144,11 +147,9 @@ def _metadata(row: Row[Any]) -> dict[str, Any]:
 
 def fetch(connection: Connection, ids: Sequence[int]) -> dict[int, Entry]:
     """Return the entries of the given ids, expired ones included, unknown ones left out."""
-    return {
-        row.id: _entry(row)
-        for start in range(0, len(ids), IN_LIST)
-        for row in connection.execute(_BY_IDS, {"ids": list(ids[start : start + IN_LIST])})
-    }
+    found = driver(connection).execute(_BY_IDS, (json.dumps(list(ids)),))
+    rows = (checked_row(_COLUMNS, values) for values in found)
+    return {row.id: _entry(row) for row in rows}
 
 
 def select_entries(
@@ -210,13 +211,12 @@ def former(condition: Condition) -> Condition:
 
 def circumstances(connection: Connection, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
     """Return (id, event time, importance) of the given entries."""
-    columns = (entries.c.id, entries.c.event_time, entries.c.importance)
-    query = select(*columns).where(entries.c.id.in_(bindparam("ids", expanding=True)))
-    return [
-        (row[0], row[1], row[2])
-        for start in range(0, len(ids), IN_LIST)
-        for row in connection.execute(query, {"ids": list(ids[start : start + IN_LIST])})
-    ]
+    rows = connection.execute(_CIRCUMSTANCES, {"ids": json.dumps(list(ids))})
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+_AMONG = text("entries.id IN (SELECT value FROM json_each(:ids))")
+_CIRCUMSTANCES = select(entries.c.id, entries.c.event_time, entries.c.importance).where(_AMONG)
 
 
 def matches(connection: Connection, entry_id: int, condition: Condition) -> bool:
@@ -248,18 +248,30 @@ def versions(connection: Connection, namespace: Namespace, key: str) -> list[Ent
 
 def neighbours(connection: Connection, ids: Sequence[int]) -> dict[int, list[int]]:
     """Return the current entries said right before and right after each entry in its session, by entry id."""
-    mine, other = entries.alias(), entries.alias()
-    here = and_(other.c.session_id == mine.c.session_id, other.c.superseded_at.is_(None))
-    before = select(func.max(other.c.id)).where(here, other.c.id < mine.c.id).scalar_subquery()
-    after = select(func.min(other.c.id)).where(here, other.c.id > mine.c.id).scalar_subquery()
-    query = select(mine.c.id, before, after).where(mine.c.id.in_(ids), mine.c.session_id.is_not(None))
-    return {row[0]: [entry_id for entry_id in row[1:] if entry_id is not None] for row in connection.execute(query)}
+    rows = driver(connection).execute(_NEIGHBOURS, (json.dumps(list(ids)),))
+    return {row[0]: [entry_id for entry_id in row[1:] if entry_id is not None] for row in rows}
+
+
+_BESIDE = "FROM entries other WHERE other.session_id = mine.session_id AND other.superseded_at IS NULL AND other.id"
+_NEIGHBOURS = f"""
+SELECT mine.id, (SELECT max(other.id) {_BESIDE} < mine.id), (SELECT min(other.id) {_BESIDE} > mine.id)
+FROM entries mine WHERE mine.id IN (SELECT value FROM json_each(?)) AND mine.session_id IS NOT NULL
+"""
 
 
 def matching_ids(connection: Connection, condition: Condition) -> npt.NDArray[np.int64]:
     """Return the ids of all entries that satisfy a condition, shape (n,)."""
     rows = connection.execute(select(entries.c.id).where(condition)).scalars().all()
     return np.fromiter(rows, dtype=np.int64, count=len(rows))
+
+
+def expired_ids(connection: Connection, now: datetime) -> list[int]:
+    """Return the ids of all entries that have expired, in every namespace."""
+    rows = driver(connection).execute(_EXPIRED, (microseconds(now),))
+    return [row[0] for row in rows]
+
+
+_EXPIRED = "SELECT id FROM entries WHERE superseded_at IS NULL AND expires_at <= ?"
 
 
 def count(connection: Connection, condition: Condition) -> int:

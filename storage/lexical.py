@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, column, func, literal_column, select, table, text
 
+from agent_memory.storage.database import driver
 from agent_memory.storage.entries import Condition
 from agent_memory.storage.schema import entries
 
@@ -58,7 +59,7 @@ class LexicalQuery:
 
 def terms(text: str, speaker: str | None = None) -> str:
     """Return what FTS5 indexes of an entry."""
-    spaced = _UNSPACED.sub(lambda run: f" {_pairs(run.group())} ", text)
+    spaced = text if text.isascii() else _UNSPACED.sub(lambda run: f" {_pairs(run.group())} ", text)
     return f"{speaker} {spaced}" if speaker else spaced
 
 
@@ -68,17 +69,13 @@ def _pairs(run: str) -> str:
 
 def insert_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None:
     """Index rows, given as (entry id, terms)."""
-    values = [{"id": entry_id, "terms": words} for entry_id, words in rows]
-    if values:
-        connection.execute(text("INSERT INTO lexical(rowid, terms) VALUES (:id, :terms)"), values)
+    driver(connection).executemany("INSERT INTO lexical(rowid, terms) VALUES (?, ?)", rows)
 
 
 def delete_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None:
     """Take rows out of the index, given with the terms they were inserted with."""
-    values = [{"id": entry_id, "terms": words} for entry_id, words in rows]
-    if values:
-        delete = "INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', :id, :terms)"
-        connection.execute(text(delete), values)
+    delete = "INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)"
+    driver(connection).executemany(delete, rows)
 
 
 def faults(connection: Connection) -> list[str]:
@@ -171,7 +168,7 @@ def parse(connection: Connection, query: str) -> LexicalQuery:
     found = []
     for word in words_of(query):
         phrase = f'"{word}"'
-        hits = connection.execute(_COUNT, {"phrase": phrase}).scalar_one()
+        hits = driver(connection).execute(_COUNT, (phrase,)).fetchone()[0]
         if hits:
             found.append((hits, phrase))
     rarest = sorted(found)[:_MOST_TERMS]
@@ -179,7 +176,7 @@ def parse(connection: Connection, query: str) -> LexicalQuery:
     return LexicalQuery(tuple(phrase for _, phrase in rarest), tuple(weights))
 
 
-_COUNT = text("SELECT count(*) FROM lexical WHERE lexical MATCH :phrase")
+_COUNT = "SELECT count(*) FROM lexical WHERE lexical MATCH ?"
 _lexical = table("lexical", column("rowid"))
 _SCORE = (-func.bm25(literal_column("lexical"))).label("score")
 

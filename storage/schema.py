@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import (
     Column,
+    ColumnElement,
     Dialect,
     Float,
     ForeignKey,
@@ -20,11 +23,18 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy.sql.elements import NamedColumn
 
 from agent_memory.errors import StorageError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+
+
+def microseconds(moment: datetime) -> int:
+    """Return the column value of an aware datetime."""
+    return (moment - EPOCH) // MICROSECOND
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -35,7 +45,7 @@ class UtcTime(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         """Return the column value of an aware datetime."""
-        return None if value is None else (value - EPOCH) // MICROSECOND
+        return None if value is None else microseconds(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """Return the aware datetime of a column value; a store from a stranger may hold anything there."""
@@ -94,6 +104,20 @@ class StoredBytes(_Typed):
     kinds = (bytes,)
 
 
+def checked(column: ColumnElement[Any], value: object) -> Any:  # noqa: ANN401 - of the column's kind
+    """Return a value that SQLite itself returned for a column, checked as SQLAlchemy would; or raise StorageError."""
+    kind = column.type
+    return kind.process_result_value(value, _DIALECT) if isinstance(kind, TypeDecorator) else value
+
+
+def checked_row(columns: Iterable[NamedColumn[Any]], values: Iterable[object]) -> SimpleNamespace:
+    """Return a row that SQLite itself returned, by the names of its columns; values as ``checked``."""
+    return SimpleNamespace(
+        **{column.name: checked(column, value) for column, value in zip(columns, values, strict=True)}
+    )
+
+
+_DIALECT = SQLiteDialect()
 metadata = MetaData()
 
 sessions = Table(

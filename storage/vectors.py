@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +15,9 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from agent_memory.errors import StorageError
+from agent_memory.storage.database import driver
 from agent_memory.storage.entries import IN_LIST
-from agent_memory.storage.schema import EPOCH, MICROSECOND, changes, entries, generations, vectors
+from agent_memory.storage.schema import changes, checked_row, entries, generations, microseconds, vectors
 
 _DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 _LENGTH_TOLERANCE = 0.01  # half precision rounds each component by up to 0.05 %
@@ -78,17 +81,26 @@ def live_generation(connection: Connection) -> Generation | None:
     Raises:
         StorageError: The row is damaged.
     """
-    row = connection.execute(select(generations).where(generations.c.state == "live")).first()
-    return None if row is None else generation_of(row)
+    row = driver(connection).execute(_LIVE).fetchone()
+    return None if row is None else _parsed(*row)
 
 
-def generation_of(row: Row[Any]) -> Generation:
+_LIVE = f"SELECT {', '.join(column.name for column in generations.c)} FROM generations WHERE state = 'live'"
+
+
+# Every call of every kind asks for the live generation first.
+@lru_cache(maxsize=8, typed=True)
+def _parsed(*values: object) -> Generation:
+    return generation_of(checked_row(generations.c, values))
+
+
+def generation_of(row: Row[Any] | SimpleNamespace) -> Generation:
     """Return the generation that a row of the table describes; raises StorageError if it is damaged."""
     try:
         tiers = tuple(int(tier) for tier in json.loads(row.tiers))
         encoder = dict(json.loads(row.encoder))
         session_encoder = None if row.session_encoder is None else dict(json.loads(row.session_encoder))
-        began = (row.created_at - EPOCH) // MICROSECOND
+        began = microseconds(row.created_at)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise StorageError(f"generation {row.id} is damaged: {error}") from error
     if row.dtype not in _DTYPES or not tiers or tiers[-1] != row.dimension or sorted(set(tiers)) != list(tiers):
@@ -137,10 +149,9 @@ def begin_generation(
 
 def last_seq(connection: Connection) -> int:
     """Return the number of the store's latest change; 0 if there was none."""
-    return int(connection.execute(_LAST_SEQ).scalar_one())
+    return int(driver(connection).execute("SELECT coalesce(max(seq), 0) FROM changes").fetchone()[0])
 
 
-_LAST_SEQ = select(func.coalesce(func.max(changes.c.seq), 0))
 _SINCE = select(changes.c.entry_id).where(changes.c.seq > bindparam("seq")).distinct()
 
 
@@ -152,7 +163,7 @@ def log_reaches_back_to(connection: Connection, seq: int) -> bool:
 
 def first_seq(connection: Connection) -> int | None:
     """Return the number of the oldest change in the log; None if there is none."""
-    first = connection.execute(select(func.min(changes.c.seq))).scalar()
+    first = driver(connection).execute("SELECT min(seq) FROM changes").fetchone()[0]
     return None if first is None else int(first)
 
 

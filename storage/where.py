@@ -202,11 +202,16 @@ def _number(value: object) -> int | float:
 
 
 def _text(value: str) -> str:
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise InvalidInputError("a string is not valid Unicode (lone surrogate)") from error
     return value
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True)
 
 
 def canonical_json(value: object) -> str:
@@ -215,8 +220,10 @@ def canonical_json(value: object) -> str:
     Raises:
         InvalidInputError: Not JSON: another type, NaN or infinity, too deep, or invalid Unicode.
     """
+    if type(value) is dict and not value:
+        return "{}"
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True)
+        text = _JSON.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"not plain JSON: {error}") from error
     return _text(text)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select, update
@@ -14,20 +15,23 @@ from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select,
 from agent_memory.errors import StorageError
 from agent_memory.records import Entry, Namespace
 from agent_memory.storage import lexical
+from agent_memory.storage.database import driver
 from agent_memory.storage.entries import IN_LIST, encode_namespace
 from agent_memory.storage.history import archive
-from agent_memory.storage.schema import changes, entries, sessions, vectors
+from agent_memory.storage.schema import checked, entries, microseconds, sessions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Draft:
     """A validated entry that is about to be written, with its encoded vector.
 
     Attributes:
         metadata: Canonical JSON.
+        event_time: None for the moment of writing.
         vector: Little-endian bytes in the generation's dtype, or None to keep the stored vector.
         evolved: The vector after the session encoder, likewise; None to leave it to a replay of the session.
         latents: What the entry adds to its session's latent memory.
+        generated: Whether the key was made up for this entry, so that no other can have it.
     """
 
     key: str
@@ -36,12 +40,13 @@ class Draft:
     session: str | None
     speaker: str | None
     metadata: str
-    event_time: datetime
+    event_time: datetime | None
     expires_at: datetime | None
     importance: float | None
-    vector: bytes | None
+    vector: bytes | None = None
     evolved: bytes | None = None
     latents: bytes | None = None
+    generated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,20 @@ def content_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
+_COLUMNS = (
+    *("namespace", "key", "session_id", "speaker", "text", "metadata", "event_time", "expires_at", "importance"),
+    *("content_hash", "seq", "created_at", "updated_at", "id"),
+)
+_INSERT = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_REPLACE = f"UPDATE entries SET {', '.join(f'{name} = ?' for name in _COLUMNS[:-1])} WHERE id = ?"
+_PUT_VECTOR = "REPLACE INTO vectors (entry_id, generation_id, static, evolved, latents) VALUES (?, ?, ?, ?, ?)"
+
+_DROP_OTHERS = "DELETE FROM vectors WHERE entry_id = ? AND generation_id != ?"
+"""What other generations hold of a replaced entry is of a former text; its lack tells a re-index to catch up."""
+
+_Place = tuple[str, str]
+
+
 def put(
     connection: Connection,
     drafts: Sequence[Draft],
@@ -89,113 +108,99 @@ def put(
     entry keeps its own, and thereby its place in its session.
     """
     places = [(encode_namespace(draft.namespace), draft.key) for draft in drafts]
-    final = {place: draft for place, draft in zip(places, drafts, strict=True)}
-    known = _known(connection, final)
+    final = dict(zip(places, drafts, strict=True))
+    known = _known(connection, [place for place, draft in final.items() if not draft.generated])
     next_id = _last_number(connection, "entries") + 1
-    ids = {place: known[place].id if place in known else next_id + offset for offset, place in enumerate(final)}
-    seqs = log_changes(connection, list(ids.values()), "put")
+    ids = [known[place].id if place in known else next_id + offset for offset, place in enumerate(final)]
+    seqs = log_changes(connection, ids, "put")
     session_ids = _session_ids(connection, final.values(), seqs[-1] if seqs else 0, now)
-    older = _older_twins(connection, final)
-    fresh: list[dict[str, Any]] = []
-    replaced: list[dict[str, Any]] = []
-    blobs: list[dict[str, Any]] = []
-    stored: dict[tuple[str, str], tuple[int, Entry]] = {}
+    hashes = [content_hash(draft.text) for draft in final.values()]
+    scoped = [(namespace, found) for (namespace, _), found in zip(final, hashes, strict=True)]
+    twins = _older_twins(connection, scoped, [key for _, key in final])
+    stored: dict[_Place, tuple[int, Entry]] = {}
+    fresh: list[tuple[Any, ...]] = []
+    replaced: list[tuple[Any, ...]] = []
     dirty: dict[int, int] = {}
-    for (place, draft), seq in zip(final.items(), seqs, strict=True):
+    for (place, draft), found, seq, entry_id in zip(final.items(), hashes, seqs, ids, strict=True):
         former = known.get(place)
-        reborn = former is None or (former.expires_at is not None and former.expires_at <= now)
-        row = _row(draft, place[0], ids[place], session_ids, seq)
-        row |= {"created_at": now if reborn or former is None else former.created_at, "updated_at": now}
+        kept = former is not None and (former.expires_at is None or former.expires_at > now)
+        created_at = former.created_at if former is not None and kept else now
+        session_id = None if draft.session is None else session_ids[place[0], draft.session]
+        entry = _entry_of(draft, created_at, now, twins[place[0], found])
+        stored[place] = entry_id, entry
+        row = _row(entry, place[0], session_id, draft.metadata, found, seq, entry_id)
         (fresh if former is None else replaced).append(row)
-        if draft.vector is not None:
-            blob = {"entry_id": row["id"], "generation_id": generation_id, "static": draft.vector}
-            blobs.append(blob | {"evolved": draft.evolved, "latents": draft.latents})
-        _note_sessions(dirty, former, row, draft)
-        twin = older.get((place[0], row["content_hash"]))
-        entry = _entry_of(draft, row["created_at"], now)
-        stored[place] = row["id"], replace(entry, duplicate_of=twin if twin != draft.key else None)
+        for touched in _sessions_touched(former, entry, draft, session_id):
+            dirty[touched] = min(dirty.get(touched, entry_id), entry_id)
     archive(connection, list(known.values()), next_id + len(final), now, keep=keep_versions)
     lexical.delete_rows(connection, [(row.id, lexical.terms(row.text, row.speaker)) for row in known.values()])
-    _write(connection, fresh, replaced, blobs)
-    rows = (*fresh, *replaced)
-    lexical.insert_rows(connection, [(row["id"], lexical.terms(row["text"], row["speaker"])) for row in rows])
+    _write(connection, fresh, replaced, list(zip(ids, final.values(), strict=True)), generation_id)
     _drop_empty_sessions(connection, {row.session_id for row in known.values()} - {None})
     return Written([stored[place] for place in places], dirty)
 
 
-def _note_sessions(dirty: dict[int, int], former: Row[Any] | None, row: dict[str, Any], draft: Draft) -> None:
-    """Note which sessions a put entry changes, and from where on."""
-    touched = set()
+def _write(
+    connection: Connection,
+    fresh: Sequence[tuple[Any, ...]],
+    replaced: Sequence[tuple[Any, ...]],
+    placed: Sequence[tuple[int, Draft]],
+    generation_id: int,
+) -> None:
+    raw = driver(connection)
+    if replaced:
+        raw.executemany(_REPLACE, replaced)
+        raw.executemany(_DROP_OTHERS, [(number, generation_id) for number, draft in placed if draft.vector is not None])
+    raw.executemany(_INSERT, fresh)
+    vectors = ((number, generation_id, one.vector, one.evolved, one.latents) for number, one in placed if one.vector)
+    raw.executemany(_PUT_VECTOR, vectors)
+    lexical.insert_rows(connection, ((number, lexical.terms(draft.text, draft.speaker)) for number, draft in placed))
+
+
+def _sessions_touched(former: Row[Any] | None, entry: Entry, draft: Draft, session_id: int | None) -> set[int]:
+    """Return the sessions whose evolved vectors no longer hold from a put entry on."""
+    touched: set[int | None] = {session_id}
     if former is None:
-        touched = {row["session_id"]} if draft.evolved is None else set()
-    elif draft.vector is not None or any(former._mapping[name] != row[name] for name in _SEEN):
-        touched = {former.session_id, row["session_id"]}
-    for session_id in touched - {None}:
-        dirty[session_id] = min(dirty.get(session_id, row["id"]), row["id"])
+        unchanged = draft.evolved is not None
+    else:
+        touched.add(former.session_id)
+        unchanged = draft.vector is None and session_id == former.session_id and _seen(former) == _seen(entry)
+    return set() if unchanged else {number for number in touched if number is not None}
 
 
-_SEEN = ("session_id", "speaker", "text", "event_time")
-"""What a session encoder sees of an entry, beside its vector."""
+def _seen(entry: Row[Any] | Entry) -> tuple[object, ...]:
+    """Return what a session encoder sees of an entry, beside its vector and its session."""
+    return entry.speaker, entry.text, entry.event_time
 
 
-def _row(draft: Draft, namespace: str, entry_id: int, session_ids: dict[Any, int], seq: int) -> dict[str, Any]:
-    return {
-        "id": entry_id,
-        "namespace": namespace,
-        "key": draft.key,
-        "session_id": None if draft.session is None else session_ids[namespace, draft.session],
-        "speaker": draft.speaker,
-        "text": draft.text,
-        "metadata": draft.metadata,
-        "event_time": draft.event_time,
-        "expires_at": draft.expires_at,
-        "importance": draft.importance,
-        "content_hash": content_hash(draft.text),
-        "seq": seq,
-    }
+def _row(
+    entry: Entry, namespace: str, session_id: int | None, metadata: str, text_hash: bytes, seq: int, entry_id: int
+) -> tuple[Any, ...]:
+    """Return the values of ``_COLUMNS``."""
+    event_time, expires_at, created_at, updated_at = (
+        None if moment is None else microseconds(moment)
+        for moment in (entry.event_time, entry.expires_at, entry.created_at, entry.updated_at)
+    )
+    return (
+        *(namespace, entry.key, session_id, entry.speaker, entry.text, metadata, event_time, expires_at),
+        *(entry.importance, text_hash, seq, created_at, updated_at, entry_id),
+    )
 
 
-def _entry_of(draft: Draft, created_at: datetime, updated_at: datetime) -> Entry:
+def _entry_of(draft: Draft, created_at: datetime, now: datetime, twin: str) -> Entry:
     return Entry(
         key=draft.key,
         text=draft.text,
         namespace=draft.namespace,
         session=draft.session,
         speaker=draft.speaker,
-        metadata=json.loads(draft.metadata),
-        event_time=draft.event_time,
+        metadata={} if draft.metadata == "{}" else json.loads(draft.metadata),
+        event_time=draft.event_time or now,
         created_at=created_at,
-        updated_at=updated_at,
+        updated_at=now,
         expires_at=draft.expires_at,
         importance=draft.importance,
+        duplicate_of=None if twin == draft.key else twin,
     )
-
-
-_PUT_VECTOR = insert(vectors).prefix_with("OR REPLACE")
-_DROP_OTHERS = delete(vectors).where(
-    vectors.c.entry_id == bindparam("b_entry"), vectors.c.generation_id != bindparam("b_generation")
-)
-_REPLACE = update(entries).where(entries.c.id == bindparam("b_id"))
-
-
-def _write(connection: Connection, fresh: list[Any], replaced: list[Any], blobs: list[Any]) -> None:
-    if fresh:
-        connection.execute(insert(entries), fresh)
-    for row in replaced:
-        values = {name: value for name, value in row.items() if name != "id"}
-        connection.execute(_REPLACE.values(**values), {"b_id": row["id"]})
-    if blobs:
-        replace_vectors(connection, blobs)
-
-
-def replace_vectors(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Store vectors of one generation; those that other generations hold of the entries are of a former text, and go.
-
-    A generation that lacks a vector is how a re-index learns that it must catch up.
-    """
-    others = [{"b_entry": row["entry_id"], "b_generation": row["generation_id"]} for row in rows]
-    connection.execute(_DROP_OTHERS, others)
-    connection.execute(_PUT_VECTOR, rows)
 
 
 _KNOWN = select(entries).where(
@@ -215,29 +220,26 @@ def _known(connection: Connection, places: Iterable[tuple[str, str]]) -> dict[tu
     return found
 
 
-_TWINS = (
-    select(entries.c.key, entries.c.content_hash)
-    .where(
-        entries.c.content_hash.in_(bindparam("hashes", expanding=True)),
-        entries.c.namespace == bindparam("namespace"),
-        entries.c.superseded_at.is_(None),
-    )
-    .order_by(entries.c.id.desc())
-)
-
-
-def _older_twins(connection: Connection, final: dict[tuple[str, str], Draft]) -> dict[tuple[str, bytes], str]:
+def _older_twins(
+    connection: Connection, places: Sequence[tuple[str, bytes]], keys: Sequence[str]
+) -> dict[tuple[str, bytes], str]:
     """Return the key of the oldest entry, stored or in this batch, by namespace and content hash."""
-    hashes = [(namespace, content_hash(draft.text)) for (namespace, _), draft in final.items()]
-    oldest = {}
-    for place, (_, key) in zip(reversed(hashes), reversed(list(final)), strict=True):
-        oldest[place] = key
-    for namespace, wanted in _grouped(hashes).items():
+    oldest = dict(zip(reversed(places), reversed(keys), strict=True))
+    for namespace, wanted in _grouped(oldest).items():
         for start in range(0, len(wanted), IN_LIST):
-            parameters = {"namespace": namespace, "hashes": wanted[start : start + IN_LIST]}
-            for row in connection.execute(_TWINS, parameters):
-                oldest[namespace, row.content_hash] = row.key
+            hashes = wanted[start : start + IN_LIST]
+            rows = driver(connection).execute(_twins(len(hashes)), (*hashes, namespace))
+            found = {row[0]: checked(entries.c.key, row[1]) for row in rows if row[1] is not None}
+            oldest.update({(namespace, text_hash): key for text_hash, key in found.items()})
     return oldest
+
+
+@lru_cache(maxsize=IN_LIST)
+def _twins(count: int) -> str:
+    """Return the query for the oldest entry of each of so many hashes; however many there are, it reads one."""
+    oldest = "SELECT key FROM entries WHERE content_hash = hash AND namespace = scope AND superseded_at IS NULL"
+    wanted = f"WITH wanted(hash) AS (VALUES {', '.join(['(?)'] * count)}), here(scope) AS (VALUES (?))"
+    return f"{wanted} SELECT hash, ({oldest} ORDER BY id LIMIT 1) FROM wanted, here"
 
 
 def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
@@ -300,32 +302,31 @@ def remove(connection: Connection, ids: Sequence[int]) -> Removed:
 def mend(connection: Connection, texts: Mapping[int, tuple[str, bytes]], generation_id: int) -> None:
     """Store checksum and vector anew for entries whose text is given by id."""
     for entry_id, (text, vector) in texts.items():
-        connection.execute(_REPLACE.values(content_hash=content_hash(text)), {"b_id": entry_id})
-        row = {"entry_id": entry_id, "generation_id": generation_id, "static": vector}
-        replace_vectors(connection, [row])
+        raw = driver(connection)
+        raw.execute("UPDATE entries SET content_hash = ? WHERE id = ?", (content_hash(text), entry_id))
+        raw.execute(_DROP_OTHERS, (entry_id, generation_id))
+        raw.execute(_PUT_VECTOR, (entry_id, generation_id, vector, None, None))
     log_changes(connection, list(texts), "put")
 
 
 def _drop_empty_sessions(connection: Connection, session_ids: Iterable[int]) -> None:
-    inhabited = select(entries.c.id).where(entries.c.session_id == sessions.c.id).exists()
-    for session_id in session_ids:
-        connection.execute(delete(sessions).where(sessions.c.id == session_id, ~inhabited))
+    empty = "DELETE FROM sessions WHERE id = ? AND NOT EXISTS (SELECT 1 FROM entries WHERE session_id = sessions.id)"
+    driver(connection).executemany(empty, [(session_id,) for session_id in session_ids])
 
 
 def log_changes(connection: Connection, ids: Sequence[int], op: str) -> list[int]:
     """Append one change per entry id; returns their seq numbers."""
     first = _last_number(connection, "changes") + 1
     seqs = list(range(first, first + len(ids)))
-    rows = [{"seq": seq, "entry_id": entry_id, "op": op} for seq, entry_id in zip(seqs, ids, strict=True)]
-    if rows:
-        connection.execute(insert(changes), rows)
+    rows = ((seq, entry_id, op) for seq, entry_id in zip(seqs, ids, strict=True))
+    driver(connection).executemany("INSERT INTO changes (seq, entry_id, op) VALUES (?, ?, ?)", rows)
     return seqs
 
 
 def _last_number(connection: Connection, table: str) -> int:
     # AUTOINCREMENT keeps this above every number ever used, so that a forgotten number never comes back.
-    query = "SELECT seq FROM sqlite_sequence WHERE name = ?"
-    number = connection.exec_driver_sql(query, (table,)).scalar() or 0
+    row = driver(connection).execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    number = 0 if row is None else row[0] or 0
     if not isinstance(number, int) or not 0 <= number < _LAST_NUMBER:
         raise StorageError(f"the store is damaged: {table} are counted up to {str(number)[:40]!r}")
     return number

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -271,6 +272,36 @@ def test_progress_counts_whole_batches(open_memory):
     memory.add_many((f"text {n}" for n in range(5)), session="s", progress=lambda *step: seen.append(step))
     assert seen == [(2, 5), (4, 5), (5, 5)]
     assert memory.sessions()[0].entries == 5
+
+
+def test_given_vectors_share_larger_transactions_unless_a_session_must_evolve_them(open_memory):
+    memory = open_memory(config=Config(batch_size=2))
+    items = [{"text": f"text {number}", "vector": [1.0] * 96} for number in range(10)]
+    seen = []
+    memory.add_many(items, progress=lambda *step: seen.append(step))
+    assert seen == [(8, 10), (10, 10)]
+    seen.clear()
+    memory.add_many(items[:3], session="s", progress=lambda *step: seen.append(step))
+    assert seen == [(2, 3), (3, 3)]
+    seen.clear()
+    memory.add_many([*items[:3], "to be encoded", *items[:3]], progress=lambda *step: seen.append(step))
+    assert seen == [(5, 7), (7, 7)]
+
+
+def test_generated_keys_are_unique_and_sort_by_the_moment_they_were_made(memory):
+    keys = [entry.key for entry in memory.add_many([{"text": "same", "vector": [1.0] * 96}] * 500)]
+    later = memory.add("later").key
+    assert len({*keys, later}) == 501
+    assert all(re.fullmatch("[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}", key) for key in [*keys, later])
+    assert max(keys)[:12] <= later[:12]
+
+
+def test_a_text_with_many_twins_names_the_oldest_that_is_current(memory):
+    first, *others = memory.add_many([{"text": "same", "vector": [1.0] * 96}] * 3)
+    assert first.duplicate_of is None
+    assert [entry.duplicate_of for entry in others] == [first.key, first.key]
+    memory.update(first.key, text="changed")
+    assert memory.add("same").duplicate_of == others[0].key
 
 
 def test_closed_memory_says_so(memory):
