@@ -98,6 +98,7 @@ class _Remembering:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
+        self.scripts = getattr(encoder, "scripts", None)
         self._known: dict[str, FloatArray] = {}
 
     @property

@@ -146,6 +146,7 @@ class RotatedEncoder:
             raise DimensionMismatchError(rotation.dimension, encoder.spec.dimension)
         self.encoder = encoder
         self.rotation = rotation
+        self.scripts = getattr(encoder, "scripts", None)
 
     @property
     def spec(self) -> EncoderSpec:

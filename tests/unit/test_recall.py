@@ -10,9 +10,10 @@ import pytest
 from support import WordEncoder
 
 from agent_memory import Config, InvalidInputError, NotFoundError, format_hits, recall
+from agent_memory.encoders.rotation import RotatedEncoder, Rotation
 from agent_memory.index import IndexOptions, cascade
 from agent_memory.live_index import LiveIndex
-from agent_memory.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS
+from agent_memory.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS, UNREAD
 from agent_memory.storage import lexical
 from agent_memory.timewords import intervals
 
@@ -68,6 +69,24 @@ def test_the_speaker_is_a_word_too(open_memory):
 def test_other_scripts_are_found_by_words(memory, text, query):
     memory.add_many(["something else entirely", "今天天气很好", text])
     assert [hit.text for hit in memory.recall(query, mode="lexical")] == [text]
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_words_decide_in_scripts_that_the_encoder_cannot_read(open_memory, rotated):
+    encoder = WordEncoder()
+    encoder.scripts = ("LATIN",)
+    memory = open_memory(
+        encoder=RotatedEncoder(encoder, Rotation(np.eye(96, dtype=np.float32))) if rotated else encoder
+    )
+    memory.add_many(["今天天气 很好", "他 很喜欢苹果 吗", "close in English"])
+    query = "今天天气 喜欢苹果"
+    assert {hit.trace["trust"] for hit in memory.recall(query, explain=True)} == {UNREAD}
+    assert {hit.trace["trust"] for hit in memory.recall(query, explain=True, mode="dense")} == {1.0}
+    assert {hit.trace["trust"] for hit in memory.recall("close in English, 今天", explain=True)} == {1.0}
+    best = memory.recall(query, explain=True)[0]
+    assert best.score == pytest.approx(
+        UNREAD * best.trace["dense"] + LEXICAL_WEIGHT * best.trace["lexical"]["share"] + best.trace["neighbour"]["adds"]
+    )
 
 
 def test_lexical_mode_returns_only_what_holds_a_word(memory):
