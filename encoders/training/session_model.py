@@ -34,6 +34,14 @@ class SessionNetwork(nn.Module):
         parameter: Tensor = getattr(self, _attribute(name))
         return parameter
 
+    def begin(self) -> None:
+        """Let codes of place and day count from the first step on; begun at zero on both sides, they stayed there."""
+        with torch.no_grad():
+            for name in ("place.gain", "day.gain"):
+                self._p(name).fill_(0.3)
+            # What came first asks for codes that begin high, what came last for those that end high.
+            self._p("ask.bias").copy_(torch.tensor([0.1, 0.1, -0.1, -0.1, -0.1, -0.1, 0.1, 0.1, 0.1]))
+
     def segments(
         self, static: Tensor, who: Tensor, when: Tensor, length: Tensor, days: Tensor, first: int = 0
     ) -> tuple[Tensor, list[Tensor], Tensor]:
@@ -157,7 +165,7 @@ def _attribute(name: str) -> str:
 
 
 def _initial(name: str, size: tuple[int, ...]) -> Tensor:
-    """Start near the static vector: but for codes of place and day, what is added begins at zero."""
+    """Start as the static vector: what is added begins at zero."""
     part = name.rsplit(".", 1)[-1]
     if name in ("segment.weight", "question.weight", "who.weight", "when.weight"):
         # Leading dimensions of a Matryoshka vector carry the most.
@@ -168,11 +176,6 @@ def _initial(name: str, size: tuple[int, ...]) -> Tensor:
         # As static vectors, more in the leading dimensions.
         rows: Tensor = torch.randn(size) / (1 + torch.arange(size[0])[:, None] / 64).sqrt()
         return functional.normalize(rows, dim=0)
-    if name in ("place.gain", "day.gain"):
-        return torch.full(size, 0.3)
-    if name == "ask.bias":
-        # What came first asks for codes that begin high, what came last for those that end high.
-        return torch.tensor([0.1, 0.1, -0.1, -0.1, -0.1, -0.1, 0.1, 0.1, 0.1])
     if name == "length":
         return torch.empty(size).uniform_(-0.5, 0.5)
     if part == "offset":

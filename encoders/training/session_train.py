@@ -186,6 +186,7 @@ class Run:
         """Train both stages, from their checkpoints when there are such; returns the averaged network."""
         torch.manual_seed(self.recipe.seed)
         network = SessionNetwork(SHAPE)
+        network.begin()
         if not (self.work / "session-log.jsonl").exists():
             self._baselines()
         network = self._stage("all", network, self.recipe.steps, every)
