@@ -8,9 +8,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from agent_memory import inputs
 from agent_memory.config import Config
 from agent_memory.errors import (
@@ -18,7 +15,7 @@ from agent_memory.errors import (
     EncoderMismatchError,
     InvalidInputError,
 )
-from agent_memory.inputs import FloatArray, NewEntry, ValidEntry
+from agent_memory.inputs import NewEntry, ValidEntry
 from agent_memory.records import Entry, Namespace
 from agent_memory.sessions import Place, Prepared, Sessions
 from agent_memory.storage import entries as reading
@@ -44,7 +41,7 @@ pages of every index, and waits for the disk."""
 
 class _Pending(NamedTuple):
     draft: writes.Draft
-    vector: FloatArray | None
+    vector: bytes | None
 
 
 class Writer:
@@ -75,7 +72,8 @@ class Writer:
     def add(self, item: Item) -> Entry:
         """Write one item."""
         self._database.connection()
-        return self._write([self._pending(item)])[0]
+        encoder = self.encoder
+        return self._write([self._pending(item, encoder.spec)], encoder)[0]
 
     def add_many(
         self,
@@ -93,22 +91,25 @@ class Writer:
         if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
             raise InvalidInputError(f"items must be a list of texts or mappings, got {type(items).__name__}")
         home = inputs.name("session", session)
+        encoder = self.encoder
+        spec = encoder.spec
         pending = []
         for position, item in enumerate(items):
             try:
-                pending.append(self._pending(item, home))
+                pending.append(self._pending(item, spec, home))
             except DimensionMismatchError:
                 raise
             except InvalidInputError as error:
                 raise InvalidInputError(f"item {position}: {error}") from error
         written: list[Entry] = []
         for batch in self._batches(pending):
+            given = any(item.vector is not None for item in batch)
             try:
-                written += self._write(batch)
+                written += self._write(batch, encoder if given else self.encoder)
             except EncoderMismatchError:
-                if any(item.vector is not None for item in batch) or not follow():
+                if given or not follow():
                     raise
-                written += self._write(batch)
+                written += self._write(batch, self.encoder)
             if progress is not None:
                 progress(len(written), len(pending))
         return written
@@ -126,25 +127,25 @@ class Writer:
         if batch:
             yield batch
 
-    def _pending(self, item: Item, session: str | None = None) -> _Pending:
+    def _pending(self, item: Item, spec: EncoderSpec, session: str | None = None) -> _Pending:
         given = inputs.fields_of(item)
         entry = inputs.valid_entry(given, self._config, session=session)
         vector = given.get("vector")
         if vector is not None:
-            vector = inputs.vector(vector, self.encoder.spec.dimension)
+            # In the stored form, which is a copy: the caller may go on to use the array.
+            vector = generations.as_stored(inputs.vector(vector, spec.dimension), spec.dtype).tobytes()
         return _Pending(_draft(entry, self._scope(entry.namespace), generated=given.get("key") is None), vector)
 
-    def _write(self, batch: Sequence[_Pending]) -> list[Entry]:
-        encoder, sessions = self.encoder, self.sessions
+    def _write(self, batch: Sequence[_Pending], encoder: Encoder) -> list[Entry]:
+        """Write a batch whose given vectors, if any, are of the space of an encoder."""
+        sessions, spec = self.sessions, encoder.spec
         missing = [item.draft.text for item in batch if item.vector is None]
-        encoded = iter(inputs.encoded(missing, encoder.encode_documents, encoder.spec))
-        vectors = np.stack([next(encoded) if item.vector is None else item.vector for item in batch])
+        encoded = iter(generations.as_stored(inputs.encoded(missing, encoder.encode_documents, spec), spec.dtype))
         drafts = [item.draft for item in batch]
-        stored = generations.as_stored(vectors, encoder.spec.dtype)
-        for draft, row in zip(drafts, stored, strict=True):
-            draft.vector = row.tobytes()
+        for draft, vector in batch:
+            draft.vector = next(encoded).tobytes() if vector is None else vector
         now = datetime.now(UTC)
-        prepared = self._prepared(drafts, stored, encoder, sessions, now)
+        prepared = self._prepared(drafts, encoder, sessions, now)
         if not all(draft.generated for draft in drafts):
             sessions.warm(self._database, lambda connection: _replaced(connection, drafts, now))
         with self._database.write() as connection:
@@ -153,12 +154,7 @@ class Writer:
             return [entry for _, entry in self._put(connection, drafts, generation, sessions, now)]
 
     def _prepared(
-        self,
-        drafts: Sequence[writes.Draft],
-        stored: npt.NDArray[Any],
-        encoder: Encoder,
-        sessions: Sessions,
-        now: datetime,
+        self, drafts: Sequence[writes.Draft], encoder: Encoder, sessions: Sessions, now: datetime
     ) -> dict[Place, Prepared]:
         """Evolve the entries of sessions, outside of the write transaction; that is the slow part."""
         if sessions.encoder is None or not any(draft.session for draft in drafts):
@@ -167,8 +163,7 @@ class Writer:
             generation = generations.live_generation(connection)
             if generation is not None:
                 self.accept(generation, encoder=encoder, sessions=sessions)
-            # As they will be read back, so that a replay gives the same bits.
-            return sessions.prepare(connection, generation, _segments(drafts, stored.astype(np.float32), now))
+            return sessions.prepare(connection, generation, _segments(drafts, encoder.spec.dtype, now))
 
     def _attach(
         self, connection: Connection, drafts: Sequence[writes.Draft], prepared: Mapping[Place, Prepared]
@@ -301,12 +296,14 @@ def _fingerprint(spec: EncoderSpec) -> str:
     return spec.fingerprint
 
 
-def _segments(drafts: Sequence[writes.Draft], stored: FloatArray, now: datetime) -> dict[Place, list[SessionSegment]]:
+def _segments(drafts: Sequence[writes.Draft], dtype: str, now: datetime) -> dict[Place, list[SessionSegment]]:
     from agent_memory.encoders.session import SessionSegment
 
     segments: dict[Place, list[SessionSegment]] = {}
-    for draft, vector in zip(drafts, stored, strict=True):
-        if draft.session is not None:
+    for draft in drafts:
+        if draft.session is not None and draft.vector is not None:
+            # As it will be read back, so that a replay gives the same bits.
+            vector = generations.from_stored(draft.vector, dtype)
             time = draft.event_time or now
             segment = SessionSegment(static=vector, text=draft.text, speaker=draft.speaker, time=time)
             segments.setdefault((draft.namespace, draft.session), []).append(segment)

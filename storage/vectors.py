@@ -67,12 +67,17 @@ class Generation:
         """
         if len(blob) != self.dimension * self.itemsize:
             raise StorageError(f"a stored vector is damaged (not {self.dimension * self.itemsize} bytes)")
-        return np.frombuffer(blob, _DTYPES[self.dtype]).astype(np.float32)
+        return from_stored(blob, self.dtype)
 
 
 def as_stored(matrix: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[Any]:
     """Return vectors in a stored number format, little-endian."""
     return matrix.astype(_DTYPES[dtype])
+
+
+def from_stored(blob: bytes, dtype: str) -> npt.NDArray[np.float32]:
+    """Return the vector of bytes in a stored number format, shape (dimension,)."""
+    return np.frombuffer(blob, _DTYPES[dtype]).astype(np.float32)
 
 
 def live_generation(connection: Connection) -> Generation | None:

@@ -130,8 +130,9 @@ def put(
         stored[place] = entry_id, entry
         row = _row(entry, place[0], session_id, draft.metadata, found, seq, entry_id)
         (fresh if former is None else replaced).append(row)
-        for touched in _sessions_touched(former, entry, draft, session_id):
-            dirty[touched] = min(dirty.get(touched, entry_id), entry_id)
+        if former is not None or session_id is not None:
+            for touched in _sessions_touched(former, entry, draft, session_id):
+                dirty[touched] = min(dirty.get(touched, entry_id), entry_id)
     archive(connection, list(known.values()), next_id + len(final), now, keep=keep_versions)
     lexical.delete_rows(connection, [(row.id, lexical.terms(row.text, row.speaker)) for row in known.values()])
     _write(connection, fresh, replaced, list(zip(ids, final.values(), strict=True)), generation_id)
@@ -176,13 +177,23 @@ def _row(
     entry: Entry, namespace: str, session_id: int | None, metadata: str, text_hash: bytes, seq: int, entry_id: int
 ) -> tuple[Any, ...]:
     """Return the values of ``_COLUMNS``."""
-    event_time, expires_at, created_at, updated_at = (
-        None if moment is None else microseconds(moment)
-        for moment in (entry.event_time, entry.expires_at, entry.created_at, entry.updated_at)
-    )
+    updated_at = microseconds(entry.updated_at)
     return (
-        *(namespace, entry.key, session_id, entry.speaker, entry.text, metadata, event_time, expires_at),
-        *(entry.importance, text_hash, seq, created_at, updated_at, entry_id),
+        namespace,
+        entry.key,
+        session_id,
+        entry.speaker,
+        entry.text,
+        metadata,
+        # Most entries happen when they are written.
+        updated_at if entry.event_time is entry.updated_at else microseconds(entry.event_time),
+        None if entry.expires_at is None else microseconds(entry.expires_at),
+        entry.importance,
+        text_hash,
+        seq,
+        updated_at if entry.created_at is entry.updated_at else microseconds(entry.created_at),
+        updated_at,
+        entry_id,
     )
 
 

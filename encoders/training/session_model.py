@@ -35,7 +35,7 @@ class SessionNetwork(nn.Module):
         return parameter
 
     def begin(self) -> None:
-        """Let codes of place and day count from the first step on; begun at zero on both sides, they stayed there."""
+        """Let codes of place and day count from the first step on: so few steps hardly find them from zero."""
         with torch.no_grad():
             for name in ("place.gain", "day.gain"):
                 self._p(name).fill_(0.3)
