@@ -64,6 +64,8 @@ def list_(path: _Path = _DEFAULT, as_json: _Json = False) -> None:
         typer.echo(f"{one.name}  {one.kind}  {one.trigger}  {last}{'  paused' if one.paused else ''}")
     for job in running:
         typer.echo(f"job {job.id}  {job.kind}  {job.state}  {json.dumps(dict(job.progress))}")
+    if not planned and not running:
+        typer.echo("nothing is scheduled or under way")
 
 
 @app.command(epilog="Example: agent-memory jobs schedule backup '0 3 * * *' --folder ./backups --keep 14")
