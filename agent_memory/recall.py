@@ -391,10 +391,12 @@ def recall_many(
 ) -> list[Hits]:
     """Return the hits of each of several requests that differ in their queries only."""
     answers: list[Hits] = []
-    for at in range(0, len(requests), _TOGETHER):
+    # A cross-encoder reads within the transaction; one question's worth of that is long enough.
+    together = 1 if any(request.rerank is not None for request in requests) else _TOGETHER
+    for at in range(0, len(requests), together):
         with database.read() as connection:
             searches = [
-                Search(connection, live_index, accept, sessions, request) for request in requests[at : at + _TOGETHER]
+                Search(connection, live_index, accept, sessions, request) for request in requests[at : at + together]
             ]
             found = Search.run_together(searches)
             answers.extend(_hits(connection, search, best) for search, best in zip(searches, found, strict=True))

@@ -4,7 +4,13 @@ import pages
 import pytest
 from agents import Agent, Model, ModelResponse, Runner, Usage, function_tool, set_tracing_disabled
 from agents.memory import Session, SessionSettings
-from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
+from openai.types.responses import (
+    Response,
+    ResponseCompletedEvent,
+    ResponseFunctionToolCall,
+    ResponseOutputMessage,
+    ResponseOutputText,
+)
 
 from agent_memory import InvalidInputError
 from agent_memory.integrations.openai_agents import AgentMemorySession
@@ -30,8 +36,11 @@ class Scripted(Model):
         self.seen.append(input)
         return ModelResponse(output=[self.outputs.pop(0)], usage=Usage(), response_id=None)
 
-    def stream_response(self, *args, **kwargs):
-        raise NotImplementedError
+    async def stream_response(self, system_instructions, input, *args, **kwargs):
+        self.seen.append(input)
+        facts = {"id": "r", "created_at": 0, "model": "scripted", "object": "response", "tools": []}
+        response = Response(output=[self.outputs.pop(0)], tool_choice="auto", parallel_tool_calls=False, **facts)
+        yield ResponseCompletedEvent(type="response.completed", response=response, sequence_number=0)
 
 
 def says(text):
@@ -100,6 +109,18 @@ async def test_an_agent_goes_on_where_it_stopped(folder, memory):
     ]
     assert len(await session.get_items()) == 6
     session.close()
+
+
+async def test_streamed_turns_are_remembered_too(memory):
+    model = Scripted(says("It is 42."), says("You asked for six times seven."))
+    agent, session = Agent(name="a", model=model), AgentMemorySession("s", memory)
+    for question, answer in (("What is six times seven?", "It is 42."), ("And?", "You asked for six times seven.")):
+        result = Runner.run_streamed(agent, question, session=session)
+        async for _ in result.stream_events():
+            pass
+        assert result.final_output == answer
+    assert [item["role"] for item in model.seen[-1]] == ["user", "assistant", "user"]
+    assert len(await session.get_items()) == 4
 
 
 def test_the_page(folder, monkeypatch):
