@@ -88,12 +88,19 @@ class CoarseTier:
         codebook: How rows were encoded.
         packed: uint8, the codes as ``packed`` returned them.
         count: Rows that they describe.
+        sample: What ``_sampled`` returned for the first of them.
     """
 
-    def __init__(self, codebook: Codebook, packed: npt.NDArray[np.uint8] | None = None, count: int = 0) -> None:
+    def __init__(
+        self,
+        codebook: Codebook,
+        packed: npt.NDArray[np.uint8] | None = None,
+        count: int = 0,
+        sample: tuple[Any, Any] | None = None,
+    ) -> None:
         self.codebook = codebook
         self._index, self._quantizer = _index_of(codebook, packed, np.arange(count))
-        self._sample = self._sampled(None, 0)
+        self._sample = self._sampled(sample)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -107,15 +114,17 @@ class CoarseTier:
     def _codes(self, count: int) -> npt.NDArray[np.uint8]:
         return _codes_of(self._index, self.codebook, count)
 
-    def _sampled(self, former: tuple[Any, Any] | None, covered: int) -> tuple[Any, Any]:
-        """Return an index of the codes of every so manyth row; ``former`` is that of the rows before ``covered``."""
+    def _sampled(self, former: tuple[Any, Any] | None) -> tuple[Any, Any]:
+        """Return an index of the codes of every so manyth row; ``former`` is one of the first of them."""
         rows = np.arange(0, len(self), _SAMPLE_STEP)
+        done = 0 if former is None else int(former[0].ntotal)
+        if former is not None and done == len(rows):
+            return former
         packed = np.zeros(packed_bytes(self.codebook.code_bytes, len(rows)), np.uint8)
-        done = -(-covered // _SAMPLE_STEP)
         if former is not None and done:
             known = _codes_of(former[0], self.codebook, done)
             packed[: len(known)] = known
-        if done < len(rows):
+        if len(rows):
             lib, packer = faiss(), self._index.get_CodePacker()
             code = np.zeros(self.codebook.code_bytes, np.uint8)
             source, target, between = (lib.swig_ptr(array) for array in (self._codes(len(self)), packed, code))
@@ -130,11 +139,12 @@ class CoarseTier:
 
     def extended(self, batches: Iterable[FloatArray], *, threads: int) -> CoarseTier:
         """Return a tier with the rows of these (m, >= d) float32 batches behind the present ones."""
-        grown = CoarseTier(self.codebook, self._codes(len(self)) if len(self) else None, len(self))
+        codes = self._codes(len(self)) if len(self) else None
+        grown = CoarseTier(self.codebook, codes, len(self), self._sample)
         with one_call(threads):
             for batch in batches:
                 grown._index.add(self.codebook.arranged(batch))
-        grown._sample = grown._sampled(self._sample, len(self))
+        grown._sample = grown._sampled(self._sample)
         return grown
 
     def search(
