@@ -282,6 +282,12 @@ class Writer:
         """Raise EncoderMismatchError if the vectors of encoders (by default the writer's) are of another space."""
         spec = (encoder or self.encoder).spec
         if _fingerprint(spec) != generation.fingerprint:
+            if generation.encoder.get("name") == spec.name:
+                raise EncoderMismatchError(
+                    f"{self._database.path.parent} holds vectors of another version of encoder {spec.name!r} "
+                    f"(fingerprint {generation.fingerprint}, not {spec.fingerprint}). reindex(encoder={spec.name!r}), "
+                    f"or agent-memory reindex --to {spec.name}, encodes its texts anew; nothing is lost."
+                )
             raise EncoderMismatchError(
                 f"{self._database.path.parent} holds vectors of encoder {generation.encoder.get('name')!r} "
                 f"({generation.dimension} dimensions, fingerprint {generation.fingerprint}), not of "

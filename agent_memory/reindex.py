@@ -190,10 +190,11 @@ class Reindexer:
             if live is None:
                 raise InvalidInputError("the store is empty: there is nothing to re-index")
             base = base_of(current if wish.encoder is None else load_encoder(wish.encoder))
-            encoder = base if wish.encoder is not None else current
+            again = wish.encoder is None and current.spec.fingerprint == live.fingerprint
+            encoder = current if again else base
             step = None
             if wish.rotation == "fit":
-                encoder, step = self._fitted(connection, live, base, again=wish.encoder is None)
+                encoder, step = self._fitted(connection, live, base, again=again)
             tiers = _tiers(wish, live, encoder)
             same = encoder.spec.fingerprint == live.fingerprint and encoder.spec.dtype == live.dtype
             recorded = live.session_encoder or {} if same else None

@@ -72,7 +72,7 @@ class Sessions:
             raise EncoderMismatchError(
                 f"the store holds vectors of session encoder {(generation.session_encoder or {}).get('name')!r} "
                 f"(fingerprint {theirs}), not of {(self.facts or {}).get('name')!r} (fingerprint {ours}). Open it "
-                "with session_encoder='auto' to use the store's own."
+                "with session_encoder='auto' to use the store's own, or call reindex() if that is of a former version."
             )
 
     @property

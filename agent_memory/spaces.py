@@ -69,6 +69,17 @@ class Spaces:
             return encoder
         return _rotated(connection, generation, encoder) or encoder
 
+    def outdated(self, encoder: Encoder, sessions: Sessions, generation: Generation) -> bool:
+        """Return whether a generation is of a former version of models that were named, not given as objects.
+
+        That happens when the package is upgraded: the former weights are gone, and a re-index is the way on.
+        """
+        former = generation.encoder.get("name") == encoder.spec.name
+        if encoder.spec.fingerprint != generation.fingerprint and not (former and _is_name(self._given)):
+            return False
+        theirs, ours = (facts or {} for facts in (generation.session_encoder, sessions.facts))
+        return theirs.get("name") == ours.get("name") and _is_name(self._session_encoder)
+
     def renewed(self, connection: Connection, generation: Generation) -> Encoder | None:
         """Return the encoder of a generation that has become live meanwhile, or None if there is none at hand."""
         for encoder in list(self._known.values()):
@@ -79,7 +90,7 @@ class Spaces:
                 self.know(rotated)
                 return rotated
         name = generation.encoder.get("name")
-        if not (self._given is None or isinstance(self._given, str | Path)) or name not in NAMES:
+        if not _is_name(self._given) or name not in NAMES:
             return None
         encoder = load_encoder(str(name))
         encoder = _rotated(connection, generation, encoder) or encoder
@@ -87,6 +98,10 @@ class Spaces:
             return None
         self.know(encoder)
         return encoder
+
+
+def _is_name(given: object) -> bool:
+    return given is None or isinstance(given, str | Path)
 
 
 def base_of(encoder: Encoder) -> Encoder:

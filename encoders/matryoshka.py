@@ -35,14 +35,14 @@ LAYER_PARTS = {
 class Head:
     """Contents of a head file.
 
-    A text's vector is ``[u R, 0] + z W + b``, normalised: ``u`` is the backbone's own unit vector, ``R`` the
-    rotation to its principal axes, ``z`` the mean hidden states of ``layers`` side by side. The first term
+    A text's vector is ``u R + z W + b``, normalised: ``u`` is the backbone's own unit vector, ``R`` its place
+    among the head's axes, ``z`` the mean hidden states of ``layers`` side by side. The first term
     keeps what MiniLM knows, the second adds what training found. Questions get a low-rank addition
     ``z D U + c`` of their own, because a question is not phrased like its answer.
 
     Attributes:
         layers: Layers whose mean hidden states make ``z``, ascending; the last one is the model's last.
-        rotation: float32 (384, 384).
+        rotation: float32 (384, 768), orthonormal rows.
         weight: float32 (384 * len(layers), 768).
         bias: float32 (768,).
         question: Low-rank addition for questions: ``(D (384 * len(layers), r), U (r, 768), c (768,))``.
@@ -182,7 +182,7 @@ def project(pooled: list[Tensor], head: Head, *, query: bool) -> Tensor:
     if query:
         down, up, bias = head.question
         out = out + torch.addmm(bias, features @ down, up)
-    return torch.cat([out[:, : own.shape[1]] + own, out[:, own.shape[1] :]], 1)
+    return out + own
 
 
 def _network(bert: Bert, head: Head, *, query: bool) -> Network:

@@ -11,15 +11,15 @@ import tempfile
 
 from agent_memory import Memory
 
-QUESTION = "What does Ben want for his birthday?"
+QUESTION = "What would Ben like for his birthday?"
 BEFORE = [
     ("Ann", "So, what would you like?"),
     ("Ben", "A new pair of running shoes."),
     ("Ann", "For your birthday, then."),
 ]
 CORRECTION = [
-    ("Ann", "I am off to buy your birthday present."),
-    ("Ben", "Wait, forget the shoes, my sister got me some. I would love a cookbook."),
+    ("Ann", "I am off to buy your present."),
+    ("Ben", "Wait, no shoes please, my sister got me some. I would love a cookbook instead."),
 ]
 
 

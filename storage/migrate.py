@@ -12,7 +12,7 @@ from agent_memory.errors import LockTimeoutError, MigrationError, SchemaTooNewEr
 from agent_memory.failpoint import failpoint
 from agent_memory.storage.database import Database
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every revision this version knows, oldest first; a test holds it equal to the migrations folder."""
 
 PAGE_SIZE_BYTES = 8192  # five 768-d half-precision vectors a page; the default of 4096 would waste a quarter

@@ -132,6 +132,9 @@ sessions = Table(
     Index("ix_sessions_name", "name"),
 )
 
+_VERSION = "CASE WHEN superseded_at IS NULL THEN 0 ELSE id END"
+"""Tells versions of a key apart, but for current ones: there is one at most."""
+
 entries = Table(
     "entries",
     metadata,
@@ -151,11 +154,10 @@ entries = Table(
     Column("seq", StoredInteger, nullable=False),
     Column("superseded_at", UtcTime),
     Column("superseded_by", ForeignKey("entries.id", ondelete="SET NULL")),
-    Index("ix_entries_key", "namespace", "key"),
-    Index("ux_entries_current", "namespace", "key", unique=True, sqlite_where=text("superseded_at IS NULL")),
+    Index("ux_entries_key", "namespace", "key", text(_VERSION), unique=True),
     Index("ix_entries_superseded", "superseded_by", sqlite_where=text("superseded_by IS NOT NULL")),
     Index("ix_entries_content", "content_hash", "namespace"),
-    Index("ix_entries_session", "session_id"),
+    Index("ix_entries_session", "session_id", sqlite_where=text("session_id IS NOT NULL")),
     Index("ix_entries_event_time", "event_time"),
     Index("ix_entries_expires_at", "expires_at", sqlite_where=text("expires_at IS NOT NULL")),
     sqlite_autoincrement=True,

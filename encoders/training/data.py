@@ -155,10 +155,12 @@ def is_validation(conversation: _Named, share: float = 0.1) -> bool:
     return int.from_bytes(digest[:4], "big") / 2**32 < share
 
 
-def training_sets(data: Path, left_out: Sequence[str] = (), seed: int = 0) -> dict[str, list[Conversation]]:
+def training_sets(
+    data: Path, left_out: Sequence[str] = (), seed: int = 0, limits: Mapping[str, tuple[int, int]] = LIMITS
+) -> dict[str, list[Conversation]]:
     """Read and thin the training sets, without their validation conversations."""
     result = {}
-    for name, (turns, questions) in LIMITS.items():
+    for name, (turns, questions) in limits.items():
         if name in left_out:
             continue
         conversations = read_set(data / "train" / name)

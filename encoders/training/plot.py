@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from agent_memory.encoders.base import FloatArray
+
 
 def plot(log: Sequence[Mapping[str, float | str]], path: Path) -> None:
     """Draw losses and validation recall over the steps of all stages."""
@@ -26,14 +28,10 @@ def plot(log: Sequence[Mapping[str, float | str]], path: Path) -> None:
         left.plot(at[width - 1 :], smooth, label=name)
     left.set(xlabel="step (head; head and deltas; head)", ylabel="loss, running mean")
     left.legend()
-    checks = [e for e in log if "set" in e]
+    checks = [{**e, "step": int(e["step"]) + offsets[str(e["stage"])]} for e in log if "set" in e]
     for dimension, style in ((64, ":"), (256, "--"), (768, "-")):
-        by_step: dict[int, list[float]] = {}
-        for entry in checks:
-            place = int(entry["step"]) + offsets[str(entry["stage"])]
-            by_step.setdefault(place, []).append(float(entry[f"recall@10/{dimension}"]))
-        points = sorted(by_step)
-        right.plot(points, [np.mean(by_step[p]) for p in points], style, marker="o", label=f"{dimension} dimensions")
+        points, means = _means(checks, f"recall@10/{dimension}")
+        right.plot(points, means, style, marker="o", label=f"{dimension} dimensions")
     right.set(xlabel="step (head; head and deltas; head)", ylabel="recall@10, mean of validation sets")
     right.legend()
     figure.tight_layout()
@@ -64,32 +62,40 @@ def plot_session(log: Sequence[Mapping[str, float | str]], path: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5))
     offsets = _offsets(log)
     log = [{**entry, "step": int(entry["step"]) + offsets[str(entry["stage"])]} for entry in log]
-    steps = [entry for entry in log if "contrastive" in entry]
     for name in ("contrastive", "memory"):
-        values = np.array([float(entry[name]) for entry in steps])
+        steps, values = _means([entry for entry in log if name in entry], name)
         width = min(25, max(1, len(values) // 4))
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
-        left.plot([int(entry["step"]) for entry in steps][width - 1 :], smooth, label=name)
-    left.set(xlabel="step (all weights; those of questions)", ylabel="loss, running mean")
+        left.plot(steps[width - 1 :], smooth, label=name)
+    left.set(xlabel="step (all weights; those of questions), means of the runs", ylabel="loss, running mean")
     left.legend()
     static = {str(e["set"]): float(e["recall@10"]) for e in log if e.get("way") == "static"}
     for name, before in static.items():
         color = None
         for way, style in (("evolved", "-"), ("sessionless", ":")):
             found = [e for e in log if e.get("set") == name and e.get("way") == way]
-            gains = [float(e["recall@10"]) - before for e in found]
+            steps, scores = _means(found, "recall@10")
             label = name if color is None else None
-            (line,) = right.plot([int(e["step"]) for e in found], gains, style, marker=".", label=label, color=color)
+            (line,) = right.plot(steps, scores - before, style, marker=".", label=label, color=color)
             color = line.get_color()
     right.axhline(0, color="grey", linewidth=0.5)
     right.set(
-        xlabel="step (all weights; those of questions)",
+        xlabel="step (means of the runs; last: their weights averaged)",
         ylabel="recall@10 over static (dotted: asked outside the session)",
     )
     right.legend(fontsize="small")
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
+
+
+def _means(entries: Sequence[Mapping[str, float | str]], key: str) -> tuple[list[int], FloatArray]:
+    """Return the steps of entries, ascending, and the mean of a figure at each."""
+    by_step: dict[int, list[float]] = {}
+    for entry in entries:
+        by_step.setdefault(int(entry["step"]), []).append(float(entry[key]))
+    steps = sorted(by_step)
+    return steps, np.array([np.mean(by_step[step]) for step in steps], dtype=np.float32)
 
 
 def plot_ablations(log: Sequence[Mapping[str, float | str]], path: Path) -> None:
@@ -102,12 +108,7 @@ def plot_ablations(log: Sequence[Mapping[str, float | str]], path: Path) -> None
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4))
     for axes, key in ((left, "contrastive"), (right, "recall@1")):
         for recipe in dict.fromkeys(str(e["recipe"]) for e in log):
-            by_step: dict[int, list[float]] = {}
-            for entry in log:
-                if entry["recipe"] == recipe and key in entry:
-                    by_step.setdefault(int(entry["step"]), []).append(float(entry[key]))
-            points = sorted(by_step)
-            values = np.array([np.mean(by_step[point]) for point in points])
+            points, values = _means([e for e in log if e["recipe"] == recipe and key in e], key)
             width = max(1, len(values) // 10) if key == "contrastive" else 1
             smooth = np.convolve(values, np.ones(width) / width, mode="valid")
             axes.plot(points[width - 1 :], smooth, label=recipe)

@@ -8,6 +8,7 @@ stopped. The result is ``WORK/session-compact.safetensors`` with ``WORK/session-
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import time
@@ -50,8 +51,9 @@ class Recipe:
     """All that decides the result; written into the weights' metadata.
 
     Attributes:
-        steps: Steps on all weights.
-        question_steps: Further steps on the weights that only questions use; segments stay as they are.
+        runs: Runs from the same start over different draws, whose weights are averaged at the end.
+        steps: Steps of each on all weights.
+        question_steps: Further steps of each on the weights that only questions use; segments stay as they are.
         rate: Learning rate; ten times that for the few numbers that say how much is added.
         decay: Weight decay.
         temperature: Of the softmax over cosines.
@@ -65,7 +67,8 @@ class Recipe:
         seed: Of everything random.
     """
 
-    steps: int = 150
+    runs: int = 8
+    steps: int = 40
     question_steps: int = 75
     rate: float = 3e-4
     decay: float = 0.1
@@ -74,7 +77,7 @@ class Recipe:
     turns: int = 512
     questions: int = 48
     nameless: float = 0.25
-    sessionless: float = 0.3
+    sessionless: float = 0.5
     memory: float = 0.1
     left_out: tuple[str, ...] = ()
     seed: int = 0
@@ -96,6 +99,15 @@ class Average:
         with torch.no_grad():
             for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
                 mine.lerp_(theirs, 1 - keep)
+
+
+def mean(networks: Sequence[SessionNetwork]) -> SessionNetwork:
+    """Average the weights of networks that began alike (Wortsman et al. 2022, arXiv 2203.05482)."""
+    result = copy.deepcopy(networks[0])
+    with torch.no_grad():
+        for parameters in zip(*(network.parameters() for network in (result, *networks)), strict=True):
+            parameters[0].copy_(torch.stack(parameters[1:]).mean(0))
+    return result
 
 
 def contrastive(questions: Tensor, turns: Tensor, positives: Tensor, hidden: Tensor, temperature: float) -> Tensor:
@@ -183,29 +195,35 @@ class Run:
     checks: Mapping[str, Sequence[Features]]
 
     def go(self, every: int) -> SessionNetwork:
-        """Train both stages, from their checkpoints when there are such; returns the averaged network."""
+        """Train both stages of every run, from their checkpoints when there are such; returns the averaged network."""
         torch.manual_seed(self.recipe.seed)
-        network = SessionNetwork(SHAPE)
-        network.begin()
+        begun = SessionNetwork(SHAPE)
+        begun.begin()
         if not (self.work / "session-log.jsonl").exists():
             self._baselines()
-        network = self._stage("all", network, self.recipe.steps, every)
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_("question" in name)
-        return self._stage("questions", network, self.recipe.question_steps, every)
+        finished = []
+        for run in range(self.recipe.runs):
+            network = self._stage("all", run, copy.deepcopy(begun), self.recipe.steps, every)
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_("question" in name)
+            finished.append(self._stage("questions", run, network, self.recipe.question_steps, every))
+        network = mean(finished)
+        self._check("average", network, 1)
+        return network
 
-    def _stage(self, stage: str, network: SessionNetwork, steps: int, every: int) -> SessionNetwork:
+    def _stage(self, stage: str, run: int, network: SessionNetwork, steps: int, every: int) -> SessionNetwork:
         average = Average(network)
         trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
         fast = [p for name, p in trained if name.startswith(_FAST)]
         slow = [p for name, p in trained if not name.startswith(_FAST)]
         groups: list[dict[str, Any]] = [{"params": slow}, {"params": fast, "weight_decay": 0.0}]
         optimiser = torch.optim.AdamW(groups, lr=self.recipe.rate, weight_decay=self.recipe.decay, betas=(0.9, 0.98))
-        checkpoints = [Checkpoint(self.work / f"session-{stage}-{name}.safetensors") for name in ("average", "state")]
+        files = (f"session-{run}-{stage}-{name}.safetensors" for name in ("average", "state"))
+        checkpoints = [Checkpoint(self.work / file) for file in files]
         plain = torch.optim.SGD(average.network.parameters())
         restore(checkpoints[0], average.network, plain)
         for step in range(restore(checkpoints[1], network, optimiser), steps):
-            self._step(stage, network, optimiser, step, steps)
+            self._step(stage, run, network, optimiser, step, steps)
             average.update(network, step)
             if (step + 1) % every == 0 or step + 1 == steps:
                 checkpoints[0].save(average.network, plain, step + 1)
@@ -214,9 +232,9 @@ class Run:
         return average.network
 
     def _step(
-        self, stage: str, network: SessionNetwork, optimiser: torch.optim.Optimizer, step: int, steps: int
+        self, stage: str, run: int, network: SessionNetwork, optimiser: torch.optim.Optimizer, step: int, steps: int
     ) -> None:
-        rng = random.Random(f"{self.recipe.seed} {stage} {step}")
+        rng = random.Random(f"{self.recipe.seed} {run} {stage} {step}")
         torch.manual_seed(step)
         for group, times in zip(optimiser.param_groups, (1.0, 10.0), strict=True):
             group["lr"] = self.recipe.rate * times * (0.05 + 0.95 * schedule(step, steps, warm_up=50))
@@ -259,6 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
+    parser.add_argument("--runs", type=int, default=usual.runs)
     parser.add_argument("--steps", type=int, default=usual.steps)
     parser.add_argument("--question-steps", type=int, default=usual.question_steps)
     parser.add_argument("--seed", type=int, default=usual.seed)
@@ -270,6 +289,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     given.work.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(
+        runs=given.runs,
         steps=given.steps,
         question_steps=given.question_steps,
         seed=given.seed,

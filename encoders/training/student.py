@@ -94,7 +94,8 @@ class Student(nn.Module):
         bias = self.bias * _STEP - mean @ weight
         down, up = self.question_down / scale[:, None], self.question_up * _STEP
         question = (down, up, -(mean @ down) @ up)
-        return Head(LAYERS, self.get_buffer("rotation"), weight, bias, question, {})
+        rotation = functional.pad(self.get_buffer("rotation"), (0, DIMENSION - self.bert.size))
+        return Head(LAYERS, rotation, weight, bias, question, {})
 
     def pooled(self, texts: Sequence[str], most_tokens: int = 64, budget: int = 2048) -> Tensor:
         """Mean hidden states of the chosen layers; float32 (len(texts), 1536)."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from agent_memory.encoders.base import FloatArray
 from agent_memory.encoders.files import write_safely
 from agent_memory.encoders.registry import load_encoder
+from agent_memory.encoders.training.axes import large_sets, turn
 from agent_memory.encoders.training.batches import Batch, draw, mixed
 from agent_memory.encoders.training.data import Conversation, all_texts, training_sets, validation_sets
 from agent_memory.encoders.training.features import VectorCache
@@ -43,6 +44,7 @@ class Recipe:
         head_steps: Steps on frozen features, head only.
         delta_steps: Steps on text, head and deltas.
         last_steps: Steps on text, head only, with all 768 dimensions.
+        axes_steps: Steps of turning the axes of the finished vectors.
         head_rate: Learning rate of the head's first stage.
         late_head_rate: Learning rate of the head in the second stage.
         last_rate: Learning rate of the head in the last stage.
@@ -60,6 +62,7 @@ class Recipe:
     head_steps: int = 250
     delta_steps: int = 180
     last_steps: int = 100
+    axes_steps: int = 600
     head_rate: float = 1e-3
     late_head_rate: float = 3e-4
     last_rate: float = 6e-4
@@ -223,7 +226,7 @@ def start(data: Path, work: Path, recipe: Recipe) -> Run:
 
 
 def main() -> None:
-    """Run both stages and write the head file."""
+    """Run all stages and write the head file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
@@ -252,7 +255,10 @@ def main() -> None:
     run.stage("deltas", student, recipe.delta_steps, every)
     student.widen(recipe.seed)
     run.stage("last", student, recipe.last_steps, every)
-    student.export(work / "minilm-matryoshka.safetensors", {"recipe": json.dumps(asdict(recipe))})
+    trained = work / "trained.safetensors"
+    student.export(trained, {"recipe": json.dumps(asdict(recipe))})
+    sets = large_sets(data, recipe.left_out, recipe.seed)
+    turn(trained, work / "minilm-matryoshka.safetensors", sets, recipe.axes_steps, recipe.seed)
 
 
 if __name__ == "__main__":

@@ -52,10 +52,10 @@ def test_the_page_of_mcp():
             "evolving_session",
             "before the correction\n"
             "  with the session  A new pair of running shoes.\n"
-            "  without           For your birthday, then.\n"
+            "  without           So, what would you like?\n"
             "after it\n"
-            "  with the session  Wait, forget the shoes, my sister got me some. I would love a cookbook.\n"
-            "  without           I am off to buy your birthday present.\n",
+            "  with the session  Wait, no shoes please, my sister got me some. I would love a cookbook instead.\n"
+            "  without           So, what would you like?\n",
         ),
         ("plain_loop", "What must I not eat? -> You said: My name is Alice and I am allergic to peanuts.\n"),
         ("langchain_rag", "At six.\n"),

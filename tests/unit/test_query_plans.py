@@ -34,8 +34,8 @@ def plan(tmp_path):
 @pytest.mark.parametrize(
     ("condition", "index"),
     [
-        (reading.matching(("acme",), NOW), "ux_entries_current (namespace>? AND namespace<?)"),
-        (reading.matching((), NOW, key="k"), "ux_entries_current (namespace=? AND key=?)"),
+        (reading.matching(("acme",), NOW), "ux_entries_key (namespace>? AND namespace<?)"),
+        (reading.matching((), NOW, key="k"), "ux_entries_key (namespace=? AND key=?)"),
         (reading.matching((), NOW, session="s"), "ix_entries_session (session_id=?)"),
         (reading.matching((), NOW, since=NOW), "ix_entries_event_time (event_time>?)"),
         (reading.matching((), NOW, since=NOW, until=NOW), "ix_entries_event_time (event_time>? AND event_time<?)"),

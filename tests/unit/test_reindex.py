@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from datetime import timedelta
@@ -292,3 +293,27 @@ def test_throttling_sleeps(memory, monkeypatch):
 def test_equal_entries_do_not_spoil_the_verification(memory):
     memory.add_many(["the same text"] * 400)
     assert memory.reindex(encoder=other()).recall == 1
+
+
+@pytest.mark.parametrize(
+    "outdated", ["fingerprint = 'former'", "session_encoder = json_set(session_encoder, '$.fingerprint', 'former')"]
+)
+@pytest.mark.parametrize("options", [{}, {"encoder": "default"}, {"rotation": "fit"}])
+def test_a_store_of_former_weights_opens_for_a_reindex(tmp_path, outdated, options):
+    """As after an upgrade of the package, when the weights that it was written with are gone."""
+    with Memory(tmp_path) as memory:
+        memory.add("Alice moved to Berlin.", key="a", session="s")
+        memory.add_many([f"Something else, {n}." for n in range(5)])
+    with sqlite3.connect(tmp_path / "memory.db") as connection:
+        connection.execute(f"UPDATE generations SET {outdated}")
+    connection.close()
+    with Memory(tmp_path) as memory:
+        assert memory.get("a").text == "Alice moved to Berlin."
+        for refused in (lambda: memory.recall("Where does Alice live?"), lambda: memory.add("more")):
+            with pytest.raises(EncoderMismatchError, match=r"reindex\("):
+                refused()
+        report = memory.reindex(**options)
+        assert report.encoded == (0 if outdated.startswith("session_encoder") else 6)
+        assert memory.recall("Where does Alice live?", session="s", k=1)[0].entry.key == "a"
+    with pytest.raises(EncoderMismatchError):
+        Memory(tmp_path, encoder="minilm", session_encoder=None)

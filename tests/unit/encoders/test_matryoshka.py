@@ -70,7 +70,7 @@ def test_an_untrained_head_is_minilm(tmp_path):
 
     path = tmp_path / "head.safetensors"
     tensors = {
-        "head.rotation": torch.eye(384),
+        "head.rotation": torch.eye(384, 768),
         "head.weight": torch.zeros(1536, 768),
         "head.bias": torch.zeros(768),
         "head.question.down": torch.zeros(1536, 4),
@@ -105,7 +105,7 @@ def test_questions_take_their_own_addition():
 
     pooled = [torch.randn(3, 384) for _ in range(2)]
     question = (torch.randn(768, 4), torch.randn(4, 768), torch.randn(768))
-    head = Head((5, 6), torch.eye(384), torch.randn(768, 768), torch.randn(768), question, {})
+    head = Head((5, 6), torch.eye(384, 768), torch.randn(768, 768), torch.randn(768), question, {})
     difference = project(pooled, head, query=True) - project(pooled, head, query=False)
     expected = torch.cat(pooled, 1) @ question[0] @ question[1] + question[2]
     torch.testing.assert_close(difference, expected, atol=1e-3, rtol=1e-3)

@@ -46,8 +46,8 @@ def run(data, tmp_path, monkeypatch):
     caches = VectorCache(tmp_path / "documents"), VectorCache(tmp_path / "questions")
     found = features(read_conversations(data), WordEncoder(), *caches)
 
-    def make(steps, work="work"):
-        recipe = Recipe(steps=steps, question_steps=3, rate=3e-3, sessionless=0.5)
+    def make(steps, work="work", runs=1):
+        recipe = Recipe(runs=runs, steps=steps, question_steps=3, rate=3e-3, sessionless=0.5)
         (tmp_path / work).mkdir(exist_ok=True)
         return Run(recipe, tmp_path / work, {"casino": found[:6]}, {"casino": found[6:]})
 
@@ -71,26 +71,26 @@ def test_it_learns_when_context_belongs_to_a_segment(run, tmp_path):
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(run, monkeypatch):
-    whole = run(8, "whole").go(every=4)
-    stopped, step = run(8, "parts"), Run._step
+    whole = run(8, "whole", runs=2).go(every=4)
+    stopped, step = run(8, "parts", runs=2), Run._step
 
-    def until(self, stage, network, optimiser, number, steps):
-        if stage == "all" and number == 6:
+    def until(self, stage, number, network, optimiser, at, steps):
+        if (stage, number, at) == ("all", 1, 6):
             raise KeyboardInterrupt
-        step(self, stage, network, optimiser, number, steps)
+        step(self, stage, number, network, optimiser, at, steps)
 
     monkeypatch.setattr(Run, "_step", until)
     with pytest.raises(KeyboardInterrupt):
         stopped.go(every=4)
     monkeypatch.setattr(Run, "_step", step)
-    parts = run(8, "parts").go(every=4)
+    parts = run(8, "parts", runs=2).go(every=4)
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_the_second_stage_moves_the_weights_of_questions_alone(run, tmp_path):
     network = run(4).go(every=4)
-    before = load_file(tmp_path / "work" / "session-all-average.safetensors")
+    before = load_file(tmp_path / "work" / "session-0-all-average.safetensors")
     after = dict(network.named_parameters())
     moved = {name for name in after if not torch.equal(after[name], before[f"parameter.{name}"])}
     assert moved

@@ -165,3 +165,37 @@ def test_checkpoint_restores_parameters_and_moments(tmp_path):
     for seed in range(2, 4):
         step(resumed, third, seed)
     torch.testing.assert_close(resumed.weight, straight.weight)
+
+
+def test_turned_axes_keep_wholes_and_rank_by_their_beginning():
+    """What tells turns apart lies in the last dimensions, until the axes are turned."""
+    import torch
+
+    from agent_memory.encoders.training.axes import fit_axes
+
+    size, told = 320, 8
+    torch.manual_seed(0)
+    turns = torch.randn(200, size) * torch.cat([torch.full((size - told,), 0.05), torch.ones(told)])
+    turns = torch.nn.functional.normalize(turns, dim=1)
+    questions = torch.nn.functional.normalize(turns[:50] + 0.06 * torch.randn(50, size), dim=1)
+
+    def found(axes):
+        cut = [torch.nn.functional.normalize((rows @ axes)[:, :64], dim=1) for rows in (questions, turns)]
+        return float(((cut[0] @ cut[1].T).argmax(1) == torch.arange(50)).float().mean())
+
+    axes = fit_axes(lambda rng: (turns, questions), size, steps=60, rate=2e-2)
+    torch.testing.assert_close(axes.T @ axes, torch.eye(size), atol=1e-5, rtol=0)
+    assert found(axes) > found(torch.eye(size)) + 0.2
+
+
+def test_a_turned_head_gives_the_same_cosines(tmp_path, conversation):
+    from agent_memory.encoders.matryoshka import HEAD, MatryoshkaEncoder
+    from agent_memory.encoders.training.axes import turn
+
+    turn(HEAD, tmp_path / "turned.safetensors", {"any": [conversation]}, steps=3)
+    before, after = (MatryoshkaEncoder(path, precision="fp32") for path in (HEAD, tmp_path / "turned.safetensors"))
+    texts = [*conversation.turns[:5], "Alice moved to Berlin in May."]
+    for way in ("encode_documents", "encode_queries"):
+        old, new = (getattr(encoder, way)(texts) for encoder in (before, after))
+        np.testing.assert_allclose(old @ old.T, new @ new.T, atol=2e-3)
+        assert np.abs(old - new).max() > 1e-3
