@@ -282,7 +282,7 @@ class Writer:
         """Raise EncoderMismatchError if the vectors of encoders (by default the writer's) are of another space."""
         spec = (encoder or self.encoder).spec
         if _fingerprint(spec) != generation.fingerprint:
-            if generation.encoder.get("name") == spec.name:
+            if (generation.encoder.get("name"), generation.dimension) == (spec.name, spec.dimension):
                 raise EncoderMismatchError(
                     f"{self._database.path.parent} holds vectors of another version of encoder {spec.name!r} "
                     f"(fingerprint {generation.fingerprint}, not {spec.fingerprint}). reindex(encoder={spec.name!r}), "
