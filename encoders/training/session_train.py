@@ -297,7 +297,8 @@ def main() -> None:
         left_out=tuple(given.left_out),
     )
     encoder = load_encoder()
-    caches = VectorCache(given.work / "documents"), VectorCache(given.work / "questions")
+    space = encoder.spec.fingerprint[:8]  # vectors of another encoder are never taken for this one's
+    caches = VectorCache(given.work / f"documents-{space}"), VectorCache(given.work / f"questions-{space}")
     train, check = split(given.data, recipe.left_out, checked=8)
     sets = {name: features(found, encoder, *caches) for name, found in train.items()}
     checks = {name: features(found, encoder, *caches) for name, found in check.items()}
