@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent_memory import inputs
 from agent_memory.config import Config
+from agent_memory.encoders.registry import NAMES
 from agent_memory.errors import (
     DimensionMismatchError,
     EncoderMismatchError,
@@ -282,7 +283,7 @@ class Writer:
         """Raise EncoderMismatchError if the vectors of encoders (by default the writer's) are of another space."""
         spec = (encoder or self.encoder).spec
         if _fingerprint(spec) != generation.fingerprint:
-            if (generation.encoder.get("name"), generation.dimension) == (spec.name, spec.dimension):
+            if generation.encoder.get("name") == spec.name and spec.name in NAMES:
                 raise EncoderMismatchError(
                     f"{self._database.path.parent} holds vectors of another version of encoder {spec.name!r} "
                     f"(fingerprint {generation.fingerprint}, not {spec.fingerprint}). reindex(encoder={spec.name!r}), "

@@ -92,7 +92,7 @@ class Memory(Care):
                 self._encoder = self._spaces.at_opening(connection, generation)
             self._sessions = self._spaces.sessions_of(self._encoder, generation, opening=True)
             self._writer = Writer(self._database, self._encoder, self._sessions, self.config, self._scope)
-            if generation is not None and not self._spaces.outdated(self._encoder, self._sessions, generation):
+            if generation is not None and not self._spaces.may_open(self._encoder, self._sessions, generation):
                 self._writer.accept(generation)
             self._queries = QueryLog(self._database, self.config)
             if maintenance is not None and not self._database.read_only:

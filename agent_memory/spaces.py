@@ -69,16 +69,18 @@ class Spaces:
             return encoder
         return _rotated(connection, generation, encoder) or encoder
 
-    def outdated(self, encoder: Encoder, sessions: Sessions, generation: Generation) -> bool:
-        """Return whether a generation is of a former version of models that were named, not given as objects.
+    def may_open(self, encoder: Encoder, sessions: Sessions, generation: Generation) -> bool:
+        """Return whether a store may be opened: with its own encoders, or other versions of them that were named.
 
-        That happens when the package is upgraded: the former weights are gone, and a re-index is the way on.
+        When an upgrade of the package brings other weights, the former are gone, and a re-index is the way on.
+        Encoders given as objects must be the store's own.
         """
-        former = generation.encoder.get("name") == encoder.spec.name
-        if encoder.spec.fingerprint != generation.fingerprint and not (former and _is_name(self._given)):
-            return False
+        named = _is_name(self._given) and generation.encoder.get("name") == encoder.spec.name
         theirs, ours = (facts or {} for facts in (generation.session_encoder, sessions.facts))
-        return theirs.get("name") == ours.get("name") and _is_name(self._session_encoder)
+        named_sessions = _is_name(self._session_encoder) and theirs.get("name") == ours.get("name")
+        return (named or encoder.spec.fingerprint == generation.fingerprint) and (
+            named_sessions or sessions.fits(generation)
+        )
 
     def renewed(self, connection: Connection, generation: Generation) -> Encoder | None:
         """Return the encoder of a generation that has become live meanwhile, or None if there is none at hand."""

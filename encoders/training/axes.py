@@ -27,6 +27,8 @@ PREFIXES = {64: 2.0, 128: 1.0, 256: 2.0}
 SIZE = 400, 200
 """Turns and questions of a conversation that are looked at, at most."""
 
+STEPS = 600
+
 Sample = Callable[[random.Random], tuple[Tensor, Tensor]]
 """Draws the turns (t, d) and questions (q, d) of one conversation, unit rows."""
 
@@ -150,7 +152,7 @@ def main() -> None:
     parser.add_argument("head", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--left-out", nargs="*", default=["casino"], help="training sets to keep out")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     turn(given.head, given.out, large_sets(given.data, given.left_out, given.seed), given.steps, given.seed)

@@ -101,7 +101,7 @@ class Average:
                 mine.lerp_(theirs, 1 - keep)
 
 
-def mean(networks: Sequence[SessionNetwork]) -> SessionNetwork:
+def averaged(networks: Sequence[SessionNetwork]) -> SessionNetwork:
     """Average the weights of networks that began alike (Wortsman et al. 2022, arXiv 2203.05482)."""
     result = copy.deepcopy(networks[0])
     with torch.no_grad():
@@ -207,7 +207,7 @@ class Run:
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_("question" in name)
             finished.append(self._stage("questions", run, network, self.recipe.question_steps, every))
-        network = mean(finished)
+        network = averaged(finished)
         self._check("average", network, 1)
         return network
 

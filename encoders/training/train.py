@@ -23,7 +23,7 @@ from torch import Tensor
 from agent_memory.encoders.base import FloatArray
 from agent_memory.encoders.files import write_safely
 from agent_memory.encoders.registry import load_encoder
-from agent_memory.encoders.training.axes import large_sets, turn
+from agent_memory.encoders.training.axes import STEPS, large_sets, turn
 from agent_memory.encoders.training.batches import Batch, draw, mixed
 from agent_memory.encoders.training.data import Conversation, all_texts, training_sets, validation_sets
 from agent_memory.encoders.training.features import VectorCache
@@ -62,7 +62,7 @@ class Recipe:
     head_steps: int = 250
     delta_steps: int = 180
     last_steps: int = 100
-    axes_steps: int = 600
+    axes_steps: int = STEPS
     head_rate: float = 1e-3
     late_head_rate: float = 3e-4
     last_rate: float = 6e-4
