@@ -7,8 +7,9 @@ transformers (seconds), and because fused projections and a choice of matmul pre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from torch.nn import functional
 
 from agent_memory.encoders.linear import Linear, fastest, make_linear
 from agent_memory.errors import CheckpointError
+
+Make = Callable[[Tensor, Tensor], Linear]
+"""Builds a product from its weight and bias."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +46,13 @@ class _Norm:
 
 
 class _Layer:
-    def __init__(self, w: Mapping[str, Tensor], prefix: str, shape: BertShape, precision: str) -> None:
+    def __init__(self, w: Mapping[str, Tensor], prefix: str, shape: BertShape, make: Make) -> None:
         names = [f"{prefix}attention.self.{part}" for part in ("query", "key", "value")]
-        self.qkv: Linear = make_linear(
-            torch.cat([w[f"{n}.weight"] for n in names]),
-            torch.cat([w[f"{n}.bias"] for n in names]),
-            precision,
+        self.qkv = make(torch.cat([w[f"{n}.weight"] for n in names]), torch.cat([w[f"{n}.bias"] for n in names]))
+        self.out, self.up, self.down = (
+            make(w[f"{prefix}{part}.dense.weight"], w[f"{prefix}{part}.dense.bias"])
+            for part in ("attention.output", "intermediate", "output")
         )
-        self.out = _linear(w, f"{prefix}attention.output.dense", precision)
-        self.up = _linear(w, f"{prefix}intermediate.dense", precision)
-        self.down = _linear(w, f"{prefix}output.dense", precision)
         self.norm1 = _norm(w, f"{prefix}attention.output.LayerNorm", shape)
         self.norm2 = _norm(w, f"{prefix}output.LayerNorm", shape)
         self.heads = shape.heads
@@ -72,16 +73,20 @@ class Bert:
         weights: Tensors by their published names, with or without a ``bert.`` prefix.
         shape: Sizes that the weights do not tell.
         precision: Of the matrix products: ``auto``, ``fp32``, ``bf16`` or ``int8``.
+        trainable: Keep the products differentiable, which is slower.
 
     Raises:
         CheckpointError: A tensor is missing.
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], shape: BertShape, precision: str = "fp32") -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], shape: BertShape, precision: str = "fp32", *, trainable: bool = False
+    ) -> None:
         w = {
             name.removeprefix("bert."): tensor.float() for name, tensor in weights.items() if tensor.is_floating_point()
         }
         precision = fastest() if precision == "auto" else precision
+        make = partial(make_linear, precision=precision, trainable=trainable)
         try:
             self.words = w["embeddings.word_embeddings.weight"]
             # Inputs are one segment, so its row can be added to the positions once.
@@ -90,7 +95,7 @@ class Bert:
             )
             self.norm = _norm(w, "embeddings.LayerNorm", shape)
             depth = 1 + max(int(n.split(".")[2]) for n in w if n.startswith("encoder.layer."))
-            self.layers = [_Layer(w, f"encoder.layer.{i}.", shape, precision) for i in range(depth)]
+            self.layers = [_Layer(w, f"encoder.layer.{i}.", shape, make) for i in range(depth)]
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"the weights are not those of a BERT model: {error} is missing") from error
 
@@ -127,10 +132,6 @@ def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
     weight = mask.to(hidden.dtype)
     total = torch.bmm(weight[:, None, :], hidden)[:, 0]
     return total / weight.sum(1, keepdim=True).clamp(min=1)
-
-
-def _linear(w: Mapping[str, Tensor], name: str, precision: str) -> Linear:
-    return make_linear(w[f"{name}.weight"], w[f"{name}.bias"], precision)
 
 
 def _norm(w: Mapping[str, Tensor], name: str, shape: BertShape) -> _Norm:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -12,29 +12,38 @@ from torch.nn import functional
 
 from agent_memory.errors import InvalidInputError
 
+_ROWS = 1536
+"""Rows of a product that packed weights are laid out for; others work too."""
+
 
 class Linear(Protocol):
-    """``x @ weight.T + bias`` with float32 in and out."""
+    """``x @ weight.T + bias``; float32 or bfloat16 in and out."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
         ...
 
 
-class _Full:
+class _Plain:
+    """Torch's own product: differentiable, and there on every processor."""
+
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight, self.bias = weight.contiguous(), bias
+        self.weight, self.bias = weight, bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight, self.bias)
+        return functional.linear(x.to(self.weight.dtype), self.weight, self.bias)
 
 
-class _Half:
+class _Packed:
+    """oneDNN's product, with weights laid out once and not at each call."""
+
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight, self.bias = weight.bfloat16().contiguous(), bias.bfloat16()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+        self.bias, self.dtype = bias, weight.dtype
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.linear(x.bfloat16(), self.weight, self.bias).float()
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.weight, self.bias, "none", [], "")
+        return result
 
 
 class _Quantised:
@@ -65,18 +74,29 @@ def fastest() -> str:
     return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
 
 
-def make_linear(weight: Tensor, bias: Tensor, precision: str) -> Linear:
+def make_linear(weight: Tensor, bias: Tensor, precision: str, *, trainable: bool = False) -> Linear:
     """Build a product.
 
     Args:
         weight: float32 (out, in).
         bias: float32 (out,).
-        precision: ``fp32``, ``bf16`` or ``int8``.
+        precision: ``fp32``, ``bf16`` or ``int8``. With ``bf16`` sums are float32 and results bfloat16.
+        trainable: Keep it differentiable, which is slower; not with ``int8``.
 
     Raises:
         InvalidInputError: Another precision.
     """
-    kinds: dict[str, Callable[[Tensor, Tensor], Linear]] = {"fp32": _Full, "bf16": _Half, "int8": _Quantised}
-    if precision not in kinds:
-        raise InvalidInputError(f"precision must be one of {sorted(kinds)}, got {precision!r}")
-    return kinds[precision](weight, bias)
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if precision == "int8" and not trainable:
+        return _Quantised(weight, bias)
+    if precision not in dtypes:
+        known = ", ".join(dtypes if trainable else [*dtypes, "int8"])
+        raise InvalidInputError(f"precision must be one of {known}, got {precision!r}")
+    weight, bias = (tensor.to(dtypes[precision]).contiguous() for tensor in (weight, bias))
+    if not trainable:
+        # What torch.compile uses, but not public: where one of them is missing or refuses, the plain product stays.
+        with suppress(AttributeError, RuntimeError, TypeError):
+            packed = _Packed(weight, bias)
+            packed(torch.zeros(1, weight.shape[1]))
+            return packed
+    return _Plain(weight, bias)

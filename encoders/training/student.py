@@ -52,7 +52,7 @@ class Student(nn.Module):
         folder = minilm_folder()
         self.tokenizer = read_tokenizer(folder)
         self.frame = frame_of(self.tokenizer, pad=0)
-        self.bert = Bert(read_minilm(folder), BertShape(heads=12), "bf16")
+        self.bert = Bert(read_minilm(folder), BertShape(heads=12), "bf16", trainable=True)
         self.deltas = nn.ModuleDict()
         if rank:
             self._adapt(rank)

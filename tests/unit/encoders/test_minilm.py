@@ -50,6 +50,31 @@ def test_lower_precision_stays_close(minilm, precision, least):
     assert cosines.min() > least
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_without_packed_products(minilm, precision, monkeypatch):
+    import torch
+
+    def missing(*_):
+        raise RuntimeError("no such operator")
+
+    packed = MiniLMEncoder(precision=precision).encode_documents(TEXTS)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", missing)
+    plain = MiniLMEncoder(precision=precision).encode_documents(TEXTS)
+    assert (packed * plain).sum(1).min() > (0.999999 if precision == "fp32" else 0.9999)
+
+
+def test_products_that_train_are_differentiable():
+    import torch
+
+    from agent_memory.encoders.linear import make_linear
+
+    weight, x = torch.randn(8, 4), torch.randn(3, 4, requires_grad=True)
+    make_linear(weight, torch.zeros(8), "fp32", trainable=True)(x).sum().backward()
+    torch.testing.assert_close(x.grad, weight.sum(0).expand(3, 4))
+    with pytest.raises(InvalidInputError, match="int8"):
+        make_linear(weight, torch.zeros(8), "int8", trainable=True)
+
+
 def test_precision_decides_whether_vectors_may_meet():
     fingerprints = {p: MiniLMEncoder(precision=p).spec.fingerprint for p in ("auto", "fp32", "bf16", "int8")}
     assert fingerprints["auto"] == fingerprints["fp32"] == fingerprints["bf16"] != fingerprints["int8"]
