@@ -55,7 +55,7 @@ class QdrantEdge(Stored):
         self.q, self.version = q, "qdrant-edge-py " + importlib.metadata.version("qdrant-edge-py")
         config = q.EdgeConfig(
             vectors={"": q.EdgeVectorParams(size=rows.shape[1], distance=q.Distance.Dot)},
-            hnsw_config=q.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=1000, max_indexing_threads=1),
+            hnsw_config=q.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000, max_indexing_threads=1),
             optimizers=q.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=1000),
             max_search_threads=1,
         )
