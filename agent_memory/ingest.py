@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent_memory import inputs
 from agent_memory.config import Config
@@ -38,6 +38,11 @@ Item = str | Mapping[str, Any] | NewEntry
 _LIGHT = 4
 """Entries whose vectors are given share a transaction with so many times more of their kind: each transaction dirties
 pages of every index, and waits for the disk."""
+
+
+class _Pending(NamedTuple):
+    draft: writes.Draft
+    vector: bytes | None
 
 
 class Writer:
@@ -99,50 +104,47 @@ class Writer:
                 raise InvalidInputError(f"item {position}: {error}") from error
         written: list[Entry] = []
         for batch in self._batches(pending):
-            given = any(draft.vector is not None for draft in batch)
+            given = any(item.vector is not None for item in batch)
             try:
                 written += self._write(batch, encoder if given else self.encoder)
             except EncoderMismatchError:
                 if given or not follow():
                     raise
-                for draft in batch:
-                    draft.vector = None
                 written += self._write(batch, self.encoder)
             if progress is not None:
                 progress(len(written), len(pending))
         return written
 
-    def _batches(self, pending: Iterable[writes.Draft]) -> Iterator[list[writes.Draft]]:
+    def _batches(self, pending: Iterable[_Pending]) -> Iterator[list[_Pending]]:
         """Cut items into transactions: ``batch_size`` of those that are encoded or evolved, more of the others."""
-        batch: list[writes.Draft] = []
+        batch: list[_Pending] = []
         room = self._config.batch_size * _LIGHT
-        for draft in pending:
-            batch.append(draft)
-            room -= 1 if draft.vector is not None and draft.session is None else _LIGHT
+        for item in pending:
+            batch.append(item)
+            room -= 1 if item.vector is not None and item.draft.session is None else _LIGHT
             if room <= 0:
                 yield batch
                 batch, room = [], self._config.batch_size * _LIGHT
         if batch:
             yield batch
 
-    def _pending(self, item: Item, spec: EncoderSpec, session: str | None = None) -> writes.Draft:
+    def _pending(self, item: Item, spec: EncoderSpec, session: str | None = None) -> _Pending:
         given = inputs.fields_of(item)
         entry = inputs.valid_entry(given, self._config, session=session)
-        draft = _draft(entry, self._scope(entry.namespace), generated=given.get("key") is None)
         vector = given.get("vector")
         if vector is not None:
             # In the stored form, which is a copy: the caller may go on to use the array.
-            draft.vector = generations.as_stored(inputs.vector(vector, spec.dimension), spec.dtype).tobytes()
-        return draft
+            vector = generations.as_stored(inputs.vector(vector, spec.dimension), spec.dtype).tobytes()
+        return _Pending(_draft(entry, self._scope(entry.namespace), generated=given.get("key") is None), vector)
 
-    def _write(self, drafts: Sequence[writes.Draft], encoder: Encoder) -> list[Entry]:
-        """Write drafts whose vectors, where given, are of the space of an encoder; the others are encoded."""
+    def _write(self, batch: Sequence[_Pending], encoder: Encoder) -> list[Entry]:
+        """Write a batch whose given vectors, if any, are of the space of an encoder."""
         sessions, spec = self.sessions, encoder.spec
-        missing = [draft for draft in drafts if draft.vector is None]
-        texts = [draft.text for draft in missing]
-        encoded = generations.as_stored(inputs.encoded(texts, encoder.encode_documents, spec), spec.dtype)
-        for draft, vector in zip(missing, encoded, strict=True):
-            draft.vector = vector.tobytes()
+        missing = [item.draft.text for item in batch if item.vector is None]
+        encoded = iter(generations.as_stored(inputs.encoded(missing, encoder.encode_documents, spec), spec.dtype))
+        drafts = [item.draft for item in batch]
+        for draft, vector in batch:
+            draft.vector = next(encoded).tobytes() if vector is None else vector
         now = datetime.now(UTC)
         prepared = self._prepared(drafts, encoder, sessions, now)
         if not all(draft.generated for draft in drafts):

@@ -18,7 +18,7 @@ from torch.nn import functional
 from agent_memory.encoders.linear import Linear, fastest, make_linear
 from agent_memory.errors import CheckpointError
 
-Make = Callable[[Tensor, Tensor], Linear]
+_Make = Callable[[Tensor, Tensor], Linear]
 """Builds a product from its weight and bias."""
 
 
@@ -46,7 +46,7 @@ class _Norm:
 
 
 class _Layer:
-    def __init__(self, w: Mapping[str, Tensor], prefix: str, shape: BertShape, make: Make) -> None:
+    def __init__(self, w: Mapping[str, Tensor], prefix: str, shape: BertShape, make: _Make) -> None:
         names = [f"{prefix}attention.self.{part}" for part in ("query", "key", "value")]
         self.qkv = make(torch.cat([w[f"{n}.weight"] for n in names]), torch.cat([w[f"{n}.bias"] for n in names]))
         self.out, self.up, self.down = (

@@ -281,6 +281,17 @@ def test_a_process_without_an_encoder_of_its_own_follows(tmp_path):
     assert output == "a minilm\nb\n", errors
 
 
+def test_many_entries_are_encoded_anew_behind_a_re_index(tmp_path):
+    with Memory(tmp_path / "store") as memory:
+        memory.add("Alice lives in Berlin.", key="a")
+        with Memory(tmp_path / "store") as follower:
+            memory.reindex(encoder="minilm")
+            follower.add_many([{"text": "Bob likes tea.", "key": "b"}])
+            assert follower.encoder.spec.name == "minilm"
+            assert follower.recall("Who likes tea?", k=1, mode="dense")[0].entry.key == "b"
+        assert memory.check().ok
+
+
 def test_throttling_sleeps(memory, monkeypatch):
     fill(memory, TEXTS[:64])
     slept = []
