@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.exact import ExactScan
-from agent_memory.index.records import IdArray, ScoreArray, TierTrace
+from agent_memory.index.records import EVERYWHERE, IdArray, ScoreArray, TierTrace
 from agent_memory.index.rows import Rows
 from agent_memory.index.state import State
 from agent_memory.index.vectors import FloatArray, best, ordered, scores_of
@@ -20,7 +20,7 @@ RowArray = npt.NDArray[np.int64]
 _CHUNK = 1024
 _GROUP = 64
 """Queries of a batch that go through the tiers together: more gain nothing and take memory."""
-_GATHER_LIMIT, _GATHER_SHARE = 4096, 24
+_GATHER_LIMIT, GATHER_SHARE = 4096, 24
 """With fewer rows allowed than this, or than this part of all, gathering them beats a scan under a bitmap."""
 _REFINE_US, _RERANK_US = 0.1, 1.0
 """Cost of a row at the main and at the native tier, from which a budget is shared out."""
@@ -66,8 +66,9 @@ class Cascade:
         plan, grow = state.plan, max(1.0, k / 10)
         self.coarse_count = int(plan.coarse_candidates * grow**0.5) + k
         self.main_count = max(int(plan.main_candidates * grow), k)
+        self.reach = plan.reach if grow * state.live <= GATHER_SHARE * self.matching else EVERYWHERE
         self.exact = exact or plan.layout == "exact" or state.coarse is None
-        few = max(_GATHER_LIMIT, state.count // _GATHER_SHARE, self.coarse_count)
+        few = max(_GATHER_LIMIT, state.count // GATHER_SHARE, self.coarse_count)
         self.gather = not self.exact and self.matching <= few
         self.mask = self._mask() if not self.gather else None
         self.bits = self._bits() if self.mask is not None and not self.exact else None
@@ -130,7 +131,7 @@ class Cascade:
         tail = self._tail_rows(len(coarse))
         count = min(self.coarse_count, len(coarse))
         ranked = self.explain or self.deadline is not None
-        candidates = coarse.candidates(queries, count, self.bits, ranked=ranked)
+        candidates = coarse.candidates(queries, count, self.bits, reach=self.reach, ranked=ranked)
         answers = []
         for query, (found, places) in zip(queries, candidates, strict=True):
             kept = places >= 0

@@ -1,8 +1,8 @@
-"""The coarse tier: 4-bit product codes scanned in registers (FAISS FastScan).
+"""The coarse tier: 4-bit product codes scanned in registers (FAISS FastScan), in one inverted list or in many.
 
-One inverted list holds all rows. Unlike the flat FastScan index, the inverted-list one takes a bitmap of
-the rows that may be returned, so filters and tombstones cost next to nothing. Source: André, Kermarrec, Le
-Scouarnec, "Cache locality is not enough" (VLDB 2015); Douze et al., "The Faiss library" (arXiv 2401.08281).
+Unlike the flat FastScan index, inverted lists take a bitmap of the rows that may be returned, so filters and
+tombstones cost next to nothing. Source: André, Kermarrec, Le Scouarnec, "Cache locality is not enough" (VLDB
+2015); Douze et al., "The Faiss library" (arXiv 2401.08281).
 """
 
 from __future__ import annotations
@@ -16,69 +16,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from agent_memory.index.codebook import Codebook, one_list
 from agent_memory.index.faiss_tools import faiss, one_call
+from agent_memory.index.lists import BLOCK_ROWS, CodeLists, packed_bytes
+from agent_memory.index.records import EVERYWHERE
 from agent_memory.index.vectors import FloatArray, best
 
-BLOCK_ROWS = 32
-"""FastScan interleaves the codes of this many rows."""
-
-CENTROIDS = 16
-
-_SAMPLE_STEP = BLOCK_ROWS
-"""One row of so many tells where a query's best scores begin."""
+SAMPLE_STEP = 32
+"""One row of so many tells where a query's best scores, and its lists, begin."""
 _SMALLEST_RANK = 10
 """A threshold guessed from a better rank among the sampled rows is too far off too often."""
+_SIGNPOSTS = 10
+"""So many of the nearest sampled rows tell which lists a query belongs to."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Codebook:
-    """What turns a prefix into a code.
+class Codes:
+    """A coarse tier as arrays.
 
     Attributes:
-        centroids: float32 (m, 16, d / m), of each group of d / m dimensions.
-        order: int64 (d,), the prefix dimension that stands at each place before grouping.
+        packed: uint8, the codes of one list after the other, each in blocks of 32 rows.
+        lists: uint16 (n,), the list of each row.
+        sample: uint8, the codes of every 32nd row in blocks.
     """
 
-    centroids: FloatArray
-    order: npt.NDArray[np.int64]
-
-    @property
-    def dimension(self) -> int:
-        """Leading dimensions of a vector that the code describes."""
-        return len(self.order)
-
-    @property
-    def code_bytes(self) -> int:
-        """Bytes of a code."""
-        return len(self.centroids) // 2
-
-    def arranged(self, vectors: FloatArray) -> FloatArray:
-        """Return the prefixes of (n, >= d) vectors in the order of the code, (n, d)."""
-        return np.ascontiguousarray(vectors[:, self.order])
-
-
-def balanced_order(dimension: int, groups: int) -> npt.NDArray[np.int64]:
-    """Deal dimensions out to groups so that each gets an equal share of a falling spectrum.
-
-    Group i takes i, 2g-1-i, 2g+i, 4g-1-i, …: forth and back, the allocation that parametric OPQ makes for a
-    spectrum in falling order (Ge et al., "Optimized Product Quantization", TPAMI 2014).
-    """
-    rounds = np.arange(dimension).reshape(-1, groups)
-    rounds[1::2] = rounds[1::2, ::-1]
-    return rounds.T.reshape(-1).astype(np.int64)
-
-
-def train(prefixes: FloatArray, code_bytes: int, *, threads: int, seed: int) -> Codebook:
-    """Learn a codebook from a sample (n, d) of prefixes, d a multiple of ``2 * code_bytes``."""
-    groups = 2 * code_bytes
-    order = balanced_order(prefixes.shape[1], groups)
-    quantizer = faiss().ProductQuantizer(prefixes.shape[1], groups, 4)
-    quantizer.cp.seed = seed
-    quantizer.cp.min_points_per_centroid = 1
-    with one_call(threads):
-        quantizer.train(np.ascontiguousarray(prefixes[:, order]))
-    centroids = faiss().vector_to_array(quantizer.centroids).reshape(groups, CENTROIDS, -1)
-    return Codebook(centroids.astype(np.float32), order)
+    packed: npt.NDArray[np.uint8]
+    lists: npt.NDArray[np.uint16]
+    sample: npt.NDArray[np.uint8]
 
 
 class CoarseTier:
@@ -86,71 +50,71 @@ class CoarseTier:
 
     Args:
         codebook: How rows were encoded.
-        packed: uint8, the codes as ``packed`` returned them.
-        count: Rows that they describe.
-        sample: What ``_sampled`` returned for the first of them.
+        codes: What ``codes`` returned.
     """
 
-    def __init__(
-        self,
-        codebook: Codebook,
-        packed: npt.NDArray[np.uint8] | None = None,
-        count: int = 0,
-        sample: tuple[Any, Any] | None = None,
-    ) -> None:
+    def __init__(self, codebook: Codebook, codes: Codes | None = None) -> None:
         self.codebook = codebook
-        self._index, self._quantizer = _index_of(codebook, packed, np.arange(count))
-        self._sample = self._sampled(sample)
+        self._rows = CodeLists(codebook, codebook.directions)
+        self._sample = CodeLists(codebook, one_list(codebook.dimension))
+        self._sample_lists = np.empty(0, np.uint16)
+        if codes is not None:
+            self._fill(codes)
+
+    def _fill(self, codes: Codes) -> None:
+        order = np.argsort(codes.lists, kind="stable")
+        sizes = np.bincount(codes.lists, minlength=self.codebook.lists)
+        row = byte = 0
+        for number, size in enumerate(sizes.tolist()):
+            length = packed_bytes(self.codebook.code_bytes, size)
+            self._rows.put(number, codes.packed[byte : byte + length], order[row : row + size])
+            row, byte = row + size, byte + length
+        self._sample.put(0, codes.sample, np.arange(0, len(order), SAMPLE_STEP))
+        self._sample_lists = codes.lists[::SAMPLE_STEP].copy()
+
+    def codes(self) -> Codes:
+        """Return a copy of all that was encoded."""
+        packed = [self._rows.codes_of(number) for number in range(self.codebook.lists)]
+        return Codes(np.concatenate(packed), self.lists(), self._sample.codes_of(0).copy())
+
+    def lists(self) -> npt.NDArray[np.uint16]:
+        """Return the list of each row, (n,)."""
+        lists = np.empty(len(self), np.uint16)
+        for number in range(self.codebook.lists):
+            lists[self._rows.rows_of(number)] = number
+        return lists
 
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        return len(self._rows)
 
     @property
     def nbytes(self) -> int:
-        """Resident bytes: codes and row numbers of the list and of the sample."""
-        rows = len(self) + -(-len(self) // _SAMPLE_STEP)
-        return packed_bytes(self.codebook.code_bytes, rows) + 8 * rows
-
-    def _codes(self, count: int) -> npt.NDArray[np.uint8]:
-        return _codes_of(self._index, self.codebook, count)
-
-    def _sampled(self, former: tuple[Any, Any] | None) -> tuple[Any, Any]:
-        """Return an index of the codes of every so manyth row; ``former`` is one of the first of them."""
-        rows = np.arange(0, len(self), _SAMPLE_STEP)
-        done = 0 if former is None else int(former[0].ntotal)
-        if former is not None and done == len(rows):
-            return former
-        packed = np.zeros(packed_bytes(self.codebook.code_bytes, len(rows)), np.uint8)
-        if former is not None and done:
-            known = _codes_of(former[0], self.codebook, done)
-            packed[: len(known)] = known
-        if len(rows):
-            lib, packer = faiss(), self._index.get_CodePacker()
-            code = np.zeros(self.codebook.code_bytes, np.uint8)
-            source, target, between = (lib.swig_ptr(array) for array in (self._codes(len(self)), packed, code))
-            for place in range(done, len(rows)):
-                packer.unpack_1_c(source, place * _SAMPLE_STEP, between)
-                packer.pack_1_c(between, place, target)
-        return _index_of(self.codebook, packed, rows)
-
-    def packed(self) -> npt.NDArray[np.uint8]:
-        """Return a copy of the codes, in blocks of 32 rows."""
-        return self._codes(len(self)).copy() if len(self) else np.empty(0, np.uint8)
+        """Resident bytes: codes, row numbers, the sample and the directions of lists."""
+        rows = len(self) + len(self._sample)
+        codes = packed_bytes(self.codebook.code_bytes, rows + self.codebook.lists * BLOCK_ROWS // 2)
+        return codes + 8 * rows + self._sample_lists.nbytes + self.codebook.directions.nbytes
 
     def extended(self, batches: Iterable[FloatArray], *, threads: int) -> CoarseTier:
         """Return a tier with the rows of these (m, >= d) float32 batches behind the present ones."""
-        codes = self._codes(len(self)) if len(self) else None
-        grown = CoarseTier(self.codebook, codes, len(self), self._sample)
+        grown = CoarseTier(self.codebook)
+        grown._rows, grown._sample = self._rows.copy(), self._sample.copy()
+        lists = [self._sample_lists]
         with one_call(threads):
             for batch in batches:
-                grown._index.add(self.codebook.arranged(batch))
-        grown._sample = grown._sampled(self._sample)
+                arranged, first = self.codebook.arranged(batch), len(grown)
+                rows = np.arange(first, first + len(arranged))
+                grown._rows.add(arranged, rows)
+                sampled = arranged[-first % SAMPLE_STEP :: SAMPLE_STEP]
+                if len(sampled):
+                    grown._sample.add(sampled, rows[-first % SAMPLE_STEP :: SAMPLE_STEP])
+                    lists.append(grown._rows.nearest(sampled).astype(np.uint16))
+        grown._sample_lists = np.concatenate(lists)
         return grown
 
     def search(
         self, queries: FloatArray, count: int, bitmap: npt.NDArray[np.uint8] | None, *, threads: int
     ) -> tuple[FloatArray, npt.NDArray[np.int64]]:
-        """Return approximate scores and rows (nq, count), best first, rows padded with -1.
+        """Return approximate scores and rows (nq, count) out of all lists, best first, rows padded with -1.
 
         Args:
             queries: float32 (nq, >= d).
@@ -158,34 +122,68 @@ class CoarseTier:
             bitmap: Bit per row (little-endian), set where the row may be returned; None for all.
             threads: Threads to use.
         """
+        options = _parameters(self.codebook.lists, bitmap)
         with one_call(threads):
-            scores, rows = self._index.search(self.codebook.arranged(queries), count, params=_parameters(bitmap))
+            scores, rows = self._rows.index.search(self.codebook.arranged(queries), count, params=options)
         return scores, rows
 
+    def gaps(self, queries: FloatArray, bitmap: npt.NDArray[np.uint8] | None) -> FloatArray:
+        """Return how much further from each query (nq, >= d) each list is than the nearest list of its own.
+
+        Its own are the lists of the ten nearest sampled rows that may be returned. Distances are differences of
+        cosine, (nq, lists); minus infinity where no sampled row may be returned.
+        """
+        arranged = self.codebook.arranged(queries)
+        with one_call(1):
+            near = self._sample.index.search(arranged, _SIGNPOSTS, params=_parameters(1, bitmap))[1]
+        return self._gaps(arranged, near)
+
+    def _gaps(self, arranged: FloatArray, sampled: npt.NDArray[np.int64]) -> FloatArray:
+        gaps = np.empty((len(arranged), self.codebook.lists), np.float32)
+        for mine, query, lists in zip(gaps, arranged, self._lists_of(sampled), strict=True):
+            near = np.vecdot(self.codebook.directions, query, out=mine)
+            np.subtract(near[lists[:_SIGNPOSTS]].max(initial=-np.inf), near, out=mine)
+            mine /= max(np.sqrt(query.dot(query)), np.float32(1e-12))
+        return gaps
+
+    def _lists_of(self, sampled: npt.NDArray[np.int64]) -> list[npt.NDArray[np.uint16]]:
+        return [self._sample_lists[rows[rows >= 0] // SAMPLE_STEP] for rows in sampled]
+
     def candidates(
-        self, queries: FloatArray, count: int, bitmap: npt.NDArray[np.uint8] | None, *, ranked: bool
+        self,
+        queries: FloatArray,
+        count: int,
+        bitmap: npt.NDArray[np.uint8] | None,
+        *,
+        reach: float,
+        ranked: bool,
     ) -> list[tuple[FloatArray, npt.NDArray[np.int64]]]:
         """Return about ``count`` approximate scores and rows of each query (nq, >= d), best first if ``ranked``.
 
-        To keep the best so many of a million rows costs half as much again as to score them. All rows that
-        reach a threshold cost next to nothing, so the rank among sampled rows that stands for ``count`` gives
-        one. Queries are divided by their thresholds, FAISS takes but one. Where a threshold is no good, the best
-        ``count`` are found after all: it is never less than half or more than twice as many, unless fewer may be
-        returned; rows may be padded with -1.
+        Lists are scanned if their gap is at most ``reach``. To keep the best so many of a million rows costs half
+        as much again as to score them. All rows that reach a threshold cost next to nothing, so the rank among
+        sampled rows that stands for ``count`` gives one. Queries are divided by their thresholds, FAISS takes but
+        one. Where a threshold is no good, the best ``count`` of all lists are found after all: it is never less
+        than half or more than twice as many, unless fewer may be returned; rows may be padded with -1.
         """
-        expected = count / _SAMPLE_STEP
+        expected = count / SAMPLE_STEP
         rank = math.ceil(expected + math.sqrt(expected))
-        if rank < _SMALLEST_RANK:
+        guess = rank >= _SMALLEST_RANK
+        if not guess and self.codebook.lists == 1:
             return list(zip(*self.search(queries, count, bitmap, threads=1), strict=True))
-        arranged, options = self.codebook.arranged(queries), _parameters(bitmap)
+        arranged = self.codebook.arranged(queries)
         with one_call(1):
-            floors = self._sample[0].search(arranged, rank, params=options)[0][:, -1:]
+            known, sampled = self._sample.index.search(arranged, max(rank, _SIGNPOSTS), params=_parameters(1, bitmap))
+            probes, shares = self._probes(arranged, sampled, reach)
+            if not guess:
+                return self._scanned(arranged, probes, bitmap, count)
+            floors = known[:, -1:]
             floors[~(floors > 0)] = 1  # which no row reaches
-            limits, scores, rows = self._index.range_search(arranged / floors, 1.0, params=options)
+            passing = self._scanned(arranged / floors, probes, bitmap)
         answers = []
-        for number, (start, stop) in enumerate(pairwise(limits.tolist())):
-            mine, places = scores[start:stop] * floors[number], rows[start:stop]
-            if 2 * len(places) < count:
+        for number, (scores, rows) in enumerate(passing):
+            mine, places = scores * floors[number], rows
+            if 2 * len(places) < count * shares[number]:
                 found, near = self.search(queries[number : number + 1], count, bitmap, threads=1)
                 mine, places = found[0], near[0]
             elif len(places) > 2 * count:
@@ -197,39 +195,42 @@ class CoarseTier:
             answers.append((mine, places))
         return answers
 
+    def _probes(
+        self, arranged: FloatArray, sampled: npt.NDArray[np.int64], reach: float
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return how many lists to scan for each query, and the share of its sampled rows that lie there."""
+        probes, shares = np.full(len(arranged), self.codebook.lists), np.ones(len(arranged))
+        if self.codebook.lists == 1 or reach >= EVERYWHERE:
+            return probes, shares
+        near = self._gaps(arranged, sampled) <= reach
+        for number, (mine, lists) in enumerate(zip(near, self._lists_of(sampled), strict=True)):
+            probes[number] = np.count_nonzero(mine)
+            shares[number] = mine[lists].mean() if len(lists) else 1
+        return probes, shares
 
-def _parameters(bitmap: npt.NDArray[np.uint8] | None) -> Any:  # noqa: ANN401 - FAISS has no type information
+    def _scanned(
+        self,
+        arranged: FloatArray,
+        probes: npt.NDArray[np.int64],
+        bitmap: npt.NDArray[np.uint8] | None,
+        count: int | None = None,
+    ) -> list[tuple[FloatArray, npt.NDArray[np.int64]]]:
+        """Return scores and rows in the nearest lists of each query: the best ``count``, or all that score over 1."""
+        answers: dict[int, tuple[FloatArray, npt.NDArray[np.int64]]] = {}
+        for lists in np.unique(probes).tolist():
+            members = np.flatnonzero(probes == lists)
+            options = _parameters(lists, bitmap)
+            if count is None:
+                limits, scores, rows = self._rows.index.range_search(arranged[members], 1.0, params=options)
+                found = [(scores[start:stop], rows[start:stop]) for start, stop in pairwise(limits.tolist())]
+            else:
+                found = list(zip(*self._rows.index.search(arranged[members], count, params=options), strict=True))
+            answers.update(zip(members.tolist(), found, strict=True))
+        return [answers[number] for number in range(len(arranged))]
+
+
+def _parameters(probes: int, bitmap: npt.NDArray[np.uint8] | None) -> Any:  # noqa: ANN401 - FAISS has no type information
     lib = faiss()
     if bitmap is None:
-        return lib.IVFSearchParameters(nprobe=1)
-    return lib.IVFSearchParameters(nprobe=1, sel=lib.IDSelectorBitmap(bitmap))
-
-
-def _codes_of(index: Any, codebook: Codebook, count: int) -> npt.NDArray[np.uint8]:  # noqa: ANN401
-    view: npt.NDArray[np.uint8] = faiss().rev_swig_ptr(
-        index.invlists.get_codes(0), packed_bytes(codebook.code_bytes, count)
-    )
-    return view
-
-
-def packed_bytes(code_bytes: int, count: int) -> int:
-    """Bytes of ``count`` codes in FastScan blocks."""
-    return -(-count // BLOCK_ROWS) * BLOCK_ROWS * code_bytes
-
-
-def _index_of(codebook: Codebook, packed: npt.NDArray[np.uint8] | None, rows: npt.NDArray[np.int64]) -> tuple[Any, Any]:
-    """Return an index of these packed codes of rows, and the quantizer that it refers to."""
-    lib = faiss()
-    dimension, groups = codebook.dimension, len(codebook.centroids)
-    quantizer = lib.IndexFlatIP(dimension)
-    quantizer.add(np.zeros((1, dimension), np.float32))
-    index = lib.IndexIVFPQFastScan(quantizer, dimension, 1, groups, 4, lib.METRIC_INNER_PRODUCT, BLOCK_ROWS)
-    index.by_residual = False
-    lib.copy_array_to_vector(codebook.centroids.reshape(-1), index.pq.centroids)
-    index.is_trained = True
-    if len(rows) and packed is not None:
-        index.invlists.resize(0, len(rows))
-        _codes_of(index, codebook, len(rows))[:] = packed
-        lib.rev_swig_ptr(index.invlists.get_ids(0), len(rows))[:] = rows
-        index.ntotal = len(rows)
-    return index, quantizer
+        return lib.IVFSearchParameters(nprobe=probes)
+    return lib.IVFSearchParameters(nprobe=probes, sel=lib.IDSelectorBitmap(bitmap))

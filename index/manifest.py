@@ -3,14 +3,14 @@
 ``manifest.json`` is one JSON object, at most 1 MiB, with exactly these keys:
 
     format       "agent-memory index"
-    version      2 (in 1, the plan was measured with stored vectors as queries, and promised too much)
+    version      3 (in 2, codes were one list and had no sample)
     generation   text: what the vectors belong to
     seq          integer >= 0: the last change that the rows contain
     tiers        1 to 3 ascending integers, the last is the native dimension
     dtype        "float16" or "float32": the native rows
     rows, dead   integers: rows in all, and how many of them are removed
     blocks       list of row counts: how the rows are divided over row files
-    coarse       null, or {"dimension", "code_bytes", "rows"} of the coarse codes
+    coarse       null, or {"dimension", "code_bytes", "rows", "lists", "blocks"} of the coarse codes
     plan         the fields of ``records.Plan``
     files        {name: {"size": bytes, "sha256": hex}} of every file but the row files
     sha256       of the other keys as JSON with sorted keys and no spaces
@@ -20,7 +20,11 @@ All numbers in files are little-endian. The names are fixed, none is taken from 
     ids.bin          int64 (rows,)
     alive.bin        bitmap of rows, lowest bit first
     scales.bin       float32 (rows,); three tiers only
-    codes.bin        FastScan blocks of 32 rows; with a coarse tier only
+    codes.bin        FastScan blocks of 32 rows, those of one list after the other; this and the next five with
+                     a coarse tier only
+    lists.bin        uint16 (coarse rows,): the list of each row; a list has its rows in ascending order
+    directions.bin   float32 (lists, dimension)
+    sample.bin       FastScan blocks of the codes of every 32nd row
     codebook.bin     float32 (2 * code_bytes, 16, dimension / (2 * code_bytes))
     order.bin        int64 (dimension,)
     native-I.rows    4,096 zero bytes, then block I of the native rows
@@ -37,18 +41,31 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from agent_memory.errors import CorruptSnapshotError
-from agent_memory.index.records import MAX_ROWS, Plan
+from agent_memory.index.coarse import SAMPLE_STEP
+from agent_memory.index.codebook import CENTROIDS, MOST_LISTS
+from agent_memory.index.lists import BLOCK_ROWS, packed_bytes
+from agent_memory.index.records import EVERYWHERE, MAX_ROWS, Plan
 from agent_memory.index.rows import HEAD_BYTES, rows_per_check
 
 NAME = "manifest.json"
-FORMAT, VERSION = "agent-memory index", 2
+FORMAT, VERSION = "agent-memory index", 3
 MAX_BYTES = 1 << 20
 _MAX_DIMENSION = 1 << 16
+
+
+class CoarseShape(NamedTuple):
+    """Dimensions and bytes of a coarse code; rows, lists, and blocks of 32 codes of all lists together."""
+
+    dimension: int
+    code_bytes: int
+    rows: int
+    lists: int
+    blocks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +79,7 @@ class Manifest:
     rows: int
     dead: int
     blocks: tuple[int, ...]
-    coarse: tuple[int, int, int] | None
+    coarse: CoarseShape | None
     plan: Plan
     files: dict[str, tuple[int, str]]
 
@@ -78,10 +95,13 @@ class Manifest:
         if len(self.tiers) == 3:
             sizes["scales.bin"] = 4 * self.rows
         if self.coarse:
-            dimension, code_bytes, rows = self.coarse
-            sizes["codes.bin"] = -(-rows // 32) * 32 * code_bytes
-            sizes["codebook.bin"] = 4 * 16 * dimension
+            dimension, code_bytes, rows, lists, blocks = self.coarse
+            sizes["codes.bin"] = blocks * BLOCK_ROWS * code_bytes
+            sizes["sample.bin"] = packed_bytes(code_bytes, -(-rows // SAMPLE_STEP))
+            sizes["lists.bin"] = 2 * rows
+            sizes["codebook.bin"] = 4 * CENTROIDS * dimension
             sizes["order.bin"] = 8 * dimension
+            sizes["directions.bin"] = 4 * lists * dimension
         for number, count in enumerate(self.blocks):
             for name, width, dtype in self.columns():
                 groups = -(-count // rows_per_check(width * dtype.itemsize))
@@ -102,7 +122,7 @@ def encode(manifest: Manifest) -> bytes:
     body = asdict(manifest)
     body["coarse"] = None
     if manifest.coarse:
-        body["coarse"] = dict(zip(("dimension", "code_bytes", "rows"), manifest.coarse, strict=True))
+        body["coarse"] = manifest.coarse._asdict()
     body["files"] = {name: {"size": size, "sha256": digest} for name, (size, digest) in manifest.files.items()}
     body |= {"format": FORMAT, "version": VERSION}
     body["sha256"] = _digest(body)
@@ -172,23 +192,25 @@ def _checked(body: dict[str, Any]) -> Manifest:
     return manifest
 
 
-def _coarse(value: object, tiers: tuple[int, ...], rows: int) -> tuple[int, int, int] | None:
+def _coarse(value: object, tiers: tuple[int, ...], rows: int) -> CoarseShape | None:
     if value is None:
         return None
-    if not isinstance(value, dict) or set(value) != {"dimension", "code_bytes", "rows"}:
+    if not isinstance(value, dict) or set(value) != set(CoarseShape._fields):
         raise ValueError("bad coarse tier")
     code_bytes = _integer(value["code_bytes"], 1, 4096)
     dimension = _integer(value["dimension"], 1, tiers[-1])
     _need(dimension % (2 * code_bytes) == 0, "coarse dimensions do not divide into groups")
-    return dimension, code_bytes, _integer(value["rows"], 1, rows)
+    covered, lists = _integer(value["rows"], 1, rows), _integer(value["lists"], 1, MOST_LISTS)
+    blocks = _integer(value["blocks"], 1, covered // BLOCK_ROWS + lists)
+    return CoarseShape(dimension, code_bytes, covered, lists, blocks)
 
 
 def _plan(value: object) -> Plan:
     if not isinstance(value, dict) or set(value) != {field.name for field in fields(Plan)}:
         raise ValueError("bad plan")
-    _need(value["layout"] in ("exact", "cascade"), "unknown layout")
+    _need(value["layout"] in ("exact", "cascade", "routed"), "unknown layout")
     for name in ("coarse_candidates", "main_candidates", "measured_rows"):
         _integer(value[name], 0, MAX_ROWS)
-    for name in ("recall", "recall_error"):
-        _need(type(value[name]) is float and 0 <= value[name] <= 1, f"{name} is not a share")
+    for name, most in (("recall", 1), ("recall_error", 1), ("scanned", 1), ("reach", EVERYWHERE)):
+        _need(type(value[name]) is float and 0 <= value[name] <= most, f"{name} is not from 0 to {most}")
     return Plan(**value)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from agent_memory.index.coarse import CoarseTier, Codebook, train
+from agent_memory.index.cascade import GATHER_SHARE
+from agent_memory.index.coarse import CoarseTier
+from agent_memory.index.codebook import Codebook, divided, train
 from agent_memory.index.faiss_tools import faiss, one_call
-from agent_memory.index.records import IndexOptions, Plan
+from agent_memory.index.records import EVERYWHERE, IndexOptions, Plan
 from agent_memory.index.state import State
 from agent_memory.index.vectors import FloatArray, widen
 
@@ -27,7 +30,16 @@ _MARGIN = 0.25
 """Share of the allowed loss kept in reserve."""
 _CODE_BYTES, _CODE_BYTES_LARGE, _LARGE = 32, 40, 300_000
 _WIDEST_SPAN = 256
+_ROWS_PER_LIST = 64
+"""Rows that the direction of a list is learned from."""
+_REACHES = [place / 50 for place in range(4, 40)]
+_ROUTING_SHARE = 0.5
+"""Share of the allowed loss that may come from lists that are not scanned."""
+MOST_SCANNED = 0.6
+"""Lists of which more than this share is scanned in the mean are no faster than one list."""
 _OPPOSITE = np.float32(1e-3)
+_LOST = -2
+"""Stands for a neighbour in a list that is not scanned; -1 for none."""
 
 
 def prefixes(state: State, start: int, stop: int, dimension: int) -> Iterator[FloatArray]:
@@ -44,14 +56,19 @@ def unit_prefixes(rows: npt.NDArray[np.generic], dimension: int) -> FloatArray:
 
 
 def learn(state: State, tiers: tuple[int, ...], options: IndexOptions) -> Codebook:
-    """Train the coarse codebook on a sample of the live rows."""
+    """Train the coarse codebook on a sample of the live rows; it divides the rows of a large index."""
     wanted = _CODE_BYTES if state.live < _LARGE else _CODE_BYTES_LARGE
     widest = tiers[-2] if len(tiers) == 3 else tiers[-1]
     groups = min(2 * wanted, widest - widest % 2)
     span = min(widest, _WIDEST_SPAN) // groups * groups
     rows = sample(state, options.train_rows, options.seed)
     vectors = unit_prefixes(state.native.take(rows), span)
-    return train(vectors, groups // 2, threads=options.threads, seed=options.seed)
+    codebook = train(vectors, groups // 2, threads=options.threads, seed=options.seed)
+    if state.live < _LARGE:
+        return codebook
+    lists = 2 ** round(math.log2(math.sqrt(state.live) / 2))
+    vectors = unit_prefixes(state.native.take(sample(state, _ROWS_PER_LIST * lists, options.seed)), span)
+    return divided(codebook, vectors, lists, threads=options.threads, seed=options.seed)
 
 
 def sample(state: State, count: int, seed: int) -> RowArray:
@@ -78,15 +95,23 @@ def measure(state: State, coarse: CoarseTier, tiers: tuple[int, ...], options: I
     pairs = _pairs(state, options.sample_queries, options.seed + 1)
     queries = _midpoints(state, pairs)
     truth = _neighbours(state, queries, pairs, options.threads)
-    ranks = _Ranks(state, coarse, tiers, options).of(queries, pairs, truth)
     goal = options.recall_target + _MARGIN * (1 - options.recall_target)
+    gaps, lists = coarse.gaps(queries, state.alive_bits), coarse.lists()
+    behind, reach = _behind(gaps, lists, truth), EVERYWHERE
+    if coarse.codebook.lists > 1:
+        filtered = _behind_a_filter(state, coarse, queries, pairs, options)
+        reach = _reach([behind, filtered], 1 - _ROUTING_SHARE * (1 - goal))
+    scanned = ((gaps <= reach) @ np.bincount(lists, minlength=coarse.codebook.lists)).mean() / len(coarse)
+    ranks = _Ranks(state, coarse, tiers, options).of(queries, pairs, np.where(behind <= reach, truth, _LOST))
     cheapest, fallback = None, None
     for coarse_count, per_main in ranks.items():
         for main_count, (recall, error) in per_main.items():
             plan = Plan(
-                layout="cascade",
+                layout=coarse.codebook.layout,
                 coarse_candidates=coarse_count,
                 main_candidates=main_count,
+                reach=reach,
+                scanned=float(scanned),
                 recall=recall,
                 recall_error=error,
                 measured_rows=state.live,
@@ -97,6 +122,35 @@ def measure(state: State, coarse: CoarseTier, tiers: tuple[int, ...], options: I
             if fallback is None or recall > fallback.recall:
                 fallback = plan
     return cheapest[1] if cheapest else fallback or Plan()
+
+
+def _behind(gaps: FloatArray, lists: npt.NDArray[np.uint16], rows: RowArray) -> FloatArray:
+    """Return the gap (nq, lists) of the list (n,) of each row (nq, m), minus infinity for row -1."""
+    return np.where(rows >= 0, np.take_along_axis(gaps, lists[rows].astype(np.int64), 1), -np.inf)
+
+
+def _behind_a_filter(
+    state: State, coarse: CoarseTier, queries: FloatArray, but: RowArray, options: IndexOptions
+) -> FloatArray:
+    """Return the gap of the list of each neighbour among the rows that pass the narrowest filter that is scanned.
+
+    They lie further out than neighbours among all rows, as do those that a search for many wants. Of the rows,
+    ``but`` (nq, 2) are not counted.
+    """
+    passing = np.random.default_rng(options.seed + 2).random(state.count) * GATHER_SHARE < 1
+    passing &= state.alive[: state.count]
+    part = replace(state, alive=passing, dead=int(np.count_nonzero(~passing)))
+    rows = _neighbours(part, queries, but, options.threads)
+    return _behind(coarse.gaps(queries, part.alive_bits), coarse.lists(), rows)
+
+
+def _reach(behind: list[FloatArray], goal: float) -> float:
+    """Return the smallest reach that takes in this share of each (nq, m), less its standard error."""
+    for reach in _REACHES:
+        shares = [(gaps <= reach).mean(axis=1) for gaps in behind]
+        if all(share.mean() - share.std() / np.sqrt(len(share)) >= goal for share in shares):
+            return reach
+    return EVERYWHERE
 
 
 def _pairs(state: State, count: int, seed: int) -> RowArray:
@@ -153,7 +207,7 @@ class _Ranks:
             mine = candidates[number]
             mine = mine[(mine >= 0) & ~np.isin(mine, but[number])]
             ranks[:, number] = self._of_query(query, mine, truth[number], grid)
-        counted = np.maximum((truth >= 0).sum(axis=1), 1)
+        counted = np.maximum((truth != -1).sum(axis=1), 1)
         result: dict[int, dict[int, tuple[float, float]]] = {}
         for place, coarse_count in enumerate(grid):
             options = (coarse_count,) if self.state.main is None else _MAIN_GRID

@@ -15,6 +15,9 @@ ScoreArray = npt.NDArray[np.float32]
 MAX_ROWS = 2**31 - 1
 """Rows are numbered in 32 bits; an index that would grow past this refuses the add."""
 
+EVERYWHERE = 2.0
+"""A reach beyond which no inverted list lies: no two cosines differ by more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexOptions:
@@ -54,9 +57,13 @@ class Plan:
     """How a search runs, chosen by size and by measurement; stored in the snapshot.
 
     Attributes:
-        layout: ``exact`` scans every row; ``cascade`` narrows tier by tier.
+        layout: ``exact`` scans every row; ``cascade`` narrows tier by tier; ``routed`` does so with the rows of the
+            lists that are near the query.
         coarse_candidates: K1, rows that the coarse tier hands on (for k = 10).
         main_candidates: K2, rows that the main tier hands on to the native one (for k = 10).
+        reach: How much further than the nearest list of a query's own another may be and still be scanned, a
+            difference of cosines; ``EVERYWHERE`` leaves none out.
+        scanned: Share of the rows in the lists that are scanned, in the mean.
         recall: Recall@10 measured on a sample of the store's own vectors; 1.0 when exact.
         recall_error: Standard error of ``recall``.
         measured_rows: Live rows at the time of the measurement.
@@ -65,6 +72,8 @@ class Plan:
     layout: str = "exact"
     coarse_candidates: int = 0
     main_candidates: int = 0
+    reach: float = EVERYWHERE
+    scanned: float = 1.0
     recall: float = 1.0
     recall_error: float = 0.0
     measured_rows: int = 0
@@ -123,6 +132,7 @@ class IndexStats:
         plan: Layout, K1, K2 and measured recall.
         coarse_bytes: Bytes of one coarse code, 0 without a coarse tier.
         coarse_dimension: Leading dimensions that a coarse code describes; more than the coarse tier's own.
+        coarse_lists: Inverted lists that coarse codes are divided among, 0 without a coarse tier.
         ram_bytes_per_row: Resident bytes per row, not counting pages of memory-mapped files.
         disk_bytes_per_row: Bytes per row in memory-mapped files, 0 if none is mapped.
         maintenance_due: Whether ``maintain`` would change how searches run.
@@ -136,6 +146,7 @@ class IndexStats:
     plan: Plan
     coarse_bytes: int
     coarse_dimension: int
+    coarse_lists: int
     ram_bytes_per_row: float
     disk_bytes_per_row: float
     maintenance_due: bool

@@ -25,7 +25,8 @@ import numpy.typing as npt
 from agent_memory.errors import IndexStateError, InvalidInputError
 from agent_memory.failpoint import failpoint
 from agent_memory.index import manifest as manifests
-from agent_memory.index.manifest import Manifest
+from agent_memory.index.lists import BLOCK_ROWS
+from agent_memory.index.manifest import CoarseShape, Manifest
 from agent_memory.index.rows import HEAD_BYTES, Block, Rows, check_sums
 from agent_memory.index.snapshot_reading import map_rows, name_pattern
 from agent_memory.index.state import State
@@ -145,7 +146,7 @@ def _write_files(work: Path, state: State, tiers: tuple[int, ...], dtype: str, g
         files[name] = (len(data), hashlib.sha256(data).hexdigest())
 
     count = state.count
-    coarse = state.coarse
+    coarse, shape = state.coarse, None
     columns = [("native", state.native), *([("main", state.main)] if state.main is not None else [])]
     blocks = _division(state.native)
     for name, rows in columns:
@@ -159,9 +160,15 @@ def _write_files(work: Path, state: State, tiers: tuple[int, ...], dtype: str, g
         put("scales.bin", state.scales[:count])
     failpoint("snapshot-mid-write")
     if coarse:
-        put("codes.bin", coarse.packed())
-        put("codebook.bin", coarse.codebook.centroids)
-        put("order.bin", coarse.codebook.order)
+        codes, book = coarse.codes(), coarse.codebook
+        put("codes.bin", codes.packed)
+        put("lists.bin", codes.lists.astype("<u2", copy=False))
+        put("directions.bin", book.directions)
+        put("sample.bin", codes.sample)
+        put("codebook.bin", book.centroids)
+        put("order.bin", book.order)
+        blocks_of_codes = len(codes.packed) // (BLOCK_ROWS * book.code_bytes)
+        shape = CoarseShape(book.dimension, book.code_bytes, len(coarse), book.lists, blocks_of_codes)
     manifest = Manifest(
         generation=generation,
         seq=seq,
@@ -170,7 +177,7 @@ def _write_files(work: Path, state: State, tiers: tuple[int, ...], dtype: str, g
         rows=count,
         dead=state.dead,
         blocks=blocks,
-        coarse=(coarse.codebook.dimension, coarse.codebook.code_bytes, len(coarse)) if coarse else None,
+        coarse=shape,
         plan=state.plan,
         files=files,
     )

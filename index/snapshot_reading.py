@@ -16,9 +16,11 @@ import numpy.typing as npt
 
 from agent_memory.errors import CorruptSnapshotError, StaleGenerationError
 from agent_memory.index import manifest as manifests
-from agent_memory.index.coarse import CoarseTier, Codebook
+from agent_memory.index.coarse import CoarseTier, Codes
+from agent_memory.index.codebook import CENTROIDS, Codebook
 from agent_memory.index.idmap import IdMap
-from agent_memory.index.manifest import Manifest
+from agent_memory.index.lists import BLOCK_ROWS
+from agent_memory.index.manifest import CoarseShape, Manifest
 from agent_memory.index.rows import HEAD_BYTES, Block, Checks, Rows
 from agent_memory.index.state import State
 from agent_memory.index.vectors import Dtype, distinct
@@ -163,8 +165,8 @@ def _state(path: Path, manifest: Manifest) -> State:
         scales = _array(path, manifest, "scales.bin", "<f4")
         if not np.isfinite(scales).all():
             raise CorruptSnapshotError(path / "scales.bin", "not all scales are finite")
-    coarse = _coarse(path, manifest) if manifest.coarse else None
-    if (manifest.plan.layout == "cascade") != (coarse is not None):
+    coarse = _coarse(path, manifest, manifest.coarse) if manifest.coarse else None
+    if manifest.plan.layout != (coarse.codebook.layout if coarse else "exact"):
         raise CorruptSnapshotError(path / manifests.NAME, "plan and coarse tier do not fit")
     return State(
         native=columns["native"],
@@ -178,13 +180,18 @@ def _state(path: Path, manifest: Manifest) -> State:
     )
 
 
-def _coarse(path: Path, manifest: Manifest) -> CoarseTier:
-    dimension, code_bytes, rows = manifest.coarse or (0, 0, 0)
+def _coarse(path: Path, manifest: Manifest, shape: CoarseShape) -> CoarseTier:
     order = _array(path, manifest, "order.bin", "<i8")
-    if not np.array_equal(np.sort(order), np.arange(dimension)):
+    if not np.array_equal(np.sort(order), np.arange(shape.dimension)):
         raise CorruptSnapshotError(path / "order.bin", "not a permutation")
-    centroids = _array(path, manifest, "codebook.bin", "<f4").reshape(2 * code_bytes, 16, -1)
-    if not np.isfinite(centroids).all() or np.abs(centroids).max() > 16:
-        raise CorruptSnapshotError(path / "codebook.bin", "centroids are not those of unit vectors")
-    codes = _array(path, manifest, "codes.bin", np.uint8)
-    return CoarseTier(Codebook(centroids, order), codes, rows)
+    centroids = _array(path, manifest, "codebook.bin", "<f4").reshape(2 * shape.code_bytes, CENTROIDS, -1)
+    directions = _array(path, manifest, "directions.bin", "<f4").reshape(shape.lists, -1)
+    for name, array in (("codebook.bin", centroids), ("directions.bin", directions)):
+        if not np.isfinite(array).all() or np.abs(array).max() > 16:
+            raise CorruptSnapshotError(path / name, "not those of unit vectors")
+    lists = _array(path, manifest, "lists.bin", "<u2")
+    sizes = np.bincount(lists, minlength=shape.lists)
+    if len(sizes) != shape.lists or int((-(-sizes // BLOCK_ROWS)).sum()) != shape.blocks:
+        raise CorruptSnapshotError(path / "lists.bin", "lists do not fit the manifest")
+    codes = Codes(_array(path, manifest, "codes.bin", np.uint8), lists, _array(path, manifest, "sample.bin", np.uint8))
+    return CoarseTier(Codebook(centroids, order, directions), codes)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from agent_memory.errors import IndexStateError, InvalidInputError
 from agent_memory.index import planning
-from agent_memory.index.coarse import CENTROIDS, CoarseTier
+from agent_memory.index.coarse import CoarseTier
+from agent_memory.index.codebook import CENTROIDS
 from agent_memory.index.records import (
     MAX_ROWS,
     IdArray,
@@ -166,6 +167,7 @@ class TieredIndex:
             plan=state.plan,
             coarse_bytes=state.coarse.codebook.code_bytes if state.coarse else 0,
             coarse_dimension=state.coarse.codebook.dimension if state.coarse else 0,
+            coarse_lists=state.coarse.codebook.lists if state.coarse else 0,
             ram_bytes_per_row=held / rows,
             disk_bytes_per_row=mapped / rows,
             maintenance_due=self._due(state),
@@ -199,6 +201,9 @@ class TieredIndex:
                 coarse, trained = self._suitable(state)
                 folded = len(coarse) - (len(state.coarse) if state.coarse and not trained else 0)
                 plan = planning.measure(state, coarse, self.tiers, self.options)
+                if trained and coarse.codebook.lists > 1 and plan.scanned > planning.MOST_SCANNED:
+                    coarse = self._folded(state, CoarseTier(coarse.codebook.undivided()))
+                    plan = planning.measure(state, coarse, self.tiers, self.options)
             with self._lock:
                 self._state = replace(self._state, coarse=coarse, plan=plan)
         return MaintenanceReport(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agent_memory.errors import CorruptSnapshotError, IndexStateError, InvalidInputError, StaleGenerationError
-from agent_memory.index import IndexOptions, TieredIndex, manifest, snapshot
+from agent_memory.index import IndexOptions, TieredIndex, manifest, planning, snapshot
 from agent_memory.index.flat import flat_search
 
 OPTIONS = IndexOptions(exact_below=300, sample_queries=32, recall_target=0.9)
@@ -22,10 +22,13 @@ def vectors(count, seed=0, dimension=192):
     return (rng.standard_normal((count, dimension)) * np.arange(1, dimension + 1) ** -0.5).astype(np.float32)
 
 
-def built(count=700, tiers=TIERS, dtype="float16"):
+def built(count=700, tiers=TIERS, dtype="float16", *, large=300):
     index = TieredIndex(tiers[-1], tiers, dtype=dtype, options=OPTIONS)
     index.add(np.arange(count) * 3, vectors(count, dimension=tiers[-1]))
-    index.maintain()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "_LARGE", large)
+        patch.setattr(planning, "MOST_SCANNED", 1.0)
+        index.maintain()
     return index
 
 
@@ -50,9 +53,9 @@ def same(left, right):
 
 @pytest.mark.parametrize("tiers", [(6,), (64, 128), TIERS])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("count", [0, 1, 250, 700])
-def test_what_is_saved_is_loaded(tmp_path, tiers, dtype, count):
-    index = built(count, tiers, dtype)
+@pytest.mark.parametrize(("count", "large"), [(0, 300), (1, 300), (250, 300), (700, 300), (700, 10**6)])
+def test_what_is_saved_is_loaded(tmp_path, tiers, dtype, count, large):
+    index = built(count, tiers, dtype, large=large)
     index.remove([0, 6, 12])
     before = answers(index, tiers[-1])
     path = index.save(tmp_path / "a" / "b", generation="g", seq=41)
@@ -149,8 +152,8 @@ def use_all(folder):
 
 
 FILES = [
-    "alive.bin", "codebook.bin", "codes.bin", "ids.bin", "main-0.rows", "main-0.sums", "manifest.json",
-    "native-0.rows", "native-0.sums", "order.bin", "scales.bin",
+    "alive.bin", "codebook.bin", "codes.bin", "directions.bin", "ids.bin", "lists.bin", "main-0.rows", "main-0.sums",
+    "manifest.json", "native-0.rows", "native-0.sums", "order.bin", "sample.bin", "scales.bin",
 ]  # fmt: skip
 
 
@@ -273,7 +276,7 @@ HOSTILE = [
     put("seq", 1.5),
     put("generation", 5),
     put("format", "else"),
-    put("version", 1),
+    put("version", 2),
     put("unknown", 1),
     put("files", []),
     put("files", {}),
@@ -289,6 +292,12 @@ HOSTILE = [
     put("coarse", "code_bytes", 31),
     put("coarse", "dimension", 10**6),
     put("coarse", "dimension", 0),
+    put("coarse", "lists", 0),
+    put("coarse", "lists", 15),
+    put("coarse", "lists", 2**20),
+    put("coarse", "blocks", 0),
+    put("coarse", "blocks", 2**40),
+    put("coarse", "blocks", 20),
     put("coarse", None),
     put("coarse", []),
     put("coarse", "more", 1),
@@ -298,6 +307,11 @@ HOSTILE = [
     put("plan", "layout", "exact"),
     put("plan", "coarse_candidates", -5),
     put("plan", "coarse_candidates", 2**40),
+    put("plan", "layout", "cascade"),
+    put("plan", "reach", -0.1),
+    put("plan", "reach", 2.1),
+    put("plan", "reach", 1),
+    put("plan", "scanned", 1.1),
     put("plan", "recall", 2.0),
     put("plan", "recall", float("nan")),
     put("plan", "recall", None),
@@ -344,8 +358,12 @@ def replace(damaged, name, change):
 CONTENTS = [
     ("ids.bin", lambda data: data[:8] * (len(data) // 8)),
     ("ids.bin", lambda data: np.full(len(data) // 8, -1, "<i8").tobytes()),
-    ("order.bin", lambda data: np.full(64, 2**40, "<i8").tobytes()),
-    ("order.bin", lambda data: np.full(64, -1, "<i8").tobytes()),
+    ("order.bin", lambda data: np.full(len(data) // 8, 2**40, "<i8").tobytes()),
+    ("order.bin", lambda data: np.full(len(data) // 8, -1, "<i8").tobytes()),
+    ("directions.bin", lambda data: np.full(len(data) // 4, np.nan, "<f4").tobytes()),
+    ("directions.bin", lambda data: np.full(len(data) // 4, 1e38, "<f4").tobytes()),
+    ("lists.bin", lambda data: b"\xff" * len(data)),
+    ("lists.bin", lambda data: bytes(len(data))),
     ("codebook.bin", lambda data: np.full(len(data) // 4, np.nan, "<f4").tobytes()),
     ("codebook.bin", lambda data: np.full(len(data) // 4, 1e38, "<f4").tobytes()),
     ("scales.bin", lambda data: np.full(len(data) // 4, np.inf, "<f4").tobytes()),
@@ -361,8 +379,17 @@ def test_hostile_contents_with_forged_checksums_are_refused(damaged, name, chang
         use_all(damaged.parent)
 
 
-def test_forged_codes_cannot_crash_or_break_the_contract(damaged):
-    replace(damaged, "codes.bin", lambda data: os.urandom(len(data)))
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("codes.bin", lambda data: os.urandom(len(data))),
+        ("sample.bin", lambda data: os.urandom(len(data))),
+        ("lists.bin", lambda data: np.frombuffer(data, "<u2")[::-1].tobytes()),
+        ("directions.bin", lambda data: bytes(len(data))),
+    ],
+)
+def test_forged_codes_cannot_crash_or_break_the_contract(damaged, name, change):
+    replace(damaged, name, change)
     index, _ = load(damaged.parent)
     result = index.search(vectors(5, seed=1), 7)
     assert (result.ids >= 0).all()
