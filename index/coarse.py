@@ -160,11 +160,12 @@ class CoarseTier:
     ) -> list[tuple[FloatArray, npt.NDArray[np.int64]]]:
         """Return about ``count`` approximate scores and rows of each query (nq, >= d), best first if ``ranked``.
 
-        Lists are scanned if their gap is at most ``reach``. To keep the best so many of a million rows costs half
-        as much again as to score them. All rows that reach a threshold cost next to nothing, so the rank among
-        sampled rows that stands for ``count`` gives one. Queries are divided by their thresholds, FAISS takes but
-        one. Where a threshold is no good, the best ``count`` of all lists are found after all: it is never less
-        than half or more than twice as many, unless fewer may be returned; rows may be padded with -1.
+        Lists are scanned if their gap is at most ``reach``, and have less than ``count`` among them by what is left
+        out. To keep the best so many of a million rows costs half as much again as to score them. All rows that
+        reach a threshold cost next to nothing, so the rank among sampled rows that stands for ``count`` gives one.
+        Queries are divided by their thresholds, FAISS takes but one. Where a threshold is no good, the best
+        ``count`` of all lists are found after all: it is never less than half of what was to be expected or more
+        than twice ``count``, unless fewer may be returned; rows may be padded with -1.
         """
         expected = count / SAMPLE_STEP
         rank = math.ceil(expected + math.sqrt(expected))

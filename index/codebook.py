@@ -25,11 +25,13 @@ class Codebook:
         centroids: float32 (m, 16, d / m), of each group of d / m dimensions.
         order: int64 (d,), the prefix dimension that stands at each place before grouping.
         directions: float32 (lists, d) in that order: a row belongs to the list with the greatest inner product.
+        learned_at: Live rows of the index when all this was learned.
     """
 
     centroids: FloatArray
     order: npt.NDArray[np.int64]
     directions: FloatArray
+    learned_at: int
 
     @property
     def dimension(self) -> int:
@@ -71,8 +73,8 @@ def balanced_order(dimension: int, groups: int) -> npt.NDArray[np.int64]:
     return rounds.T.reshape(-1).astype(np.int64)
 
 
-def train(prefixes: FloatArray, code_bytes: int, *, threads: int, seed: int) -> Codebook:
-    """Learn a codebook with one list from a sample (n, d) of prefixes, d a multiple of ``2 * code_bytes``."""
+def train(prefixes: FloatArray, code_bytes: int, rows: int, *, threads: int, seed: int) -> Codebook:
+    """Learn a codebook with one list from a sample (n, d) of ``rows`` prefixes, d a multiple of ``2 * code_bytes``."""
     groups = 2 * code_bytes
     order = balanced_order(prefixes.shape[1], groups)
     quantizer = faiss().ProductQuantizer(prefixes.shape[1], groups, 4)
@@ -81,7 +83,7 @@ def train(prefixes: FloatArray, code_bytes: int, *, threads: int, seed: int) -> 
     with one_call(threads):
         quantizer.train(np.ascontiguousarray(prefixes[:, order]))
     centroids = faiss().vector_to_array(quantizer.centroids).reshape(groups, CENTROIDS, -1)
-    return Codebook(centroids.astype(np.float32), order, one_list(len(order)))
+    return Codebook(centroids.astype(np.float32), order, one_list(len(order)), rows)
 
 
 def one_list(dimension: int) -> FloatArray:

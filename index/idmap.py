@@ -133,11 +133,16 @@ class IdMap:
     def rows_of(self, ids: Ints, count: int) -> Ints:
         """Return for each id (m,), none negative, its newest row below ``count``, -1 where there is none."""
         slots, direct = self._table
+        if not ids.size:
+            return np.empty(0, np.int64)
         if direct:
             rows = slots.take(ids, mode="clip").astype(np.int64)
-            rows[ids >= len(slots)] = -1
+            if ids.max() >= len(slots):
+                rows[ids >= len(slots)] = -1
         else:
             rows = self._hashed_rows(slots, ids)
+        if rows.max() < count:
+            return rows
         for place in np.flatnonzero(rows >= count).tolist():
             row = int(rows[place])
             while row >= count:

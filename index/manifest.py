@@ -10,7 +10,7 @@
     dtype        "float16" or "float32": the native rows
     rows, dead   integers: rows in all, and how many of them are removed
     blocks       list of row counts: how the rows are divided over row files
-    coarse       null, or {"dimension", "code_bytes", "rows", "lists", "blocks"} of the coarse codes
+    coarse       null, or the fields of ``CoarseShape``
     plan         the fields of ``records.Plan``
     files        {name: {"size": bytes, "sha256": hex}} of every file but the row files
     sha256       of the other keys as JSON with sorted keys and no spaces
@@ -59,13 +59,14 @@ _MAX_DIMENSION = 1 << 16
 
 
 class CoarseShape(NamedTuple):
-    """Dimensions and bytes of a coarse code; rows, lists, and blocks of 32 codes of all lists together."""
+    """Dimensions and bytes of a code; rows, lists, blocks of 32 codes in all lists; ``Codebook.learned_at``."""
 
     dimension: int
     code_bytes: int
     rows: int
     lists: int
     blocks: int
+    learned_at: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ class Manifest:
         if len(self.tiers) == 3:
             sizes["scales.bin"] = 4 * self.rows
         if self.coarse:
-            dimension, code_bytes, rows, lists, blocks = self.coarse
+            dimension, code_bytes, rows, lists, blocks, _ = self.coarse
             sizes["codes.bin"] = blocks * BLOCK_ROWS * code_bytes
             sizes["sample.bin"] = packed_bytes(code_bytes, -(-rows // SAMPLE_STEP))
             sizes["lists.bin"] = 2 * rows
@@ -202,7 +203,7 @@ def _coarse(value: object, tiers: tuple[int, ...], rows: int) -> CoarseShape | N
     _need(dimension % (2 * code_bytes) == 0, "coarse dimensions do not divide into groups")
     covered, lists = _integer(value["rows"], 1, rows), _integer(value["lists"], 1, MOST_LISTS)
     blocks = _integer(value["blocks"], 1, covered // BLOCK_ROWS + lists)
-    return CoarseShape(dimension, code_bytes, covered, lists, blocks)
+    return CoarseShape(dimension, code_bytes, covered, lists, blocks, _integer(value["learned_at"], 1, MAX_ROWS))
 
 
 def _plan(value: object) -> Plan:

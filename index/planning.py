@@ -63,7 +63,7 @@ def learn(state: State, tiers: tuple[int, ...], options: IndexOptions) -> Codebo
     span = min(widest, _WIDEST_SPAN) // groups * groups
     rows = sample(state, options.train_rows, options.seed)
     vectors = unit_prefixes(state.native.take(rows), span)
-    codebook = train(vectors, groups // 2, threads=options.threads, seed=options.seed)
+    codebook = train(vectors, groups // 2, state.live, threads=options.threads, seed=options.seed)
     if state.live < _LARGE:
         return codebook
     lists = 2 ** round(math.log2(math.sqrt(state.live) / 2))

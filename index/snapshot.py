@@ -168,7 +168,7 @@ def _write_files(work: Path, state: State, tiers: tuple[int, ...], dtype: str, g
         put("codebook.bin", book.centroids)
         put("order.bin", book.order)
         blocks_of_codes = len(codes.packed) // (BLOCK_ROWS * book.code_bytes)
-        shape = CoarseShape(book.dimension, book.code_bytes, len(coarse), book.lists, blocks_of_codes)
+        shape = CoarseShape(book.dimension, book.code_bytes, len(coarse), book.lists, blocks_of_codes, book.learned_at)
     manifest = Manifest(
         generation=generation,
         seq=seq,

@@ -194,4 +194,4 @@ def _coarse(path: Path, manifest: Manifest, shape: CoarseShape) -> CoarseTier:
     if len(sizes) != shape.lists or int((-(-sizes // BLOCK_ROWS)).sum()) != shape.blocks:
         raise CorruptSnapshotError(path / "lists.bin", "lists do not fit the manifest")
     codes = Codes(_array(path, manifest, "codes.bin", np.uint8), lists, _array(path, manifest, "sample.bin", np.uint8))
-    return CoarseTier(Codebook(centroids, order, directions), codes)
+    return CoarseTier(Codebook(centroids, order, directions, shape.learned_at), codes)

@@ -30,7 +30,7 @@ from agent_memory.index.view import IndexView
 
 _SMALLEST_TAIL = 2048
 _TAIL_SHARE = 256
-_RETRAIN_GROWTH = 4
+_RETRAIN_GROWTH, _RETRAIN_SHRINKAGE = 2, 4
 
 
 class TieredIndex:
@@ -184,7 +184,7 @@ class TieredIndex:
         if self._too_dead(state) or self._wants_cascade(state) != (state.coarse is not None):
             return True
         live, measured = state.live, state.plan.measured_rows
-        return state.coarse is not None and not measured / 2 <= live <= measured * 2
+        return state.coarse is not None and not (measured / 2 <= live <= measured * 2 and _suits(state.coarse, live))
 
     def maintain(self) -> MaintenanceReport:
         """Bring the index into the shape that suits its size: fold the tail, compact, train, measure.
@@ -215,8 +215,8 @@ class TieredIndex:
         )
 
     def _suitable(self, state: State) -> tuple[CoarseTier, bool]:
-        """Return a coarse tier over all rows, trained anew if the index has outgrown its codebook."""
-        if state.coarse and state.live <= _RETRAIN_GROWTH * state.plan.measured_rows:
+        """Return a coarse tier over all rows, trained anew if the present one was for another size of index."""
+        if state.coarse and _suits(state.coarse, state.live):
             return self._folded(state, state.coarse), False
         codebook = planning.learn(state, self.tiers, self.options)
         return self._folded(state, CoarseTier(codebook)), True
@@ -298,3 +298,8 @@ class TieredIndex:
             for block in column.blocks if column is not None else ():
                 if block.checks:
                     block.checks.ensure_span(0, len(block.array))
+
+
+def _suits(coarse: CoarseTier, live: int) -> bool:
+    learned_at = coarse.codebook.learned_at
+    return learned_at <= _RETRAIN_SHRINKAGE * live and live <= _RETRAIN_GROWTH * learned_at

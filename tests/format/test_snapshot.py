@@ -298,6 +298,8 @@ HOSTILE = [
     put("coarse", "blocks", 0),
     put("coarse", "blocks", 2**40),
     put("coarse", "blocks", 20),
+    put("coarse", "learned_at", 0),
+    put("coarse", "learned_at", 2**31),
     put("coarse", None),
     put("coarse", []),
     put("coarse", "more", 1),

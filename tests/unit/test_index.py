@@ -83,13 +83,29 @@ def test_large_indexes_get_larger_codes(monkeypatch):
     assert recall(index.search(queries, 10), flat_search(ids, rows, queries, 10)) >= 0.85
 
 
-def test_growth_trains_anew():
-    index, _, _ = built(1000, (64, 256, 384))
+def test_growth_and_shrinkage_train_anew():
+    index, ids, _ = built(1000, (64, 256, 384))
     assert not index.maintain().trained
-    index.add(np.arange(4000) + 10**6, vectors(4000, 384, seed=2))
+    index.add(np.arange(1500) + 10**6, vectors(1500, 384, seed=2))
     assert index.stats().maintenance_due
     assert index.maintain().trained
     assert not index.stats().maintenance_due
+    index.remove(np.concatenate([ids, np.arange(910) + 10**6]))
+    assert index.stats().maintenance_due
+    assert index.maintain().trained
+    assert len(index) == 590
+
+
+def test_growth_in_small_steps_trains_anew_too(monkeypatch):
+    """Each step is less than what is due for maintenance by itself, yet a large index divides its rows."""
+    monkeypatch.setattr(planning, "_LARGE", 3500)
+    index, _, _ = built(1000, (64, 256, 384))
+    trained = []
+    for step in range(9):
+        index.add(np.arange(500) + 10**6 * (step + 1), vectors(500, 384, seed=step))
+        trained.append(index.maintain().trained)
+    assert trained == [False, False, True, False, False, False, False, False, True]
+    assert index.stats().plan.layout == "routed"
 
 
 def test_faiss_threads_are_bounded_and_given_back():
