@@ -22,6 +22,8 @@ _GROUP = 64
 """Queries of a batch that go through the tiers together: more gain nothing and take memory."""
 _GATHER_LIMIT, GATHER_SHARE = 4096, 24
 """With fewer rows allowed than this, or than this part of all, gathering them beats a scan under a bitmap."""
+_FURTHEST, _REACH_GROWTH = 10, 0.1
+"""A reach is measured for ten of one row in ``GATHER_SHARE``; up to so many times further out, it grows to this power."""
 _REFINE_US, _RERANK_US = 0.1, 1.0
 """Cost of a row at the main and at the native tier, from which a budget is shared out."""
 
@@ -66,7 +68,8 @@ class Cascade:
         plan, grow = state.plan, max(1.0, k / 10)
         self.coarse_count = int(plan.coarse_candidates * grow**0.5) + k
         self.main_count = max(int(plan.main_candidates * grow), k)
-        self.reach = plan.reach if grow * state.live <= GATHER_SHARE * self.matching else EVERYWHERE
+        further = grow * state.live / (GATHER_SHARE * max(self.matching, 1))
+        self.reach = EVERYWHERE if further > _FURTHEST else plan.reach * max(further, 1.0) ** _REACH_GROWTH
         self.exact = exact or plan.layout == "exact" or state.coarse is None
         few = max(_GATHER_LIMIT, state.count // GATHER_SHARE, self.coarse_count)
         self.gather = not self.exact and self.matching <= few

@@ -176,7 +176,16 @@ def test_lists_are_sought_around_the_rows_that_may_be_returned(routed, monkeypat
     assert recall(routed, queries, np.flatnonzero(mask)) >= SMALL.recall_target
 
 
-def test_many_results_come_from_all_lists(routed):
+def test_more_results_and_fewer_allowed_rows_come_from_more_lists(routed):
+    def reach(k, allowed=None):
+        one = cascade.Cascade(routed._state, routed.tiers, allowed, k, exact=False, deadline=None, explain=False)
+        return one.reach
+
+    measured = routed.stats().plan.reach
+    assert reach(10) == reach(240) == reach(10, np.arange(0, ROWS, 24)) == measured
+    assert measured < reach(500) < reach(1000) < 1.3 * measured
+    assert reach(100, np.arange(0, ROWS, 10)) == pytest.approx(reach(1000))
+    assert reach(10**4) == reach(10, np.arange(0)) == EVERYWHERE
     assert recall(routed, vectors(20, 384, seed=1), k=400) >= 0.9
 
 
