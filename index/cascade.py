@@ -23,7 +23,7 @@ _GROUP = 64
 _GATHER_LIMIT, GATHER_SHARE = 4096, 24
 """With fewer rows allowed than this, or than this part of all, gathering them beats a scan under a bitmap."""
 _FURTHEST, _REACH_GROWTH = 10, 0.1
-"""A reach is measured for ten of one row in ``GATHER_SHARE``; up to so many times further out, it grows to this power."""
+"""A reach is measured for ten of one row in ``GATHER_SHARE``; up to so many times beyond, it grows to this power."""
 _REFINE_US, _RERANK_US = 0.1, 1.0
 """Cost of a row at the main and at the native tier, from which a budget is shared out."""
 
