@@ -136,11 +136,11 @@ class CoarseTier:
         arranged = self.codebook.arranged(queries)
         with one_call(1):
             near = self._sample.index.search(arranged, _SIGNPOSTS, params=_parameters(1, bitmap))[1]
-        return self._gaps(arranged, near)
+        return self._gaps(arranged, self._lists_of(near))
 
-    def _gaps(self, arranged: FloatArray, sampled: npt.NDArray[np.int64]) -> FloatArray:
+    def _gaps(self, arranged: FloatArray, nearest: list[npt.NDArray[np.uint16]]) -> FloatArray:
         gaps = np.empty((len(arranged), self.codebook.lists), np.float32)
-        for mine, query, lists in zip(gaps, arranged, self._lists_of(sampled), strict=True):
+        for mine, query, lists in zip(gaps, arranged, nearest, strict=True):
             near = np.vecdot(self.codebook.directions, query, out=mine)
             np.subtract(near[lists[:_SIGNPOSTS]].max(initial=-np.inf), near, out=mine)
             mine /= max(np.sqrt(query.dot(query)), np.float32(1e-12))
@@ -203,8 +203,9 @@ class CoarseTier:
         probes, shares = np.full(len(arranged), self.codebook.lists), np.ones(len(arranged))
         if self.codebook.lists == 1 or reach >= EVERYWHERE:
             return probes, shares
-        near = self._gaps(arranged, sampled) <= reach
-        for number, (mine, lists) in enumerate(zip(near, self._lists_of(sampled), strict=True)):
+        nearest = self._lists_of(sampled)
+        near = self._gaps(arranged, nearest) <= reach
+        for number, (mine, lists) in enumerate(zip(near, nearest, strict=True)):
             probes[number] = np.count_nonzero(mine)
             shares[number] = mine[lists].mean() if len(lists) else 1
         return probes, shares

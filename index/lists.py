@@ -65,10 +65,6 @@ class CodeLists:
         view: npt.NDArray[np.int64] = faiss().rev_swig_ptr(self.index.invlists.get_ids(number), size)
         return view
 
-    def sizes(self) -> npt.NDArray[np.int64]:
-        """Return the rows of each list, (lists,)."""
-        return np.array([self.index.invlists.list_size(number) for number in range(len(self.directions))])
-
     def copy(self) -> CodeLists:
         """Return lists of their own memory."""
         twin = CodeLists(self._codebook, self.directions)

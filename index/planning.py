@@ -99,7 +99,7 @@ def measure(state: State, coarse: CoarseTier, tiers: tuple[int, ...], options: I
     gaps, lists = coarse.gaps(queries, state.alive_bits), coarse.lists()
     behind, reach = _behind(gaps, lists, truth), EVERYWHERE
     if coarse.codebook.lists > 1:
-        filtered = _behind_a_filter(state, coarse, queries, pairs, options)
+        filtered = _behind_a_filter(state, coarse, lists, queries, pairs, options)
         reach = _reach([behind, filtered], 1 - _ROUTING_SHARE * (1 - goal))
     scanned = ((gaps <= reach) @ np.bincount(lists, minlength=coarse.codebook.lists)).mean() / len(coarse)
     ranks = _Ranks(state, coarse, tiers, options).of(queries, pairs, np.where(behind <= reach, truth, _LOST))
@@ -130,7 +130,12 @@ def _behind(gaps: FloatArray, lists: npt.NDArray[np.uint16], rows: RowArray) -> 
 
 
 def _behind_a_filter(
-    state: State, coarse: CoarseTier, queries: FloatArray, but: RowArray, options: IndexOptions
+    state: State,
+    coarse: CoarseTier,
+    lists: npt.NDArray[np.uint16],
+    queries: FloatArray,
+    but: RowArray,
+    options: IndexOptions,
 ) -> FloatArray:
     """Return the gap of the list of each neighbour among the rows that pass the narrowest filter that is scanned.
 
@@ -141,7 +146,7 @@ def _behind_a_filter(
     passing &= state.alive[: state.count]
     part = replace(state, alive=passing, dead=int(np.count_nonzero(~passing)))
     rows = _neighbours(part, queries, but, options.threads)
-    return _behind(coarse.gaps(queries, part.alive_bits), coarse.lists(), rows)
+    return _behind(coarse.gaps(queries, part.alive_bits), lists, rows)
 
 
 def _reach(behind: list[FloatArray], goal: float) -> float:
