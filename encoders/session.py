@@ -12,7 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from agent_memory.encoders.base import FloatArray
-from agent_memory.encoders.evo_state import LatentQueue
+from agent_memory.encoders.evo.state import LatentQueue
 from agent_memory.errors import InvalidInputError
 
 

@@ -252,7 +252,7 @@ class TieredIndex:
             InvalidInputError: An unusable generation or seq.
             IndexStateError: It could not be written, e.g. the disk is full; earlier snapshots are untouched.
         """
-        from agent_memory.index import snapshot
+        from agent_memory.index.snapshot import write as snapshot
 
         with self._upkeep:
             state = self._state
@@ -284,7 +284,7 @@ class TieredIndex:
             CorruptSnapshotError: No snapshot, or none that passes verification.
             StaleGenerationError: Only snapshots of another generation.
         """
-        from agent_memory.index import snapshot_reading
+        from agent_memory.index.snapshot import read as snapshot_reading
 
         state, tiers, dtype, seq = snapshot_reading.read(Path(folder), generation=generation)
         index = cls(tiers[-1], tiers, dtype=dtype, options=options)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from agent_memory.encoders.files import write_safely
-from agent_memory.encoders.matryoshka import DIMENSION, MatryoshkaEncoder
+from agent_memory.encoders.static.matryoshka import DIMENSION, MatryoshkaEncoder
 from agent_memory.encoders.training.batches import mixed
 from agent_memory.encoders.training.data import LIMITS, Conversation, training_sets
 from agent_memory.encoders.training.trainer import schedule

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.encoders.base import FloatArray
+from agent_memory.encoders.static.windows import normalise
 from agent_memory.encoders.training.data import Conversation
-from agent_memory.encoders.windows import normalise
 
 Encode = Callable[[Sequence[str]], FloatArray]
 

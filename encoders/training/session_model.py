@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agent_memory.encoders.compact import day_features, place_features
-from agent_memory.encoders.compact_weights import Shape
+from agent_memory.encoders.compact.encoder import day_features, place_features
+from agent_memory.encoders.compact.weights import Shape
 from agent_memory.encoders.files import write_safely
 
 
