@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent_memory.encoders.base import Encoder, EncoderSpec, Progress, tiers_for
+    from agent_memory.encoders.base import Encoder, EncoderSpec, tiers_for
     from agent_memory.encoders.compact.encoder import CompactSessionEncoder
     from agent_memory.encoders.evo.model import EvoEmbeddingModel
     from agent_memory.encoders.evo.session import EvoEncoder, EvoSessionEncoder
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agent_memory.encoders.static.minilm import MiniLMEncoder
     from agent_memory.encoders.static.openai import OpenAIEncoder
     from agent_memory.encoders.static.sentence_transformer import SentenceTransformerEncoder
+    from agent_memory.types import Progress
 
 _HOMES = {
     "Encoder": "base",

@@ -15,18 +15,11 @@ from agent_memory.errors import IndexStateError, InvalidInputError
 from agent_memory.index import planning
 from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.codebook import CENTROIDS
-from agent_memory.index.records import (
-    MAX_ROWS,
-    IdArray,
-    IndexOptions,
-    IndexStats,
-    MaintenanceReport,
-    Plan,
-    SearchResult,
-)
+from agent_memory.index.records import MAX_ROWS, IndexOptions, IndexStats, MaintenanceReport, Plan, SearchResult
 from agent_memory.index.state import State, empty_state, stored, with_copied, with_rows, without_rows
 from agent_memory.index.vectors import Dtype, as_ids, distinct
 from agent_memory.index.view import IndexView
+from agent_memory.types import IdArray
 
 _SMALLEST_TAIL = 2048
 _TAIL_SHARE = 256

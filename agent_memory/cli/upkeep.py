@@ -23,7 +23,7 @@ from agent_memory.cli.shared import (
 )
 from agent_memory.errors import InvalidInputError
 from agent_memory.memory import Memory
-from agent_memory.records import Replay, ReplaySource
+from agent_memory.reports import Replay, ReplaySource
 
 app = typer.Typer()
 queries = typer.Typer(no_args_is_help=True, help="The query log (Config.query_log): delete it.")

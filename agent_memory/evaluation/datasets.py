@@ -17,8 +17,8 @@ from agent_memory.encoders.registry import load_encoder, load_session_encoder
 from agent_memory.errors import InvalidInputError, NotFoundError
 from agent_memory.evaluation.session_view import load_pyplot, save_figure
 from agent_memory.evaluation.vectors import rankings
-from agent_memory.inputs import FloatArray
 from agent_memory.memory import Memory
+from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
     from agent_memory.encoders.base import Encoder, EncoderSpec

@@ -10,8 +10,8 @@ import numpy as np
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError, NotFoundError, StorageError
 from agent_memory.evaluation.vectors import evolved_session, read_vectors
-from agent_memory.inputs import FloatArray
 from agent_memory.memory import Memory
+from agent_memory.types import FloatArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent_memory.inputs import FloatArray
 from agent_memory.memory import Memory
 from agent_memory.records import Entry
+from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
     from agent_memory.encoders import SessionEncoder

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent_memory.errors import EncoderMismatchError, StorageError
-from agent_memory.inputs import FloatArray
-from agent_memory.records import Namespace
 from agent_memory.storage.sqlite import entries as reading
 from agent_memory.storage.sqlite import sessions as stored
 from agent_memory.storage.sqlite import writes
 from agent_memory.storage.sqlite.database import Connection, Database
 from agent_memory.storage.sqlite.vectors import Generation, as_stored
+from agent_memory.types import FloatArray, Namespace
 
 if TYPE_CHECKING:
     from agent_memory.encoders.evo.state import LatentQueue

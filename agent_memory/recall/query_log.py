@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from agent_memory.config import Config
 from agent_memory.errors import AgentMemoryError
 from agent_memory.recall.request import Mode, Request
-from agent_memory.records import Namespace
 from agent_memory.storage.sqlite import queries
 from agent_memory.storage.sqlite.database import Database
 from agent_memory.storage.sqlite.queries import LoggedQuery
 from agent_memory.storage.sqlite.vectors import as_stored
+from agent_memory.types import Namespace
 
 if TYPE_CHECKING:
     from agent_memory.encoders import EncoderSpec

@@ -15,9 +15,8 @@ import numpy as np
 from agent_memory import inputs
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
-from agent_memory.inputs import FloatArray
-from agent_memory.records import Namespace
 from agent_memory.storage.sqlite import entries as reading
+from agent_memory.types import FloatArray, Namespace
 
 if TYPE_CHECKING:
     from agent_memory.encoders.reranker import Reranker

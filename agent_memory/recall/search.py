@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from agent_memory.encoders.reranker import Reranker
     from agent_memory.index import SearchResult
     from agent_memory.storage.sqlite.entries import Condition
-    from agent_memory.storage.sqlite.vectors import Generation, IdArray
+    from agent_memory.storage.sqlite.vectors import Generation
+    from agent_memory.types import IdArray
 
 _FEW_EXPIRED = 1_000
 _POOL = 100  # candidates of each source, at least

@@ -12,10 +12,11 @@ from agent_memory.live.index import LiveIndex
 from agent_memory.live.sessions import Sessions
 from agent_memory.recall.request import Mode, Request
 from agent_memory.recall.search import Search
-from agent_memory.records import Entry, Namespace, Trace
+from agent_memory.records import Entry, Trace
 from agent_memory.storage.sqlite import entries as reading
 from agent_memory.storage.sqlite import vectors as stored
 from agent_memory.storage.sqlite.database import Connection, Database
+from agent_memory.types import Namespace
 
 if TYPE_CHECKING:
     from agent_memory.recall.ranking import Candidate

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
-from agent_memory.files import failpoint
+from agent_memory.files import failpoint, part_of, put_in_place
 from agent_memory.storage.sqlite import copying
 from agent_memory.storage.sqlite.database import Database
 from agent_memory.storage.sqlite.migrate import check_revision
-
-Progress = Callable[[int, int], None]
+from agent_memory.types import Progress
 
 
 def backup(database: Database, path: Path, progress: Progress | None = None) -> int:
@@ -24,7 +21,7 @@ def backup(database: Database, path: Path, progress: Progress | None = None) -> 
         raise InvalidInputError(f"{target} is a folder; a backup is one file")
     if target.absolute() == database.path.absolute():
         raise InvalidInputError(f"{target} is the store itself")
-    part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
+    part = part_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         expected = copying.copy_online(database, part, progress)
@@ -46,7 +43,7 @@ def restore(source: Path, folder: Path, *, replace: bool = False) -> int:
         raise NotFoundError(f"there is no backup {source}")
     if database.exists() and not replace:
         raise InvalidInputError(f"{folder} holds a store already; restore elsewhere, or say replace")
-    part = folder / f".memory.db.{secrets.token_hex(6)}.part"
+    part = part_of(database)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.copyfile(source, part)
@@ -73,12 +70,7 @@ def _put_in_place(part: Path, target: Path) -> None:
     with open(part, "rb") as file:
         os.fsync(file.fileno())
     failpoint("backup-before-rename")
-    os.replace(part, target)
-    handle = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    put_in_place(part, target)
 
 
 def _remove(part: Path) -> None:

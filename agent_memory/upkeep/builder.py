@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,9 +16,8 @@ import numpy as np
 from agent_memory import inputs
 from agent_memory.errors import IndexStateError, LeaseHeldError, StorageError
 from agent_memory.files import failpoint
-from agent_memory.inputs import FloatArray
 from agent_memory.live.sessions import Sessions
-from agent_memory.records import Job, JobState
+from agent_memory.reports import Job, JobState
 from agent_memory.storage.sqlite import entries as reading
 from agent_memory.storage.sqlite import generations, jobs, leases
 from agent_memory.storage.sqlite import sessions as session_rows
@@ -26,6 +25,7 @@ from agent_memory.storage.sqlite import vectors as stored
 from agent_memory.storage.sqlite.database import Connection, Database
 from agent_memory.storage.sqlite.generations import Lacking
 from agent_memory.storage.sqlite.vectors import Generation
+from agent_memory.types import FloatArray, Progress
 from agent_memory.upkeep.rehearsal import recall_at_10
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 LEASE = "reindex"
 """Name of the lease under which generations are built, swapped and dropped."""
 
-Progress = Callable[[int, int], None]
 
 _FEW = 16  # entries that may be encoded while the swap holds the write lock, at first
 _POLL_S = 0.1

@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent_memory.errors import StorageError
-from agent_memory.inputs import FloatArray
 from agent_memory.live.index import Accept, LiveIndex
 from agent_memory.live.sessions import Sessions
-from agent_memory.records import Namespace, Report, Stats
+from agent_memory.reports import Report, Stats
 from agent_memory.storage.sqlite import entries as reading
 from agent_memory.storage.sqlite import lexical, writes
 from agent_memory.storage.sqlite import sessions as session_rows
 from agent_memory.storage.sqlite import vectors as generations
 from agent_memory.storage.sqlite.database import Connection, Database
+from agent_memory.types import FloatArray, Namespace
 
 _PAGE = 500
 _EDITED = "the text differs from its checksum"

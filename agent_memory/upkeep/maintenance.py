@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent_memory.errors import LeaseHeldError
-from agent_memory.inputs import FloatArray
 from agent_memory.live.index import Accept, LiveIndex
-from agent_memory.records import GenerationState, Maintenance, MaintenanceAction, Replay, ReplaySource
+from agent_memory.reports import GenerationState, Maintenance, MaintenanceAction, Replay, ReplaySource
 from agent_memory.storage.sqlite import generations, jobs, queries, upkeep
 from agent_memory.storage.sqlite import vectors as stored
 from agent_memory.storage.sqlite.database import LOG_BYTES, Connection, Database
 from agent_memory.storage.sqlite.vectors import Generation
+from agent_memory.types import FloatArray
 from agent_memory.upkeep import rehearsal as replay
 from agent_memory.upkeep.builder import sampled_recall
 

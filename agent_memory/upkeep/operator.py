@@ -13,17 +13,18 @@ from agent_memory.errors import EncoderMismatchError
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.spaces import Spaces
 from agent_memory.recall.query_log import QueryLog
-from agent_memory.records import GenerationInfo, Job, JobState, Maintenance, Namespace, ReindexReport, Schedule
+from agent_memory.reports import GenerationInfo, Job, JobState, Maintenance, ReindexReport, Schedule
 from agent_memory.storage.sqlite import entries as reading
 from agent_memory.storage.sqlite import generations, jobs, schedules
 from agent_memory.storage.sqlite import vectors as stored
 from agent_memory.storage.sqlite.database import Database
+from agent_memory.types import Namespace, Progress
 from agent_memory.upkeep import backup as backups
 from agent_memory.upkeep import reindex as reindexing
 from agent_memory.upkeep import worker as periodic
 from agent_memory.upkeep.maintenance import Upkeep
 from agent_memory.upkeep.reindex import Reindexer, Wish
-from agent_memory.writing.writer import Progress, Writer
+from agent_memory.writing.writer import Writer
 
 if TYPE_CHECKING:
     from agent_memory.config import Config

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from agent_memory.inputs import FloatArray
-from agent_memory.records import Replay, ReplaySource
+from agent_memory.reports import Replay, ReplaySource
 from agent_memory.storage.sqlite import queries
 from agent_memory.storage.sqlite.database import Connection
-from agent_memory.storage.sqlite.vectors import Generation, IdArray
+from agent_memory.storage.sqlite.vectors import Generation
+from agent_memory.types import FloatArray, IdArray
 
 if TYPE_CHECKING:
     from agent_memory.index import IndexOptions, IndexStats, IndexView

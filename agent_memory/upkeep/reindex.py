@@ -18,20 +18,21 @@ from agent_memory.errors import AgentMemoryError, EncoderMismatchError, InvalidI
 from agent_memory.files import failpoint
 from agent_memory.live.sessions import Sessions
 from agent_memory.live.spaces import ROTATION, Spaces, base_of, rotation_of
-from agent_memory.records import GenerationState, Job, JobState, ReindexReport, ReplaySource
+from agent_memory.reports import GenerationState, Job, JobState, ReindexReport, ReplaySource
 from agent_memory.storage.sqlite import entries as reading
 from agent_memory.storage.sqlite import generations, jobs, leases, queries
 from agent_memory.storage.sqlite import vectors as stored
 from agent_memory.storage.sqlite.database import Connection, Database
-from agent_memory.storage.sqlite.vectors import Generation, IdArray
+from agent_memory.storage.sqlite.vectors import Generation
+from agent_memory.types import IdArray, Progress
 from agent_memory.upkeep import rehearsal as replay
-from agent_memory.upkeep.builder import LEASE, Builder, Cancelled, Progress, Source, Target, drop_condemned, lease
+from agent_memory.upkeep.builder import LEASE, Builder, Cancelled, Source, Target, drop_condemned, lease
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, SessionEncoder
     from agent_memory.encoders.rotation import Rotation
     from agent_memory.index import IndexOptions
-    from agent_memory.inputs import FloatArray
+    from agent_memory.types import FloatArray
 
 _FITTED_ON = 4_096
 _ENCODED = 2_000  # texts that a dry run encodes at most,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from agent_memory.errors import AgentMemoryError, ClosedError, InvalidInputError, LeaseHeldError, MissingDependencyError
 from agent_memory.files import failpoint
 from agent_memory.inputs import name as valid_name
-from agent_memory.records import JobState, Schedule
+from agent_memory.reports import JobState, Schedule
 from agent_memory.storage.sqlite import jobs, leases, schedules
 from agent_memory.storage.sqlite.database import Database
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
+from agent_memory.files import write_atomically
 from agent_memory.inputs import ValidEntry, valid_entry
 from agent_memory.records import Entry
 from agent_memory.storage.sqlite import entries as reading
+from agent_memory.types import Progress
 from agent_memory.writing import foreign
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ _TIME_FORMATS = (
     "%d.%m.%Y, %H:%M:%S",
 )
 
-Progress = Callable[[int, int], None]
-
 
 def export(connection: Connection, condition: Condition, path: Path, progress: Progress | None = None) -> int:
     """Write the entries that satisfy a condition, in the order they were added; returns how many.
@@ -50,21 +48,12 @@ def export(connection: Connection, condition: Condition, path: Path, progress: P
     header = {_MARK: FORMAT, "version": version("agent-memory"), "entries": total}
     header["exported_at"] = datetime.now(UTC).isoformat()
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            try:
-                file.write(_line(header))
-                for done, entry in enumerate(_pages(connection, condition), start=1):
-                    file.write(_line(_to_json(entry)))
-                    if progress is not None and (done % _PAGE == 0 or done == total):
-                        progress(done, total)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        with write_atomically(path) as file:
+            file.write(_line(header))
+            for done, entry in enumerate(_pages(connection, condition), start=1):
+                file.write(_line(_to_json(entry)))
+                if progress is not None and (done % _PAGE == 0 or done == total):
+                    progress(done, total)
     except OSError as error:
         raise StorageError(f"cannot write the export {path}: {error}") from error
     return total
@@ -77,8 +66,8 @@ def _pages(connection: Connection, condition: Condition) -> Iterator[Entry]:
         after_id = page[-1][0]
 
 
-def _line(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False) + "\n"
+def _line(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
 
 def _to_json(entry: Entry) -> dict[str, Any]:

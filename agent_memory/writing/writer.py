@@ -18,7 +18,7 @@ from agent_memory.errors import (
 )
 from agent_memory.inputs import NewEntry, ValidEntry
 from agent_memory.live.sessions import Place, Prepared, Sessions
-from agent_memory.records import Entry, Namespace
+from agent_memory.records import Entry
 from agent_memory.storage.sqlite import entries as reading
 from agent_memory.storage.sqlite import history, writes
 from agent_memory.storage.sqlite import sessions as session_rows
@@ -26,13 +26,13 @@ from agent_memory.storage.sqlite import vectors as generations
 from agent_memory.storage.sqlite.database import Connection, Database
 from agent_memory.storage.sqlite.vectors import Generation
 from agent_memory.storage.sqlite.where import canonical_json
+from agent_memory.types import Namespace, Progress
 
 if TYPE_CHECKING:
     from agent_memory.encoders.base import Encoder, EncoderSpec
     from agent_memory.encoders.session import SessionSegment
     from agent_memory.storage.sqlite.entries import Condition
 
-Progress = Callable[[int, int], None]
 Item = str | Mapping[str, Any] | NewEntry
 
 _LIGHT = 4

@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from agent_memory.encoders.base import Encoder, FloatArray
+from agent_memory.encoders.base import Encoder
 from agent_memory.encoders.compact.weights import DAY_FEATURES, WEIGHTS, read_shape, read_weights
 from agent_memory.encoders.evo.state import LatentQueue
 from agent_memory.encoders.files import sha256_of
 from agent_memory.encoders.session import SessionEncoderSpec, SessionSegment
 from agent_memory.errors import CheckpointError, InvalidInputError
 from agent_memory.timewords import intervals
+from agent_memory.types import FloatArray
 
 _MONTHS = "January February March April May June July August September October November December".split()
 _NAMES_KEPT = 4096

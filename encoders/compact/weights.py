@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from agent_memory.encoders.base import Encoder, FloatArray
+from agent_memory.encoders.base import Encoder
 from agent_memory.errors import CheckpointError
+from agent_memory.types import FloatArray
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "session-compact.safetensors"
 DAY_FEATURES = 32

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent_memory.encoders.base import FloatArray
 from agent_memory.encoders.evo.checkpoint import read_base_config, read_settings
 from agent_memory.encoders.evo.state import (
     CHUNK_SEGMENTS,
@@ -27,6 +26,7 @@ from agent_memory.encoders.evo.state import (
 from agent_memory.encoders.evo.text import EvoText
 from agent_memory.encoders.static.runtime import IntArray, check_texts, enough_memory, prepare_threads
 from agent_memory.errors import EncoderError, InvalidInputError
+from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
     import torch

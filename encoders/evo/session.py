@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from agent_memory.encoders.base import EncoderSpec, FloatArray, Progress, tiers_for
+from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.encoders.evo.model import EvoEmbeddingModel
 from agent_memory.encoders.evo.state import LatentQueue
 from agent_memory.encoders.files import sha256_of
 from agent_memory.encoders.session import SessionEncoderSpec, SessionSegment
+from agent_memory.types import FloatArray, Progress
 
 _STEP = 32
 _MAX_TOKENS = 2048

@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from agent_memory.encoders.base import FloatArray
 from agent_memory.encoders.static.runtime import IntArray
 from agent_memory.errors import InvalidInputError
+from agent_memory.types import FloatArray
 
 CHUNK_SEGMENTS = 16
 CHUNK_TOKENS = 2048

@@ -6,12 +6,13 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent_memory.encoders.base import EncoderSpec, FloatArray, tiers_for
+from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.encoders.files import folder_digest, model_folder, read_tokenizer
 from agent_memory.encoders.static.runtime import IntArray, Loaded, Network, WindowedEncoder, frame_of
 from agent_memory.encoders.static.sentence_transformer import find_model
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import CheckpointError, InvalidInputError, ModelNotFoundError
+from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
     from transformers import ModernBertModel

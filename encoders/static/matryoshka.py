@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent_memory.encoders.base import EncoderSpec, FloatArray, tiers_for
+from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer, sha256_of
 from agent_memory.encoders.static.minilm import MAX_TOKENS, check_precision, pipeline, read_minilm
 from agent_memory.encoders.static.runtime import IntArray, Loaded, Network, WindowedEncoder, frame_of
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import CheckpointError
+from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent_memory.encoders.base import EncoderSpec, FloatArray, tiers_for
+from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer, verify
 from agent_memory.encoders.static.runtime import IntArray, Loaded, WindowedEncoder, frame_of
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import InvalidInputError
+from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor

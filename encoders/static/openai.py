@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from agent_memory.encoders.base import EncoderSpec, FloatArray, Progress, tiers_for
+from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.encoders.static.runtime import check_texts
 from agent_memory.encoders.static.windows import normalise
 from agent_memory.errors import (
@@ -20,6 +20,7 @@ from agent_memory.errors import (
     InvalidInputError,
     MissingDependencyError,
 )
+from agent_memory.types import FloatArray, Progress
 
 _RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
 _LONGEST_WAIT_S = 30.0

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from agent_memory.encoders.base import EncoderSpec, FloatArray, Progress
+from agent_memory.encoders.base import EncoderSpec
 from agent_memory.encoders.static.windows import TOKEN_BUDGET, merge_windows, normalise, plan_batches, split_windows
 from agent_memory.errors import AgentMemoryError, EncoderError, InvalidInputError
+from agent_memory.types import FloatArray, Progress
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

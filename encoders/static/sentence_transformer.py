@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent_memory.encoders.base import EncoderSpec, FloatArray, tiers_for
+from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.encoders.files import folder_digest
 from agent_memory.encoders.static.runtime import IntArray, Loaded, Network, WindowedEncoder, frame_of
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import CheckpointError, InvalidInputError, ModelNotFoundError
+from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from agent_memory.encoders.base import FloatArray
+from agent_memory.types import FloatArray
 
 TOKEN_BUDGET = 1536
 """Tokens of one batch, padding included; the activations of a small model then stay in a core's cache."""

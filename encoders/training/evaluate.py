@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from agent_memory.encoders.base import Encoder, EncoderSpec, FloatArray, Progress
+from agent_memory.encoders.base import Encoder, EncoderSpec
 from agent_memory.encoders.rotation import RotatedEncoder, fit_rotation
 from agent_memory.encoders.static.matryoshka import MatryoshkaEncoder
 from agent_memory.encoders.static.minilm import MiniLMEncoder
 from agent_memory.encoders.static.windows import normalise
 from agent_memory.encoders.training.data import Conversation, all_texts, read_set, training_sets
 from agent_memory.encoders.training.metrics import recall_at, spearman
+from agent_memory.types import FloatArray, Progress
 
 SETS = {
     "msc": 20,

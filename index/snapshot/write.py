@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import IndexStateError, InvalidInputError
-from agent_memory.files import failpoint
+from agent_memory.files import failpoint, sync_folder
 from agent_memory.index.lists import BLOCK_ROWS
 from agent_memory.index.rows import HEAD_BYTES, Block, Rows, check_sums
 from agent_memory.index.snapshot import manifest as manifests
@@ -59,7 +59,7 @@ def write(folder: Path, state: State, tiers: tuple[int, ...], dtype: str, *, gen
             failpoint("snapshot-before-rename")
             os.rename(work, final)
         failpoint("snapshot-after-rename")
-        _sync_folder(folder)
+        sync_folder(folder)
         blocks = [map_rows(final, saved, name) for name in ("native", "main")[: len(saved.columns())]]
         _prune(folder, final, generation)
     except OSError as error:
@@ -182,7 +182,7 @@ def _write_files(work: Path, state: State, tiers: tuple[int, ...], dtype: str, g
         files=files,
     )
     _write(work / manifests.NAME, [manifests.encode(manifest)])
-    _sync_folder(work)
+    sync_folder(work)
     return manifest
 
 
@@ -223,11 +223,3 @@ def _write(path: Path, pieces: Iterator[bytes | memoryview] | list[bytes | memor
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -14,10 +14,11 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, distinct, func, or_
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from agent_memory.errors import NotFoundError, StorageError
-from agent_memory.records import Entry, Namespace, Session
+from agent_memory.records import Entry, Session
 from agent_memory.storage.sqlite.database import driver
 from agent_memory.storage.sqlite.schema import checked_row, entries, microseconds, sessions
 from agent_memory.storage.sqlite.where import compile_where
+from agent_memory.types import Namespace
 
 _SEPARATOR = "\x1f"
 _AFTER_SEPARATOR = "\x20"

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Integer, LargeBinary, bindparam, column, delete, func, insert, select, text, update
 
 from agent_memory.errors import StorageError
-from agent_memory.records import GenerationInfo, GenerationState
+from agent_memory.reports import GenerationInfo, GenerationState
 from agent_memory.storage.sqlite.entries import IN_LIST
 from agent_memory.storage.sqlite.schema import assets, entries, generations, vectors
 from agent_memory.storage.sqlite.vectors import Generation, generation_of

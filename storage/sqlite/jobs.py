@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from agent_memory.errors import NotFoundError, StorageError
-from agent_memory.records import Job, JobState
+from agent_memory.reports import Job, JobState
 from agent_memory.storage.sqlite.schema import jobs
 
 KEEP = 1_000

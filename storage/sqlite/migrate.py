@@ -102,7 +102,7 @@ def _migrate(database: Database) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", "agent_memory.storage:migrations")
+    config.set_main_option("script_location", "agent_memory.storage.sqlite:migrations")
     with database.write() as connection:
         before = _revision(connection, database)
         if before == REVISIONS[-1]:

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection, and_, delete, func, insert, select, true
 
-from agent_memory.records import Namespace
 from agent_memory.storage.sqlite.entries import Condition, encode_namespace, namespace_range
 from agent_memory.storage.sqlite.schema import queries
+from agent_memory.types import Namespace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

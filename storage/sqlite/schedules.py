@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from agent_memory.errors import NotFoundError, StorageError
-from agent_memory.records import Schedule
+from agent_memory.reports import Schedule
 from agent_memory.storage.sqlite.schema import schedules
 
 

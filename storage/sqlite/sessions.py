@@ -10,10 +10,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, bindparam, func, or_, select, update
 
-from agent_memory.records import Namespace
 from agent_memory.storage.sqlite.entries import Condition, encode_namespace, in_namespace
 from agent_memory.storage.sqlite.schema import entries, sessions, vectors
 from agent_memory.storage.sqlite.vectors import Generation
+from agent_memory.types import Namespace
 
 _PAGE = 500
 

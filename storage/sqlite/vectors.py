@@ -18,12 +18,11 @@ from agent_memory.errors import StorageError
 from agent_memory.storage.sqlite.database import driver
 from agent_memory.storage.sqlite.entries import IN_LIST
 from agent_memory.storage.sqlite.schema import changes, checked_row, entries, generations, microseconds, vectors
+from agent_memory.types import IdArray
 
 _DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 _LENGTH_TOLERANCE = 0.01  # half precision rounds each component by up to 0.05 %
 _READ = 2_000  # vectors a step while a whole generation is read
-
-IdArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

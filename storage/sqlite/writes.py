@@ -13,12 +13,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select, update
 
 from agent_memory.errors import StorageError
-from agent_memory.records import Entry, Namespace
+from agent_memory.records import Entry
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.database import driver
 from agent_memory.storage.sqlite.entries import IN_LIST, encode_namespace
 from agent_memory.storage.sqlite.history import archive
 from agent_memory.storage.sqlite.schema import checked, entries, microseconds, sessions
+from agent_memory.types import Namespace
 
 
 @dataclass(slots=True, kw_only=True)

@@ -66,7 +66,7 @@ def test_revisions_match_the_migrations_folder():
     from agent_memory.storage.sqlite.migrate import REVISIONS
 
     config = Config()
-    config.set_main_option("script_location", "agent_memory.storage:migrations")
+    config.set_main_option("script_location", "agent_memory.storage.sqlite:migrations")
     script = ScriptDirectory.from_config(config)
     assert tuple(reversed([revision.revision for revision in script.walk_revisions()])) == REVISIONS
 
