@@ -14,7 +14,7 @@ from support import WordEncoder, python
 from agent_memory import Config, ReplaySource
 from agent_memory.index import IndexOptions
 from agent_memory.recall import query_log as rules
-from agent_memory.upkeep import rehearsal as replay
+from agent_memory.upkeep import rehearsal
 
 TEXTS = [f"note {number} about topic {number % 7}" for number in range(60)]
 
@@ -88,14 +88,15 @@ def test_a_recall_neither_waits_for_a_writer_nor_loses_the_queries(open_memory, 
     writer.close()
     memory.recall("at last")
     assert len(rows(folder)) == 5
-    with memory._database.read() as connection:  # other writes are as patient as before
+    with memory._store.database.connections.read() as connection:  # other writes are as patient as before
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 5000
 
 
 FULL = """
 import resource, signal, sys
 from support import WordEncoder
-from agent_memory import Config, Memory, query_log
+from agent_memory import Config, Memory
+from agent_memory.recall import query_log
 
 query_log._EVERY_S = 0.0
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -164,13 +165,13 @@ def test_a_layout_that_loses_what_is_asked_for_is_seen_beforehand():
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     options = IndexOptions()
 
-    def tried(tiers, whole):
+    def build(tiers, whole):
         ids = np.arange(3_000)
-        return replay.tried(ids, vectors, questions, tiers=tiers, dtype="float16", options=options, whole=whole)
+        return rehearsal.build_trial(ids, vectors, questions, tiers=tiers, dtype="float16", options=options, whole=whole)
 
-    small = replay.compared(tried((128,), 3_000), tried((16, 64, 128), 3_000), ReplaySource.QUERIES)
+    small = rehearsal.compare(build((128,), 3_000), build((16, 64, 128), 3_000), ReplaySource.QUERIES)
     assert small.recall_before == small.recall_after == 1  # so few are searched exactly, whatever the tiers
-    large = replay.compared(tried((128,), 50_000), tried((16, 64, 128), 50_000), ReplaySource.QUERIES)
+    large = rehearsal.compare(build((128,), 50_000), build((16, 64, 128), 50_000), ReplaySource.QUERIES)
     assert large.recall_before == 1 and large.recall_after < 0.5
     assert large.index_bytes_before > 50_000 * 128 * 2 > small.index_bytes_before
 
