@@ -7,23 +7,20 @@ import operator
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
+from typing import Any, Literal, SupportsIndex, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from agent_memory.config import Config
-from agent_memory.errors import DimensionMismatchError, EncoderError, InvalidInputError
+from agent_memory.errors import DimensionMismatchError, InvalidInputError
 from agent_memory.prompt import without_recalled
 from agent_memory.types import FloatArray, Namespace
-
-if TYPE_CHECKING:
-    from agent_memory.encoders.base import EncoderSpec
 
 MAX_NAME_CHARS = 512
 MAX_METADATA_CHARS = 1_000_000
@@ -54,12 +51,12 @@ class NewEntry:
     session: str | None = None
     speaker: str | None = None
     key: str | None = None
-    metadata: Mapping[str, Any] | None = None
+    metadata: Mapping[str, Any] | None = field(default=None, hash=False)
     event_time: datetime | str | None = None
     expires_at: datetime | str | None = None
     importance: float | None = None
     namespace: Sequence[str] | None = None
-    vector: Any = None
+    vector: Any = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +72,7 @@ class ValidEntry:
     session: str | None
     speaker: str | None
     key: str
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(hash=False)
     event_time: datetime | None
     expires_at: datetime | None
     importance: float | None
@@ -365,24 +362,6 @@ def check_dimension(array: FloatArray, dimension: int) -> None:
     """Raise DimensionMismatchError unless a vector has so many dimensions."""
     if array.shape[0] != dimension:
         raise DimensionMismatchError(dimension, array.shape[0])
-
-
-def encoded(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: EncoderSpec) -> FloatArray:
-    """Return the vectors of texts by one of an encoder's methods, float32 (len(texts), dimension), of unit length.
-
-    Raises:
-        EncoderError: The encoder failed, or returned a wrong shape or vectors that are not finite.
-    """
-    if not texts:
-        return np.empty((0, spec.dimension), np.float32)
-    vectors = np.asarray(encode(texts), dtype=np.float32)
-    if vectors.shape != (len(texts), spec.dimension):
-        expected = len(texts), spec.dimension
-        raise EncoderError(f"encoder {spec.name} returned shape {vectors.shape} instead of {expected}")
-    try:
-        return np.stack([vector(one, spec.dimension) for one in vectors])
-    except InvalidInputError as error:
-        raise EncoderError(f"encoder {spec.name} returned an unusable vector: {error}") from error
 
 
 def _kind(value: object) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from agent_memory import inputs
 from agent_memory.encoders.registry import NAMES
-from agent_memory.errors import EncoderMismatchError
+from agent_memory.errors import EncoderError, EncoderMismatchError, InvalidInputError
 from agent_memory.live.sessions import Sessions
 from agent_memory.reports import GenerationState
 from agent_memory.storage.base import Transaction
@@ -48,11 +51,11 @@ class Space:
 
     def encode_documents(self, texts: list[str]) -> FloatArray:
         """Return static vectors of texts to store, shape (n, dimension), of unit length."""
-        return inputs.encoded(texts, self.encoder.encode_documents, self.spec)
+        return _encode(texts, self.encoder.encode_documents, self.spec)
 
     def encode_queries(self, texts: list[str]) -> FloatArray:
         """Return vectors of questions, shape (n, dimension), of unit length."""
-        return inputs.encoded(texts, self.encoder.encode_queries, self.spec)
+        return _encode(texts, self.encoder.encode_queries, self.spec)
 
     def fits(self, generation: Generation) -> bool:
         """Return whether a generation's vectors were made by these encoders."""
@@ -102,3 +105,21 @@ class Space:
             "tiers": spec.tiers,
             "dtype": spec.dtype,
         }
+
+
+def _encode(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: EncoderSpec) -> FloatArray:
+    """Return the vectors of texts by one of an encoder's methods, float32 (len(texts), dimension), of unit length.
+
+    Raises:
+        EncoderError: The encoder failed, or returned a wrong shape or vectors that are not finite.
+    """
+    if not texts:
+        return np.empty((0, spec.dimension), np.float32)
+    vectors = np.asarray(encode(texts), dtype=np.float32)
+    if vectors.shape != (len(texts), spec.dimension):
+        expected = len(texts), spec.dimension
+        raise EncoderError(f"encoder {spec.name} returned shape {vectors.shape} instead of {expected}")
+    try:
+        return np.stack([inputs.vector(one, spec.dimension) for one in vectors])
+    except InvalidInputError as error:
+        raise EncoderError(f"encoder {spec.name} returned an unusable vector: {error}") from error

@@ -155,17 +155,17 @@ class Operator:
 
     # --- maintenance -------------------------------------------------------------------------------------
 
-    def maintenance(self, *, dry_run: bool = True, only: Sequence[str] | None = None) -> Maintenance:
-        """Say what the store needs and about how long it takes; with ``dry_run=False`` do it.
+    def maintenance(self, *, dry_run: bool = False, only: Sequence[str] | None = None) -> Maintenance:
+        """Do what the store needs; with ``dry_run=True`` only say what that is, and about how long it takes.
 
         Recall and writes go on meanwhile. What needs the store for itself (``vacuum``, ``log``) is postponed
         while others use it, and the result says so.
 
-        Only to look also asks the latest queries (``Config.query_log``; stored entries if there are none) of an index
+        A dry run also asks the latest queries (``Config.query_log``; stored entries if there are none) of an index
         built over a sample of the entries, and compares what that finds, takes and weighs; see ``Replay``.
 
         Args:
-            dry_run: True to only look.
+            dry_run: True to write nothing.
             only: Names of the actions to carry out; see ``MaintenanceAction``.
         """
         space = self._store.follow_space()

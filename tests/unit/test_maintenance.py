@@ -24,7 +24,7 @@ def fill(memory, count=200):
 
 def test_a_young_store_needs_nothing(memory):
     fill(memory)
-    report = memory.maintenance()
+    report = memory.maintenance(dry_run=True)
     assert report.actions == () and not report.done
     assert report.findings["rows"] == report.findings["changes"] == 200
     assert report.findings["tier_recall"][96] == 1
@@ -48,12 +48,12 @@ def test_what_is_found_is_done(memory, monkeypatch, folder):
     memory.add("old", key="old", expires_at=PAST)
     memory.recall("note")
     memory._store.index.save()
-    looked = memory.maintenance()
+    looked = memory.maintenance(dry_run=True)
     assert {"purge", "lexical", "changes", "vacuum", "log"} <= set(names(looked))
     assert all(action.seconds >= 0 and not action.result for action in looked.actions)
     done = memory.maintenance(dry_run=False)
     assert names(done) == names(looked) and all(action.result for action in done.actions)
-    again = memory.maintenance()
+    again = memory.maintenance(dry_run=True)
     assert not {"purge", "lexical", "changes", "vacuum"} & set(names(again))
     assert again.findings["changes"] < looked.findings["changes"]
     assert memory.recall("note 33 about topic 5", k=1)[0].entry.key == "33"

@@ -129,7 +129,7 @@ def test_forgetting_everything_and_clearing_keep_to_their_scope(open_memory, fol
         memory.recall("asked here")
         memory.close()
     root.recall("below", namespace=("acme", "ann"))
-    assert root.maintenance().findings["queries"] == 4
+    assert root.maintenance(dry_run=True).findings["queries"] == 4
     root.recall("not written yet", namespace=("acme", "ann"))
     acme = opened(open_memory, namespace=("acme",))
     acme.recall("not written yet")
@@ -146,7 +146,7 @@ def test_maintenance_replays_the_latest_queries(open_memory):
     fill(memory)
     for number in range(12):
         memory.recall(f"topic {number % 4}")
-    found = memory.maintenance().replay
+    found = memory.maintenance(dry_run=True).replay
     assert (found.source, found.queries, found.entries) == (ReplaySource.QUERIES, 4, 60)
     assert found.recall_before == found.recall_after == 1
     assert found.index_bytes_after > 60 * 96 * 2 and found.build_seconds > 0 and found.ms_after > 0
@@ -154,7 +154,7 @@ def test_maintenance_replays_the_latest_queries(open_memory):
     assert 0.5 < memory.stats().snapshot_bytes / found.index_bytes_after < 2
     assert memory.maintenance(dry_run=False).replay is None
     memory.clear_queries()
-    assert memory.maintenance().replay.source is ReplaySource.ENTRIES
+    assert memory.maintenance(dry_run=True).replay.source is ReplaySource.ENTRIES
 
 
 def test_a_layout_that_loses_what_is_asked_for_is_seen_beforehand():
@@ -167,7 +167,8 @@ def test_a_layout_that_loses_what_is_asked_for_is_seen_beforehand():
 
     def build(tiers, whole):
         ids = np.arange(3_000)
-        return rehearsal.build_trial(ids, vectors, questions, tiers=tiers, dtype="float16", options=options, whole=whole)
+        sizes = {"options": options, "whole": whole}
+        return rehearsal.build_trial(ids, vectors, questions, tiers=tiers, dtype="float16", **sizes)
 
     small = rehearsal.compare(build((128,), 3_000), build((16, 64, 128), 3_000), ReplaySource.QUERIES)
     assert small.recall_before == small.recall_after == 1  # so few are searched exactly, whatever the tiers
@@ -185,9 +186,9 @@ def test_a_rotation_is_tried_with_the_queries_rotated(open_memory):
     assert (report.replay.source, report.replay.queries) == (ReplaySource.QUERIES, 5)
     assert report.agreement > 0.9  # a rotation keeps every angle, up to ties
     memory.reindex(rotation="fit")
-    assert memory.maintenance().replay.source is ReplaySource.ENTRIES  # those queries were of another space
+    assert memory.maintenance(dry_run=True).replay.source is ReplaySource.ENTRIES  # those queries were of another space
     memory.rollback()
-    assert memory.maintenance().replay.queries == 5
+    assert memory.maintenance(dry_run=True).replay.queries == 5
 
 
 @pytest.mark.parametrize(("text", "source"), [("none", ReplaySource.ENTRIES), ("plain", ReplaySource.TEXTS)])
@@ -217,5 +218,5 @@ def test_a_log_from_a_stranger_is_read_with_care(open_memory, folder):
     connection.commit()
     connection.close()
     again = opened(open_memory)
-    assert again.maintenance().replay.queries == 1
+    assert again.maintenance(dry_run=True).replay.queries == 1
     assert again.clear_queries() == 4
