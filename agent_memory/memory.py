@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,7 +39,19 @@ def _delegate(attribute: str, method: Callable[Concatenate[Any, _P], _R]) -> Cal
 
     @functools.wraps(method)
     def call(self: Memory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return method(getattr(self, attribute), *args, **kwargs)
+        with self._store.call():
+            return method(getattr(self, attribute), *args, **kwargs)
+
+    return call
+
+
+def _counted(method: Callable[Concatenate[Memory, _P], _R]) -> Callable[Concatenate[Memory, _P], _R]:
+    """Return a method of ``Memory`` that ``close`` waits for."""
+
+    @functools.wraps(method)
+    def call(self: Memory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with self._store.call():
+            return method(self, *args, **kwargs)
 
     return call
 
@@ -89,6 +102,7 @@ class Memory:
         self._queries = QueryLog(self._store)
         self._operator = Operator(self._store, self._writer, self._queries, self.namespace)
         self._worker = Worker(self._operator, self._store)
+        self._finalizer = weakref.finalize(self, self._store.database.abandon)
         if maintenance is not None and not self._store.database.read_only:
             try:
                 self._worker.start()
@@ -112,6 +126,7 @@ class Memory:
 
     # --- writing -----------------------------------------------------------------------------------------
 
+    @_counted
     def add(
         self,
         text: str,
@@ -163,6 +178,7 @@ class Memory:
         }
         return self._writer.add(item)
 
+    @_counted
     def add_many(
         self, items: Iterable[Item], *, session: str | None = None, progress: Progress | None = None
     ) -> list[Entry]:
@@ -186,6 +202,7 @@ class Memory:
         """
         return self._writer.add_many(items, session=session, progress=progress)
 
+    @_counted
     def update(
         self,
         key: str,
@@ -226,6 +243,7 @@ class Memory:
             raise InvalidInputError("text and event_time can be changed, but not removed")
         return self._writer.update(key, changed, namespace)
 
+    @_counted
     def supersede(self, old: str, new: str, *, namespace: Sequence[str] | None = None) -> Entry:
         """Let the entry ``new`` take the place of the entry ``old``; returns the new one.
 
@@ -236,6 +254,7 @@ class Memory:
         """
         return self._writer.supersede(old, new, namespace)
 
+    @_counted
     def forget(
         self,
         key: str | None = None,
@@ -270,6 +289,7 @@ class Memory:
 
     # --- reading -----------------------------------------------------------------------------------------
 
+    @_counted
     def recall(
         self,
         query: str | FloatArray,
@@ -352,6 +372,7 @@ class Memory:
 
         return self._store.call_in_space(answer)
 
+    @_counted
     def recall_many(
         self,
         /,
@@ -388,6 +409,7 @@ class Memory:
 
         return self._store.call_in_space(answer)
 
+    @_counted
     def why(
         self,
         /,
@@ -457,6 +479,7 @@ class Memory:
     work = _delegate("_worker", Worker.work)
     restore = staticmethod(Operator.restore)
 
+    @_counted
     def export(self, path: str | Path, *, progress: Progress | None = None) -> int:
         """Write all live entries of the namespace to one JSON Lines file; returns how many.
 
@@ -466,6 +489,7 @@ class Memory:
         with self._store.read() as tx:
             return export(tx, condition, Path(path), progress)
 
+    @_counted
     def import_(self, path: str | Path, *, progress: Progress | None = None, source: str | None = None) -> int:
         """Read an export, a file of conversations or another store into this memory; returns how many were new.
 
@@ -488,6 +512,7 @@ class Memory:
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""
         self._worker.close()
         self._queries.close()
+        self._finalizer.detach()
         self._store.close()
 
     def __enter__(self) -> Self:

@@ -315,6 +315,10 @@ class Database(ABC):
     def close(self) -> None:
         """Close the connections of all threads; later use raises ClosedError."""
 
+    @abstractmethod
+    def abandon(self) -> None:
+        """Close what no thread is using, without waiting: nobody will use the database any more."""
+
     # --- upkeep ------------------------------------------------------------------------------------------
 
     @abstractmethod

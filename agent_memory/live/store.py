@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from agent_memory.config import Config
 from agent_memory.errors import EncoderMismatchError, StorageError
+from agent_memory.live.calls import Calls
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.searcher import Searcher
 from agent_memory.live.space import Space
@@ -61,6 +62,7 @@ class Store:
         session_encoder: SessionEncoder | str | None,
     ) -> None:
         self.folder, self.config = folder, config
+        self._calls = Calls()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -76,6 +78,19 @@ class Store:
         except BaseException:
             self.database.close()
             raise
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count a call as under way: ``close`` waits for it, and refuses later ones.
+
+        Raises:
+            ClosedError: The store was closed.
+        """
+        call = self._calls.enter()
+        try:
+            yield
+        finally:
+            self._calls.leave(call)
 
     def read(self) -> AbstractContextManager[Transaction]:
         """Open a transaction in which every statement sees the same state of the store."""
@@ -120,8 +135,19 @@ class Store:
         return call(self.space)
 
     def close(self) -> None:
-        """Write the index snapshot and close the database; later calls raise ClosedError."""
+        """Wait for the calls under way, write the index snapshot and close the database; later calls raise ClosedError.
+
+        Raises:
+            StorageError: Some calls were still running after ``Config.lock_timeout_s``. They end by themselves.
+        """
+        left = self._calls.close(self.config.lock_timeout_s)
         try:
-            self.index.save()
+            if not left:
+                self.index.save()
         finally:
             self.database.close()
+        if left:
+            raise StorageError(
+                f"{self.folder} was closed, but {left} calls were still running after "
+                f"{self.config.lock_timeout_s:g} s; no index snapshot was written"
+            )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 from agent_memory.errors import StorageError
 from agent_memory.files import failpoint, part_of, put_in_place
 from agent_memory.storage.sqlite.connections import Connections
+from agent_memory.storage.sqlite.driver import sqlite3
+from agent_memory.storage.sqlite.ground import FolderLock, create_private, refuse_links
 from agent_memory.storage.sqlite.migrate import check_revision
 from agent_memory.types import Progress
 
@@ -35,10 +36,10 @@ def copy_online(connections: Connections, target: Path, progress: Progress | Non
             progress(total - remaining, total)
 
     try:
-        source = connections.open_raw()
-        try:
+        with connections.raw() as source:
             source.execute("BEGIN")
             expected = _counts(source)
+            create_private(target)
             copy = sqlite3.connect(target)
             try:
                 source.backup(copy, pages=_PAGES, progress=report)
@@ -46,8 +47,6 @@ def copy_online(connections: Connections, target: Path, progress: Progress | Non
                 copy.execute("PRAGMA journal_mode = DELETE")
             finally:
                 copy.close()
-        finally:
-            source.close()
     except sqlite3.Error as error:
         raise StorageError(f"cannot back up {connections.path}: {error}") from error
     return expected
@@ -77,8 +76,8 @@ def verify_copy(path: Path, expected: Counts | None) -> int:
     return found["entries"]
 
 
-def _assert_unused(path: Path) -> None:
-    """Move a database's log into it, alone; raises StorageError if somebody else has it open or it is damaged."""
+def _empty_log(path: Path) -> None:
+    """Move a database's log into it, alone; raises StorageError if some other program has it open."""
     try:
         connection = sqlite3.connect(path, timeout=1, isolation_level=None)
         try:
@@ -106,13 +105,18 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
         StorageError: The copy is damaged, or the database is in use; nothing was changed.
     """
     part = part_of(target)
+    lock = FolderLock(target.parent, 0.0)
     try:
+        create_private(part)
         shutil.copyfile(source, part)
         check_revision(part)
         entries = verify_copy(part, None)
         failpoint("restore-copied")
+        # Held until the new file is in place: nobody can open the store between the check and the rename.
+        lock.hold_alone()
+        refuse_links(target)
         if target.exists():
-            _assert_unused(target)
+            _empty_log(target)
         # The former write-ahead log belongs to the former database and must not be replayed into this one. What it
         # held was moved into the former database just now.
         for tail in ("-wal", "-shm"):
@@ -121,6 +125,7 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
         failpoint("restore-before-rename")
         install_copy(part, target)
     finally:
+        lock.release()
         remove_parts(part)
     return entries
 

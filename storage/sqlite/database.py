@@ -142,11 +142,15 @@ class SqliteDatabase(Database):
 
     @override
     def assert_open(self) -> None:
-        self.connections.connection()
+        self.connections.assert_open()
 
     @override
     def close(self) -> None:
         self.connections.close()
+
+    @override
+    def abandon(self) -> None:
+        self.connections.abandon()
 
     @override
     def size_bytes(self) -> int:

@@ -68,32 +68,23 @@ def _revision(connection: Connection, connections: Connections) -> str | None:
 
 
 def _prepare_new_file(connections: Connections) -> None:
-    with connections.read() as connection:
-        raw = connection.connection.driver_connection
-    if raw is not None:
+    with connections.outside() as raw:
         raw.execute(f"PRAGMA page_size = {PAGE_SIZE_BYTES}")
     _use_log(connections)
 
 
 def _use_log(connections: Connections) -> None:
     """Turn on the write-ahead log unless it is on: a backup is a file without one."""
-    connection = connections.connection()
     deadline = time.monotonic() + connections.lock_timeout_s
-    raw = connection.connection.driver_connection
-    if raw is None:
-        raise StorageError(f"{connections.path}: the connection is gone")
     while True:
         try:
-            raw.execute("PRAGMA journal_mode = WAL")
+            with connections.outside() as raw:
+                raw.execute("PRAGMA journal_mode = WAL")
             return
-        except Exception as error:
+        except LockTimeoutError:
             # Several processes may create the store at once, and SQLite does not wait for this one lock.
-            if "locked" not in str(error):
-                raise StorageError(f"{connections.path}: {error}") from error
             if time.monotonic() >= deadline:
-                raise LockTimeoutError(connections.lock_timeout_s) from error
-        finally:
-            connection.rollback()
+                raise
         time.sleep(0.01)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, select, text, tr
 from agent_memory.errors import StorageError
 from agent_memory.storage.records import DatabaseState
 from agent_memory.storage.sqlite.connections import Connections
+from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.storage.sqlite.schema import changes, entries
 
 _MERGED_PAGES = 200
@@ -111,9 +111,9 @@ def vacuum(connections: Connections) -> bool:
 
 
 def _alone(connections: Connections, statement: str) -> bool:
-    connection = connections.open_raw()
     try:
-        row = connection.execute(statement).fetchone()
+        with connections.raw() as raw:
+            row = raw.execute(statement).fetchone()
         return row is None or row[0] == 0
     except sqlite3.OperationalError as error:
         if "locked" in str(error) or "busy" in str(error):
@@ -121,5 +121,3 @@ def _alone(connections: Connections, statement: str) -> bool:
         raise StorageError(f"{connections.path}: {error}") from error
     except sqlite3.Error as error:
         raise StorageError(f"{connections.path}: {error}") from error
-    finally:
-        connection.close()

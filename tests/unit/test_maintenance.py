@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from support import WordEncoder
 
+from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.upkeep import maintenance as upkeep_rules
 
 PAST = datetime.now(UTC) - timedelta(days=1)
@@ -71,12 +71,11 @@ def test_a_log_that_grew_behind_a_reader_is_cut_when_the_reader_has_gone(memory)
             memory.add("x" * 500_000 + str(number), key=str(number), vector=vector)
 
     write(2)
-    reader = memory._store.database.connections.open_raw()
-    reader.execute("BEGIN")
-    reader.execute("SELECT count(*) FROM entries").fetchone()
-    write(32)
-    assert log.stat().st_size > 1.2 * LOG_BYTES
-    reader.close()
+    with memory._store.database.connections.raw() as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM entries").fetchone()
+        write(32)
+        assert log.stat().st_size > 1.2 * LOG_BYTES
     write(10)
     assert log.stat().st_size <= LOG_BYTES
 

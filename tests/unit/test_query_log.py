@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
 import time
 
 import numpy as np
@@ -14,6 +13,7 @@ from support import WordEncoder, python
 from agent_memory import Config, ReplaySource
 from agent_memory.index import IndexOptions
 from agent_memory.recall import query_log as rules
+from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.upkeep import rehearsal
 
 TEXTS = [f"note {number} about topic {number % 7}" for number in range(60)]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +15,7 @@ from agent_memory.live.index import LiveIndex
 from agent_memory.recall import search as recall
 from agent_memory.recall.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS, UNREAD
 from agent_memory.storage.sqlite import lexical
+from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.storage.words import choose_words
 from agent_memory.timewords import intervals
 

@@ -1,6 +1,5 @@
 """Session encoding in the store: what is written with entries, read in recalls, and replayed."""
 
-import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +13,7 @@ from agent_memory.encoders import CompactSessionEncoder, SessionSegment, encode_
 from agent_memory.encoders.compact.weights import Shape
 from agent_memory.encoders.training.session_model import SessionNetwork
 from agent_memory.errors import EncoderMismatchError, InvalidInputError, StorageError
+from agent_memory.storage.sqlite.driver import sqlite3
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 
