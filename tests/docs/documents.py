@@ -73,4 +73,4 @@ def _shell(command: str) -> str:
     environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "PYTHONWARNINGS": "ignore"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     result = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=False)
-    return result.stdout + result.stderr
+    return result.stdout if result.returncode == 0 else result.stdout + result.stderr
