@@ -41,12 +41,10 @@ if TYPE_CHECKING:
     from agent_memory.inputs import NewEntry
     from agent_memory.memory import Memory
     from agent_memory.prompt import format_hits
-    from agent_memory.records import (
-        Entry,
+    from agent_memory.records import Entry, Hit, Hits, Session, Trace
+    from agent_memory.reports import (
         GenerationInfo,
         GenerationState,
-        Hit,
-        Hits,
         Job,
         JobState,
         Maintenance,
@@ -56,9 +54,7 @@ if TYPE_CHECKING:
         ReplaySource,
         Report,
         Schedule,
-        Session,
         Stats,
-        Trace,
     )
 
 _HOMES = {
@@ -90,10 +86,14 @@ _HOMES = {
     "prompt": ["format_hits"],
     "records": [
         "Entry",
-        "GenerationInfo",
-        "GenerationState",
         "Hit",
         "Hits",
+        "Session",
+        "Trace",
+    ],
+    "reports": [
+        "GenerationInfo",
+        "GenerationState",
         "Job",
         "JobState",
         "Maintenance",
@@ -103,9 +103,7 @@ _HOMES = {
         "ReplaySource",
         "Report",
         "Schedule",
-        "Session",
         "Stats",
-        "Trace",
     ],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -14,13 +14,12 @@ from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, EncoderError, InvalidInputError
 from agent_memory.prompt import without_recalled
-from agent_memory.records import Namespace
+from agent_memory.types import FloatArray, Namespace
 
 if TYPE_CHECKING:
     from agent_memory.encoders.base import EncoderSpec
@@ -44,7 +43,6 @@ UNSET = Unset.UNSET
 UnsetType = Literal[Unset.UNSET]
 
 Choice = TypeVar("Choice", bound=StrEnum)
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

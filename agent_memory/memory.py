@@ -8,31 +8,34 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
 
-from agent_memory import check, inputs, transfer
-from agent_memory import recall as recalling
-from agent_memory import why as tracing
-from agent_memory.care import Care
+from agent_memory import inputs
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
-from agent_memory.ingest import Item, Progress, Writer
-from agent_memory.inputs import UNSET, FloatArray, UnsetType
-from agent_memory.jobs import Background
-from agent_memory.live_index import Accept, LiveIndex
-from agent_memory.query_log import QueryLog
-from agent_memory.records import Entry, Hits, Namespace, Report, Session, Stats, Trace
-from agent_memory.request import Request, make_request, matching
-from agent_memory.spaces import Spaces
-from agent_memory.storage import entries as reading
-from agent_memory.storage import vectors as generations
-from agent_memory.storage.database import Database
-from agent_memory.storage.migrate import ensure_schema
+from agent_memory.inputs import UNSET, UnsetType
+from agent_memory.live.index import Accept, LiveIndex
+from agent_memory.live.spaces import Spaces
+from agent_memory.recall import search as recalling
+from agent_memory.recall import why as tracing
+from agent_memory.recall.query_log import QueryLog
+from agent_memory.recall.request import Request, make_request, matching
+from agent_memory.records import Entry, Hits, Session, Trace
+from agent_memory.reports import Report, Stats
+from agent_memory.storage.sqlite import entries as reading
+from agent_memory.storage.sqlite import vectors as generations
+from agent_memory.storage.sqlite.database import Database
+from agent_memory.storage.sqlite.migrate import ensure_schema
+from agent_memory.types import FloatArray, Namespace, Progress, Time
+from agent_memory.upkeep import check
+from agent_memory.upkeep.operator import Care
+from agent_memory.upkeep.worker import Background
+from agent_memory.writing import transfer
+from agent_memory.writing.writer import Item, Writer
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, Reranker, SessionEncoder
-    from agent_memory.sessions import Sessions
-    from agent_memory.storage.entries import Condition
+    from agent_memory.live.sessions import Sessions
+    from agent_memory.storage.sqlite.entries import Condition
 
-Time = datetime | str
 _Answer = TypeVar("_Answer")
 
 

@@ -9,41 +9,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agent_memory.encoders.aegis import AegisEncoder
-    from agent_memory.encoders.base import Encoder, EncoderSpec, Progress, tiers_for
-    from agent_memory.encoders.compact import CompactSessionEncoder
-    from agent_memory.encoders.evo_session import EvoEncoder, EvoSessionEncoder
-    from agent_memory.encoders.evo_state import Exchange, LatentQueue
-    from agent_memory.encoders.evoembedding import EvoEmbeddingModel
-    from agent_memory.encoders.matryoshka import MatryoshkaEncoder
-    from agent_memory.encoders.minilm import MiniLMEncoder
-    from agent_memory.encoders.openai import OpenAIEncoder
+    from agent_memory.encoders.base import Encoder, EncoderSpec, tiers_for
+    from agent_memory.encoders.compact.encoder import CompactSessionEncoder
+    from agent_memory.encoders.evo.model import EvoEmbeddingModel
+    from agent_memory.encoders.evo.session import EvoEncoder, EvoSessionEncoder
+    from agent_memory.encoders.evo.state import Exchange, LatentQueue
     from agent_memory.encoders.registry import load_encoder
     from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
     from agent_memory.encoders.rotation import RotatedEncoder, Rotation, fit_rotation, needs_rotation
-    from agent_memory.encoders.sentence_transformer import SentenceTransformerEncoder
     from agent_memory.encoders.session import SessionEncoder, SessionEncoderSpec, SessionSegment, encode_session
+    from agent_memory.encoders.static.aegis import AegisEncoder
+    from agent_memory.encoders.static.matryoshka import MatryoshkaEncoder
+    from agent_memory.encoders.static.minilm import MiniLMEncoder
+    from agent_memory.encoders.static.openai import OpenAIEncoder
+    from agent_memory.encoders.static.sentence_transformer import SentenceTransformerEncoder
+    from agent_memory.types import Progress
 
 _HOMES = {
     "Encoder": "base",
     "EncoderSpec": "base",
     "Progress": "base",
     "tiers_for": "base",
-    "AegisEncoder": "aegis",
-    "CompactSessionEncoder": "compact",
+    "AegisEncoder": "static.aegis",
+    "CompactSessionEncoder": "compact.encoder",
     "CrossEncoderReranker": "reranker",
-    "EvoEmbeddingModel": "evoembedding",
-    "EvoEncoder": "evo_session",
-    "EvoSessionEncoder": "evo_session",
-    "Exchange": "evo_state",
-    "LatentQueue": "evo_state",
-    "MatryoshkaEncoder": "matryoshka",
-    "MiniLMEncoder": "minilm",
-    "OpenAIEncoder": "openai",
+    "EvoEmbeddingModel": "evo.model",
+    "EvoEncoder": "evo.session",
+    "EvoSessionEncoder": "evo.session",
+    "Exchange": "evo.state",
+    "LatentQueue": "evo.state",
+    "MatryoshkaEncoder": "static.matryoshka",
+    "MiniLMEncoder": "static.minilm",
+    "OpenAIEncoder": "static.openai",
     "RotatedEncoder": "rotation",
     "Reranker": "reranker",
     "Rotation": "rotation",
-    "SentenceTransformerEncoder": "sentence_transformer",
+    "SentenceTransformerEncoder": "static.sentence_transformer",
     "SessionEncoder": "session",
     "SessionEncoderSpec": "session",
     "SessionSegment": "session",

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
-
-import numpy as np
-import numpy.typing as npt
+from typing import Literal, Protocol, runtime_checkable
 
 from agent_memory.errors import InvalidInputError
+from agent_memory.types import FloatArray, Progress
 
-FloatArray: TypeAlias = npt.NDArray[np.float32]
-Progress: TypeAlias = Callable[[int, int], None]
 """Called with (texts done, texts in all) while a long call is running."""
 
 TIER_DIMENSIONS = (64, 256)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from agent_memory.encoders.base import Encoder
-from agent_memory.encoders.compact import CompactSessionEncoder
-from agent_memory.encoders.compact_weights import trained_for
+from agent_memory.encoders.compact.encoder import CompactSessionEncoder
+from agent_memory.encoders.compact.weights import trained_for
 from agent_memory.encoders.files import MPNET_SHA256, model_folder, verify
 from agent_memory.encoders.session import SessionEncoder
 from agent_memory.errors import DimensionMismatchError, EncoderMismatchError, InvalidInputError, ModelNotFoundError
@@ -89,18 +89,18 @@ def _named_session_encoder(
 
 
 def _named(name: str | Path) -> Encoder:
-    from agent_memory.encoders.sentence_transformer import SentenceTransformerEncoder
+    from agent_memory.encoders.static.sentence_transformer import SentenceTransformerEncoder
 
     if name in ("default", "minilm-matryoshka"):
-        from agent_memory.encoders.matryoshka import MatryoshkaEncoder
+        from agent_memory.encoders.static.matryoshka import MatryoshkaEncoder
 
         return MatryoshkaEncoder()
     if name == "minilm":
-        from agent_memory.encoders.minilm import MiniLMEncoder
+        from agent_memory.encoders.static.minilm import MiniLMEncoder
 
         return MiniLMEncoder()
     if name == "aegis":
-        from agent_memory.encoders.aegis import AegisEncoder
+        from agent_memory.encoders.static.aegis import AegisEncoder
 
         return AegisEncoder()
     if name == "mpnet":

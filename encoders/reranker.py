@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from agent_memory.encoders.base import FloatArray
 from agent_memory.errors import EncoderError, ModelNotFoundError
+from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder

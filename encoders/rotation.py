@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from agent_memory.encoders.base import Encoder, EncoderSpec, FloatArray, Progress
-from agent_memory.encoders.files import write_safely
+from agent_memory.encoders.base import Encoder, EncoderSpec
 from agent_memory.errors import CheckpointError, DimensionMismatchError, InvalidInputError
+from agent_memory.files import SHARED, write_bytes
+from agent_memory.types import FloatArray, Progress
 
 _FORMAT = "agent-memory-rotation-1"
 
@@ -57,7 +58,7 @@ class Rotation:
 
     def save(self, path: Path | str) -> None:
         """Write a safetensors file; an existing one is replaced whole or not at all."""
-        write_safely(Path(path), self.to_bytes())
+        write_bytes(Path(path), self.to_bytes(), mode=SHARED)
 
     def to_bytes(self) -> bytes:
         """Return the content of a safetensors file."""

@@ -8,7 +8,7 @@ from agent_memory.index.records import (
     SearchResult,
     TierTrace,
 )
-from agent_memory.index.snapshot_reading import snapshots
+from agent_memory.index.snapshot.read import snapshots
 from agent_memory.index.tiered import TieredIndex
 from agent_memory.index.view import IndexView
 

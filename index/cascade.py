@@ -10,12 +10,11 @@ import numpy.typing as npt
 
 from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.exact import ExactScan
-from agent_memory.index.records import EVERYWHERE, IdArray, ScoreArray, TierTrace
+from agent_memory.index.records import EVERYWHERE, ScoreArray, TierTrace
 from agent_memory.index.rows import Rows
 from agent_memory.index.state import State
-from agent_memory.index.vectors import FloatArray, best, ordered, scores_of
-
-RowArray = npt.NDArray[np.int64]
+from agent_memory.index.vectors import best, ordered, scores_of
+from agent_memory.types import FloatArray, IdArray, RowArray
 
 _CHUNK = 1024
 _GROUP = 64

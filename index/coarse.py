@@ -20,7 +20,8 @@ from agent_memory.index.codebook import Codebook, one_list
 from agent_memory.index.faiss_tools import faiss, one_call
 from agent_memory.index.lists import BLOCK_ROWS, CodeLists, packed_bytes
 from agent_memory.index.records import EVERYWHERE
-from agent_memory.index.vectors import FloatArray, best
+from agent_memory.index.vectors import best
+from agent_memory.types import FloatArray
 
 SAMPLE_STEP = 32
 """One row of so many tells where a query's best scores, and its lists, begin."""

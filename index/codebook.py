@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.index.faiss_tools import faiss, one_call
-from agent_memory.index.vectors import FloatArray
+from agent_memory.types import FloatArray
 
 CENTROIDS = 16
 MOST_LISTS = 1 << 16

@@ -11,9 +11,8 @@ import numpy.typing as npt
 from agent_memory.index.faiss_tools import faiss, one_call, scan_block
 from agent_memory.index.records import ScoreArray
 from agent_memory.index.state import State
-from agent_memory.index.vectors import FloatArray, rough_scores_of, widen
-
-RowArray = npt.NDArray[np.int64]
+from agent_memory.index.vectors import rough_scores_of, widen
+from agent_memory.types import FloatArray, RowArray
 
 _CHUNK = 1024
 _ROUNDING = 1e-4

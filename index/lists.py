@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from agent_memory.index.codebook import Codebook
 from agent_memory.index.faiss_tools import faiss
-from agent_memory.index.vectors import FloatArray
+from agent_memory.types import FloatArray
 
 BLOCK_ROWS = 32
 """FastScan interleaves the codes of this many rows."""

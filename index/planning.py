@@ -15,9 +15,8 @@ from agent_memory.index.codebook import Codebook, divided, train
 from agent_memory.index.faiss_tools import faiss, one_call
 from agent_memory.index.records import EVERYWHERE, IndexOptions, Plan
 from agent_memory.index.state import State
-from agent_memory.index.vectors import FloatArray, widen
-
-RowArray = npt.NDArray[np.int64]
+from agent_memory.index.vectors import widen
+from agent_memory.types import FloatArray, RowArray
 
 TRUTH = 10
 """Recall is measured at this many neighbours."""

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import InvalidInputError
+from agent_memory.types import IdArray
 
-IdArray = npt.NDArray[np.int64]
 ScoreArray = npt.NDArray[np.float32]
 
 MAX_ROWS = 2**31 - 1

@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.idmap import IdMap
-from agent_memory.index.records import IdArray, Plan
+from agent_memory.index.records import Plan
 from agent_memory.index.rows import Rows
-from agent_memory.index.vectors import Dtype, FloatArray, as_unit_rows, numeric, quantize
+from agent_memory.index.vectors import Dtype, as_unit_rows, numeric, quantize
+from agent_memory.types import FloatArray, IdArray, RowArray
 
 Scalar = TypeVar("Scalar", bound=np.generic)
-RowArray = npt.NDArray[np.int64]
 
 _COPY_ROWS = 4096
 

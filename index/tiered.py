@@ -15,18 +15,11 @@ from agent_memory.errors import IndexStateError, InvalidInputError
 from agent_memory.index import planning
 from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.codebook import CENTROIDS
-from agent_memory.index.records import (
-    MAX_ROWS,
-    IdArray,
-    IndexOptions,
-    IndexStats,
-    MaintenanceReport,
-    Plan,
-    SearchResult,
-)
+from agent_memory.index.records import MAX_ROWS, IndexOptions, IndexStats, MaintenanceReport, Plan, SearchResult
 from agent_memory.index.state import State, empty_state, stored, with_copied, with_rows, without_rows
 from agent_memory.index.vectors import Dtype, as_ids, distinct
 from agent_memory.index.view import IndexView
+from agent_memory.types import IdArray
 
 _SMALLEST_TAIL = 2048
 _TAIL_SHARE = 256
@@ -252,7 +245,7 @@ class TieredIndex:
             InvalidInputError: An unusable generation or seq.
             IndexStateError: It could not be written, e.g. the disk is full; earlier snapshots are untouched.
         """
-        from agent_memory.index import snapshot
+        from agent_memory.index.snapshot import write as snapshot
 
         with self._upkeep:
             state = self._state
@@ -284,7 +277,7 @@ class TieredIndex:
             CorruptSnapshotError: No snapshot, or none that passes verification.
             StaleGenerationError: Only snapshots of another generation.
         """
-        from agent_memory.index import snapshot_reading
+        from agent_memory.index.snapshot import read as snapshot_reading
 
         state, tiers, dtype, seq = snapshot_reading.read(Path(folder), generation=generation)
         index = cls(tiers[-1], tiers, dtype=dtype, options=options)

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import DimensionMismatchError, InvalidInputError
+from agent_memory.types import FloatArray
 
 Dtype = Literal["float16", "float32"]
-FloatArray = npt.NDArray[np.float32]
 
 _ALREADY_UNIT = 1e-3
 _TINY = np.float32(1e-12)

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from agent_memory.errors import InvalidInputError
 from agent_memory.index.cascade import Cascade, Found
-from agent_memory.index.records import IdArray, IndexOptions, ScoreArray, SearchResult, TierTrace
+from agent_memory.index.records import IndexOptions, ScoreArray, SearchResult, TierTrace
 from agent_memory.index.state import State
-from agent_memory.index.vectors import FloatArray, as_ids, as_queries, distinct
+from agent_memory.index.vectors import as_ids, as_queries, distinct
+from agent_memory.types import FloatArray, IdArray
 
 
 class IndexView:

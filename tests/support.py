@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agent_memory.encoders.base import EncoderSpec, FloatArray, Progress, tiers_for
+from agent_memory.encoders.base import EncoderSpec, tiers_for
+from agent_memory.types import FloatArray, Progress
 
 TESTS = Path(__file__).parent
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agent_memory.encoders.base import Encoder, EncoderSpec, FloatArray, Progress, tiers_for
+from agent_memory.encoders.base import Encoder, EncoderSpec, tiers_for
 from agent_memory.errors import MissingDependencyError
+from agent_memory.types import FloatArray, Progress
 
 try:
     from langchain_core.embeddings import Embeddings

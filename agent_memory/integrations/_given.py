@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent_memory.encoders.base import EncoderSpec, FloatArray, Progress, tiers_for
+from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.errors import EncoderError
 from agent_memory.memory import Memory
-from agent_memory.storage import vectors as generations
-from agent_memory.storage.database import Database
-from agent_memory.storage.migrate import ensure_schema
+from agent_memory.storage.sqlite import vectors as generations
+from agent_memory.storage.sqlite.database import Database
+from agent_memory.storage.sqlite.migrate import ensure_schema
+from agent_memory.types import FloatArray, Progress
 
 
 class GivenVectors:

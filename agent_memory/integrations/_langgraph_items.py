@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.inputs import FloatArray
 from agent_memory.integrations._names import decode_name, decode_names, encode_name, encode_names, suffixed
 from agent_memory.integrations._text import entry_text, usable_text
-from agent_memory.records import Entry, Namespace
+from agent_memory.records import Entry
+from agent_memory.types import FloatArray, Namespace
 
 try:
     from langgraph.store.base import Item, PutOp, SearchItem, get_text_at_path, tokenize_path

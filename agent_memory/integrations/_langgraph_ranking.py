@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent_memory.inputs import MAX_K, FloatArray
+from agent_memory.inputs import MAX_K
 from agent_memory.integrations._langgraph_filters import Where
 from agent_memory.integrations._langgraph_items import RANKED, is_item, item_key
 from agent_memory.memory import Memory
-from agent_memory.records import Entry, Hit, Namespace
+from agent_memory.records import Entry, Hit
+from agent_memory.types import FloatArray, Namespace
 
 _Place = tuple[Namespace, str]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent_memory.errors import InvalidInputError
 from agent_memory.memory import Memory
-from agent_memory.records import Namespace
+from agent_memory.types import Namespace
 
 
 def opened(memory: Memory | str | Path) -> tuple[Memory, bool]:

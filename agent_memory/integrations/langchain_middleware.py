@@ -13,7 +13,7 @@ from agent_memory.integrations._opening import below, opened
 from agent_memory.integrations._text import block, own_text
 from agent_memory.integrations.langchain_tools import session_of
 from agent_memory.memory import Memory
-from agent_memory.records import Namespace
+from agent_memory.types import Namespace
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse

@@ -22,7 +22,6 @@ import numpy as np
 
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, InvalidInputError, MissingDependencyError, NotFoundError
-from agent_memory.inputs import FloatArray
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
 from agent_memory.integrations._langgraph_filters import Where, to_where
 from agent_memory.integrations._langgraph_items import (
@@ -39,7 +38,8 @@ from agent_memory.integrations._langgraph_ranking import rank
 from agent_memory.integrations._langgraph_sweeper import Sweeper
 from agent_memory.integrations._names import decode_names, encode_name
 from agent_memory.memory import Memory
-from agent_memory.records import Entry, Namespace
+from agent_memory.records import Entry
+from agent_memory.types import FloatArray, Namespace
 
 try:
     from langchain_core.embeddings import Embeddings

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agent_memory.encoders.files import write_safely
-from agent_memory.encoders.matryoshka import DIMENSION, MatryoshkaEncoder
+from agent_memory.encoders.static.matryoshka import DIMENSION, MatryoshkaEncoder
 from agent_memory.encoders.training.batches import mixed
 from agent_memory.encoders.training.data import LIMITS, Conversation, training_sets
 from agent_memory.encoders.training.trainer import schedule
+from agent_memory.files import SHARED, write_bytes
 
 PREFIXES = {64: 2.0, 128: 1.0, 256: 2.0}
 """Weight of each prefix; longer ones keep nearly everything in any axes."""
@@ -142,7 +142,7 @@ def turn(head: Path, out: Path, sets: Mapping[str, Sequence[Conversation]], step
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     for name in ("head.rotation", "head.weight", "head.bias", "head.question.up", "head.question.bias"):
         tensors[name] = (tensors[name].float() @ axes).half().contiguous()
-    write_safely(out, save(tensors, metadata=facts | {"axes": f"{steps} steps, seed {seed}"}))
+    write_bytes(out, save(tensors, metadata=facts | {"axes": f"{steps} steps, seed {seed}"}), mode=SHARED)
 
 
 def main() -> None:

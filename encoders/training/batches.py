@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from agent_memory.encoders.static.windows import normalise
 from agent_memory.encoders.training.data import Conversation
 from agent_memory.encoders.training.features import VectorCache
-from agent_memory.encoders.windows import normalise
 
 WEIGHTS: Mapping[str, float] = {
     "friendsqa_dev": 1.5,

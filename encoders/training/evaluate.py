@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from agent_memory.encoders.base import Encoder, EncoderSpec, FloatArray, Progress
-from agent_memory.encoders.matryoshka import MatryoshkaEncoder
-from agent_memory.encoders.minilm import MiniLMEncoder
+from agent_memory.encoders.base import Encoder, EncoderSpec
 from agent_memory.encoders.rotation import RotatedEncoder, fit_rotation
+from agent_memory.encoders.static.matryoshka import MatryoshkaEncoder
+from agent_memory.encoders.static.minilm import MiniLMEncoder
+from agent_memory.encoders.static.windows import normalise
 from agent_memory.encoders.training.data import Conversation, all_texts, read_set, training_sets
 from agent_memory.encoders.training.metrics import recall_at, spearman
-from agent_memory.encoders.windows import normalise
+from agent_memory.types import FloatArray, Progress
 
 SETS = {
     "msc": 20,
@@ -89,7 +90,7 @@ def rotated_mpnet(data: Path, texts: int = 2000) -> Encoder:
 def mpnet() -> Encoder:
     """The teacher, in bf16 for speed."""
     from agent_memory.encoders.models import path_of
-    from agent_memory.encoders.sentence_transformer import SentenceTransformerEncoder
+    from agent_memory.encoders.static.sentence_transformer import SentenceTransformerEncoder
 
     return Remembering(SentenceTransformerEncoder(path_of("mpnet"), name="mpnet", precision="bf16"))
 

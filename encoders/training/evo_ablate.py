@@ -20,8 +20,8 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from agent_memory.encoders.evo_network import EvoNetwork
-from agent_memory.encoders.evo_text import EvoText
+from agent_memory.encoders.evo.network import EvoNetwork
+from agent_memory.encoders.evo.text import EvoText
 from agent_memory.encoders.training.evo_objective import Recipe, Record, read_records
 from agent_memory.encoders.training.evo_states import SETTINGS, tiny_network, write_states, write_tokenizer
 from agent_memory.encoders.training.evo_train import Step, recall_at_1, train

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent_memory.encoders.evo_network import EvoNetwork, Row
-from agent_memory.encoders.evo_state import CHUNK_SEGMENTS, Exchange, plan_batches
-from agent_memory.encoders.evo_text import EvoText
-from agent_memory.encoders.runtime import IntArray
+from agent_memory.encoders.evo.network import EvoNetwork, Row
+from agent_memory.encoders.evo.state import CHUNK_SEGMENTS, Exchange, plan_batches
+from agent_memory.encoders.evo.text import EvoText
+from agent_memory.encoders.static.runtime import IntArray
 from agent_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from agent_memory.encoders.evo_checkpoint import EvoSettings
-from agent_memory.encoders.evo_load import fresh_network
-from agent_memory.encoders.evo_network import EvoNetwork
-from agent_memory.encoders.evo_text import END_TOKEN, QUERY_PREFIX
+from agent_memory.encoders.evo.checkpoint import EvoSettings
+from agent_memory.encoders.evo.load import fresh_network
+from agent_memory.encoders.evo.network import EvoNetwork
+from agent_memory.encoders.evo.text import END_TOKEN, QUERY_PREFIX
 
 SUBJECTS = ("Ann", "Bob", "Cleo", "Dan", "Eve", "Finn")
 PLACES = ("Rome", "Oslo", "Lima", "Cairo", "Delhi", "Paris", "Quito", "Tokyo")

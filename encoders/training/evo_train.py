@@ -21,11 +21,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from agent_memory.encoders.evo_checkpoint import EvoSettings, read_base_config, read_settings
-from agent_memory.encoders.evo_load import load_network, published_weights
-from agent_memory.encoders.evo_network import EvoNetwork
-from agent_memory.encoders.evo_text import EvoText
-from agent_memory.encoders.runtime import enough_memory
+from agent_memory.encoders.evo.checkpoint import EvoSettings, read_base_config, read_settings
+from agent_memory.encoders.evo.load import load_network, published_weights
+from agent_memory.encoders.evo.network import EvoNetwork
+from agent_memory.encoders.evo.text import EvoText
+from agent_memory.encoders.static.runtime import enough_memory
 from agent_memory.encoders.training.evo_objective import (
     Recipe,
     Record,

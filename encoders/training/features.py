@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from agent_memory.encoders.base import FloatArray
-from agent_memory.encoders.files import write_safely
+from agent_memory.files import SHARED, write_bytes
+from agent_memory.types import FloatArray
 
 _SHARD = 4096
 HalfArray = npt.NDArray[np.float16]
@@ -51,7 +51,7 @@ class VectorCache:
 
         path = self._folder / f"{len(self._shards):05d}.safetensors"
         keys = np.array([_key(t) for t in texts], dtype=np.uint64)
-        write_safely(path, save({"keys": keys, "vectors": vectors.astype(np.float16)}))
+        write_bytes(path, save({"keys": keys, "vectors": vectors.astype(np.float16)}), mode=SHARED)
         self._take(path)
 
     def get(self, texts: Sequence[str]) -> FloatArray:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from agent_memory.encoders.base import FloatArray
+from agent_memory.encoders.static.windows import normalise
 from agent_memory.encoders.training.data import Conversation
-from agent_memory.encoders.windows import normalise
+from agent_memory.types import FloatArray
 
 Encode = Callable[[Sequence[str]], FloatArray]
 

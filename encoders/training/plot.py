@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent_memory.encoders.base import FloatArray
+from agent_memory.types import FloatArray
 
 
 def plot(log: Sequence[Mapping[str, float | str]], path: Path) -> None:

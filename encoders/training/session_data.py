@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from agent_memory.encoders.base import Encoder
-from agent_memory.encoders.compact import dates_feature, day_words, length_feature, order_features
+from agent_memory.encoders.compact.encoder import dates_feature, day_words, length_feature, order_features
 from agent_memory.encoders.training.data import MOST_EVIDENCE, is_validation
 from agent_memory.encoders.training.features import VectorCache
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agent_memory.encoders.compact import day_features, place_features
-from agent_memory.encoders.compact_weights import Shape
-from agent_memory.encoders.files import write_safely
+from agent_memory.encoders.compact.encoder import day_features, place_features
+from agent_memory.encoders.compact.weights import Shape
+from agent_memory.files import SHARED, write_bytes
 
 
 class SessionNetwork(nn.Module):
@@ -157,7 +157,7 @@ class SessionNetwork(nn.Module):
 
         sizes = {name: str(getattr(self.shape, name)) for name in Shape.__slots__}
         tensors = {name: self._p(name).detach().half().contiguous() for name in self.shape.parameters()}
-        write_safely(path, save(tensors, metadata=sizes | facts))
+        write_bytes(path, save(tensors, metadata=sizes | facts), mode=SHARED)
 
 
 def _attribute(name: str) -> str:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agent_memory.encoders.compact_weights import Shape
+from agent_memory.encoders.compact.weights import Shape
 from agent_memory.encoders.registry import load_encoder
 from agent_memory.encoders.training.features import VectorCache
 from agent_memory.encoders.training.plot import plot_session

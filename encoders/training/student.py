@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agent_memory.encoders.bert import Bert, BertShape, mean_pool
-from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer, write_safely
-from agent_memory.encoders.linear import Linear
-from agent_memory.encoders.matryoshka import DIMENSION, Head, project
-from agent_memory.encoders.minilm import read_minilm
-from agent_memory.encoders.runtime import frame_of
-from agent_memory.encoders.windows import plan_batches
+from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer
+from agent_memory.encoders.static.bert import Bert, BertShape, mean_pool
+from agent_memory.encoders.static.linear import Linear
+from agent_memory.encoders.static.matryoshka import DIMENSION, Head, project
+from agent_memory.encoders.static.minilm import read_minilm
+from agent_memory.encoders.static.runtime import frame_of
+from agent_memory.encoders.static.windows import plan_batches
+from agent_memory.files import SHARED, write_bytes
 
 LAYERS = (3, 4, 5, 6)
 QUESTION_RANK = 64
@@ -136,4 +137,4 @@ class Student(nn.Module):
             tensors[f"{place}.up"] = adapted.get_parameter("up")
         halves = {name: t.detach().to(torch.float16).contiguous() for name, t in tensors.items()}
         metadata = {"backbone": MINILM_SHA256, "layers": ",".join(map(str, LAYERS)), **facts}
-        write_safely(path, save(halves, metadata=metadata))
+        write_bytes(path, save(halves, metadata=metadata), mode=SHARED)

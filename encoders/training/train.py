@@ -20,8 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agent_memory.encoders.base import FloatArray
-from agent_memory.encoders.files import write_safely
 from agent_memory.encoders.registry import load_encoder
 from agent_memory.encoders.training.axes import STEPS, large_sets, turn
 from agent_memory.encoders.training.batches import Batch, draw, mixed
@@ -32,6 +30,8 @@ from agent_memory.encoders.training.metrics import recall_at
 from agent_memory.encoders.training.plot import plot
 from agent_memory.encoders.training.student import Student
 from agent_memory.encoders.training.trainer import Checkpoint, restore, schedule
+from agent_memory.files import SHARED, write_bytes
+from agent_memory.types import FloatArray
 
 SCORED = (64, 256, 768)
 
@@ -203,7 +203,7 @@ def statistics(features: VectorCache, path: Path, size: int = 384) -> tuple[Tens
         "mean": torch.from_numpy(sample.mean(0)),
         "deviation": torch.from_numpy(sample.std(0) + 1e-4),
     }
-    write_safely(path, save(facts))
+    write_bytes(path, save(facts), mode=SHARED)
     return facts["rotation"], facts["mean"], facts["deviation"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from agent_memory.encoders.files import write_safely
+from agent_memory.files import SHARED, write_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Checkpoint:
             tensors[f"parameter.{name}"] = parameter.detach().contiguous()
             for key, value in optimiser.state.get(parameter, {}).items():
                 tensors[f"{key}.{name}"] = torch.as_tensor(value).contiguous()
-        write_safely(self.path, save(tensors))
+        write_bytes(self.path, save(tensors), mode=SHARED)
 
 
 def restore(checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer) -> int:

@@ -11,8 +11,8 @@ import pytest
 from support import WordEncoder, python
 
 from agent_memory import InvalidInputError, JobState, Memory, NotFoundError
-from agent_memory.jobs import due_at
-from agent_memory.records import Schedule
+from agent_memory.reports import Schedule
+from agent_memory.upkeep.worker import due_at
 
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from agent_memory.errors import CorruptSnapshotError, IndexStateError, InvalidInputError, StaleGenerationError
-from agent_memory.index import IndexOptions, TieredIndex, manifest, planning, snapshot
+from agent_memory.index import IndexOptions, TieredIndex, planning
 from agent_memory.index.flat import flat_search
+from agent_memory.index.snapshot import manifest
+from agent_memory.index.snapshot import write as snapshot
 
 OPTIONS = IndexOptions(exact_below=300, sample_queries=32, recall_target=0.9)
 TIERS = (64, 128, 192)

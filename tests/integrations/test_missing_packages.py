@@ -37,6 +37,6 @@ def test_the_package_itself_imports_no_framework():
     import subprocess
 
     packages = sorted({package for _, package, _ in ADAPTERS} | {"mcp"})
-    code = f"import agent_memory.cli, sys; print([name for name in {packages} if name in sys.modules])"
+    code = f"import agent_memory.cli.app, sys; print([name for name in {packages} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

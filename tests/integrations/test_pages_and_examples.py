@@ -73,7 +73,7 @@ async def test_the_example_of_an_mcp_configuration(tmp_path):
     assert server["command"] == "agent-memory"
     parameters = StdioServerParameters(
         command=sys.executable,
-        args=["-W", "ignore", "-m", "agent_memory.cli", *server["args"]],
+        args=["-W", "ignore", "-m", "agent_memory.cli.app", *server["args"]],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
     )

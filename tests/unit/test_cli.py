@@ -11,7 +11,7 @@ from agent_memory.cli import app
 
 
 def run(folder, *arguments, code=0, **options):
-    command = [sys.executable, "-m", "agent_memory.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "agent_memory.cli.app", *map(str, arguments)]
     environment = {**os.environ, "AGENT_MEMORY_PATH": str(folder), "COLUMNS": "200", "PYTHONWARNINGS": "ignore"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **options)
     assert result.returncode == code, result.stdout + result.stderr

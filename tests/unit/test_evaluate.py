@@ -6,7 +6,7 @@ import pytest
 from support import WordEncoder
 
 from agent_memory import InvalidInputError, NotFoundError
-from agent_memory.evaluate import _figures, evaluate, plot_vectors
+from agent_memory.evaluation.datasets import _figures, evaluate, plot_vectors
 
 
 def write(path, lines):

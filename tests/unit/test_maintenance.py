@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import WordEncoder
 
-from agent_memory import maintenance as upkeep_rules
+from agent_memory.upkeep import maintenance as upkeep_rules
 
 PAST = datetime.now(UTC) - timedelta(days=1)
 
@@ -61,7 +61,7 @@ def test_what_is_found_is_done(memory, monkeypatch, folder):
 
 
 def test_a_log_that_grew_behind_a_reader_is_cut_when_the_reader_has_gone(memory):
-    from agent_memory.storage.database import LOG_BYTES
+    from agent_memory.storage.sqlite.database import LOG_BYTES
 
     log = memory.path / "memory.db-wal"
     vector = np.ones(96, np.float32)
@@ -122,7 +122,7 @@ def test_an_index_behind_the_beginning_of_the_change_log_is_built_anew(memory, o
 
 def test_new_numbers_follow_the_pruned_ones(memory):
     fill(memory, 50)
-    from agent_memory.storage import upkeep
+    from agent_memory.storage.sqlite import upkeep
 
     assert upkeep.prune_changes(memory._database, 10_000) == 49
     memory.add("afterwards", key="after")

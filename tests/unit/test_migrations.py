@@ -11,7 +11,7 @@ import pytest
 from support import WordEncoder, python
 
 from agent_memory import Memory
-from agent_memory.storage.migrate import REVISIONS
+from agent_memory.storage.sqlite.migrate import REVISIONS
 
 DATA = Path(__file__).parents[1] / "data"
 FORMER = REVISIONS[:-1]

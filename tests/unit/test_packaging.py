@@ -52,7 +52,7 @@ def test_the_users_own_modules_are_left_alone(tmp_path):
         "from agent_memory import Memory\n"
         "with Memory('store') as memory:\n"
         "    memory.stats()\n"
-        "import agent_memory.storage.database, agent_memory.index.tiered\n"
+        "import agent_memory.storage.sqlite.database, agent_memory.index.tiered\n"
         "assert (storage.MINE, index.MINE, encoders.MINE) == ('storage', 'index', 'encoders')\n"
     )
     result = subprocess.run([sys.executable, "app.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -63,10 +63,10 @@ def test_revisions_match_the_migrations_folder():
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-    from agent_memory.storage.migrate import REVISIONS
+    from agent_memory.storage.sqlite.migrate import REVISIONS
 
     config = Config()
-    config.set_main_option("script_location", "agent_memory.storage:migrations")
+    config.set_main_option("script_location", "agent_memory.storage.sqlite:migrations")
     script = ScriptDirectory.from_config(config)
     assert tuple(reversed([revision.revision for revision in script.walk_revisions()])) == REVISIONS
 
@@ -81,9 +81,9 @@ def test_the_migrated_schema_is_the_one_that_queries_are_written_against(tmp_pat
     from sqlalchemy.dialects import sqlite
     from sqlalchemy.schema import CreateIndex
 
-    from agent_memory.storage.database import Database
-    from agent_memory.storage.migrate import ensure_schema
-    from agent_memory.storage.schema import metadata
+    from agent_memory.storage.sqlite.database import Database
+    from agent_memory.storage.sqlite.migrate import ensure_schema
+    from agent_memory.storage.sqlite.schema import metadata
 
     database = Database(tmp_path / "memory.db", lock_timeout_s=1)
     ensure_schema(database)

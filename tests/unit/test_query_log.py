@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from support import WordEncoder, python
 
-from agent_memory import Config, ReplaySource, replay
-from agent_memory import query_log as rules
+from agent_memory import Config, ReplaySource
 from agent_memory.index import IndexOptions
+from agent_memory.recall import query_log as rules
+from agent_memory.upkeep import rehearsal as replay
 
 TEXTS = [f"note {number} about topic {number % 7}" for number in range(60)]
 

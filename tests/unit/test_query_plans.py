@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.dialects import sqlite
 
-from agent_memory.storage import entries as reading
-from agent_memory.storage.database import Database
-from agent_memory.storage.migrate import ensure_schema
+from agent_memory.storage.sqlite import entries as reading
+from agent_memory.storage.sqlite.database import Database
+from agent_memory.storage.sqlite.migrate import ensure_schema
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from support import WordEncoder
 
-from agent_memory import Config, InvalidInputError, NotFoundError, format_hits, recall
+from agent_memory import Config, InvalidInputError, NotFoundError, format_hits
 from agent_memory.encoders.rotation import RotatedEncoder, Rotation
 from agent_memory.index import IndexOptions, cascade
-from agent_memory.live_index import LiveIndex
-from agent_memory.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS, UNREAD
-from agent_memory.storage import lexical
+from agent_memory.live.index import LiveIndex
+from agent_memory.recall import search as recall
+from agent_memory.recall.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS, UNREAD
+from agent_memory.storage.sqlite import lexical
 from agent_memory.timewords import intervals
 
 
@@ -369,7 +370,7 @@ class Crossed(WordEncoder):
 
 def test_why_names_the_tier(open_memory, monkeypatch):
     from agent_memory.index import IndexOptions
-    from agent_memory.live_index import LiveIndex
+    from agent_memory.live.index import LiveIndex
 
     monkeypatch.setattr(LiveIndex, "options", property(lambda self: IndexOptions(exact_below=500)))
     memory = open_memory(encoder=Crossed())

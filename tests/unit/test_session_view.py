@@ -7,8 +7,8 @@ import pytest
 from support import WordEncoder
 
 from agent_memory import InvalidInputError, Memory, NotFoundError, StorageError
-from agent_memory.cli import main
-from agent_memory.session_view import plot_session_view, session_view
+from agent_memory.cli.app import main
+from agent_memory.evaluation.session_view import plot_session_view, session_view
 
 
 @pytest.fixture(scope="module")

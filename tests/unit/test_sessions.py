@@ -11,7 +11,7 @@ from support import WordEncoder, python
 
 from agent_memory import Memory
 from agent_memory.encoders import CompactSessionEncoder, SessionSegment, encode_session
-from agent_memory.encoders.compact_weights import Shape
+from agent_memory.encoders.compact.weights import Shape
 from agent_memory.encoders.training.session_model import SessionNetwork
 from agent_memory.errors import EncoderMismatchError, InvalidInputError, StorageError
 

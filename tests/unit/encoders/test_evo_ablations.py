@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from agent_memory.encoders.evo_text import EvoText
-from agent_memory.encoders.evoembedding import EvoEmbeddingModel
-from agent_memory.encoders.runtime import enough_memory
+from agent_memory.encoders.evo.model import EvoEmbeddingModel
+from agent_memory.encoders.evo.text import EvoText
+from agent_memory.encoders.static.runtime import enough_memory
 from agent_memory.encoders.training import evo_ablate, evo_train
 from agent_memory.encoders.training.evo_objective import Recipe, read_records, session_scores
 from agent_memory.encoders.training.evo_states import (

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from agent_memory.encoders.evoembedding import EvoEmbeddingModel
+from agent_memory.encoders.evo.model import EvoEmbeddingModel
 from agent_memory.errors import CheckpointError, InvalidInputError, ModelNotFoundError
 
 BODY = "model.base_model.model.model."

@@ -10,7 +10,7 @@ import pytest
 from unit.encoders.test_evoembedding_files import QWEN3, WORDS, random_weights, write_checkpoint
 
 from agent_memory.encoders import EvoEmbeddingModel, Exchange, LatentQueue
-from agent_memory.encoders.evo_text import QUERY_PREFIX
+from agent_memory.encoders.evo.text import QUERY_PREFIX
 from agent_memory.errors import EncoderError, InvalidInputError
 
 HISTORY = [

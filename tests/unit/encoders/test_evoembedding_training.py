@@ -11,7 +11,7 @@ import pytest
 import torch
 from unit.encoders.test_evoembedding_files import QWEN3, WORDS, random_weights, write_checkpoint
 
-from agent_memory.encoders.evoembedding import EvoEmbeddingModel
+from agent_memory.encoders.evo.model import EvoEmbeddingModel
 from agent_memory.encoders.training import evo_train
 from agent_memory.encoders.training.evo_objective import (
     Recipe,

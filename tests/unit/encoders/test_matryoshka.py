@@ -5,7 +5,7 @@ import pytest
 
 from agent_memory.encoders import MatryoshkaEncoder, MiniLMEncoder, load_encoder, needs_rotation
 from agent_memory.encoders.files import MINILM_SHA256
-from agent_memory.encoders.matryoshka import HEAD, Head, merged, project, read_head
+from agent_memory.encoders.static.matryoshka import HEAD, Head, merged, project, read_head
 from agent_memory.errors import CheckpointError
 
 TEXTS = ["Alice moved to Berlin in May.", "The soup was cold.", "ok", "He plays the drums in a band. " * 30]

@@ -9,7 +9,7 @@ import pytest
 
 from agent_memory.encoders import Encoder, MiniLMEncoder, SentenceTransformerEncoder, load_encoder
 from agent_memory.encoders.files import MINILM_SHA256, minilm_folder
-from agent_memory.encoders.runtime import Loaded
+from agent_memory.encoders.static.runtime import Loaded
 from agent_memory.errors import CheckpointError, EncoderError, InvalidInputError, ModelNotFoundError
 
 TEXTS = [
@@ -66,7 +66,7 @@ def test_without_packed_products(minilm, precision, monkeypatch):
 def test_products_that_train_are_differentiable():
     import torch
 
-    from agent_memory.encoders.linear import make_linear
+    from agent_memory.encoders.static.linear import make_linear
 
     weight, x = torch.randn(8, 4), torch.randn(3, 4, requires_grad=True)
     make_linear(weight, torch.zeros(8), "fp32", trainable=True)(x).sum().backward()

@@ -6,7 +6,7 @@ import zipfile
 import pytest
 from typer.testing import CliRunner
 
-from agent_memory.cli_models import app
+from agent_memory.cli.models import app
 from agent_memory.encoders import models
 from agent_memory.encoders.files import MINILM_SHA256, model_folder
 from agent_memory.errors import CheckpointError, EncoderError, InvalidInputError, ModelNotFoundError

@@ -19,8 +19,8 @@ from agent_memory.encoders import (
     SessionSegment,
     encode_session,
 )
-from agent_memory.encoders.compact import dates_feature, day_words, length_feature, order_features
-from agent_memory.encoders.compact_weights import Shape
+from agent_memory.encoders.compact.encoder import dates_feature, day_words, length_feature, order_features
+from agent_memory.encoders.compact.weights import Shape
 from agent_memory.encoders.training.session_model import SessionNetwork
 
 START = datetime(2024, 5, 1, tzinfo=UTC)

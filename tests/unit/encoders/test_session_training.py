@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from support import WordEncoder
 
-from agent_memory.encoders.compact import CompactSessionEncoder
-from agent_memory.encoders.compact_weights import Shape
+from agent_memory.encoders.compact.encoder import CompactSessionEncoder
+from agent_memory.encoders.compact.weights import Shape
 from agent_memory.encoders.training import session_train
 from agent_memory.encoders.training.features import VectorCache
 from agent_memory.encoders.training.session_data import features, read_conversations

@@ -189,7 +189,7 @@ def test_turned_axes_keep_wholes_and_rank_by_their_beginning():
 
 
 def test_a_turned_head_gives_the_same_cosines(tmp_path, conversation):
-    from agent_memory.encoders.matryoshka import HEAD, MatryoshkaEncoder
+    from agent_memory.encoders.static.matryoshka import HEAD, MatryoshkaEncoder
     from agent_memory.encoders.training.axes import turn
 
     turn(HEAD, tmp_path / "turned.safetensors", {"any": [conversation]}, steps=3)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent_memory.encoders.windows import merge_windows, normalise, plan_batches, split_windows
+from agent_memory.encoders.static.windows import merge_windows, normalise, plan_batches, split_windows
 
 
 @pytest.mark.parametrize("length", [0, 1, 9, 10, 11, 25, 1000])

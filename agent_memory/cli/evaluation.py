@@ -1,0 +1,122 @@
+"""``agent-memory eval`` and ``agent-memory demo``."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from agent_memory.cli.shared import OUT, EncoderOption, JsonOption, opened, print_json, progress_bar, shortened
+from agent_memory.memory import Memory
+
+if TYPE_CHECKING:
+    from agent_memory.evaluation.datasets import Evaluation
+
+_RECALLS = ("recall@1", "recall@5", "recall@10", "recall@20")
+
+app = typer.Typer()
+
+
+@app.command("eval", epilog="Example: agent-memory eval data/dev/* --compare --cache ./eval-cache")
+def eval_(
+    folders: Annotated[list[Path], typer.Argument(help="Data sets: queries with conversations or passages.")],
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Words alone, meaning alone, both, and both with the session.")
+    ] = False,
+    mode: Annotated[
+        str, typer.Option(help="hybrid, dense or lexical; +session behind it for evolved vectors.")
+    ] = "hybrid+session",
+    vectors: Annotated[
+        bool, typer.Option(help="Static, averaged and evolved vectors by themselves, at each tier's dimension.")
+    ] = True,
+    plot: Annotated[Path | None, typer.Option(help="Draw the comparison of vectors to this file (PNG).")] = None,
+    categories: Annotated[bool, typer.Option("--categories", help="Recall@10 of each category of questions.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Keep encoded data here between runs.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many questions a set.")] = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure retrieval quality and latency on labelled data."""
+    from agent_memory.evaluation.datasets import evaluate, plot_vectors
+
+    modes = ["lexical", "dense", "hybrid", "hybrid+session"] if compare else [mode]
+    results = []
+    with tempfile.TemporaryDirectory() as scratch, progress_bar("evaluating", quiet=as_json) as progress:
+        for folder in folders:
+            results.append(
+                evaluate(
+                    folder,
+                    modes=modes,
+                    cache=cache or Path(scratch),
+                    encoder=encoder,
+                    vectors=vectors or plot is not None,
+                    limit=limit,
+                    progress=lambda _, done, total: progress(done, total),
+                )
+            )
+    if plot is not None:
+        plot_vectors(results, plot)
+    if as_json:
+        print_json(results)
+        return
+    for result in results:
+        _print_evaluation(result, categories)
+
+
+def _print_evaluation(result: Evaluation, categories: bool) -> None:
+    rows = [(name, "", score) for name, score in result.scores.items()]
+    rows += [(way, str(d), score) for way, found in result.vectors.items() for d, score in found.items()]
+    title = f"{result.name}: {result.entries} entries, {rows[0][2].queries} questions"
+    table = Table("", "dim", "R@1", "R@5", "R@10", "R@20", "nDCG@10", "macro R@10", "p50 ms", "p95 ms", title=title)
+    for name, dimension, score in rows:
+        figures = [f"{score.micro[column]:.1f}" for column in (*_RECALLS, "nDCG@10")]
+        times = ["" if ms is None else f"{ms:.1f}" for ms in (score.p50_ms, score.p95_ms)]
+        table.add_row(name, dimension, *figures, f"{score.macro['recall@10']:.1f}", *times)
+    OUT.print(table)
+    if categories:
+        names = [f"{name} {dimension}".strip() for name, dimension, _ in rows]
+        by_category = Table("recall@10", *names)
+        for category in rows[0][2].categories:
+            by_category.add_row(category, *(f"{score.categories[category]['recall@10']:.1f}" for _, _, score in rows))
+        OUT.print(by_category)
+    OUT.print(f"latency without encoding the query, which adds {result.encode_p50_ms:.1f} ms")
+
+
+@app.command(epilog="Example: agent-memory demo")
+def demo(
+    path: Annotated[Path | None, typer.Option("--path", "-p", help="Keep the store in this folder.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remember a conversation of five months and ask about what changed in it."""
+    with as_file(files("agent_memory.demo")) as data, tempfile.TemporaryDirectory() as scratch:
+        questions = [json.loads(line) for line in (data / "queries.jsonl").read_text("utf-8").splitlines()]
+        with opened(path or Path(scratch)) as memory:
+            with progress_bar("remembering", quiet=as_json) as progress:
+                memory.import_(data / "conversation.jsonl", progress=progress)
+            answers = [_answer(memory, question) for question in questions]
+    if as_json:
+        print_json(answers)
+        return
+    for answer in answers:
+        if answer["category"] == "changed":
+            mark = "[green]✓[/green]" if answer["rank"] == 1 else "[yellow]·[/yellow]"
+            OUT.print(f"{mark} [bold]{answer['query']}[/bold]  → {answer['answer']}")
+            OUT.print(f"    {answer['date']}  {shortened(answer['first'], 150)}", markup=False)
+    changed = [answer for answer in answers if answer["category"] == "changed"]
+    first = sum(answer["rank"] == 1 for answer in changed)
+    found = sum(answer["rank"] is not None for answer in answers)
+    OUT.print(f"latest value ranked first: {first} of {len(changed)} facts that changed")
+    OUT.print(f"evidence among the first five: {found} of {len(answers)} questions")
+
+
+def _answer(memory: Memory, question: dict[str, Any]) -> dict[str, Any]:
+    hits = memory.recall(question["query"], k=5, session=memory.sessions()[0].name)
+    ranks = [hit.rank for hit in hits if hit.entry.metadata["idx"] in question["evidence"]]
+    kept = {name: question[name] for name in ("query", "category", "answer")}
+    date = hits[0].entry.event_time.date().isoformat()
+    return kept | {"rank": min(ranks, default=None), "date": date, "first": hits[0].text}

@@ -1,0 +1,1 @@
+"""Measure retrieval on conversations and passages, and look at a session."""

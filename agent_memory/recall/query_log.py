@@ -1,0 +1,98 @@
+"""The query log: off unless the owner of a store asks for it, and never in the way of a recall."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from agent_memory.config import Config
+from agent_memory.errors import AgentMemoryError
+from agent_memory.recall.request import Mode, Request
+from agent_memory.storage.sqlite import queries
+from agent_memory.storage.sqlite.database import Database
+from agent_memory.storage.sqlite.queries import LoggedQuery
+from agent_memory.storage.sqlite.vectors import as_stored
+from agent_memory.types import Namespace
+
+if TYPE_CHECKING:
+    from agent_memory.encoders import EncoderSpec
+
+_log = logging.getLogger("agent_memory")
+
+_EVERY_S = 10.0
+_LAST_WAIT_S = 0.5  # for another writer, when the memory is closed
+
+
+class QueryLog:
+    """Collects the queries of this process, and writes them from time to time, if the store is free.
+
+    A recall at most commits once in ten seconds; it waits for no lock. What could not be written (another writer,
+    a full disk, a read-only folder) waits for the next time, up to ``Config.query_log`` queries, and is lost with the
+    process.
+
+    Args:
+        database: The store.
+        config: How many are kept, and what of their words.
+    """
+
+    def __init__(self, database: Database, config: Config) -> None:
+        self._database, self._config = database, config
+        self._pending: deque[LoggedQuery] = deque(maxlen=config.query_log)
+        self._writing = threading.Lock()
+        self._next = time.monotonic() + _EVERY_S
+
+    def note(self, request: Request, spec: EncoderSpec) -> None:
+        """Take down a recall that was answered; one by words alone has no vector, and is left out."""
+        if not self._config.query_log or request.mode is Mode.LEXICAL:
+            return
+        text, kept = request.text, self._config.query_text
+        self._pending.append(
+            LoggedQuery(
+                namespace=request.scope,
+                asked_at=datetime.now(UTC),
+                k=request.k,
+                fingerprint=spec.fingerprint,
+                dtype=spec.dtype,
+                vector=as_stored(request.vector, spec.dtype).tobytes(),
+                digest=hashlib.sha256(text.encode()).digest() if text is not None and kept == "hash" else None,
+                text=text if kept == "plain" else None,
+            )
+        )
+        if time.monotonic() >= self._next:
+            self.flush()
+
+    def flush(self, *, wait_s: float = 0.0) -> None:
+        """Write what has been taken down; what cannot be written now is kept for later. Raises nothing."""
+        if not self._pending or self._database.read_only or not self._writing.acquire(blocking=False):
+            return
+        try:
+            self._next = time.monotonic() + _EVERY_S
+            taken = [self._pending.popleft() for _ in range(len(self._pending))]
+            try:
+                with self._database.write(wait_s=wait_s) as connection:
+                    queries.append(connection, taken, keep=self._config.query_log)
+            except AgentMemoryError as error:
+                _log.debug("%d queries were not logged yet: %s", len(taken), error)
+                room = self._config.query_log - len(self._pending)
+                self._pending.extendleft(reversed(taken[-room:] if room > 0 else []))
+        finally:
+            self._writing.release()
+
+    def clear(self, namespace: Namespace) -> int:
+        """Delete what was asked in or below a namespace, written or not; returns how many."""
+        with self._writing:
+            pending = list(self._pending)
+            self._pending.clear()
+            kept = [one for one in pending if one.namespace[: len(namespace)] != namespace]
+            self._pending.extend(kept)
+            with self._database.write() as connection:
+                return queries.clear(connection, namespace) + len(pending) - len(kept)
+
+    def close(self) -> None:
+        """Write the rest."""
+        self.flush(wait_s=_LAST_WAIT_S)

@@ -1,0 +1,28 @@
+"""Shapes of what travels through every layer: each is defined here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+"""Vectors, float32, of shape (n, dimension) or (dimension,)."""
+
+IdArray: TypeAlias = npt.NDArray[np.int64]
+"""Ids of entries, int64, of shape (n,)."""
+
+RowArray: TypeAlias = npt.NDArray[np.int64]
+"""Places of rows within an index, int64, of shape (n,)."""
+
+Namespace: TypeAlias = tuple[str, ...]
+"""A tenancy scope, from the outermost name to the innermost; the empty tuple holds everything."""
+
+Time: TypeAlias = datetime | str
+"""A moment: a datetime or an ISO 8601 string; a naive one is taken as UTC."""
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (items done, items in all) while long work proceeds."""

@@ -1,0 +1,1 @@
+"""The write path: from items and files to committed entries."""

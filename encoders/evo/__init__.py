@@ -1,0 +1,1 @@
+"""EvoEmbedding as a session encoder."""

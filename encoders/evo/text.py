@@ -1,0 +1,108 @@
+"""The texts of EvoEmbedding as token ids: chat form, end token, query prefix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agent_memory.encoders.evo.state import Exchange, Segment
+from agent_memory.encoders.files import read_tokenizer
+from agent_memory.encoders.static.runtime import IntArray
+from agent_memory.errors import CheckpointError, InvalidInputError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+END_TOKEN = "<|endoftext|>"
+QUERY_PREFIX = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+END_ID = 151643
+# fmt: off
+PREFIX_IDS = (641, 1235, 25, 16246, 264, 3482, 2711, 3239, 11, 17179, 9760, 46769, 429, 4226, 279, 3239, 198, 2859, 25)
+# fmt: on
+
+
+class EvoText:
+    """Ids around the texts, and the texts' own ids where the checkpoint has a tokenizer.
+
+    Without a tokenizer the ids are Qwen3's. With one, the end token and the query prefix are looked up in it,
+    since Qwen3.5 has other ids.
+
+    Args:
+        folder: The checkpoint; ``tokenizer.json`` is optional.
+        vocabulary: Rows of the embedding table.
+
+    Raises:
+        CheckpointError: The tokenizer is damaged, or ids lie out of the vocabulary.
+    """
+
+    def __init__(self, folder: Path, vocabulary: int) -> None:
+        self.tokenizer: Tokenizer | None = None
+        end = END_ID
+        prefix: tuple[int, ...] = PREFIX_IDS
+        if (folder / "tokenizer.json").is_file():
+            try:
+                self.tokenizer = read_tokenizer(folder)
+            except Exception as error:
+                raise CheckpointError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+            # What people write must not act as a control token; those are put in by their ids.
+            self.tokenizer.encode_special_tokens = True
+            found = self.tokenizer.token_to_id(END_TOKEN)
+            end = END_ID if found is None else found
+            prefix = tuple(self._encode(self.tokenizer, QUERY_PREFIX)) or PREFIX_IDS
+        if max(end, *prefix) >= vocabulary:
+            raise CheckpointError(
+                f"{folder}: the end token and query prefix lie out of the vocabulary of {vocabulary}; "
+                "the checkpoint needs its tokenizer.json"
+            )
+        self.end = np.array([end], np.int64)
+        self.prefix = np.array(prefix, np.int64)
+
+    def retriever(self, segment: Segment) -> IntArray:
+        """Ids of what is embedded, without the end token.
+
+        Raises:
+            InvalidInputError: No segment, an empty one, or the checkpoint has no tokenizer.
+        """
+        text = segment.plain if isinstance(segment, Exchange) else segment
+        if not isinstance(text, str):
+            raise InvalidInputError(f"a segment must be a string or an Exchange, got {type(segment).__name__}")
+        ids = self._encode(self._required(), text)
+        if not ids:
+            raise InvalidInputError("a text has no tokens")
+        return np.array(ids, np.int64)
+
+    def memory(self, segment: Segment) -> IntArray:
+        """Ids of what is written to the memory: the exchange in ChatML. Raises as ``retriever``."""
+        self.retriever(segment)
+        exchange = segment if isinstance(segment, Exchange) else Exchange(segment)
+        ids = self._message("user", exchange.user)
+        if exchange.assistant is not None:
+            ids += self._message("assistant", exchange.assistant)
+        return np.array(ids, np.int64)
+
+    @property
+    def closing(self) -> int:
+        """Tokens that close a message: the control token and a line break."""
+        return len(self._special("<|im_end|>")) + len(self._encode(self._required(), "\n"))
+
+    def _message(self, role: str, text: str) -> list[int]:
+        tokenizer = self._required()
+        body, newline = self._encode(tokenizer, f"{role}\n{text}"), self._encode(tokenizer, "\n")
+        return [*self._special("<|im_start|>"), *body, *self._special("<|im_end|>"), *newline]
+
+    def _special(self, token: str) -> list[int]:
+        tokenizer = self._required()
+        found = tokenizer.token_to_id(token)
+        return self._encode(tokenizer, token) if found is None else [found]
+
+    def _required(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise InvalidInputError("this checkpoint has no tokenizer.json; pass token ids")
+        return self.tokenizer
+
+    @staticmethod
+    def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids

@@ -1,0 +1,211 @@
+"""aegis-embed, the production encoder: 2D Matryoshka over dimensions and layers."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent_memory.encoders.base import EncoderSpec, tiers_for
+from agent_memory.encoders.files import folder_digest, model_folder, read_tokenizer
+from agent_memory.encoders.static.runtime import IntArray, Loaded, Network, WindowedEncoder, frame_of
+from agent_memory.encoders.static.sentence_transformer import find_model
+from agent_memory.encoders.static.windows import TOKEN_BUDGET
+from agent_memory.errors import CheckpointError, InvalidInputError, ModelNotFoundError
+from agent_memory.types import FloatArray
+
+if TYPE_CHECKING:
+    from transformers import ModernBertModel
+
+AEGIS = "llm-semantic-router/aegis-embed"
+UPSTREAM = "llm-semantic-router/mmbert-embed-32k-2d-matryoshka"
+DIMENSIONS = (768, 512, 256, 128, 64)
+LAYERS = (22, 11, 6, 3)
+CONTEXT = 32_768
+
+
+class AegisEncoder(WindowedEncoder):
+    """ModernBERT with mean pooling over the tokens and no prompts.
+
+    A vector is the first ``dimension`` numbers of the pooled state after ``layers`` layers, L2-normalised.
+    Layers that are not used are not kept in memory.
+
+    Args:
+        model: A folder, or a hub id in the local cache; when None, what ``models pull aegis`` left, else
+            aegis-embed or its upstream from the hub cache.
+        dimension: One of ``DIMENSIONS``.
+        layers: One of ``LAYERS`` (or any count the model has, for models of another depth).
+        query_layers: Layers for queries, when they differ from those of documents.
+        allow_mixed_layers: Permit ``query_layers`` to differ. Each depth is a space of its own; queries of
+            one and documents of another compare badly unless the model was trained for it.
+        final_norm: Apply the model's final norm after the last layer that runs. Published runtimes disagree
+            on whether a shortened model has it; at full depth it always applies.
+        max_tokens: Window, at most 32,768; longer text is windowed.
+        precision: ``fp32`` or ``bf16``.
+        token_budget: Tokens of one batch, padding included.
+
+    Raises:
+        InvalidInputError: A dimension, depth, window or precision the model cannot give.
+        ModelNotFoundError: The model is not on this machine.
+    """
+
+    prefix_trained = True
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        dimension: int = 768,
+        layers: int = 22,
+        query_layers: int | None = None,
+        allow_mixed_layers: bool = False,
+        final_norm: bool = True,
+        max_tokens: int = 2048,
+        precision: str = "fp32",
+        token_budget: int = TOKEN_BUDGET,
+    ) -> None:
+        super().__init__(token_budget=token_budget)
+        _check(dimension, layers, query_layers, allow_mixed_layers, max_tokens, precision)
+        self._folder, self._commit = find_model(model) if model is not None else _find_aegis()
+        self._name = "aegis" if model is None else Path(model).name
+        self._dimension = dimension
+        self._layers = layers
+        self._query_layers = query_layers or layers
+        self._final_norm = final_norm
+        self._max_tokens = max_tokens
+        self._precision = precision
+        self._spec: EncoderSpec | None = None
+        self._networks: dict[int, Network] = {}
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Identity of the embedding space, from the commit or a digest of the files."""
+        if self._spec is None:
+            norm = "" if self._final_norm else "+no-final-norm"
+            mixed = f"+query-layers-{self._query_layers}" if self._query_layers != self._layers else ""
+            self._spec = EncoderSpec(
+                name=self._name,
+                revision=self._commit or folder_digest(self._folder),
+                dimension=self._dimension,
+                tiers=tiers_for(self._dimension),
+                max_tokens=self._max_tokens,
+                pipeline=f"layers-{self._layers}{mixed}{norm}+mean-pooling+truncate+token-weighted-windows+l2",
+            )
+        return self._spec
+
+    def _query_network(self, loaded: Loaded) -> Network:
+        return self._networks[self._query_layers]
+
+    def _load(self) -> Loaded:
+        deepest = max(self._layers, self._query_layers)
+        model = _read_model(self._folder, deepest, self._precision)
+        if model.config.hidden_size < self._dimension:
+            raise InvalidInputError(
+                f"{self._folder} has {model.config.hidden_size} dimensions, fewer than {self._dimension}"
+            )
+        full = _depth(self._folder)
+        for count in {self._layers, self._query_layers}:
+            part = _shortened(model, count, keep_norm=self._final_norm or count == full)
+            self._networks[count] = _network(part, self._dimension)
+        tokenizer = read_tokenizer(self._folder)
+        pad = model.config.pad_token_id
+        return Loaded(tokenizer, frame_of(tokenizer, pad or 0), self._networks[self._layers])
+
+
+def _check(dimension: int, layers: int, query_layers: int | None, mixed: bool, max_tokens: int, precision: str) -> None:
+    if dimension not in DIMENSIONS:
+        raise InvalidInputError(f"dimension must be one of {DIMENSIONS}, got {dimension}")
+    if layers < 1 or (query_layers is not None and query_layers < 1):
+        raise InvalidInputError(f"layers must be at least 1, got {layers} and {query_layers} for queries")
+    if query_layers not in (None, layers) and not mixed:
+        raise InvalidInputError(
+            f"documents at {layers} layers and queries at {query_layers} are two embedding spaces; "
+            "pass allow_mixed_layers=True if the model was trained for that"
+        )
+    if not 4 <= max_tokens <= CONTEXT:
+        raise InvalidInputError(f"max_tokens must be between 4 and {CONTEXT}, got {max_tokens}")
+    if precision not in ("fp32", "bf16"):
+        raise InvalidInputError(f"precision must be fp32 or bf16, got {precision!r}")
+
+
+def _find_aegis() -> tuple[Path, str | None]:
+    pulled = model_folder("aegis")
+    if (pulled / "config.json").is_file():
+        return pulled, None
+    for name in (AEGIS, UPSTREAM):
+        try:
+            return find_model(name)
+        except ModelNotFoundError:
+            continue
+    raise ModelNotFoundError(f"{AEGIS} is not on this machine; run: agent-memory models pull aegis")
+
+
+def _depth(folder: Path) -> int:
+    from transformers import ModernBertConfig
+
+    return int(ModernBertConfig.from_pretrained(folder, local_files_only=True).num_hidden_layers)
+
+
+def _read_model(folder: Path, layers: int, precision: str) -> ModernBertModel:
+    """Read embeddings, the first layers and the final norm; other layers are never materialised."""
+    import torch
+    from transformers import AutoConfig, ModernBertModel
+    from transformers.utils import logging
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if config.model_type != "modernbert":
+        raise CheckpointError(f"{folder} holds a {config.model_type} model, expected modernbert")
+    if layers > config.num_hidden_layers:
+        raise InvalidInputError(f"{folder} has {config.num_hidden_layers} layers, fewer than {layers}")
+    config.layer_types = config.layer_types[:layers]
+    config.num_hidden_layers = layers
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    # The report of the layers left out would alarm; missing ones are checked below.
+    level = logging.get_verbosity()
+    logging.set_verbosity(40)
+    try:
+        pair: Any = ModernBertModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            local_files_only=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    finally:
+        logging.set_verbosity(level)
+    model, missing = pair[0], sorted(pair[1]["missing_keys"])
+    if missing:
+        raise CheckpointError(f"{folder} lacks weights: {', '.join(missing[:5])}")
+    read: ModernBertModel = model.eval()
+    return read
+
+
+def _shortened(model: ModernBertModel, layers: int, *, keep_norm: bool) -> ModernBertModel:
+    """Return a view of the model that runs its first layers only; weights are shared, not copied."""
+    import torch
+
+    part = copy.copy(model)
+    part._modules = dict(model._modules)
+    part.config = copy.deepcopy(model.config)
+    part.config.num_hidden_layers = layers
+    part.config.layer_types = list(model.config.layer_types or ())[:layers]
+    part.layers = torch.nn.ModuleList(list(model.layers)[:layers])
+    if not keep_norm:
+        part._modules["final_norm"] = torch.nn.Identity()
+    return part
+
+
+def _network(model: ModernBertModel, dimension: int) -> Network:
+    import torch
+
+    from agent_memory.encoders.static.bert import mean_pool
+
+    def run(ids: IntArray, mask: IntArray) -> FloatArray:
+        seen = torch.from_numpy(mask)
+        with torch.inference_mode():
+            hidden = model(input_ids=torch.from_numpy(ids), attention_mask=seen).last_hidden_state
+            vectors: FloatArray = mean_pool(hidden.float(), seen)[:, :dimension].numpy()
+        return vectors
+
+    return run

@@ -1,0 +1,202 @@
+"""The embedded default: MiniLM with a trained Matryoshka head, 768 dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent_memory.encoders.base import EncoderSpec, tiers_for
+from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer, sha256_of
+from agent_memory.encoders.static.minilm import MAX_TOKENS, check_precision, pipeline, read_minilm
+from agent_memory.encoders.static.runtime import IntArray, Loaded, Network, WindowedEncoder, frame_of
+from agent_memory.encoders.static.windows import TOKEN_BUDGET
+from agent_memory.errors import CheckpointError
+from agent_memory.types import FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from agent_memory.encoders.static.bert import Bert
+
+HEAD = Path(__file__).parents[1] / "weights" / "minilm-matryoshka.safetensors"
+DIMENSION = 768
+LAYER_PARTS = {
+    "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
+    "out": ("attention.output.dense",),
+    "up": ("intermediate.dense",),
+    "down": ("output.dense",),
+}
+"""Short names of the head file for the backbone's products; queries, keys and values share one delta."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Contents of a head file.
+
+    A text's vector is ``u R + z W + b``, normalised: ``u`` is the backbone's own unit vector, ``R`` its place
+    among the head's axes, ``z`` the mean hidden states of ``layers`` side by side. The first term
+    keeps what MiniLM knows, the second adds what training found. Questions get a low-rank addition
+    ``z D U + c`` of their own, because a question is not phrased like its answer.
+
+    Attributes:
+        layers: Layers whose mean hidden states make ``z``, ascending; the last one is the model's last.
+        rotation: float32 (384, 768), orthonormal rows.
+        weight: float32 (384 * len(layers), 768).
+        bias: float32 (768,).
+        question: Low-rank addition for questions: ``(D (384 * len(layers), r), U (r, 768), c (768,))``.
+        deltas: Low-rank additions to the backbone, by ``{layer}.{part}``: ``(down (r, in), up (out, r))``.
+    """
+
+    layers: tuple[int, ...]
+    rotation: Tensor
+    weight: Tensor
+    bias: Tensor
+    question: tuple[Tensor, Tensor, Tensor]
+    deltas: Mapping[str, tuple[Tensor, Tensor]]
+
+
+class MatryoshkaEncoder(WindowedEncoder):
+    """all-MiniLM-L6-v2 with low-rank deltas and a linear head; prefixes 64/128/256/512 are embeddings.
+
+    Args:
+        head: Head file; the embedded one when None.
+        folder: Folder of the MiniLM files; the installed package when None.
+        precision: Of the matrix products: ``fp32``, ``bf16``, ``auto`` for the faster of the two on this
+            processor, or ``int8``, which makes another embedding space.
+        token_budget: Tokens of one batch, padding included.
+
+    Raises:
+        InvalidInputError: Another precision.
+    """
+
+    prefix_trained = True
+
+    scripts = ("LATIN",)
+
+    def __init__(
+        self,
+        head: Path | None = None,
+        *,
+        folder: Path | None = None,
+        precision: str = "auto",
+        token_budget: int = TOKEN_BUDGET,
+    ) -> None:
+        super().__init__(token_budget=token_budget)
+        self._head = HEAD if head is None else head
+        self._folder = folder
+        self._precision = check_precision(precision)
+
+    @cached_property
+    def spec(self) -> EncoderSpec:
+        """Identity of the embedding space, from a digest of the head file; does not touch the backbone."""
+        if not self._head.is_file():
+            raise CheckpointError(f"{self._head} is missing")
+        return EncoderSpec(
+            name="minilm-matryoshka",
+            revision=f"{sha256_of(self._head)[:32]}+{MINILM_SHA256[:32]}",
+            dimension=DIMENSION,
+            tiers=tiers_for(DIMENSION),
+            max_tokens=MAX_TOKENS,
+            pipeline=pipeline("mean-pooling+matryoshka-head", self._precision),
+        )
+
+    def _load(self) -> Loaded:
+        from agent_memory.encoders.static.bert import Bert, BertShape
+
+        folder = self._folder or minilm_folder()
+        head = read_head(self._head)
+        weights = merged(read_minilm(folder), head.deltas)
+        bert = Bert(weights, BertShape(heads=12), self._precision)
+        tokenizer = read_tokenizer(folder)
+        self._queries = _network(bert, head, query=True)
+        return Loaded(tokenizer, frame_of(tokenizer, pad=0), _network(bert, head, query=False))
+
+    def _query_network(self, loaded: Loaded) -> Network:
+        return self._queries
+
+
+def read_head(path: Path) -> Head:
+    """Read a head file.
+
+    Raises:
+        CheckpointError: It is damaged, incomplete, or made for another backbone.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            for name in file.keys():
+                tensors[name] = file.get_tensor(name).to(torch.float32)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a readable head: {error}") from error
+    if facts.get("backbone") != MINILM_SHA256:
+        raise CheckpointError(f"{path} was trained on backbone {facts.get('backbone')!r}, expected {MINILM_SHA256!r}")
+    try:
+        layers = tuple(int(n) for n in facts["layers"].split(","))
+        deltas = {n.removesuffix(".down"): n for n in tensors if n.startswith("delta.") and n.endswith(".down")}
+        return Head(
+            layers,
+            tensors["head.rotation"],
+            tensors["head.weight"],
+            tensors["head.bias"],
+            (tensors["head.question.down"], tensors["head.question.up"], tensors["head.question.bias"]),
+            {part: (tensors[name], tensors[f"{part}.up"]) for part, name in deltas.items()},
+        )
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is incomplete: {error}") from error
+
+
+def merged(weights: Mapping[str, Tensor], deltas: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Add low-rank deltas to the backbone's weights, so that they cost nothing when it runs.
+
+    Raises:
+        CheckpointError: A delta does not fit.
+    """
+    result = dict(weights)
+    for place, (down, up) in deltas.items():
+        layer, _, part = place.removeprefix("delta.").partition(".")
+        names = [f"encoder.layer.{layer}.{n}.weight" for n in LAYER_PARTS.get(part, ())]
+        rows = (up @ down).chunk(len(names)) if names else ()
+        for name, delta in zip(names, rows, strict=True):
+            if name not in result or result[name].shape != delta.shape:
+                raise CheckpointError(f"delta {place} does not fit the backbone's {name}")
+            result[name] = result[name] + delta
+        if not names:
+            raise CheckpointError(f"delta {place} is for no part of the backbone")
+    return result
+
+
+def project(pooled: list[Tensor], head: Head, *, query: bool) -> Tensor:
+    """Apply the head to mean hidden states, one (n, 384) for each of its layers; float32 (n, 768)."""
+    import torch
+    from torch.nn import functional
+
+    own = functional.normalize(pooled[-1], dim=1) @ head.rotation
+    features = torch.cat(pooled, 1)
+    out = torch.addmm(head.bias, features, head.weight)
+    if query:
+        down, up, bias = head.question
+        out = out + torch.addmm(bias, features @ down, up)
+    return out + own
+
+
+def _network(bert: Bert, head: Head, *, query: bool) -> Network:
+    import torch
+
+    from agent_memory.encoders.static.bert import mean_pool
+
+    def run(ids: IntArray, mask: IntArray) -> FloatArray:
+        with torch.inference_mode():
+            seen = torch.from_numpy(mask)
+            states = bert.hidden_states(torch.from_numpy(ids), seen, head.layers)
+            pooled = [mean_pool(state, seen) for state in states]
+            vectors: FloatArray = project(pooled, head, query=query).numpy()
+        return vectors
+
+    return run

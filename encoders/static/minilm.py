@@ -1,0 +1,103 @@
+"""all-MiniLM-L6-v2: 384 dimensions, the backbone of the embedded default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent_memory.encoders.base import EncoderSpec, tiers_for
+from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer, verify
+from agent_memory.encoders.static.runtime import IntArray, Loaded, WindowedEncoder, frame_of
+from agent_memory.encoders.static.windows import TOKEN_BUDGET
+from agent_memory.errors import InvalidInputError
+from agent_memory.types import FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_TOKENS = 256
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
+
+
+class MiniLMEncoder(WindowedEncoder):
+    """Plain all-MiniLM-L6-v2 (Apache-2.0), mean-pooled, 384 dimensions.
+
+    Args:
+        folder: Folder of the model files; the installed package when None.
+        precision: Of the matrix products: ``fp32``, ``bf16``, ``auto`` for the faster of the two on this
+            processor, or ``int8``, which makes another embedding space.
+        token_budget: Tokens of one batch, padding included.
+
+    Raises:
+        InvalidInputError: Another precision.
+    """
+
+    scripts = ("LATIN",)
+
+    def __init__(
+        self, folder: Path | None = None, *, precision: str = "auto", token_budget: int = TOKEN_BUDGET
+    ) -> None:
+        super().__init__(token_budget=token_budget)
+        self._folder = folder
+        self._precision = check_precision(precision)
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Identity of the embedding space; does not touch the files."""
+        return EncoderSpec(
+            name="minilm",
+            revision=MINILM_SHA256,
+            dimension=384,
+            tiers=tiers_for(384),
+            max_tokens=MAX_TOKENS,
+            pipeline=pipeline("mean-pooling", self._precision),
+        )
+
+    def _load(self) -> Loaded:
+        import torch
+
+        from agent_memory.encoders.static.bert import Bert, BertShape, mean_pool
+
+        folder = self._folder or minilm_folder()
+        bert = Bert(read_minilm(folder), BertShape(heads=12), self._precision)
+
+        def network(ids: IntArray, mask: IntArray) -> FloatArray:
+            with torch.inference_mode():
+                seen = torch.from_numpy(mask)
+                (last,) = bert.hidden_states(torch.from_numpy(ids), seen, (len(bert.layers),))
+                vectors: FloatArray = mean_pool(last, seen).numpy()
+                return vectors
+
+        tokenizer = read_tokenizer(folder)
+        return Loaded(tokenizer, frame_of(tokenizer, pad=0), network)
+
+
+def check_precision(precision: str) -> str:
+    """Return a valid precision.
+
+    Raises:
+        InvalidInputError: It is none of ``PRECISIONS``.
+    """
+    if precision not in PRECISIONS:
+        raise InvalidInputError(f"precision must be one of {PRECISIONS}, got {precision!r}")
+    return precision
+
+
+def pipeline(body: str, precision: str) -> str:
+    """Name the steps after the tokenizer; bf16 vectors meet fp32 ones, int8 vectors do not."""
+    steps = [body, "token-weighted-windows", "l2"]
+    return "+".join([*steps, "int8"] if precision == "int8" else steps)
+
+
+def read_minilm(folder: Path) -> dict[str, Tensor]:
+    """Read the weights, after comparing the file with its published digest.
+
+    Raises:
+        CheckpointError: The file has another SHA-256.
+    """
+    from safetensors.torch import load_file
+
+    path = folder / "model.safetensors"
+    verify(path, MINILM_SHA256)
+    weights: dict[str, Tensor] = load_file(path)
+    return weights

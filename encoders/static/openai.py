@@ -1,0 +1,191 @@
+"""Embedding endpoints that speak the OpenAI protocol, as an optional encoder."""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agent_memory.encoders.base import EncoderSpec, tiers_for
+from agent_memory.encoders.static.runtime import check_texts
+from agent_memory.encoders.static.windows import normalise
+from agent_memory.errors import (
+    DimensionMismatchError,
+    EncoderError,
+    InvalidInputError,
+    MissingDependencyError,
+)
+from agent_memory.types import FloatArray, Progress
+
+_RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
+_LONGEST_WAIT_S = 30.0
+
+
+class OpenAIEncoder:
+    """Vectors from a ``POST {base_url}/embeddings`` endpoint.
+
+    This encoder leaves the machine: every text it encodes is sent to the endpoint. Long texts are sent
+    whole; the endpoint decides what it takes. Vectors are normalised here.
+
+    Args:
+        model: Name of the model at the endpoint.
+        dimension: Dimensions of its vectors; every answer is checked against it.
+        base_url: Address up to and including the version, e.g. ``http://localhost:8000/v1``.
+        api_key: Key; the ``OPENAI_API_KEY`` variable when None. Endpoints without keys ignore it.
+        revision: What pins the weights, when the endpoint's owner tells. It is part of the fingerprint.
+        request_dimension: Send ``dimensions`` with each request, for models that can shorten their vectors.
+        matryoshka: Whether prefixes of the vectors are embeddings by themselves.
+        max_tokens: Context of the model, for information.
+        batch_size: Most texts of one request.
+        retries: Attempts after the first, for answers that say "later" and for broken connections.
+        timeout_s: Seconds for one request.
+
+    Raises:
+        MissingDependencyError: httpx is not installed.
+        InvalidInputError: A number or the address is unusable.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        dimension: int,
+        base_url: str = "https://api.openai.com/v1",
+        api_key: str | None = None,
+        revision: str = "",
+        request_dimension: bool = False,
+        matryoshka: bool = False,
+        max_tokens: int = 8191,
+        batch_size: int = 256,
+        retries: int = 4,
+        timeout_s: float = 60.0,
+    ) -> None:
+        try:
+            import httpx
+        except ImportError as error:
+            raise MissingDependencyError("httpx", "openai") from error
+        if min(dimension, batch_size, max_tokens) < 1 or retries < 0 or timeout_s <= 0:
+            raise InvalidInputError(
+                "dimension, batch_size, max_tokens, timeout_s must be positive and retries at least 0, got "
+                f"{dimension}, {batch_size}, {max_tokens}, {timeout_s} and {retries}"
+            )
+        if not base_url.startswith(("http://", "https://")):
+            raise InvalidInputError(f"base_url must start with http:// or https://, got {base_url!r}")
+        self.prefix_trained = matryoshka
+        self._spec = EncoderSpec(
+            name=model,
+            revision=revision,
+            dimension=dimension,
+            tiers=tiers_for(dimension),
+            max_tokens=max_tokens,
+            pipeline=f"openai+{base_url.rstrip('/')}{'+dimensions' if request_dimension else ''}+l2",
+        )
+        self._extra: dict[str, Any] = {"dimensions": dimension} if request_dimension else {}
+        self._batch_size = batch_size
+        self._retries = retries
+        self._lock = threading.Lock()
+        self._httpx = httpx
+        self._timeout_s = timeout_s
+        self._url = f"{base_url.rstrip('/')}/embeddings"
+        self._key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY", "")
+        self._client: httpx.Client | None = None
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Identity of the embedding space: endpoint, model and dimension; asks nobody."""
+        return self._spec
+
+    def encode_documents(self, texts: Sequence[str], *, progress: Progress | None = None) -> FloatArray:
+        """Encode texts to be remembered; see ``Encoder.encode_documents``.
+
+        Raises:
+            EncoderError: The endpoint refused, stayed unreachable, or gave unusable vectors.
+            DimensionMismatchError: Its vectors have another dimension than promised.
+        """
+        check_texts(texts)
+        out = np.empty((len(texts), self._spec.dimension), dtype=np.float32)
+        for start in range(0, len(texts), self._batch_size):
+            batch = list(texts[start : start + self._batch_size])
+            out[start : start + len(batch)] = self._vectors(self._ask(batch), len(batch))
+            if progress is not None:
+                progress(start + len(batch), len(texts))
+        return normalise(out)
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """Encode questions; see ``Encoder.encode_queries``."""
+        return self.encode_documents(texts)
+
+    def close(self) -> None:
+        """Close the connections; the encoder opens new ones when it is used again."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def _ask(self, batch: list[str]) -> Any:  # noqa: ANN401
+        body = {"model": self._spec.name, "input": batch, "encoding_format": "float", **self._extra}
+        problem = ""
+        for attempt in range(self._retries + 1):
+            try:
+                answer = self._open().post(self._url, json=body)
+            except self._httpx.TransportError as error:
+                problem, wait_s = f"{type(error).__name__}: {error}", None
+            else:
+                if answer.status_code == 200:
+                    return _json(answer)
+                problem = f"HTTP {answer.status_code}: {answer.text[:300]}"
+                if answer.status_code not in _RETRIED:
+                    break
+                wait_s = _asked_wait(answer.headers.get("retry-after"))
+            if attempt < self._retries:
+                time.sleep(min(_LONGEST_WAIT_S, 0.25 * 2**attempt if wait_s is None else wait_s))
+        raise EncoderError(f"{self._url} gave no vectors for model {self._spec.name!r}: {problem}")
+
+    def _open(self) -> Any:  # noqa: ANN401
+        with self._lock:
+            if self._client is None:
+                headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+                self._client = self._httpx.Client(timeout=self._timeout_s, headers=headers)
+            return self._client
+
+    def _vectors(self, answer: Any, count: int) -> FloatArray:  # noqa: ANN401
+        try:
+            items = sorted(answer["data"], key=lambda item: int(item["index"]))
+            rows = [_row(item["embedding"]) for item in items]
+            places = [int(item["index"]) for item in items]
+        except (KeyError, TypeError, ValueError) as error:
+            raise EncoderError(f"{self._url} gave an answer without usable data: {error!r}") from error
+        if places != list(range(count)):
+            raise EncoderError(f"{self._url} gave {len(rows)} vectors for {count} texts")
+        for row in rows:
+            if row.shape != (self._spec.dimension,):
+                raise DimensionMismatchError(self._spec.dimension, row.size)
+        vectors = np.stack(rows)
+        if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
+            raise EncoderError(f"{self._url} gave vectors that are zero or not finite")
+        return vectors
+
+
+def _row(embedding: Any) -> FloatArray:  # noqa: ANN401
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4").astype(np.float32)
+    return np.asarray(embedding, dtype=np.float32)
+
+
+def _json(answer: Any) -> Any:  # noqa: ANN401
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise EncoderError(f"{answer.url} gave an answer that is not JSON") from error
+
+
+def _asked_wait(header: str | None) -> float | None:
+    try:
+        return max(0.0, float(header)) if header is not None else None
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Index files: written, read and verified."""
