@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +12,13 @@ import numpy as np
 
 from agent_memory.config import Config
 from agent_memory.errors import CorruptSnapshotError, IndexStateError, StaleGenerationError
-from agent_memory.storage.sqlite import vectors as stored
-from agent_memory.storage.sqlite.database import Connection
-from agent_memory.storage.sqlite.vectors import Generation
+from agent_memory.storage.base import Transaction
+from agent_memory.storage.records import Accept, Generation
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from agent_memory.index import IndexOptions, IndexStats, IndexView, SearchResult, TieredIndex
+    from agent_memory.index import IndexOptions, IndexStats, IndexView, TieredIndex
 
 _log = logging.getLogger("agent_memory")
-
-Accept = Callable[[Generation], None]
 
 
 class LiveIndex:
@@ -57,46 +51,46 @@ class LiveIndex:
 
         return IndexOptions(recall_target=self._config.recall_target, threads=self._config.threads)
 
-    def view(self, connection: Connection, accept: Accept) -> IndexView | None:
-        """Return a fixed view of the index that equals the store as ``connection``'s transaction sees it.
+    def view(self, tx: Transaction, accept: Accept) -> IndexView | None:
+        """Return a fixed view of the index that equals the store as ``tx``'s transaction sees it.
 
         The transaction must not have read anything yet: its first statement is made under this index's lock,
         so that no other thread can bring the index past it.
 
         Args:
-            connection: A read transaction.
+            tx: A read transaction.
             accept: Raises if the caller cannot work with the generation found.
 
         Returns:
             The view, or None if nothing was ever stored.
         """
         with self._lock:
-            index = self._caught_up(connection, accept)
+            index = self._caught_up(tx, accept)
             if index is None:
                 return None
             if self._seq - self._saved_seq >= self._config.snapshot_every:
                 self._save(index)
             return index.view()
 
-    def _caught_up(self, connection: Connection, accept: Accept, *, trust_snapshots: bool = True) -> TieredIndex | None:
-        generation = stored.live_generation(connection)
+    def _caught_up(self, tx: Transaction, accept: Accept, *, trust_snapshots: bool = True) -> TieredIndex | None:
+        generation = tx.generations.live()
         if generation is None:
             return None
         accept(generation)
-        seq = stored.last_seq(connection)
+        seq = tx.changes.last_seq()
         index = self._index
-        stale = seq < self._seq or not stored.log_reaches_back_to(connection, self._seq)
+        stale = seq < self._seq or not tx.changes.reach_back_to(self._seq)
         if index is None or self._identity != generation.identity or stale:
             # A lower seq means that an older copy of the database was put in place.
             self._index = None
             loaded = self._load(generation, seq) if trust_snapshots else None
-            if loaded is not None and not stored.log_reaches_back_to(connection, self._seq):
-                _log.info("building the index anew: the change log begins after its snapshot")
+            if loaded is not None and not tx.changes.reach_back_to(self._seq):
+                _log.info("rebuilding the index: the change log begins after its snapshot")
                 loaded = None
-            index = loaded or self._rebuild(connection, generation, seq)
+            index = loaded or self._rebuild(tx, generation, seq)
         if self._seq < seq:
-            changed = stored.changed_since(connection, self._seq)
-            ids, vectors = stored.read_vectors(connection, generation, changed)
+            changed = tx.changes.ids_since(self._seq)
+            ids, vectors = tx.vectors.read(generation, changed)
             index.remove(changed)
             index.add(ids, vectors)
             self._seq = seq
@@ -111,39 +105,39 @@ class LiveIndex:
         try:
             index, seq = TieredIndex.load(self.folder, generation=generation.identity, options=self.options)
         except StaleGenerationError as error:
-            _log.info("building the index anew: %s", error)
+            _log.info("rebuilding the index: %s", error)
             return None
         except CorruptSnapshotError as error:
-            _log.warning("building the index anew from the store: %s", error)
+            _log.warning("rebuilding the index from the store: %s", error)
             return None
         if seq > newest_seq:
-            _log.warning("building the index anew: its snapshot is ahead of the store (%d > %d)", seq, newest_seq)
+            _log.warning("rebuilding the index: its snapshot is ahead of the store (%d > %d)", seq, newest_seq)
             return None
         self._seq = self._saved_seq = seq
         return index
 
-    def _rebuild(self, connection: Connection, generation: Generation, seq: int) -> TieredIndex:
+    def _rebuild(self, tx: Transaction, generation: Generation, seq: int) -> TieredIndex:
         from agent_memory.index import TieredIndex
 
         index = TieredIndex(generation.dimension, generation.tiers, dtype=generation.dtype, options=self.options)
-        for ids, vectors in stored.all_vectors(connection, generation):
+        for ids, vectors in tx.vectors.read_all(generation):
             index.add(ids, vectors)
         index.maintain()
         self._seq, self._saved_seq = seq, 0
         return index
 
-    def faults(self, connection: Connection, accept: Accept) -> list[str]:
+    def faults(self, tx: Transaction, accept: Accept) -> list[str]:
         """Return what is wrong with the index in memory and with the snapshots on disk, one sentence each."""
         from agent_memory.index import TieredIndex, snapshots
 
         with self._lock:
-            index = self._caught_up(connection, accept)
-            generation = stored.live_generation(connection)
+            index = self._caught_up(tx, accept)
+            generation = tx.generations.live()
             if index is None or generation is None:
                 return []
             found = []
             none = np.empty(0, np.int64)
-            pages = [ids for ids, _ in stored.all_vectors(connection, generation)]
+            pages = [ids for ids, _ in tx.vectors.read_all(generation)]
             expected = np.concatenate([none, *pages])
             if not np.array_equal(np.sort(index.ids()), expected):
                 found.append(f"index: it holds {len(index)} entries, the store {len(expected)}, or others")
@@ -157,19 +151,19 @@ class LiveIndex:
                 pass  # left over from another generation; the next save replaces it
             return found
 
-    def start_over(self, connection: Connection, accept: Accept) -> IndexView | None:
+    def start_over(self, tx: Transaction, accept: Accept) -> IndexView | None:
         """Delete the snapshots, build the index from the store, and write it; returns its view."""
         with self._lock:
             self._index = None
             if not self._read_only:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            index = self._caught_up(connection, accept, trust_snapshots=False)
+            index = self._caught_up(tx, accept, trust_snapshots=False)
             if index is None:
                 return None
             self._save(index)
             return index.view()
 
-    def discard_newer(self, connection: Connection) -> None:
+    def discard_newer(self, tx: Transaction) -> None:
         """Delete snapshots that are ahead of the store: an older copy of the database was put in place.
 
         Left alone, they would look right again as soon as the store had seen as many changes.
@@ -178,7 +172,7 @@ class LiveIndex:
             return
         from agent_memory.index import snapshots
 
-        newest = stored.last_seq(connection)
+        newest = tx.changes.last_seq()
         for seq, path in snapshots(self.folder):
             if seq > newest:
                 _log.warning("deleting %s: it is ahead of the store (%d > %d)", path, seq, newest)
@@ -210,47 +204,3 @@ class LiveIndex:
         except IndexStateError as error:
             # The store is whole without it: the next process to open it rebuilds or replays.
             _log.warning("no index snapshot was written: %s", error)
-
-
-class Reading:
-    """The index as one read transaction sees it, built anew from the store if its files turn out damaged.
-
-    Args:
-        live_index: The index.
-        connection: The transaction; nothing may have been read in it yet.
-        accept: Raises if the caller cannot work with the generation found.
-    """
-
-    def __init__(self, live_index: LiveIndex, connection: Connection, accept: Accept) -> None:
-        self._live_index, self._connection, self._accept = live_index, connection, accept
-        self._view = live_index.view(connection, accept)
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing was ever stored."""
-        return self._view is None
-
-    def search(
-        self,
-        queries: npt.ArrayLike,
-        k: int,
-        *,
-        allowed: npt.ArrayLike | None = None,
-        exact: bool = False,
-        budget_ms: float | None = None,
-        explain: bool = False,
-    ) -> SearchResult:
-        """Search; see ``IndexView.search``."""
-
-        def search(view: IndexView) -> SearchResult:
-            return view.search(queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain)
-
-        if self._view is None:
-            raise CorruptSnapshotError(self._live_index.folder, "there is no index")
-        try:
-            return search(self._view)
-        except CorruptSnapshotError as error:
-            # Rows are verified when they are first read, which may be long after the snapshot was opened.
-            _log.warning("building the index anew from the store: %s", error)
-            self._view = self._live_index.start_over(self._connection, self._accept) or self._view
-            return search(self._view)

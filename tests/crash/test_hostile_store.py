@@ -49,7 +49,7 @@ for call in (
     lambda: memory.generations(),
     lambda: memory.jobs(),
     lambda: memory.schedules(),
-    lambda: memory.maintenance(),
+    lambda: memory.maintenance(dry_run=True),
     lambda: memory.check(repair=True),
     lambda: memory.reindex(tiers=(48, 96)),
     lambda: memory.rollback(),
