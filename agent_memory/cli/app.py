@@ -14,8 +14,8 @@ from agent_memory.cli.shared import OUT
 _ABOUT = (
     "Long-term memory for AI agents: durable, offline, in one folder.",
     "Every command takes --json and then prints one JSON value on standard output; jobs run and mcp, which report "
-    "while they run, print JSON Lines. Times are in UTC, in JSON as ISO 8601 with the offset. Progress and errors go to "
-    "standard error.",
+    "while they run, print JSON Lines. Times are in UTC, in JSON as ISO 8601 with the offset. Progress and errors go "
+    "to standard error.",
     "Only add, import, restore, demo and mcp make a store where there is none.",
 )
 

@@ -128,7 +128,7 @@ def demo(
 
 
 def _answer(memory: Memory, question: dict[str, Any]) -> dict[str, Any]:
-    hits = memory.recall(question["query"], k=5, session=memory.sessions()[0].name)
+    hits = memory.recall(question["query"], k=5, session=question["conv_id"])
     ranks = [hit.rank for hit in hits if hit.entry.metadata["idx"] in question["evidence"]]
     kept = {name: question[name] for name in ("query", "category", "answer")}
     best = hits[0].entry

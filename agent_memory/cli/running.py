@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from agent_memory.cli.shared import ERR, printable
+from agent_memory.cli.shared import ERR, is_utf8, printable
 from agent_memory.errors import (
     AgentMemoryError,
     InvalidInputError,
@@ -77,8 +77,10 @@ def new_group(help_: str) -> typer.Typer:
 
 def _accept_any_text() -> None:
     """Let standard output replace what its encoding cannot show, as standard error does of itself."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The C locale's handler lets bytes of file names through, but no other characters.
+        if sys.stdout.errors == "strict" or (sys.stdout.errors == "surrogateescape" and not is_utf8()):
+            sys.stdout.reconfigure(errors="replace")
 
 
 def _drop_output() -> None:

@@ -116,12 +116,12 @@ def parse_object(text: str | None, option: str) -> dict[str, Any] | None:
 
 def print_json(value: object) -> None:
     """Print records, or anything made of them, as one JSON value; in UTF-8, or else in ASCII alone."""
-    _write(payload.dumps(value, indent=2, ascii_only=not _is_utf8()))
+    _write(payload.dumps(value, indent=2, ascii_only=not is_utf8()))
 
 
 def print_json_line(value: object) -> None:
     """Print a record as one line of JSON Lines."""
-    _write(payload.dumps(value, ascii_only=not _is_utf8()))
+    _write(payload.dumps(value, ascii_only=not is_utf8()))
 
 
 def _write(line: str) -> None:
@@ -129,7 +129,8 @@ def _write(line: str) -> None:
     sys.stdout.flush()
 
 
-def _is_utf8() -> bool:
+def is_utf8() -> bool:
+    """Tell whether standard output can show every character."""
     return codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
 
 
