@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -53,6 +54,7 @@ def environment(**more):
     return {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "", **more}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_no_encoding_of_the_output_is_too_small(store, tmp_path, output):
     """FORCE_COLOR shows progress bars and styles as on a terminal."""
@@ -143,6 +145,18 @@ def test_an_interrupted_mcp_server_does_not_wait_for_input(tmp_path):
         child.send_signal(signal.SIGINT)
         assert child.wait(timeout=60) == 130
         assert not child.stderr.read().strip()
+
+
+def test_a_server_over_http_says_where_it_listens(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = command("mcp", "--path", tmp_path / "store", "--transport", "http", "--port", port, "--json")
+    with subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert json.loads(child.stdout.readline()) == {"url": f"http://127.0.0.1:{port}/mcp"}
+        child.send_signal(signal.SIGINT)
+        assert child.wait(timeout=60) == 130
+        assert b"Traceback" not in child.stderr.read()
 
 
 def test_a_worker_says_in_json_lines_that_it_works_and_was_stopped(store):
