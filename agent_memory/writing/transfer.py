@@ -13,6 +13,7 @@ from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.files import write_atomically
 from agent_memory.inputs import ValidEntry, valid_entry
 from agent_memory.live.store import Store
+from agent_memory.payload import to_json
 from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Condition
@@ -26,7 +27,6 @@ FORMAT = 1
 _PAGE = 1_000
 _MARK = "agent_memory_export"
 _SEGMENT_FIELDS = ("idx", "text", "speaker")  # of which the entry has a field of its own
-_TIMES = ("event_time", "created_at", "updated_at", "expires_at")
 _TIME_FORMATS = (
     "%B-%d-%Y",
     "%Y/%m/%d (%a) %H:%M",
@@ -49,7 +49,7 @@ def export(tx: Transaction, condition: Condition, path: Path, progress: Progress
         with write_atomically(path) as file:
             file.write(_line(header))
             for done, entry in enumerate(_pages(tx, condition), start=1):
-                file.write(_line(_to_json(entry)))
+                file.write(_line(to_json(entry)))
                 if progress is not None and (done % _PAGE == 0 or done == total):
                     progress(done, total)
     except OSError as error:
@@ -65,14 +65,8 @@ def _pages(tx: Transaction, condition: Condition) -> Iterator[Entry]:
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
-
-
-def _to_json(entry: Entry) -> dict[str, Any]:
-    fields = {name: getattr(entry, name) for name in Entry.__slots__ if name != "duplicate_of"}
-    for name in _TIMES:
-        fields[name] = None if fields[name] is None else fields[name].isoformat()
-    return {name: value for name, value in fields.items() if value is not None}
+    known = {name: part for name, part in value.items() if part is not None}
+    return (json.dumps(known, ensure_ascii=False) + "\n").encode()
 
 
 class Importer:
