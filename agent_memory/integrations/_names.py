@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 _ESCAPE = "␛"
 _UNUSABLE = re.compile(f"[\x00-\x1f\x7f\ud800-\udfff{_ESCAPE}]")
+_UNUSABLE_KEY = re.compile(f"[\x00\ud800-\udfff{_ESCAPE}]|^\\$")
 _ESCAPED = re.compile(f"{_ESCAPE}([0-9a-f]{{4}})")
 
 
@@ -22,6 +23,25 @@ def encode_name(name: str) -> str:
 def decode_name(name: str) -> str:
     """Return the name that ``encode_name`` was given."""
     return "" if name == _ESCAPE else _ESCAPED.sub(lambda match: chr(int(match[1], 16)), name)
+
+
+def encode_key(name: str) -> str:
+    """Return the store's form of a metadata key: ``$price``, which looks like an operator, becomes ``␛0024price``."""
+    return _UNUSABLE_KEY.sub(lambda match: f"{_ESCAPE}{ord(match[0]):04x}", name)
+
+
+def decode_key(name: str) -> str:
+    """Return the key that ``encode_key`` was given."""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), name) if _ESCAPE in name else name
+
+
+def own_key(name: str) -> str:
+    """Return a metadata key of the adapters' own, which no ``encode_key`` ever returns.
+
+    Args:
+        name: Begins with a letter that is no hexadecimal digit.
+    """
+    return f"{_ESCAPE}{name}"
 
 
 def encode_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from agent_memory.prompt import format_hits, without_recalled
 from agent_memory.records import Hit
 
 NO_TEXT = "(no text)"
+_TEXT_FIELDS = ("text", "content", "refusal")
+
+
+def text_of(content: object) -> str:
+    """Return the text of a message's content: a string, or a list of parts some of which hold text.
+
+    A part is a string, or an object or mapping that keeps its text under ``text``, ``content`` or ``refusal``;
+    images, audio, files and markers have none of these and are passed over.
+    """
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list | tuple):
+        return "\n".join(text for text in map(text_of, content) if text)
+    if content is None or isinstance(content, bytes | int | float):
+        return ""
+    read = content.get if isinstance(content, Mapping) else lambda name: getattr(content, name, None)
+    return next((text for name in _TEXT_FIELDS if (text := _inner(read(name)))), "")
+
+
+def _inner(value: object) -> str:
+    """Return the text of a field; an object that is neither text nor a list of parts is not looked into."""
+    return text_of(value) if isinstance(value, str | list | tuple) else ""
 
 
 def usable_text(text: str) -> str:
