@@ -10,11 +10,11 @@ from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._names import decode_name, encode_name, own_key
 from agent_memory.integrations._plain import plain, plain_where, restored
 from agent_memory.integrations._text import NO_TEXT, usable_text
-from agent_memory.integrations._vectors import anywhere, direction
+from agent_memory.integrations._vectors import UNRANKED, anywhere, direction
 from agent_memory.memory import Memory
 from agent_memory.prompt import without_recalled
-from agent_memory.records import Entry, Hit
-from agent_memory.types import FloatArray, Namespace
+from agent_memory.records import Entry
+from agent_memory.types import Namespace
 
 try:
     from langchain_core.documents import Document
@@ -25,8 +25,7 @@ Filter = Mapping[str, Any]
 
 _PLACE = own_key("place")  # namespace and key again: a filter can delete many documents at once
 _TEXT = own_key("text")  # the text of a document, where the entry's is another
-_UNRANKED = own_key("unranked")  # the vector says nothing
-_OWN = (_PLACE, _TEXT, _UNRANKED)
+_OWN = (_PLACE, _TEXT, UNRANKED)
 _ENTRY_FIELDS = ("session", "speaker", "event_time", "expires_at", "importance")
 _MOST = 10_000  # values in one filter
 _FEW = 8  # deleting so many by their keys costs less than one look at all metadata
@@ -69,7 +68,7 @@ def _content(text: str, metadata: Mapping[str, Any], place: str) -> dict[str, An
     kept = without_recalled(usable)
     marks: dict[str, Any] = {_PLACE: place}
     if not kept.strip():
-        kept, marks[_UNRANKED] = NO_TEXT, True
+        kept, marks[UNRANKED] = NO_TEXT, True
     if kept != usable:
         marks[_TEXT] = usable
     return {"text": kept, "metadata": {**plain(metadata), **marks}}
@@ -77,7 +76,7 @@ def _content(text: str, metadata: Mapping[str, Any], place: str) -> dict[str, An
 
 def has_text(item: Mapping[str, Any]) -> bool:
     """Return whether there is anything to embed in an entry from ``as_items``."""
-    return _UNRANKED not in item["metadata"]
+    return UNRANKED not in item["metadata"]
 
 
 def with_vectors(
@@ -88,7 +87,7 @@ def with_vectors(
     whole = []
     for item in items:
         vector = direction(next(given)) if has_text(item) else None
-        marks = {_UNRANKED: True} if vector is None else {}
+        marks = {UNRANKED: True} if vector is None else {}
         vector = anywhere(dimension) if vector is None else vector
         whole.append({**item, "vector": vector, "metadata": {**item["metadata"], **marks}})
     return whole
@@ -113,20 +112,6 @@ def where_of(filter: Filter | None) -> Filter | None:
     raise InvalidInputError(
         f"filter must be an object such as {{'year': {{'$gte': 2024}}}}, which is applied inside the search; got {what}"
     )
-
-
-def search(
-    memory: Memory, query: FloatArray, k: int, filter: Filter | None, scope: Namespace, options: Mapping[str, Any]
-) -> list[Hit]:
-    """Return the k documents closest to a vector, without those that cannot be ranked."""
-    where = where_of(filter)
-    if k < 1:
-        return []
-    hits = memory.recall(query, k=k, where=where, namespace=scope, **options)
-    if any(_UNRANKED in hit.entry.metadata for hit in hits):
-        ranked = {_UNRANKED: {"$exists": False}}
-        hits = memory.recall(query, k=k, where={"$and": [where or {}, ranked]}, namespace=scope, **options)
-    return hits
 
 
 def forget_keys(memory: Memory, keys: Sequence[str], scope: Namespace) -> None:

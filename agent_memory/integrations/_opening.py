@@ -26,8 +26,9 @@ class Adapter:
         memory: What the adapter reads and writes.
     """
 
-    memory: Memory
-    _own: bool = False
+    if TYPE_CHECKING:  # Pydantic would take an annotation of a base class for a field
+        memory: Memory
+        _own: bool
 
     def close(self) -> None:
         """Close the memory if it was opened here; a memory that was handed over stays open."""

@@ -19,14 +19,26 @@ from typing import Any
 
 import numpy as np
 
-from agent_memory.integrations._names import decode_key, encode_key
+from agent_memory.errors import InvalidInputError
+from agent_memory.integrations._names import decode_key, encode_key, with_keys
 from agent_memory.integrations._text import usable_text
 
 
 def plain(value: Any) -> Any:
-    """Return the JSON form of a value; what has none is returned as it is, and refused by the store by name."""
+    """Return the JSON form of a value; what has none is returned as it is, and refused by the store by name.
+
+    Raises:
+        InvalidInputError: It is nested too deeply, or contains itself.
+    """
+    try:
+        return _plain(value)
+    except RecursionError as error:
+        raise InvalidInputError("a value is nested too deeply, or contains itself") from error
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
-        return plain(value.value)
+        return _plain(value.value)
     if isinstance(value, str):
         return usable_text(value)
     if value is None or isinstance(value, bool | int):
@@ -34,11 +46,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, float | Decimal):
         return _number(value)
     if isinstance(value, Mapping):
-        return {key_of(name): plain(each) for name, each in value.items()}
+        return {key_of(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [_plain(each) for each in value]
     if isinstance(value, set | frozenset):
-        return sorted((plain(each) for each in value), key=repr)
+        return sorted((_plain(each) for each in value), key=repr)
     return _of_library(value)
 
 
@@ -58,23 +70,22 @@ def _of_library(value: Any) -> Any:
     if isinstance(value, uuid.UUID | PurePath):
         return usable_text(str(value))
     if isinstance(value, np.datetime64 | np.timedelta64):
-        return plain(value.item() if not np.isnat(value) else None)
+        unit = "datetime64[us]" if isinstance(value, np.datetime64) else "timedelta64[us]"  # finer ones become integers
+        return None if np.isnat(value) else _plain(value.astype(unit).item())
     if isinstance(value, np.generic | np.ndarray):
-        return plain(value.tolist())
+        return _plain(value.tolist())
     return value
 
 
 def key_of(name: object) -> str:
     """Return the key of a JSON object for a key of a mapping, whatever that is."""
-    key = plain(name)
+    key = _plain(name)
     return encode_key(key if isinstance(key, str) else str(name))
 
 
 def restored(value: Any) -> Any:
     """Return a value from ``plain`` with its keys as they were."""
-    if isinstance(value, Mapping):
-        return {decode_key(name): restored(each) for name, each in value.items()}
-    return [restored(each) for each in value] if isinstance(value, list) else value
+    return with_keys(value, decode_key)
 
 
 def plain_where(where: Any) -> Any:

@@ -23,12 +23,12 @@ def text_of(content: object) -> str:
         return "\n".join(text for text in map(text_of, content) if text)
     if content is None or isinstance(content, bytes | int | float):
         return ""
-    read = content.get if isinstance(content, Mapping) else lambda name: getattr(content, name, None)
-    return next((text for name in _TEXT_FIELDS if (text := _inner(read(name)))), "")
+    return next((text for name in _TEXT_FIELDS if (text := _text_at(content, name))), "")
 
 
-def _inner(value: object) -> str:
-    """Return the text of a field; an object that is neither text nor a list of parts is not looked into."""
+def _text_at(part: object, name: str) -> str:
+    """Return the text of a field of a part; what is neither text nor a list of parts is not looked into."""
+    value = part.get(name) if isinstance(part, Mapping) else getattr(part, name, None)
     return text_of(value) if isinstance(value, str | list | tuple) else ""
 
 

@@ -14,10 +14,19 @@ import numpy as np
 
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.integrations._documents import Filter, as_items, document, forget_keys, has_text, search, with_vectors
+from agent_memory.integrations._documents import (
+    Filter,
+    as_items,
+    document,
+    forget_keys,
+    has_text,
+    where_of,
+    with_vectors,
+)
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
 from agent_memory.integrations._names import decode_name, encode_name
 from agent_memory.integrations._opening import Adapter, Given, below, opened
+from agent_memory.integrations._vectors import closest
 from agent_memory.records import Hit
 
 try:
@@ -152,7 +161,7 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
         return [document(found[key]) for key in keys if key in found]
 
     def _recall(self, vector: Sequence[float], k: int, filter: Any, options: dict[str, Any]) -> list[Hit]:
-        return search(self.memory, np.asarray(vector, dtype=np.float32), k, filter, self._scope, options)
+        return closest(self.memory, vector, k, where_of(filter), self._scope, **options)
 
     def similarity_search_with_score_by_vector(
         self, embedding: list[float], k: int = 4, *, filter: Filter | None = None, **kwargs: Any
