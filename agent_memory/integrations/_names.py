@@ -14,7 +14,8 @@ from agent_memory.errors import InvalidInputError
 
 _ESCAPE = "␛"
 _UNUSABLE = re.compile(f"[\x00-\x1f\x7f\ud800-\udfff{_ESCAPE}]")
-_UNUSABLE_KEY = re.compile(f"[\x00\ud800-\udfff{_ESCAPE}]|^\\$")
+# Filters can name any key that is left, also of an object inside another.
+_UNUSABLE_KEY = re.compile(f'["\\\\\x00-\x1f\ud800-\udfff{_ESCAPE}]|^\\$')
 _ESCAPED = re.compile(f"{_ESCAPE}([0-9a-f]{{4}})")
 
 
