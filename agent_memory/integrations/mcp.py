@@ -25,7 +25,7 @@ import typer
 from agent_memory.aio import AsyncMemory
 from agent_memory.errors import MissingDependencyError
 from agent_memory.integrations._mcp_tools import HINTS, Resources, Tools, resources_of
-from agent_memory.integrations._opening import held_by
+from agent_memory.integrations._opening import Given, held_by, opened
 from agent_memory.memory import Memory
 
 NAME = "agent-memory"
@@ -87,7 +87,7 @@ def _tool(kind: Any, call: Callable[..., Any], hints: Mapping[str, Any]) -> Any:
 
 
 def run_server(
-    memory: Memory | AsyncMemory,
+    memory: Given,
     transport: Transport = Transport.STDIO,
     *,
     host: str = "127.0.0.1",
@@ -98,19 +98,24 @@ def run_server(
     At a SIGTERM, which ends the process, the memory is closed first, so that its index need not be rebuilt.
 
     Args:
-        memory: What is served.
+        memory: What is served; a folder is opened, and closed at the end.
         transport: How.
         host: Address to listen on, for HTTP. There is no authentication: leave it local.
         port: Port to listen on, for HTTP.
     """
-    server = build_server(memory, host=host, port=port)
-    with _closed_at_sigterm(held_by(memory)):
-        if transport is Transport.STDIO:
-            server.run("stdio")
-        elif hasattr(server.settings, "port"):
-            server.run("streamable-http")
-        else:
-            server.run("streamable-http", host=host, port=port)
+    held, own = opened(memory)
+    try:
+        server = build_server(held, host=host, port=port)
+        with _closed_at_sigterm(held):
+            if transport is Transport.STDIO:
+                server.run("stdio")
+            elif hasattr(server.settings, "port"):
+                server.run("streamable-http")
+            else:
+                server.run("streamable-http", host=host, port=port)
+    finally:
+        if own:
+            held.close()
 
 
 @contextmanager
