@@ -4,8 +4,8 @@
     ├─ InvalidInputError(ValueError)
     │  └─ DimensionMismatchError
     ├─ NotFoundError(KeyError)
+    ├─ MissingDependencyError(ImportError)
     ├─ EncoderError
-    │  ├─ MissingDependencyError(ImportError)
     │  ├─ CheckpointError
     │  └─ ModelNotFoundError
     ├─ IndexStateError
@@ -57,11 +57,7 @@ class NotFoundError(AgentMemoryError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
-class EncoderError(AgentMemoryError):
-    """An encoder could not be loaded or did not return usable vectors."""
-
-
-class MissingDependencyError(EncoderError, ImportError):
+class MissingDependencyError(AgentMemoryError, ImportError):
     """An optional package is not installed.
 
     Attributes:
@@ -71,6 +67,10 @@ class MissingDependencyError(EncoderError, ImportError):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed; run: pip install 'agent-memory[{extra}]'")
         self.extra = extra
+
+
+class EncoderError(AgentMemoryError):
+    """An encoder could not be loaded or did not return usable vectors."""
 
 
 class CheckpointError(EncoderError):

@@ -79,7 +79,7 @@ def langchain(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator
     )
 
     memory.add_many(rows)
-    store = AgentMemoryVectorStore(memory=memory)
+    store = AgentMemoryVectorStore(memory)
     yield (
         "LangChain vector store",
         (lambda query: memory.recall(query, k=K, mode="dense"), lambda query: store.similarity_search(query, k=K)),
@@ -170,7 +170,7 @@ def openai_agents(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iter
     """Yield the OpenAI Agents session; it reads back, it does not search."""
     from agent_memory.integrations.openai_agents import AgentMemorySession
 
-    session = AgentMemorySession("s", memory)
+    session = AgentMemorySession(memory, session="s")
     loop.run(session.add_items([{"role": "user", "content": text} for text in rows[:50]]))
     where = {"openai_item": {"$exists": True}}
     yield (

@@ -35,7 +35,7 @@ def from_context(messages: list[BaseMessage]) -> AIMessage:
 def main(folder: str) -> None:
     """Index documents and ask about them, with a filter on their metadata."""
     with Memory(folder) as memory:
-        store = AgentMemoryVectorStore(memory=memory, namespace=("handbook",))
+        store = AgentMemoryVectorStore(memory, namespace=("handbook",))
         store.add_documents(DOCUMENTS, ids=["hours", "old-hours", "parcels"])
         retriever = store.as_retriever(search_kwargs={"k": 1, "filter": {"year": {"$gte": 2024}}})
         prompt = ChatPromptTemplate.from_template("Context:\n{context}\n\nQuestion: {question}")

@@ -21,7 +21,7 @@ from agent_memory.cli.shared import (
     open_store,
     print_json_line,
 )
-from agent_memory.integrations.mcp import Transport, run_server
+from agent_memory.integrations._mcp_transport import Transport
 
 if TYPE_CHECKING:
     from agent_memory.memory import Memory
@@ -43,6 +43,8 @@ def mcp(
 
     Over stdio, standard output holds the protocol's messages, which are JSON Lines with --json and without.
     """
+    from agent_memory.integrations.mcp import run_server
+
     with open_store(path, namespace, encoder=encoder, create=True) as memory:
         if transport is Transport.STDIO:
             with _ended_by_interrupt(memory):

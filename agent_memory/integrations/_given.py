@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent_memory.config import Config
 from agent_memory.encoders.base import EncoderSpec, tiers_for
-from agent_memory.errors import EncoderError
+from agent_memory.errors import DimensionMismatchError, EncoderError, InvalidInputError
+from agent_memory.integrations._opening import Adapter, Given, held_by
 from agent_memory.live.store import read_dimension
 from agent_memory.memory import Memory
 from agent_memory.types import FloatArray, Progress
@@ -48,36 +50,53 @@ class GivenVectors:
         return self.encode_documents(texts)
 
 
-class LateMemory:
+class LateMemory(Adapter):
     """A memory that is opened when the size of its vectors is known: from the folder, or from the first vector.
 
     Args:
-        memory: An open memory, or the folder of one.
+        memory: A memory, or the folder of one.
         framework: Whose vectors it will hold.
+        config: The settings that a folder is opened with.
     """
 
-    def __init__(self, memory: Memory | str | Path, framework: str) -> None:
-        self._own = not isinstance(memory, Memory)
+    def __init__(self, memory: Given, framework: str, config: Config | None = None) -> None:
         self._framework = framework
-        self._path = None if isinstance(memory, Memory) else Path(memory).expanduser()
-        self._memory = memory if isinstance(memory, Memory) else None
+        self._config = config
+        self._path = Path(memory).expanduser() if isinstance(memory, str | Path) else None
+        self._held = None if isinstance(memory, str | Path) else held_by(memory)
+        if self._held is not None and config is not None:
+            raise InvalidInputError("an open memory has its own config: give the folder instead")
 
     def known(self) -> Memory | None:
         """Return the memory, or None as long as nothing was ever written to it."""
-        if self._memory is None and self._path is not None and (self._path / "memory.db").exists():
+        if self._held is None and self._path is not None and (self._path / "memory.db").exists():
             dimension = read_dimension(self._path)
-            return None if dimension is None else self.sized(dimension)
-        return self._memory
+            self._held = None if dimension is None else self._opened(self._path, dimension)
+        return self._held
 
     def sized(self, dimension: int) -> Memory:
-        """Return the memory, for vectors of a size."""
-        if self._memory is None and self._path is not None:
-            self._memory = Memory(self._path, encoder=GivenVectors(self._framework, dimension))
-        if self._memory is None:
-            raise EncoderError("there is neither a memory nor the folder of one")
-        return self._memory
+        """Return the memory, for vectors of a size.
 
-    def close(self) -> None:
-        """Close the memory if it was opened here."""
-        if self._own and self._memory is not None:
-            self._memory.close()
+        A folder that holds nothing any more takes vectors of another size than it did.
+
+        Raises:
+            DimensionMismatchError: It holds vectors of another size.
+        """
+        memory = self.known()
+        if memory is None:
+            if self._path is None:
+                raise EncoderError("there is neither a memory nor the folder of one")
+            self._held = memory = self._opened(self._path, dimension)
+        if memory.encoder.spec.dimension != dimension:
+            if self._path is None or memory.entries(limit=1):
+                raise DimensionMismatchError(memory.encoder.spec.dimension, dimension)
+            memory.purge_expired()
+            memory.reindex(encoder=GivenVectors(self._framework, dimension))
+        return memory
+
+    def _opened(self, path: Path, dimension: int) -> Memory:
+        return Memory(path, encoder=GivenVectors(self._framework, dimension), config=self._config)
+
+    def _release(self) -> None:
+        if self._path is not None and self._held is not None:
+            self._held.close()

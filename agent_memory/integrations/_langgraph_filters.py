@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agent_memory.errors import InvalidInputError
+from agent_memory.integrations._names import encode_key
 
 Where = dict[str, Any]
 
@@ -72,7 +73,7 @@ def _any(paths: Sequence[tuple[str, ...]], condition: Where) -> Where:
     for path in paths:
         inner: Where = condition
         for name in reversed(path):
-            inner = {name: inner}
+            inner = {encode_key(str(name)): inner}
         nested.append({"value": inner})
     return nested[0] if len(nested) == 1 else {"$or": nested}
 

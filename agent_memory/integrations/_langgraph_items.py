@@ -15,11 +15,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import numpy as np
-
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.integrations._names import decode_name, decode_names, encode_name, encode_names, suffixed
+from agent_memory.integrations._names import (
+    decode_key,
+    decode_name,
+    decode_names,
+    encode_key,
+    encode_name,
+    encode_names,
+    suffixed,
+    with_keys,
+)
 from agent_memory.integrations._text import entry_text, usable_text
+from agent_memory.integrations._vectors import anywhere
 from agent_memory.records import Entry
 from agent_memory.types import FloatArray, Namespace
 
@@ -88,14 +96,14 @@ class Layout:
         indexed = [text for text in texts if text in vectors]
         value = dict(op.value or {})
         key = encode_name(op.key)
-        metadata = {"value": value, "stamp": uuid.uuid4().hex, "ttl": op.ttl}
+        metadata = {"value": with_keys(value, encode_key), "stamp": uuid.uuid4().hex, "ttl": op.ttl}
         shared = {
             "namespace": self.scope(op.namespace),
             "expires_at": None if op.ttl is None else datetime.now(UTC) + timedelta(minutes=op.ttl),
         }
         first, *others = indexed or [_text_at(value, "$")[0]]
         about = {"kind": "item", "ranked": bool(indexed), "parts": len(others)}
-        item = {"text": entry_text(first), "key": key, "vector": vectors.get(first, self._anywhere())}
+        item = {"text": entry_text(first), "key": key, "vector": vectors.get(first, anywhere(self.dimension))}
         parts = [
             {
                 **shared,
@@ -108,15 +116,10 @@ class Layout:
         ]
         return [{**shared, **item, "metadata": {**metadata, **about}}, *parts]
 
-    def _anywhere(self) -> FloatArray:
-        vector = np.zeros(self.dimension, dtype=np.float32)
-        vector[0] = 1
-        return vector
-
     def item(self, entry: Entry) -> Item:
         """Return the item of an entry."""
         return Item(
-            value=dict(entry.metadata["value"]),
+            value=with_keys(entry.metadata["value"], decode_key),
             key=decode_name(entry.key),
             namespace=self.namespace(entry.namespace),
             created_at=entry.created_at,

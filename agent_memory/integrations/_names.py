@@ -7,10 +7,15 @@ allow both, so such names are escaped, reversibly and one to one; ordinary names
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from agent_memory.errors import InvalidInputError
 
 _ESCAPE = "␛"
 _UNUSABLE = re.compile(f"[\x00-\x1f\x7f\ud800-\udfff{_ESCAPE}]")
+# Filters can name any key that is left, also of an object inside another.
+_UNUSABLE_KEY = re.compile(f'["\\\\\x00-\x1f\ud800-\udfff{_ESCAPE}]|^\\$')
 _ESCAPED = re.compile(f"{_ESCAPE}([0-9a-f]{{4}})")
 
 
@@ -22,6 +27,45 @@ def encode_name(name: str) -> str:
 def decode_name(name: str) -> str:
     """Return the name that ``encode_name`` was given."""
     return "" if name == _ESCAPE else _ESCAPED.sub(lambda match: chr(int(match[1], 16)), name)
+
+
+def encode_key(name: str) -> str:
+    """Return the store's form of a metadata key: ``$price``, which looks like an operator, becomes ``␛0024price``."""
+    return _UNUSABLE_KEY.sub(lambda match: f"{_ESCAPE}{ord(match[0]):04x}", name)
+
+
+def decode_key(name: str) -> str:
+    """Return the key that ``encode_key`` was given."""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), name) if _ESCAPE in name else name
+
+
+def with_keys(value: Any, recode: Callable[[str], str]) -> Any:
+    """Return a JSON value with ``encode_key`` or ``decode_key`` applied to the keys of all its objects.
+
+    Raises:
+        InvalidInputError: It is nested too deeply, or contains itself.
+    """
+    try:
+        return _with_keys(value, recode)
+    except RecursionError as error:
+        raise InvalidInputError("a value is nested too deeply, or contains itself") from error
+
+
+def _with_keys(value: Any, recode: Callable[[str], str]) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            recode(name) if isinstance(name, str) else name: _with_keys(each, recode) for name, each in value.items()
+        }
+    return [_with_keys(each, recode) for each in value] if isinstance(value, list | tuple) else value
+
+
+def own_key(name: str) -> str:
+    """Return a metadata key of the adapters' own, which no ``encode_key`` ever returns.
+
+    Args:
+        name: Begins with a letter that is no hexadecimal digit.
+    """
+    return f"{_ESCAPE}{name}"
 
 
 def encode_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -1,24 +1,107 @@
-"""One way for every adapter to be given a memory."""
+"""One way for every adapter to be given a memory, and to close what it has opened."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
+from agent_memory.aio import AsyncMemory
+from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
 from agent_memory.memory import Memory
 from agent_memory.types import Namespace
 
+if TYPE_CHECKING:
+    from agent_memory.encoders import Encoder
 
-def opened(memory: Memory | str | Path) -> tuple[Memory, bool]:
-    """Return a memory and whether it was opened here, from a memory or the folder of one."""
-    if isinstance(memory, Memory):
-        return memory, False
+Given = Memory | AsyncMemory | str | Path
+
+
+class Adapter:
+    """Holds a memory, and closes it if it was opened here.
+
+    Attributes:
+        memory: What the adapter reads and writes.
+    """
+
+    if TYPE_CHECKING:  # Pydantic would take an annotation of a base class for a field
+        memory: Memory
+        _own: bool
+
+    def close(self) -> None:
+        """Close the memory if it was opened here; a memory that was handed over stays open."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._own:
+            self.memory.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._release()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self._release)
+
+
+def opened(memory: Given, *, encoder: Encoder | None = None, config: Config | None = None) -> tuple[Memory, bool]:
+    """Return a memory and whether it was opened here.
+
+    Args:
+        memory: A memory, or the folder of one.
+        encoder: The encoder that a folder is opened with; None for the store's own.
+        config: The settings that a folder is opened with.
+
+    Raises:
+        InvalidInputError: It is neither, or an encoder or settings were given for an open memory.
+        ClosedError: An ``AsyncMemory`` that is not open.
+    """
     if isinstance(memory, str | Path):
-        return Memory(memory), True
-    raise InvalidInputError(f"expected a Memory or the folder of one, got {type(memory).__name__}")
+        return Memory(memory, encoder=encoder, config=config), True
+    held = held_by(memory)
+    if encoder is not None or config is not None:
+        raise InvalidInputError("an open memory has its own encoder and config: give the folder instead")
+    return held, False
+
+
+def held_by(memory: object) -> Memory:
+    """Return the memory of an open ``Memory`` or ``AsyncMemory``.
+
+    Raises:
+        InvalidInputError: It is neither.
+        ClosedError: An ``AsyncMemory`` that is not open.
+    """
+    if isinstance(memory, AsyncMemory):
+        return memory._memory  # an adapter has threads of its own
+    if not isinstance(memory, Memory):
+        kind = type(memory).__name__
+        raise InvalidInputError(f"memory must be a Memory, an AsyncMemory or the folder of one, got {kind}")
+    return memory
 
 
 def below(memory: Memory, namespace: Sequence[str] | None) -> Namespace:
     """Return a namespace given relative to that of a memory in full."""
     return (*memory.namespace, *(namespace or ()))
+
+
+def session_and_memory(
+    memory: Given, former: Given | None, session: str | None, session_id: str | None
+) -> tuple[str, Given]:
+    """Return session and memory of an adapter that once took them in the frameworks' order, session first.
+
+    Raises:
+        InvalidInputError: No session was given, or more than one.
+    """
+    if former is not None:
+        memory, session_id = former, memory if session_id is None else None  # type: ignore[assignment]
+    chosen = session if session_id is None else session_id
+    if not isinstance(chosen, str) or (session is not None and session_id is not None):
+        raise InvalidInputError('give one session: AgentMemory…(memory, session="chat-7")')
+    return chosen, memory

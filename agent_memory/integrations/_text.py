@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from agent_memory.prompt import format_hits, without_recalled
 from agent_memory.records import Hit
 
 NO_TEXT = "(no text)"
+_TEXT_FIELDS = ("text", "content", "refusal")
+
+
+def text_of(content: object) -> str:
+    """Return the text of a message's content: a string, or a list of parts some of which hold text.
+
+    A part is a string, or an object or mapping that keeps its text under ``text``, ``content`` or ``refusal``;
+    images, audio, files and markers have none of these and are passed over.
+    """
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list | tuple):
+        return "\n".join(text for text in map(text_of, content) if text)
+    if content is None or isinstance(content, bytes | int | float):
+        return ""
+    return next((text for name in _TEXT_FIELDS if (text := _text_at(content, name))), "")
+
+
+def _text_at(part: object, name: str) -> str:
+    """Return the text of a field of a part; what is neither text nor a list of parts is not looked into."""
+    value = part.get(name) if isinstance(part, Mapping) else getattr(part, name, None)
+    return text_of(value) if isinstance(value, str | list | tuple) else ""
 
 
 def usable_text(text: str) -> str:

@@ -3,7 +3,8 @@
     memory = AutoGenMemory("./my-agent")
     await memory.add(MemoryContent(content="Al likes tea.", mime_type=MemoryMimeType.TEXT))
 
-Before each step of the agent, what its last message reminds of is added to its context as one system message.
+Before each step of the agent, what the last message of its user reminds of is added to its context as one system
+message.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.integrations._opening import below, opened
-from agent_memory.integrations._text import block, own_text
-from agent_memory.memory import Memory as Store
+from agent_memory.integrations._opening import Adapter, Given, opened
+from agent_memory.integrations._plain import plain, plain_where, restored
+from agent_memory.integrations._prompting import Prompting
+from agent_memory.integrations._text import block, own_text, text_of
 from agent_memory.records import Hit
 
 try:
@@ -32,7 +33,7 @@ try:
         UpdateContextResult,
     )
     from autogen_core.model_context import ChatCompletionContext
-    from autogen_core.models import SystemMessage
+    from autogen_core.models import SystemMessage, UserMessage
 except ModuleNotFoundError as error:
     raise MissingDependencyError("autogen-core", "autogen") from error
 
@@ -45,31 +46,49 @@ class AutoGenMemoryConfig(BaseModel):
     path: str
     namespace: tuple[str, ...] = ()
     k: int = 5
+    where: dict[str, Any] | None = None
+    min_score: float | None = None
 
 
-class AutoGenMemory(Memory, Component[AutoGenMemoryConfig]):
+class AutoGenMemory(Adapter, Memory, Component[AutoGenMemoryConfig]):
     """Holds text, Markdown and JSON.
 
     Args:
         memory: A memory, or the folder of one.
         namespace: Where to recall and remember, within the memory's namespace.
         k: How many memories are recalled at most.
+        where: Only entries whose metadata match are recalled.
+        min_score: Entries that score lower are left out.
+        score_threshold: Another name of ``min_score``, the one that AutoGen's own memories use.
     """
 
     component_provider_override = "agent_memory.integrations.autogen.AutoGenMemory"
     component_config_schema = AutoGenMemoryConfig
 
-    def __init__(self, memory: Store | str | Path, *, namespace: Sequence[str] = (), k: int = 5) -> None:
+    def __init__(
+        self,
+        memory: Given,
+        *,
+        namespace: Sequence[str] = (),
+        k: int = 5,
+        where: Mapping[str, Any] | None = None,
+        min_score: float | None = None,
+        score_threshold: float | None = None,
+    ) -> None:
         self.memory, self._own = opened(memory)
-        self._relative = tuple(namespace)
-        self._scope = below(self.memory, namespace)
-        self._k = k
+        self._prompting = Prompting(
+            memory=self.memory,
+            namespace=tuple(namespace),
+            k=k,
+            where=plain_where(where),
+            min_score=score_threshold if min_score is None else min_score,
+        )
 
     async def add(self, content: MemoryContent, cancellation_token: CancellationToken | None = None) -> None:
         """Remember a text or a JSON object.
 
         Raises:
-            InvalidInputError: The content is neither.
+            InvalidInputError: The content is neither, or blank; nothing was written.
         """
         mime_type = getattr(content.mime_type, "value", content.mime_type)
         kept: dict[str, Any] = {"mime_type": mime_type}
@@ -77,11 +96,14 @@ class AutoGenMemory(Memory, Component[AutoGenMemoryConfig]):
             text = own_text(content.content)
         elif isinstance(content.content, Mapping):
             text = json.dumps(content.content, ensure_ascii=False, default=str)
-            kept["content"] = content.content
+            kept["content"] = plain(content.content)
         else:
-            raise InvalidInputError(f"only text and JSON are remembered, got {type(content.content).__name__}")
-        metadata = {**(content.metadata or {}), _FIELD: kept}
-        await asyncio.to_thread(self.memory.add, text, metadata=metadata, namespace=self._scope)
+            raise InvalidInputError(
+                f"only text, Markdown and JSON can be remembered, got {type(content.content).__name__} of type "
+                f"{mime_type}: describe it in words, or decode it, first"
+            )
+        metadata = {**plain(content.metadata or {}), _FIELD: kept}
+        await asyncio.to_thread(self.memory.add, text, metadata=metadata, namespace=self._prompting.scope)
 
     async def query(
         self,
@@ -94,49 +116,61 @@ class AutoGenMemory(Memory, Component[AutoGenMemoryConfig]):
         Args:
             query: The text; nothing is found for a blank one.
             cancellation_token: Not used: a recall is short.
-            **kwargs: Passed to ``Memory.recall``.
+            **kwargs: ``min_score`` or ``score_threshold`` in place of the attribute; the others are passed to
+                ``Memory.recall``.
         """
-        hits = await self._recall(query if isinstance(query, str) else str(query.content), **kwargs)
+        least = kwargs.pop("score_threshold", None)
+        options = {"min_score": least, **kwargs}
+        if "where" in options:
+            options["where"] = plain_where(options["where"])
+        hits = await self._recall(query if isinstance(query, str) else _content_of(query), **options)
         return MemoryQueryResult(results=[_content(hit) for hit in hits])
 
     async def _recall(self, text: str, **options: Any) -> list[Hit]:
-        text = own_text(text)
-        if not text:
-            return []
-        arguments = {"k": self._k, "namespace": self._scope, **options}
-        return await asyncio.to_thread(lambda: self.memory.recall(text, **arguments))
+        return await asyncio.to_thread(lambda: self._prompting.hits(text, **options))
 
     async def update_context(self, model_context: ChatCompletionContext) -> UpdateContextResult:
-        """Add what the last message reminds of to a context, tagged, as a system message."""
+        """Add what the last message of the user reminds of to a context, tagged, as a system message."""
         messages = await model_context.get_messages()
-        asked = messages[-1].content if messages else ""
-        hits = await self._recall(asked if isinstance(asked, str) else "")
+        asked = next((each.content for each in reversed(messages) if isinstance(each, UserMessage)), "")
+        hits = await self._recall(text_of(asked))
         if hits:
             await model_context.add_message(SystemMessage(content=block(hits)))
         return UpdateContextResult(memories=MemoryQueryResult(results=[_content(hit) for hit in hits]))
 
     async def clear(self) -> None:
         """Forget everything in the namespace."""
-        await asyncio.to_thread(self.memory.forget, everything=True, namespace=self._scope)
+        await asyncio.to_thread(self.memory.forget, everything=True, namespace=self._prompting.scope)
 
-    async def close(self) -> None:
-        """Close the memory if it was opened here."""
-        if self._own:
-            await asyncio.to_thread(self.memory.close)
+    async def close(self) -> None:  # type: ignore[override]
+        """Close the memory if it was opened here; a memory that was handed over stays open."""
+        await asyncio.to_thread(self._release)
 
     def _to_config(self) -> AutoGenMemoryConfig:
-        return AutoGenMemoryConfig(path=str(self.memory.path), namespace=self._relative, k=self._k)
+        own = self._prompting
+        where = None if own.where is None else dict(own.where)
+        return AutoGenMemoryConfig(
+            path=str(self.memory.path), namespace=tuple(own.namespace), k=own.k, where=where, min_score=own.min_score
+        )
 
     @classmethod
     def _from_config(cls, config: AutoGenMemoryConfig) -> Self:
-        return cls(config.path, namespace=config.namespace, k=config.k)
+        return cls(config.path, namespace=config.namespace, k=config.k, where=config.where, min_score=config.min_score)
+
+
+def _content_of(asked: MemoryContent) -> str:
+    """Return the words of a content that is asked for; of an image or of bytes there are none."""
+    content = asked.content
+    if isinstance(content, Mapping):
+        return json.dumps(content, ensure_ascii=False, default=str)
+    return content if isinstance(content, str) else ""
 
 
 def _content(hit: Hit) -> MemoryContent:
     kept = hit.entry.metadata.get(_FIELD, {})
-    metadata = {name: value for name, value in hit.entry.metadata.items() if name != _FIELD}
+    metadata = restored({name: value for name, value in hit.entry.metadata.items() if name != _FIELD})
     return MemoryContent(
-        content=kept.get("content", hit.text),
+        content=restored(kept["content"]) if "content" in kept else hit.text,
         mime_type=_mime_type(kept.get("mime_type", MemoryMimeType.TEXT.value)),
         metadata={**metadata, "score": hit.score},
     )

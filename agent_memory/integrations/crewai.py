@@ -10,59 +10,86 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from agent_memory.errors import MissingDependencyError
+from agent_memory.config import Config
+from agent_memory.errors import DimensionMismatchError, MissingDependencyError
 from agent_memory.integrations._given import LateMemory
-from agent_memory.integrations._names import encode_name
-from agent_memory.integrations._opening import below
+from agent_memory.integrations._names import decode_key, encode_key, encode_name
+from agent_memory.integrations._opening import Adapter, Given, below
+from agent_memory.integrations._plain import key_of, plain, restored
 from agent_memory.integrations._text import entry_text
+from agent_memory.integrations._vectors import anywhere, closest, direction
 from agent_memory.memory import Memory
 from agent_memory.records import Entry
+from agent_memory.types import FloatArray, Namespace
 
 try:
+    from crewai.memory.storage.backend import EmbeddingDimensionMismatchError
     from crewai.memory.types import MemoryRecord, ScopeInfo
 except ModuleNotFoundError as error:
     raise MissingDependencyError("crewai", "crewai") from error
 
 Where = dict[str, Any]
 
+_MOST = 10_000  # values in one filter
 _RECORDS: Where = {"record": {"$exists": True}}
 
 
-class AgentMemoryStorage:
+class EmbeddingSizeError(DimensionMismatchError, EmbeddingDimensionMismatchError):
+    """An embedding of another size than those of the store: this package's error, and that of CrewAI's contract.
+
+    Attributes:
+        stored_dim: As ``expected``.
+        new_dim: As ``actual``.
+    """
+
+    def __init__(self, expected: int, actual: int) -> None:
+        Exception.__init__(self, str(EmbeddingDimensionMismatchError(expected, actual)))
+        self.expected = self.stored_dim = expected
+        self.actual = self.new_dim = actual
+
+
+class AgentMemoryStorage(Adapter):
     """Records of CrewAI in a memory.
 
     Args:
         memory: The folder of a store, or an open memory whose vectors have the size of the embedder's.
         namespace: Where the records live, within the memory's namespace.
+        config: Settings of the memory that a folder is opened with; see ``Config``.
     """
 
-    def __init__(self, memory: Memory | str | Path, *, namespace: Sequence[str] = ("crewai",)) -> None:
-        self._late = LateMemory(memory, "CrewAI")
+    def __init__(self, memory: Given, *, namespace: Sequence[str] = ("crewai",), config: Config | None = None) -> None:
+        self._late = LateMemory(memory, "CrewAI", config)
         self._relative = tuple(namespace)
 
-    def close(self) -> None:
-        """Close the memory if it was opened here."""
+    def _release(self) -> None:
         self._late.close()
 
     # --- writing -----------------------------------------------------------------------------------------
 
     def save(self, records: list[MemoryRecord]) -> None:
-        """Keep records that have embeddings, replacing those with the same ids; all or none of them."""
+        """Keep records, replacing those with the same ids; all or none of them.
+
+        A record without an embedding keeps the one that it had; one that has none, or one of zeros, is not found by
+        searches.
+
+        Raises:
+            EmbeddingSizeError: The store holds embeddings of another size.
+        """
         if not records:
             return
         memory = self._late.known()
         sizes = [len(record.embedding) for record in records if record.embedding]
-        if memory is None or sizes:
-            memory = self._late.sized(sizes[0] if sizes else 1)
-        scope = below(memory, self._relative)
-        lacking = [encode_name(record.id) for record in records if not record.embedding]
-        former = memory.vectors(lacking, namespace=scope) if lacking else {}
-        memory.add_many([_as_entry(record, former, memory.encoder.spec.dimension, scope) for record in records])
+        with _in_crewais_words():
+            if memory is None or sizes:
+                memory = self._late.sized(sizes[0] if sizes else 1)
+            scope = below(memory, self._relative)
+            former = _former_vectors(memory, [each for each in records if not each.embedding], scope)
+            memory.add_many([_as_entry(record, former, memory.encoder.spec.dimension, scope) for record in records])
 
     def update(self, record: MemoryRecord) -> None:
         """Replace the record with the same id; its embedding stays if the new one has none."""
@@ -71,10 +98,8 @@ class AgentMemoryStorage:
     def touch_records(self, record_ids: list[str]) -> None:
         """Note that records were read."""
         now = datetime.now(UTC).replace(tzinfo=None)
-        for record_id in record_ids:
-            record = self.get_record(record_id)
-            if record is not None:
-                self.save([record.model_copy(update={"last_accessed": now})])
+        found = self._found(record_ids).values()
+        self.save([_record(entry).model_copy(update={"last_accessed": now}) for entry in found])
 
     def delete(
         self,
@@ -88,16 +113,19 @@ class AgentMemoryStorage:
         memory = self._late.known()
         if memory is None:
             return 0
+        where = _where(scope_prefix, categories, metadata_filter)
         scope = below(memory, self._relative)
-        entries = self._entries(scope_prefix, categories, metadata_filter)
-        wanted = None if record_ids is None else {encode_name(each) for each in record_ids}
-        doomed = [
-            entry.key
-            for entry in entries
-            if (wanted is None or entry.key in wanted)
-            and (older_than is None or _aware(_record(entry).created_at) < _aware(older_than))
-        ]
-        return sum(memory.forget(key, namespace=scope) for key in doomed)
+        ids = record_ids
+        if older_than is not None:
+            wanted = None if ids is None else set(ids)
+            records = [_record(entry) for entry in memory.entries(where=where, namespace=scope)]
+            old = [each.id for each in records if _aware(each.created_at) < _aware(older_than)]
+            ids = [each for each in old if wanted is None or each in wanted]
+        if ids is None:
+            return memory.forget(where=where, namespace=scope)
+        chunks = [ids[start : start + _MOST] for start in range(0, len(ids), _MOST)]
+        doomed = [{"$and": [where, {"record": {"id": {"$in": chunk}}}]} for chunk in chunks]
+        return sum(memory.forget(where=each, namespace=scope) for each in doomed)
 
     def reset(self, scope_prefix: str | None = None) -> None:
         """Delete all records in and below a scope for good."""
@@ -120,20 +148,20 @@ class AgentMemoryStorage:
         memory = self._late.known()
         if memory is None or limit < 1:
             return []
-        hits = memory.recall(
-            query_embedding,  # type: ignore[arg-type]
-            k=limit,
-            where={"$and": [_where(scope_prefix, categories, metadata_filter), {"embedded": True}]},
-            namespace=below(memory, self._relative),
-        )
+        where = {"$and": [_where(scope_prefix, categories, metadata_filter), {"embedded": True}]}
+        with _in_crewais_words():
+            hits = closest(memory, query_embedding, limit, where, below(memory, self._relative))
         return [(_record(hit.entry), min(hit.score, 1.0)) for hit in hits if hit.score >= min_score]
 
     def get_record(self, record_id: str) -> MemoryRecord | None:
         """Return the record of an id; None if there is none."""
+        entry = self._found([record_id]).get(encode_name(record_id))
+        return None if entry is None else _record(entry)
+
+    def _found(self, record_ids: Sequence[str]) -> dict[str, Entry]:
         memory = self._late.known()
-        key = encode_name(record_id)
-        found = {} if memory is None else memory.get_many([key], namespace=below(memory, self._relative))
-        return _record(found[key]) if key in found else None
+        keys = [encode_name(each) for each in record_ids]
+        return {} if memory is None else memory.get_many(keys, namespace=below(memory, self._relative))
 
     def list_records(self, scope_prefix: str | None = None, limit: int = 200, offset: int = 0) -> list[MemoryRecord]:
         """Return the records in and below a scope, newest first."""
@@ -163,7 +191,7 @@ class AgentMemoryStorage:
     def list_categories(self, scope_prefix: str | None = None) -> dict[str, int]:
         """Return how many records in and below a scope have each category."""
         categories = [each for entry in self._entries(scope_prefix) for each in entry.metadata["categories"]]
-        return dict(Counter(categories))
+        return dict(Counter(map(decode_key, categories)))
 
     def count(self, scope_prefix: str | None = None) -> int:
         """Return how many records there are in and below a scope."""
@@ -210,34 +238,50 @@ def _where(
         # "0" is the character after "/": the range holds exactly what lies below the path.
         parts.append({"$or": [{"scope": path}, {"scope": {"$gte": f"{path}/", "$lt": f"{path}0"}}]})
     if categories:
-        parts.append({"$or": [{"categories": {category: True}} for category in categories]})
-    parts += [{"record": {"metadata": {name: value}}} for name, value in (metadata or {}).items()]
+        parts.append({"$or": [{"categories": {encode_key(category): True}} for category in categories]})
+    parts += [{"record": {"metadata": {key_of(name): plain(value)}}} for name, value in (metadata or {}).items()]
     return {"$and": parts}
 
 
+def _former_vectors(memory: Memory, records: Sequence[MemoryRecord], scope: Namespace) -> dict[str, FloatArray]:
+    """Return the embeddings that records without one had before, by key."""
+    if not records:
+        return {}
+    known = memory.get_many([encode_name(record.id) for record in records], namespace=scope)
+    return memory.vectors([key for key, entry in known.items() if entry.metadata.get("embedded")], namespace=scope)
+
+
 def _as_entry(
-    record: MemoryRecord, former: dict[str, Any], dimension: int, namespace: tuple[str, ...]
+    record: MemoryRecord, former: dict[str, FloatArray], dimension: int, namespace: Namespace
 ) -> dict[str, Any]:
     key = encode_name(record.id)
-    vector = record.embedding or former.get(key)
+    vector = direction(record.embedding or former.get(key))
     return {
         "text": entry_text(record.content),
         "key": key,
         "namespace": namespace,
         "importance": record.importance,
         "event_time": _aware(record.created_at),
-        "vector": [1.0] + [0.0] * (dimension - 1) if vector is None else vector,
+        "vector": anywhere(dimension) if vector is None else vector,
         "metadata": {
-            "record": record.model_dump(mode="json", exclude={"embedding"}),
+            "record": plain(record.model_dump(mode="json", exclude={"embedding"})),
             "scope": _path(record.scope),
-            "categories": dict.fromkeys(record.categories, True),
+            "categories": {encode_key(category): True for category in record.categories},
             "embedded": vector is not None,
         },
     }
 
 
 def _record(entry: Entry) -> MemoryRecord:
-    return MemoryRecord.model_validate(entry.metadata["record"])
+    return MemoryRecord.model_validate(restored(entry.metadata["record"]))
+
+
+@contextmanager
+def _in_crewais_words() -> Iterator[None]:
+    try:
+        yield
+    except DimensionMismatchError as error:
+        raise EmbeddingSizeError(error.expected, error.actual) from error
 
 
 def _aware(moment: datetime) -> datetime:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._names import encode_name
-from agent_memory.integrations._opening import below, opened
+from agent_memory.integrations._opening import Adapter, Given, below, opened, session_and_memory
 from agent_memory.integrations._text import NO_TEXT, own_text, usable_text
-from agent_memory.memory import Memory
 
 try:
     from langchain_core.chat_history import BaseChatMessageHistory
@@ -23,21 +21,31 @@ _FIELD = "langchain_message"
 _ONLY_MESSAGES = {_FIELD: {"$exists": True}}
 
 
-class AgentMemoryChatMessageHistory(BaseChatMessageHistory):
+class AgentMemoryChatMessageHistory(Adapter, BaseChatMessageHistory):
     """The chat history of one session, which the memory recalls from as well.
 
     Args:
-        session_id: The session.
         memory: A memory, or the folder of one; share one memory between the histories of a process.
+        former: For the former order of arguments, ``(session_id, memory)``.
+        session: The session.
+        session_id: Another name of ``session``, the one that LangChain uses.
         namespace: Where the session lives, within the memory's namespace.
     """
 
-    def __init__(self, session_id: str, memory: Memory | str | Path, *, namespace: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        memory: Given,
+        former: Given | None = None,
+        *,
+        session: str | None = None,
+        session_id: str | None = None,
+        namespace: Sequence[str] = (),
+    ) -> None:
         super().__init__()
-        self.session_id = session_id
+        self.session_id, memory = session_and_memory(memory, former, session, session_id)
         self.memory, self._own = opened(memory)
         self._scope: dict[str, Any] = {
-            "session": encode_name(session_id),
+            "session": encode_name(self.session_id),
             "namespace": below(self.memory, namespace),
         }
 
@@ -58,11 +66,6 @@ class AgentMemoryChatMessageHistory(BaseChatMessageHistory):
     def clear(self) -> None:
         """Delete all messages of the session for good."""
         self.memory.forget(where=_ONLY_MESSAGES, **self._scope)
-
-    def close(self) -> None:
-        """Close the memory if it was opened here."""
-        if self._own:
-            self.memory.close()
 
 
 def as_item(message: BaseMessage) -> dict[str, Any]:

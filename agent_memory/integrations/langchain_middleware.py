@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from agent_memory.errors import MissingDependencyError
 from agent_memory.integrations._names import encode_name
-from agent_memory.integrations._opening import below, opened
-from agent_memory.integrations._text import block, own_text
+from agent_memory.integrations._opening import Adapter, Given, opened
+from agent_memory.integrations._prompting import Prompting
+from agent_memory.integrations._text import own_text
 from agent_memory.integrations.langchain_tools import session_of
-from agent_memory.memory import Memory
-from agent_memory.types import Namespace
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
@@ -26,7 +25,7 @@ except ModuleNotFoundError as error:
 NamespaceOf = Sequence[str] | Callable[[Any], Sequence[str]]
 
 
-class AgentMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
+class AgentMemoryMiddleware(Adapter, AgentMiddleware[AgentState[Any], Any, Any]):
     """Recalls into the system message before each model call, and remembers the messages of each run.
 
     Recalled text stands in a tagged block of the system message only. It never enters the state of the agent,
@@ -47,7 +46,7 @@ class AgentMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def __init__(
         self,
-        memory: Memory | str | Path,
+        memory: Given,
         *,
         namespace: NamespaceOf = (),
         session: str | None = None,
@@ -57,13 +56,11 @@ class AgentMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         remember: Collection[str] = ("human", "ai"),
     ) -> None:
         super().__init__()
-        self.memory, _ = opened(memory)
+        self.memory, self._own = opened(memory)
         self.tools = []
         self._namespace = namespace
         self._session = None if session is None else encode_name(session)
-        self._k = k
-        self._where = where
-        self._min_score = min_score
+        self._prompting = Prompting(memory=self.memory, k=k, where=where, min_score=min_score)
         self._remember = frozenset(remember)
 
     # --- before the model call ---------------------------------------------------------------------------
@@ -82,15 +79,10 @@ class AgentMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def _with_memories(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         asked = next((m for m in reversed(request.messages) if isinstance(m, HumanMessage)), None)
-        query = "" if asked is None else own_text(str(asked.text))
-        if not query:
+        if asked is None:
             return request
         shown = {encode_name(message.id) for message in request.messages if message.id}
-        hits = self.memory.recall(
-            query, k=self._k + len(shown), where=self._where, namespace=self._scope(request.runtime)
-        )
-        fresh = [hit for hit in hits if hit.entry.key not in shown]
-        text = block([hit for hit in fresh if self._min_score is None or hit.score >= self._min_score][: self._k])
+        text = self._prompting_for(request.runtime).block(str(asked.text), known=shown)
         if not text:
             return request
         return request.override(system_message=_extended(request.system_message, text))
@@ -100,14 +92,15 @@ class AgentMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def after_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Remember the messages that are not remembered yet."""
         session = self._session or session_of(get_config())
-        self._write(state["messages"], self._scope(runtime), session)
+        self._write(state["messages"], runtime, session)
 
     async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Do as ``after_agent`` does, without blocking the event loop."""
         session = self._session or session_of(get_config())
-        await asyncio.to_thread(self._write, state["messages"], self._scope(runtime), session)
+        await asyncio.to_thread(self._write, state["messages"], runtime, session)
 
-    def _write(self, messages: Sequence[BaseMessage], scope: Namespace, session: str | None) -> None:
+    def _write(self, messages: Sequence[BaseMessage], runtime: Any, session: str | None) -> None:
+        scope = self._prompting_for(runtime).scope
         items = {
             encode_name(message.id): {"text": text, "speaker": encode_name(message.name or message.type)}
             for message in messages
@@ -119,9 +112,9 @@ class AgentMemoryMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             session=session,
         )
 
-    def _scope(self, runtime: Any) -> Namespace:
+    def _prompting_for(self, runtime: Any) -> Prompting:
         namespace = self._namespace(runtime) if callable(self._namespace) else self._namespace
-        return below(self.memory, namespace)
+        return replace(self._prompting, namespace=namespace)
 
 
 def _own_text(message: BaseMessage) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from agent_memory.errors import MissingDependencyError
 from agent_memory.integrations._names import encode_name
-from agent_memory.integrations._opening import below, opened
-from agent_memory.integrations._text import block, own_text
-from agent_memory.memory import Memory
+from agent_memory.integrations._opening import Adapter, Given, opened
+from agent_memory.integrations._prompting import NOTHING_KNOWN, Prompting
 
 try:
     from langchain_core.runnables import RunnableConfig
@@ -18,18 +17,32 @@ except ModuleNotFoundError as error:
     raise MissingDependencyError("langchain-core", "langchain") from error
 
 
-def memory_tools(memory: Memory | str | Path, *, namespace: Sequence[str] = (), k: int = 5) -> list[BaseTool]:
+class MemoryTools(Adapter, list[BaseTool]):
+    """The tools ``recall`` and ``remember`` over a memory, as a list that closes what it has opened."""
+
+
+def memory_tools(
+    memory: Given,
+    *,
+    namespace: Sequence[str] = (),
+    session: str | None = None,
+    k: int = 5,
+    where: Mapping[str, Any] | None = None,
+    min_score: float | None = None,
+) -> MemoryTools:
     """Return the tools ``recall`` and ``remember`` over a memory.
 
-    What is remembered belongs to the session named by the ``thread_id`` of the run, if there is one.
-
     Args:
-        memory: A memory, or the folder of one.
+        memory: A memory, or the folder of one, which ``close`` of the returned list closes.
         namespace: Where to look and write, within the memory's namespace.
+        session: The session of what is remembered; the ``thread_id`` of the run, if it has one, if left out.
         k: How many memories ``recall`` returns at most.
+        where: Only entries whose metadata match are recalled.
+        min_score: Entries that score lower are left out.
     """
-    store, _ = opened(memory)
-    scope = below(store, namespace)
+    store, own = opened(memory)
+    prompting = Prompting(memory=store, namespace=namespace, k=k, where=where, min_score=min_score)
+    fixed = None if session is None else encode_name(session)
 
     @tool
     def recall(query: str) -> str:
@@ -38,7 +51,7 @@ def memory_tools(memory: Memory | str | Path, *, namespace: Sequence[str] = (), 
         Args:
             query: A question or statement, e.g. "Where does Alice live?"
         """
-        return block(store.recall(query, k=k, namespace=scope)) or "Nothing is known about that."
+        return prompting.block(query) or NOTHING_KNOWN
 
     @tool
     def remember(text: str, config: RunnableConfig) -> str:
@@ -48,13 +61,11 @@ def memory_tools(memory: Memory | str | Path, *, namespace: Sequence[str] = (), 
             text: The fact as one self-contained sentence.
             config: Set by the framework.
         """
-        fact = own_text(text)
-        if not fact:
-            return "That is remembered already."
-        store.add(fact, session=session_of(config), namespace=scope)
-        return "Remembered."
+        return prompting.remember(text, fixed or session_of(config))
 
-    return [recall, remember]
+    tools = MemoryTools([recall, remember])
+    tools.memory, tools._own = store, own
+    return tools
 
 
 def session_of(config: RunnableConfig | None) -> str | None:

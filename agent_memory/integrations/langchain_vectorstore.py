@@ -5,20 +5,29 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.integrations._documents import (
+    Filter,
+    as_items,
+    document,
+    forget_keys,
+    has_text,
+    where_of,
+    with_vectors,
+)
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
 from agent_memory.integrations._names import decode_name, encode_name
-from agent_memory.memory import Memory
-from agent_memory.records import Entry, Hit
+from agent_memory.integrations._opening import Adapter, Given, below, opened
+from agent_memory.integrations._vectors import closest
+from agent_memory.records import Hit
 
 try:
     from langchain_core.documents import Document
@@ -28,69 +37,62 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependencyError("langchain-core", "langchain") from error
 
-Filter = Mapping[str, Any]
 
-
-class AgentMemoryVectorStore(VectorStore):
+class AgentMemoryVectorStore(Adapter, VectorStore):
     """Documents in a memory: durable, filtered inside the search, shared between threads and processes.
 
     Scores are cosine similarities, higher is better. ``filter`` takes the store's metadata filters, e.g.
     ``{"year": {"$gte": 2024}}``; all other keyword arguments of a search go to ``Memory.recall``.
 
     Args:
-        embedding: Becomes the encoder of the store, at whatever size its vectors have.
-        path: The store's folder. A temporary one, deleted by ``close``, if left out.
-        memory: An open memory to use instead of ``embedding`` and ``path``; it embeds with its own encoder.
-        namespace: The scope of the documents.
-        config: Settings of the memory; see ``Config``.
+        memory: A memory, or the folder of one. If left out, a temporary folder, deleted by ``close``.
+        embedding: Becomes the encoder of the folder, at whatever size its vectors have; LangChain's order, with the
+            embedding first, is understood. Without one, the memory's own encoder embeds.
+        namespace: Where the documents live, within the memory's namespace.
+        config: Settings of the memory that a folder is opened with; see ``Config``.
+        blank: ``"keep"`` to store documents without text, which no search finds, or ``"refuse"``.
+        path: Another name of ``memory`` for a folder.
 
     Raises:
-        InvalidInputError: Neither an embedding nor a memory was given, or both were.
+        InvalidInputError: Neither an embedding nor a memory was given, or an embedding with an open memory.
         EncoderMismatchError: The folder was written with another embedding.
     """
 
     def __init__(
         self,
-        embedding: Embeddings | None = None,
+        memory: Given | Embeddings | None = None,
         *,
-        path: str | Path | None = None,
-        memory: Memory | None = None,
+        embedding: Embeddings | None = None,
         namespace: Sequence[str] = (),
         config: Config | None = None,
+        blank: Literal["keep", "refuse"] = "keep",
+        path: str | Path | None = None,
     ) -> None:
+        if isinstance(memory, Embeddings):
+            memory, embedding = None, memory
+        if (memory is None and embedding is None) or (memory is not None and path is not None):
+            raise InvalidInputError("give a memory or the folder of one, an embedding, or a folder and an embedding")
+        if blank not in ("keep", "refuse"):
+            raise InvalidInputError(f"blank must be 'keep' or 'refuse', got {blank!r}")
         self._remove: Callable[[], object] = lambda: None
-        self._own = memory is None
-        if memory is None and embedding is not None:
-            if path is None:
-                path = tempfile.mkdtemp(prefix="agent-memory-")
-                self._remove = weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
-            encoder = EmbeddingsEncoder(embedding)
-            memory = Memory(path, encoder=encoder, namespace=namespace, config=config)
-            self._namespace = memory.namespace
-        elif memory is not None and embedding is None and path is None and config is None:
-            embedding = EncoderEmbeddings(memory.encoder)
-            self._namespace = (*memory.namespace, *namespace)
-        else:
-            raise InvalidInputError("give either an embedding (and a path and a config) or a memory")
-        self.memory = memory
-        self._embedding: Embeddings = embedding
+        given = memory or path
+        if given is None:
+            given = tempfile.mkdtemp(prefix="agent-memory-")
+            self._remove = weakref.finalize(self, shutil.rmtree, given, ignore_errors=True)
+        encoder = None if embedding is None else EmbeddingsEncoder(embedding)
+        self.memory, self._own = opened(given, encoder=encoder, config=config)
+        self._embedding: Embeddings = embedding or EncoderEmbeddings(self.memory.encoder)
+        self._scope = below(self.memory, namespace)
+        self._blank = blank
 
     @property
     def embeddings(self) -> Embeddings:
         """What embeds texts and queries."""
         return self._embedding
 
-    def close(self) -> None:
-        """Close the memory, unless it was given by the caller; a temporary folder is deleted."""
-        if self._own:
-            self.memory.close()
+    def _release(self) -> None:
+        super()._release()
         self._remove()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def add_texts(
         self,
@@ -103,14 +105,16 @@ class AgentMemoryVectorStore(VectorStore):
         """Embed and store texts; returns their ids.
 
         Args:
-            texts: What to store; none of them blank.
-            metadatas: A JSON object for each.
+            texts: What to store. A blank text is kept as a document that no search finds; see ``blank``.
+            metadatas: An object for each. Dates, decimals, UUIDs, NumPy values and other keys than strings get
+                their JSON form.
             ids: An id for each, or None in the place of one to be made up. A known id is replaced.
-            **kwargs: Fields for every entry: ``session``, ``speaker``, ``event_time``, ``expires_at``.
+            **kwargs: Fields for every entry: ``session``, ``speaker``, ``event_time``, ``expires_at``,
+                ``importance``. Others, such as ``batch_size``, are the framework's own and change nothing.
         """
-        texts = list(texts)
         items = self._items(texts, metadatas, ids, kwargs)
-        return self._write(items, self._embedding.embed_documents(texts) if texts else [])
+        worded = [item["text"] for item in items if has_text(item)]
+        return self._write(items, self._embedding.embed_documents(worded) if worded else [])
 
     async def aadd_texts(
         self,
@@ -121,54 +125,43 @@ class AgentMemoryVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[str]:
         """Do as ``add_texts`` does, without blocking the event loop."""
-        texts = list(texts)
         items = self._items(texts, metadatas, ids, kwargs)
-        vectors = await self._embedding.aembed_documents(texts) if texts else []
+        worded = [item["text"] for item in items if has_text(item)]
+        vectors = await self._embedding.aembed_documents(worded) if worded else []
         return await asyncio.to_thread(self._write, items, vectors)
 
     def _items(
         self,
-        texts: list[str],
+        texts: Iterable[str],
         metadatas: Sequence[Mapping[str, Any]] | None,
         ids: Sequence[str | None] | None,
         fields: Mapping[str, Any],
     ) -> list[dict[str, Any]]:
-        for name, values in (("metadatas", metadatas), ("ids", ids)):
-            if values is not None and len(values) != len(texts):
-                raise InvalidInputError(f"{name} must have one item per text: {len(values)} for {len(texts)} texts")
-        keys = [uuid.uuid4().hex if key is None else encode_name(key) for key in ids or [None] * len(texts)]
-        objects = metadatas or [{}] * len(texts)
-        shared = {**fields, "namespace": self._namespace}
-        return [
-            {**shared, "text": text, "key": key, "metadata": metadata}
-            for text, key, metadata in zip(texts, keys, objects, strict=True)
-        ]
+        items = as_items(list(texts), metadatas, ids, self._scope, fields)
+        blank = [place for place, item in enumerate(items) if not has_text(item)]
+        if blank and self._blank == "refuse":
+            raise InvalidInputError(f"document {blank[0]} has no text, and blank='refuse' was set")
+        return items
 
     def _write(self, items: list[dict[str, Any]], vectors: list[list[float]]) -> list[str]:
-        entries = self.memory.add_many(
-            [{**item, "vector": vector} for item, vector in zip(items, vectors, strict=True)]
-        )
+        entries = self.memory.add_many(with_vectors(items, vectors, self.memory.encoder.spec.dimension))
         return [decode_name(entry.key) for entry in entries]
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Delete documents for good: those with the given ids, or all if ``ids`` is None."""
         if ids is None:
-            self.memory.forget(everything=True, namespace=self._namespace)
-        for key in ids or ():
-            self.memory.forget(encode_name(key), namespace=self._namespace)
+            self.memory.forget(everything=True, namespace=self._scope)
+        forget_keys(self.memory, [encode_name(key) for key in ids or ()], self._scope)
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents with the given ids, in that order; unknown ids are left out."""
         keys = [encode_name(key) for key in ids]
-        found = self.memory.get_many(keys, namespace=self._namespace)
+        found = self.memory.get_many(keys, namespace=self._scope)
         return [document(found[key]) for key in keys if key in found]
 
-    def _recall(self, vector: Sequence[float], k: int, filter: Filter | None, options: dict[str, Any]) -> list[Hit]:
-        if k < 1:
-            return []
-        query = np.asarray(vector, dtype=np.float32)
-        return self.memory.recall(query, k=k, where=filter, namespace=self._namespace, **options)
+    def _recall(self, vector: Sequence[float], k: int, filter: Any, options: dict[str, Any]) -> list[Hit]:
+        return closest(self.memory, vector, k, where_of(filter), self._scope, **options)
 
     def similarity_search_with_score_by_vector(
         self, embedding: list[float], k: int = 4, *, filter: Filter | None = None, **kwargs: Any
@@ -266,13 +259,10 @@ class AgentMemoryVectorStore(VectorStore):
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: list[str] | None = None,
-        path: str | Path | None = None,
-        namespace: Sequence[str] = (),
-        config: Config | None = None,
         **kwargs: Any,
     ) -> Self:
         """Open the store of a folder and add texts to it; arguments as for the class and ``add_texts``."""
-        store = cls(embedding, path=path, namespace=namespace, config=config)
+        store = cls(embedding=embedding, **_for_opening(kwargs))
         store.add_texts(texts, metadatas, ids=ids, **kwargs)
         return store
 
@@ -287,12 +277,13 @@ class AgentMemoryVectorStore(VectorStore):
         **kwargs: Any,
     ) -> Self:
         """Do as ``from_texts`` does, without blocking the event loop."""
-        opening = {name: kwargs.pop(name) for name in ("path", "namespace", "config") if name in kwargs}
-        store = await asyncio.to_thread(lambda: cls(embedding, **opening))
+        opening = _for_opening(kwargs)
+        store = await asyncio.to_thread(lambda: cls(embedding=embedding, **opening))
         await store.aadd_texts(texts, metadatas, ids=ids, **kwargs)
         return store
 
 
-def document(entry: Entry) -> Document:
-    """Return an entry as a LangChain document."""
-    return Document(page_content=entry.text, metadata=dict(entry.metadata), id=decode_name(entry.key))
+def _for_opening(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take the arguments of the class out of those of ``from_texts``."""
+    names = ("memory", "namespace", "config", "blank", "path")
+    return {name: kwargs.pop(name) for name in names if name in kwargs}

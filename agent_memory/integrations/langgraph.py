@@ -37,7 +37,7 @@ from agent_memory.integrations._langgraph_items import (
 from agent_memory.integrations._langgraph_ranking import rank
 from agent_memory.integrations._langgraph_sweeper import Sweeper
 from agent_memory.integrations._names import decode_names, encode_name
-from agent_memory.memory import Memory
+from agent_memory.integrations._opening import Adapter, Given, below, opened
 from agent_memory.records import Entry
 from agent_memory.types import FloatArray, Namespace
 
@@ -63,11 +63,11 @@ except ModuleNotFoundError as error:
 Vectors = dict[str, FloatArray]
 
 
-class AgentMemoryStore(Sweeper, BaseStore):
+class AgentMemoryStore(Adapter, Sweeper, BaseStore):
     """A memory as a LangGraph store; safe to share between threads, tasks and processes.
 
     Args:
-        memory: The folder of a store, or an open memory.
+        memory: A memory, or the folder of one.
         index: How items are embedded, as for LangGraph's own stores. Without ``embed`` the encoder of the memory
             serves, and without ``fields`` the whole item is embedded. False: items are not embedded, searches
             are not ranked.
@@ -84,7 +84,7 @@ class AgentMemoryStore(Sweeper, BaseStore):
 
     def __init__(
         self,
-        memory: Memory | str | Path,
+        memory: Given,
         *,
         index: IndexConfig | Literal[False] | None = None,
         ttl: TTLConfig | None = None,
@@ -95,20 +95,15 @@ class AgentMemoryStore(Sweeper, BaseStore):
         settings: Mapping[str, Any] = index or {}
         embed = settings.get("embed")
         self.embeddings: Embeddings | None = None if embed is None else ensure_embeddings(embed)
-        self._own = not isinstance(memory, Memory)
-        if not isinstance(memory, Memory):
-            given = self.embeddings
-            encoder = None if given is None else EmbeddingsEncoder(given, dimension=settings.get("dims"))
-            memory = Memory(memory, encoder=encoder, config=config)
-        elif self.embeddings is not None or config is not None:
-            raise InvalidInputError("an open memory has its own encoder and config: give the folder instead")
+        given = self.embeddings
+        encoder = None if given is None else EmbeddingsEncoder(given, dimension=settings.get("dims"))
+        self.memory, self._own = opened(memory, encoder=encoder, config=config)
         if self.embeddings is None and index is not False:
-            self.embeddings = EncoderEmbeddings(memory.encoder)
-        self.memory = memory
+            self.embeddings = EncoderEmbeddings(self.memory.encoder)
         self.index_config = dict(settings) if index else None
         self.ttl_config = ttl
         self._fields = fields_of(settings.get("fields"))
-        self._layout = Layout((*memory.namespace, *namespace), memory.encoder.spec.dimension)
+        self._layout = Layout(below(self.memory, namespace), self.memory.encoder.spec.dimension)
 
     @classmethod
     @contextmanager
@@ -120,17 +115,9 @@ class AgentMemoryStore(Sweeper, BaseStore):
     def setup(self) -> None:
         """Do nothing: the store sets itself up. Here for code written for LangGraph's own stores."""
 
-    def close(self) -> None:
-        """Stop the sweeper, and close the memory if it was opened here."""
+    def _release(self) -> None:
         self.stop_ttl_sweeper()
-        if self._own:
-            self.memory.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super()._release()
 
     # --- batches -----------------------------------------------------------------------------------------
 

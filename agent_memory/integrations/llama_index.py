@@ -11,67 +11,57 @@ The vector store keeps the vectors of LlamaIndex's embedding model; the block us
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
+from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._given import LateMemory
 from agent_memory.integrations._names import encode_name
-from agent_memory.integrations._opening import below, opened
-from agent_memory.integrations._text import block, entry_text, own_text
+from agent_memory.integrations._opening import Adapter, Given, below, opened
+from agent_memory.integrations._plain import plain, restored
+from agent_memory.integrations._prompting import Prompting
+from agent_memory.integrations._text import entry_text, own_text, text_of
+from agent_memory.integrations._vectors import UNRANKED, anywhere, closest, direction
 from agent_memory.memory import Memory
 from agent_memory.records import Entry
 
 try:
     from llama_index.core.base.llms.types import ChatMessage
-    from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr, field_validator
+    from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr
     from llama_index.core.memory import BaseMemoryBlock
     from llama_index.core.schema import BaseNode, MetadataMode
     from llama_index.core.vector_stores.types import (
         BasePydanticVectorStore,
-        FilterCondition,
-        FilterOperator,
-        MetadataFilter,
         MetadataFilters,
         VectorStoreQuery,
         VectorStoreQueryMode,
         VectorStoreQueryResult,
     )
     from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+
+    from agent_memory.integrations._llama_filters import Where, where_of
 except ModuleNotFoundError as error:
     raise MissingDependencyError("llama-index-core", "llama-index") from error
 
-Where = dict[str, Any]
 
-_OPERATORS = {
-    FilterOperator.EQ: "$eq",
-    FilterOperator.NE: "$ne",
-    FilterOperator.GT: "$gt",
-    FilterOperator.GTE: "$gte",
-    FilterOperator.LT: "$lt",
-    FilterOperator.LTE: "$lte",
-    FilterOperator.IN: "$in",
-    FilterOperator.NIN: "$nin",
-}
-_CONDITIONS = {FilterCondition.AND: "$and", FilterCondition.OR: "$or"}
-
-
-class AgentMemoryLlamaStore(BasePydanticVectorStore):
+class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
     """Nodes in a memory; filters are applied inside the search, scores are cosine similarities.
 
     Args:
         memory: The folder of a store, or an open memory whose vectors have the size of the embedding model's.
         namespace: Where the nodes live, within the memory's namespace.
+        config: Settings of the memory that a folder is opened with; see ``Config``.
     """
 
     stores_text: bool = True
     _late: LateMemory = PrivateAttr()
     _relative: tuple[str, ...] = PrivateAttr()
 
-    def __init__(self, memory: Memory | str | Path, *, namespace: Sequence[str] = ()) -> None:
+    def __init__(self, memory: Given, *, namespace: Sequence[str] = (), config: Config | None = None) -> None:
         super().__init__(stores_text=True)
-        self._late = LateMemory(memory, "LlamaIndex")
+        self._late = LateMemory(memory, "LlamaIndex", config)
         self._relative = tuple(namespace)
 
     @classmethod
@@ -89,7 +79,8 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore):
         if not nodes:
             return []
         memory = self._late.sized(len(nodes[0].get_embedding()))
-        memory.add_many([{**_as_entry(node), "namespace": below(memory, self._relative)} for node in nodes])
+        scope, dimension = below(memory, self._relative), memory.encoder.spec.dimension
+        memory.add_many([{**_as_entry(node, dimension), "namespace": scope} for node in nodes])
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
@@ -103,7 +94,8 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore):
         **delete_kwargs: Any,
     ) -> None:
         """Delete the nodes with one of the ids that the filters match."""
-        where = _where(filters, node_ids=node_ids)
+        memory = self._late.known()
+        where = None if memory is None else self._where(memory, filters, node_ids=node_ids)
         if where:
             self._forget(where)
 
@@ -118,86 +110,70 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore):
         if memory is not None:
             memory.forget(everything=True, namespace=below(memory, self._relative))
 
+    def _where(self, memory: Memory, filters: MetadataFilters | None, **ids: list[str] | None) -> Where | None:
+        nodes = cache(lambda: memory.entries(namespace=below(memory, self._relative)))
+        return where_of(filters, nodes, **ids)
+
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Return the nodes with one of the ids that the filters match, in the order they were added."""
         memory = self._late.known()
         if memory is None:
             return []
-        where = _where(filters, node_ids=node_ids)
+        where = self._where(memory, filters, node_ids=node_ids)
         return [_as_node(entry) for entry in memory.entries(where=where, namespace=below(memory, self._relative))]
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Return the nodes closest to an embedding.
+        """Return the nodes closest to an embedding; without one, the first that match the filters, without scores.
 
         Raises:
-            InvalidInputError: A query mode or a filter operator that the store does not have.
+            InvalidInputError: A query mode that the store does not have, or a filter that it cannot apply.
         """
-        if query.mode != VectorStoreQueryMode.DEFAULT or query.query_embedding is None:
-            raise InvalidInputError(f"only queries by embedding are supported, got mode {query.mode}")
+        if query.mode != VectorStoreQueryMode.DEFAULT:
+            raise InvalidInputError(f"only the mode {VectorStoreQueryMode.DEFAULT} is supported, got {query.mode}")
         memory = self._late.known()
         if memory is None:
             return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
-        hits = memory.recall(
-            query.query_embedding,
-            k=query.similarity_top_k,
-            where=_where(query.filters, node_ids=query.node_ids, doc_ids=query.doc_ids),
-            namespace=below(memory, self._relative),
-        )
-        nodes = [_as_node(hit.entry) for hit in hits]
-        scores = [hit.score for hit in hits]
-        return VectorStoreQueryResult(nodes=nodes, similarities=scores, ids=[node.node_id for node in nodes])
+        where = self._where(memory, query.filters, node_ids=query.node_ids, doc_ids=query.doc_ids)
+        scope, k = below(memory, self._relative), query.similarity_top_k
+        if query.query_embedding is None:
+            entries = memory.entries(where=where, namespace=scope, limit=k) if k > 0 else []
+            return _result([_as_node(entry) for entry in entries], None)
+        hits = closest(memory, query.query_embedding, k, where, scope)
+        return _result([_as_node(hit.entry) for hit in hits], [hit.score for hit in hits])
 
-    def close(self) -> None:
-        """Close the memory if it was opened here."""
+    def _release(self) -> None:
         self._late.close()
 
 
-def _as_entry(node: BaseNode) -> dict[str, Any]:
+def _result(nodes: list[BaseNode], scores: list[float] | None) -> VectorStoreQueryResult:
+    return VectorStoreQueryResult(nodes=nodes, similarities=scores, ids=[node.node_id for node in nodes])
+
+
+def _as_entry(node: BaseNode, dimension: int) -> dict[str, Any]:
+    vector = direction(node.get_embedding())
+    marks = {UNRANKED: True} if vector is None else {}
     return {
         "text": entry_text(node.get_content(metadata_mode=MetadataMode.NONE)),
         "key": encode_name(node.node_id),
-        "metadata": {**node_to_metadata_dict(node), "node_id": node.node_id},
-        "vector": node.get_embedding(),
+        "metadata": {**plain(node_to_metadata_dict(node)), "node_id": node.node_id, **marks},
+        "vector": anywhere(dimension) if vector is None else vector,
     }
 
 
 def _as_node(entry: Entry) -> BaseNode:
-    return metadata_dict_to_node(dict(entry.metadata))
+    metadata = {name: value for name, value in entry.metadata.items() if name != UNRANKED}
+    return metadata_dict_to_node(restored(metadata))
 
 
-def _where(
-    filters: MetadataFilters | None, *, node_ids: list[str] | None = None, doc_ids: list[str] | None = None
-) -> Where | None:
-    parts = [] if filters is None or not filters.filters else [_all_of(filters)]
-    # LlamaIndex means no restriction by an empty list.
-    parts += [{"node_id": {"$in": node_ids}}] if node_ids else []
-    parts += [{"ref_doc_id": {"$in": doc_ids}}] if doc_ids else []
-    return {"$and": parts} if parts else None
-
-
-def _all_of(filters: MetadataFilters) -> Where:
-    parts = [_all_of(each) if isinstance(each, MetadataFilters) else _one(each) for each in filters.filters]
-    if filters.condition == FilterCondition.NOT:
-        return {"$not": {"$or": parts}}
-    return {_CONDITIONS[filters.condition or FilterCondition.AND]: parts}
-
-
-def _one(condition: MetadataFilter) -> Where:
-    if condition.operator == FilterOperator.IS_EMPTY:
-        name = condition.key
-        return {"$or": [{name: {"$exists": False}}, {name: None}, {name: {"$eq": []}}]}
-    if condition.operator not in _OPERATORS:
-        raise InvalidInputError(f"the filter operator {condition.operator.value!r} is not supported")
-    return {condition.key: {_OPERATORS[condition.operator]: condition.value}}
-
-
-class AgentMemoryBlock(BaseMemoryBlock[str]):
+class AgentMemoryBlock(BaseMemoryBlock[str], Adapter):
     """Long-term memory beside LlamaIndex's short-term memory, which hands over what it lets go.
 
     Attributes:
         memory: A memory, or the folder of one.
         namespace: Where to recall and remember, within the memory's namespace.
         k: How many memories are recalled at most.
+        where: Only entries whose metadata match are recalled.
+        min_score: Entries that score lower are left out.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -206,32 +182,40 @@ class AgentMemoryBlock(BaseMemoryBlock[str]):
     memory: Memory
     namespace: tuple[str, ...] = ()
     k: int = 5
+    where: Mapping[str, Any] | None = None
+    min_score: float | None = None
+    _own: bool = PrivateAttr(default=False)
 
-    @field_validator("memory", mode="before")
-    @classmethod
-    def _open(cls, value: Any) -> Memory:
-        return opened(value)[0]
+    def __init__(self, memory: Given, **fields: Any) -> None:
+        held, own = opened(memory)
+        super().__init__(memory=held, **fields)
+        self._own = own
+
+    def _prompting(self) -> Prompting:
+        return Prompting(
+            memory=self.memory, namespace=self.namespace, k=self.k, where=self.where, min_score=self.min_score
+        )
 
     async def _aget(self, messages: list[ChatMessage] | None = None, **block_kwargs: Any) -> str:
-        asked = [message.content for message in messages or [] if message.role == "user"]
-        query = own_text((asked[-1] if asked else "") or "")
-        if not query:
-            return ""
-        scope = below(self.memory, self.namespace)
-        return block(await asyncio.to_thread(self.memory.recall, query, k=self.k, namespace=scope))
+        asked = [message for message in messages or [] if message.role == "user"]
+        return await asyncio.to_thread(self._prompting().block, _said(asked[-1]) if asked else "")
 
     async def _aput(self, messages: list[ChatMessage]) -> None:
-        scope = below(self.memory, self.namespace)
         items = [
             {
                 "text": text,
-                "speaker": message.role.value,
+                "speaker": str(message.role.value),
                 "session": None
                 if (session := message.additional_kwargs.get("session_id")) is None
-                else encode_name(session),
-                "namespace": scope,
+                else encode_name(str(session)),
+                "namespace": self._prompting().scope,
             }
             for message in messages
-            if message.role in ("user", "assistant") and (text := own_text(message.content or ""))
+            if message.role in ("user", "assistant") and (text := own_text(_said(message)))
         ]
         await asyncio.to_thread(self.memory.add_many, items)
+
+
+def _said(message: ChatMessage) -> str:
+    """Return the text of a message's blocks, without the model's reasoning."""
+    return text_of([each for each in message.blocks if each.block_type != "thinking"])

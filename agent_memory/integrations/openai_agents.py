@@ -1,6 +1,6 @@
 """OpenAI Agents SDK: ``AgentMemorySession``, a session that is durable and can be recalled from.
 
-    session = AgentMemorySession("chat-7", "./my-agent")
+    session = AgentMemorySession("./my-agent", session="chat-7")
     await Runner.run(agent, "Hello", session=session)
 
 ``AgentMemorySession.memory`` is the memory itself.
@@ -11,14 +11,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._names import encode_name
-from agent_memory.integrations._opening import below, opened
-from agent_memory.integrations._text import entry_text, own_text
-from agent_memory.memory import Memory
+from agent_memory.integrations._opening import Adapter, Given, below, opened, session_and_memory
+from agent_memory.integrations._text import entry_text, own_text, text_of
 from agent_memory.records import Entry
 
 try:
@@ -32,29 +30,34 @@ _FIELD = "openai_item"
 _ONLY_ITEMS = {_FIELD: {"$exists": True}}
 
 
-class AgentMemorySession(SessionABC):
+class AgentMemorySession(Adapter, SessionABC):
     """The items of one session, in order and without loss.
 
     Args:
-        session_id: The session.
         memory: A memory, or the folder of one; share one memory between the sessions of a process.
+        former: For the former order of arguments, ``(session_id, memory)``.
+        session: The session.
+        session_id: Another name of ``session``, the one that the SDK uses.
         namespace: Where the session lives, within the memory's namespace.
-        session_settings: The SDK's own settings.
+        session_settings: The SDK's own settings, as an object or a mapping.
     """
 
     def __init__(
         self,
-        session_id: str,
-        memory: Memory | str | Path,
+        memory: Given,
+        former: Given | None = None,
         *,
+        session: str | None = None,
+        session_id: str | None = None,
         namespace: Sequence[str] = (),
-        session_settings: SessionSettings | None = None,
+        session_settings: SessionSettings | Mapping[str, Any] | None = None,
     ) -> None:
-        self.session_id = session_id
-        self.session_settings = session_settings or SessionSettings()
+        self.session_id, memory = session_and_memory(memory, former, session, session_id)
+        given = session_settings or {}
+        self.session_settings = SessionSettings(**given) if isinstance(given, Mapping) else given
         self.memory, self._own = opened(memory)
         self._scope: dict[str, Any] = {
-            "session": encode_name(session_id),
+            "session": encode_name(self.session_id),
             "namespace": below(self.memory, namespace),
         }
 
@@ -93,11 +96,6 @@ class AgentMemorySession(SessionABC):
         """Delete all items of the session for good."""
         await asyncio.to_thread(lambda: self.memory.forget(where=_ONLY_ITEMS, **self._scope))
 
-    def close(self) -> None:
-        """Close the memory if it was opened here."""
-        if self._own:
-            self.memory.close()
-
 
 def _as_entry(item: Mapping[str, Any]) -> dict[str, Any]:
     try:
@@ -105,10 +103,8 @@ def _as_entry(item: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"an item cannot be stored: {error}") from error
     kind = str(item.get("role") or item.get("type") or "item")
-    content = item.get("content")
-    parts = [content] if isinstance(content, str) else [part.get("text", "") for part in content or ()]
-    text = own_text("\n".join(part for part in parts if isinstance(part, str)))
-    called = item.get("name") or item.get("output")
+    text = own_text(text_of(item.get("content")))
+    called = item.get("name") or text_of(item.get("output"))
     return {
         "text": text or entry_text(f"({kind}: {called})" if called else f"({kind})"),
         "speaker": encode_name(kind),

@@ -8,14 +8,14 @@ Both are optional and independent of each other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_memory.errors import MissingDependencyError
-from agent_memory.integrations._opening import below, opened
-from agent_memory.integrations._text import block, own_text
-from agent_memory.memory import Memory
+from agent_memory.integrations._names import encode_name
+from agent_memory.integrations._opening import Adapter, Given, opened
+from agent_memory.integrations._prompting import NOTHING_KNOWN, Prompting
+from agent_memory.integrations._text import text_of
 
 try:
     from pydantic_ai import FunctionToolset, RunContext
@@ -23,19 +23,36 @@ except ModuleNotFoundError as error:
     raise MissingDependencyError("pydantic-ai-slim", "pydantic-ai") from error
 
 
+class MemoryToolset(Adapter, FunctionToolset[Any]):
+    """The tools ``recall`` and ``remember`` over a memory; leaving an agent's context does not close it."""
+
+    # An agent enters and leaves its toolsets at every run; a memory outlives that.
+    __aenter__ = FunctionToolset.__aenter__
+    __aexit__ = FunctionToolset.__aexit__
+
+
 def memory_toolset(
-    memory: Memory | str | Path, *, namespace: Sequence[str] = (), session: str | None = None, k: int = 5
-) -> FunctionToolset[Any]:
+    memory: Given,
+    *,
+    namespace: Sequence[str] = (),
+    session: str | None = None,
+    k: int = 5,
+    where: Mapping[str, Any] | None = None,
+    min_score: float | None = None,
+) -> MemoryToolset:
     """Return the tools ``recall`` and ``remember``.
 
     Args:
-        memory: A memory, or the folder of one.
+        memory: A memory, or the folder of one, which ``close`` of the toolset closes.
         namespace: Where to look and write, within the memory's namespace.
         session: The session of what is remembered.
         k: How many memories ``recall`` returns at most.
+        where: Only entries whose metadata match are recalled.
+        min_score: Entries that score lower are left out.
     """
-    store, _ = opened(memory)
-    scope = below(store, namespace)
+    store, own = opened(memory)
+    prompting = Prompting(memory=store, namespace=namespace, k=k, where=where, min_score=min_score)
+    fixed = None if session is None else encode_name(session)
 
     async def recall(query: str) -> str:
         """Look up what is known from earlier conversations.
@@ -43,8 +60,7 @@ def memory_toolset(
         Args:
             query: A question or statement, e.g. "Where does Alice live?"
         """
-        hits = await asyncio.to_thread(store.recall, query, k=k, namespace=scope) if query.strip() else []
-        return block(hits) or "Nothing is known about that."
+        return await asyncio.to_thread(prompting.block, query) or NOTHING_KNOWN
 
     async def remember(text: str) -> str:
         """Keep a fact for later conversations.
@@ -52,31 +68,41 @@ def memory_toolset(
         Args:
             text: The fact as one self-contained sentence.
         """
-        fact = own_text(text)
-        if not fact:
-            return "That is remembered already."
-        await asyncio.to_thread(store.add, fact, session=session, namespace=scope)
-        return "Remembered."
+        return await asyncio.to_thread(prompting.remember, text, fixed)
 
-    return FunctionToolset([recall, remember])
+    toolset = MemoryToolset([recall, remember])
+    toolset.memory, toolset._own = store, own
+    return toolset
+
+
+class Recalled(Adapter):
+    """Instructions for an agent: what the prompt of the run reminds of, tagged."""
+
+    def __init__(self, prompting: Prompting, own: bool) -> None:
+        self.memory, self._own = prompting.memory, own
+        self._prompting = prompting
+
+    async def __call__(self, context: RunContext[Any]) -> str:
+        """Return what the prompt of a run reminds of."""
+        return await asyncio.to_thread(self._prompting.block, text_of(context.prompt))
 
 
 def recalled(
-    memory: Memory | str | Path, *, namespace: Sequence[str] = (), k: int = 5
-) -> Callable[[RunContext[Any]], Awaitable[str]]:
+    memory: Given,
+    *,
+    namespace: Sequence[str] = (),
+    k: int = 5,
+    where: Mapping[str, Any] | None = None,
+    min_score: float | None = None,
+) -> Recalled:
     """Return instructions for an agent: what the prompt of the run reminds of, tagged.
 
     Args:
-        memory: A memory, or the folder of one.
+        memory: A memory, or the folder of one, which ``close`` of the instructions closes.
         namespace: Where to look, within the memory's namespace.
         k: How many memories are recalled at most.
+        where: Only entries whose metadata match are recalled.
+        min_score: Entries that score lower are left out.
     """
-    store, _ = opened(memory)
-    scope = below(store, namespace)
-
-    async def instructions(context: RunContext[Any]) -> str:
-        asked = context.prompt if isinstance(context.prompt, str) else ""
-        query = own_text(asked)
-        return block(await asyncio.to_thread(store.recall, query, k=k, namespace=scope)) if query else ""
-
-    return instructions
+    store, own = opened(memory)
+    return Recalled(Prompting(memory=store, namespace=namespace, k=k, where=where, min_score=min_score), own)

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+from datetime import datetime
+
 import pages
+import PIL.Image
 import pytest
+from autogen_core import Image
 from autogen_core.memory import Memory as Base
 from autogen_core.memory import MemoryContent, MemoryMimeType
 from autogen_core.model_context import UnboundedChatCompletionContext
-from autogen_core.models import AssistantMessage, SystemMessage, UserMessage
+from autogen_core.models import (
+    AssistantMessage,
+    FunctionExecutionResult,
+    FunctionExecutionResultMessage,
+    SystemMessage,
+    UserMessage,
+)
 
 from agent_memory import InvalidInputError
 from agent_memory.integrations.autogen import AutoGenMemory
@@ -35,8 +45,40 @@ async def test_add_query_clear(memory):
 
 
 async def test_what_is_neither_text_nor_json_is_refused(memory):
-    with pytest.raises(InvalidInputError):
+    with pytest.raises(InvalidInputError, match="Markdown and JSON .* got bytes of type application/octet-stream"):
         await AutoGenMemory(memory).add(MemoryContent(content=b"x", mime_type=MemoryMimeType.BINARY))
+    assert memory.entries() == []
+    assert (await AutoGenMemory(memory).query(MemoryContent(content=b"x", mime_type="image/png"))).results == []
+
+
+async def test_metadata_come_back_as_their_json_form(memory):
+    adapter = AutoGenMemory(memory)
+    await adapter.add(text("Al likes tea", **{"$price": 3, "when": datetime(2025, 5, 1)}))
+    (found,) = (await adapter.query("tea")).results
+    assert {**found.metadata, "score": 0} == {"$price": 3, "when": "2025-05-01T00:00:00", "score": 0}
+
+
+@pytest.mark.parametrize("name", ["min_score", "score_threshold"])
+async def test_what_scores_too_low_is_left_out(memory, name):
+    for content in ("Al likes tea", "Bo drives home"):
+        memory.add(content)
+    adapter = AutoGenMemory(memory, **{name: 0.9})
+    assert [each.content for each in (await adapter.query("Al likes tea")).results] == ["Al likes tea"]
+    assert len((await adapter.query("Al likes tea", **{name: -1.0})).results) == 2
+    assert adapter.dump_component().config["min_score"] == 0.9
+
+
+async def test_the_user_is_heard_also_in_lists_of_parts_and_before_tools(memory):
+    memory.add("Al likes tea")
+    adapter = AutoGenMemory(memory)
+    picture = Image(PIL.Image.new("RGB", (1, 1)))
+    asked = UserMessage(content=["What does Al", "like?", picture], source="user")
+    result = FunctionExecutionResult(content="42", name="f", call_id="1", is_error=False)
+    for messages in ([asked], [asked, FunctionExecutionResultMessage(content=[result])]):
+        context = UnboundedChatCompletionContext(initial_messages=messages)
+        assert [each.content for each in (await adapter.update_context(context)).memories.results] == ["Al likes tea"]
+    context = UnboundedChatCompletionContext(initial_messages=[UserMessage(content=[picture], source="user")])
+    assert (await adapter.update_context(context)).memories.results == []
 
 
 async def test_the_context_gets_what_the_last_message_reminds_of(memory):
@@ -57,7 +99,7 @@ async def test_the_context_gets_what_the_last_message_reminds_of(memory):
 
 
 async def test_it_is_a_component(folder):
-    adapter = AutoGenMemory(folder, namespace=("al",), k=3)
+    adapter = AutoGenMemory(folder, namespace=("al",), k=3, where={"sure": True}, min_score=0.5)
     dumped = adapter.dump_component()
     await adapter.close()
     again = AutoGenMemory.load_component(dumped)

@@ -8,11 +8,11 @@ import pages
 import pytest
 from support import WordEncoder
 
-from agent_memory import DimensionMismatchError
+from agent_memory import DimensionMismatchError, InvalidInputError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # CrewAI and what it imports warn about one another
-    from crewai.memory.storage.backend import StorageBackend
+    from crewai.memory.storage.backend import EmbeddingDimensionMismatchError, StorageBackend
     from crewai.memory.types import MemoryRecord
     from crewai.memory.unified_memory import Memory as CrewMemory
 
@@ -118,6 +118,66 @@ def test_delete(filled):
     filled.reset("/a")
     assert ids(filled.list_records()) == ["4"]
     assert filled.delete() == 1
+
+
+def test_a_store_that_was_reset_takes_embeddings_of_another_size(filled, folder):
+    with pytest.raises(EmbeddingDimensionMismatchError) as caught:
+        filled.save([record(9, "new", embedding=[1.0, 0.0, 0.0])])
+    assert isinstance(caught.value, DimensionMismatchError)
+    assert (caught.value.stored_dim, caught.value.new_dim, caught.value.expected) == (96, 3, 96)
+    assert filled.count() == 4
+    filled.reset()
+    filled.save([record(9, "new", embedding=[1.0, 0.0, 0.0])])
+    assert ids(filled.search([1.0, 0.0, 0.0])) == ["9"]
+    with pytest.raises(EmbeddingDimensionMismatchError):
+        filled.search(vector("red apple"))
+    filled.close()
+    with AgentMemoryStorage(folder) as again:
+        assert ids(again.search([1.0, 0.0, 0.0])) == ["9"]
+
+
+def test_through_crewais_reset_all_another_embedder_can_follow(storage):
+    for size in (96, 48):
+        words = WordEncoder(size)
+        memory = CrewMemory(
+            storage=storage,
+            embedder=lambda texts: [words.encode_documents([text])[0].tolist() for text in texts],
+            llm=None,
+            query_analysis_threshold=10**6,
+        )
+        memory.remember("Al likes tea", scope="/drinks", categories=["drink"], importance=0.5, metadata={})
+        (found,) = memory.recall("Al likes tea", depth="shallow")
+        assert found.record.content == "Al likes tea"
+        memory.reset_all()
+
+
+@pytest.mark.parametrize("name", ["$price", "v1.2", "", "a b", 'q"uote', "␛0024x"])
+def test_categories_and_metadata_of_any_name(storage, name):
+    storage.save([record(1, "red apple", categories=[name], metadata={name: {name: 1}}), record(2, "red car")])
+    assert ids(storage.search(vector("red"), categories=[name])) == ["1"]
+    assert ids(storage.search(vector("red"), metadata_filter={name: {name: 1}})) == ["1"]
+    assert storage.list_categories() == {name: 1}
+    assert storage.get_record("1").metadata == {name: {name: 1}}
+    assert storage.delete(categories=[name]) == 1
+
+
+def test_an_embedding_of_zeros_is_kept_and_never_found(storage):
+    storage.save([record(1, "red apple"), record(2, "nothing", embedding=[0.0] * 96)])
+    assert ids(storage.search(vector("red apple"))) == ["1"]
+    assert storage.search([0.0] * 96) == []
+    storage.update(storage.get_record("2").model_copy(update={"importance": 1.0}))
+    assert ids(storage.search(vector("red apple"))) == ["1"]
+    assert storage.count() == 2
+    with pytest.raises(InvalidInputError, match="finite"):
+        storage.save([record(3, "x", embedding=[float("nan")] * 96)])
+
+
+def test_delete_by_ids_and_age(filled):
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    assert filled.delete(older_than=yesterday, record_ids=["2"]) == 0
+    assert filled.delete(older_than=yesterday, record_ids=["1", "2"]) == 1
+    assert filled.delete(record_ids=[]) == 0
+    assert filled.count() == 3
 
 
 def test_it_is_durable_and_async(filled, folder):

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from support_langchain import ScriptedModel
 
+from agent_memory import InvalidInputError
 from agent_memory.integrations.langchain import AgentMemoryMiddleware, AgentMemoryRetriever, memory_tools
 
 TAG = "<recalled-memory>"
@@ -144,6 +145,38 @@ def test_blank_and_non_text_questions_recall_nothing(memory):
     image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
     agent.invoke({"messages": [HumanMessage(image)]})
     assert all(system_text(messages) == "" for messages in model.seen)
+
+
+def test_text_inside_a_list_of_parts_is_used(memory):
+    memory.add("Alice lives in Berlin")
+    picture = {"type": "image", "base64": "eA==", "mime_type": "image/png"}
+    asked = HumanMessage([picture, {"type": "text", "text": "where lives"}, "Alice"])
+    model = ScriptedModel(replies=["In Berlin."])
+    create_agent(model, middleware=[AgentMemoryMiddleware(memory)]).invoke({"messages": [asked]})
+    assert "Alice lives in Berlin" in system_text(model.seen[0])
+    assert [entry.text for entry in memory.entries()][1:] == ["where livesAlice", "In Berlin."]
+
+
+def test_tools_keep_to_a_session_a_filter_and_a_score(memory):
+    memory.add("Al likes tea", metadata={"year": 2025})
+    memory.add("Al likes coffee", metadata={"year": 2019})
+    recall, remember = memory_tools(memory, session="s", where={"year": {"$gte": 2024}}, min_score=0.3)
+    assert "tea" in recall.invoke({"query": "Al likes what"})
+    assert "coffee" not in recall.invoke({"query": "Al likes coffee"})
+    assert recall.invoke({"query": "zebra"}) == "Nothing is known about that."
+    remember.invoke({"text": "Bo likes juice"})
+    assert [entry.text for entry in memory.entries(session="s")] == ["Bo likes juice"]
+
+
+def test_the_retriever_keeps_to_its_namespace_and_score(memory):
+    memory.add("Al likes tea", namespace=("al",), metadata={"$price": 3})
+    memory.add("Al likes coffee")
+    assert [found.page_content for found in AgentMemoryRetriever(memory, namespace=("al",)).invoke("likes")] == [
+        "Al likes tea"
+    ]
+    assert AgentMemoryRetriever(memory, min_score=0.99).invoke("zebra") == []
+    with pytest.raises(InvalidInputError):
+        AgentMemoryRetriever(memory, where={"$nor": []}).invoke("likes")
 
 
 def test_tools_by_themselves(memory):

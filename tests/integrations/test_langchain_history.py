@@ -36,7 +36,7 @@ MESSAGES = [
 
 
 def test_messages_come_back_as_they_were(memory):
-    history = AgentMemoryChatMessageHistory("chat-1", memory)
+    history = AgentMemoryChatMessageHistory(memory, session="chat-1")
     history.add_messages(MESSAGES[:4])
     history.add_messages(MESSAGES[4:])
     assert history.messages == MESSAGES
@@ -44,7 +44,7 @@ def test_messages_come_back_as_they_were(memory):
 
 
 def test_sessions_are_apart_and_ordered(memory):
-    first, second = (AgentMemoryChatMessageHistory(name, memory) for name in ("a", "b\n"))
+    first, second = (AgentMemoryChatMessageHistory(memory, session=name) for name in ("a", "b\n"))
     for number in range(30):
         first.add_user_message(f"first {number}")
         second.add_ai_message(f"second {number}")
@@ -56,14 +56,14 @@ def test_sessions_are_apart_and_ordered(memory):
 
 
 def test_equal_messages_are_all_kept(memory):
-    history = AgentMemoryChatMessageHistory("a", memory)
+    history = AgentMemoryChatMessageHistory(memory, session="a")
     history.add_messages([HumanMessage("yes", id="1")] * 3)
     assert len(history.messages) == 3
 
 
 def test_only_messages_are_read_and_cleared(memory):
     memory.add("a fact of the session", session="a")
-    history = AgentMemoryChatMessageHistory("a", memory)
+    history = AgentMemoryChatMessageHistory(memory, session="a")
     history.add_user_message("hello there")
     assert len(history.messages) == 1
     history.clear()
@@ -71,23 +71,23 @@ def test_only_messages_are_read_and_cleared(memory):
 
 
 def test_messages_can_be_recalled(memory):
-    AgentMemoryChatMessageHistory("a", memory).add_messages(MESSAGES)
+    AgentMemoryChatMessageHistory(memory, session="a").add_messages(MESSAGES)
     hit = memory.recall("(calls look_up)", k=1)[0]
     assert (hit.text, hit.entry.speaker, hit.entry.session) == ("(calls look_up)", "ai", "a")
 
 
 def test_what_has_no_json_form_is_refused(memory):
-    history = AgentMemoryChatMessageHistory("a", memory)
+    history = AgentMemoryChatMessageHistory(memory, session="a")
     with pytest.raises(InvalidInputError, match="tool message"):
         history.add_messages([HumanMessage("x"), ToolMessage("y", tool_call_id="1", artifact=object())])
     assert history.messages == []
 
 
 async def test_async_and_from_a_folder(folder, monkeypatch):
-    history = AgentMemoryChatMessageHistory("a", folder)
+    history = AgentMemoryChatMessageHistory(folder, session="a")
     await history.aadd_messages([HumanMessage("kept")])
     history.close()
-    again = AgentMemoryChatMessageHistory("a", folder)
+    again = AgentMemoryChatMessageHistory(folder, session="a")
     assert await again.aget_messages() == [HumanMessage("kept")]
     await again.aclear()
     assert again.messages == []
@@ -100,7 +100,7 @@ def test_it_serves_a_chain(memory):
     prompt = ChatPromptTemplate.from_messages([MessagesPlaceholder("history"), ("human", "{question}")])
     chain = RunnableWithMessageHistory(
         prompt | model,
-        lambda session_id: AgentMemoryChatMessageHistory(session_id, memory),
+        lambda session_id: AgentMemoryChatMessageHistory(memory, session=session_id),
         input_messages_key="question",
         history_messages_key="history",
     )

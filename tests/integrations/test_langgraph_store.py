@@ -211,6 +211,21 @@ def test_keys_of_any_spelling(make):
     assert store.get(("a",), "").value == {"text": "none"}
 
 
+def test_keys_that_begin_with_a_dollar_sign_are_values_like_others(make):
+    store = make()
+    value = {"text": "tea", "$price": 3, "in": [{"$x": {"$y": 1}}], "of": {"$x": 1}}
+    store.put(("a",), "one", value)
+    store.put(("a",), "two", {"text": "tea", "$price": 5, "of": {"$x": 2}})
+    assert store.get(("a",), "one").value == value
+    assert keys(store.search(("a",), filter={"$price": {"$lt": 4}})) == ["one"]
+    assert keys(store.search(("a",), query="tea", filter={"$price": 5})) == ["two"]
+    assert keys(store.search(("a",), filter={"of.$x": 2})) == ["two"]
+    loop = {}
+    loop["again"] = loop
+    with pytest.raises(InvalidInputError):
+        store.put(("a",), "three", loop, index=False)
+
+
 def test_what_else_is_in_the_memory_stays_out(memory):
     memory.add("some dogs", key="fact")
     memory.add("some dogs", key="intruder", namespace=("langgraph", "a"))

@@ -7,7 +7,7 @@ import pages
 import pytest
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatMessage, CitableBlock, ImageBlock, TextBlock, ThinkingBlock
 from llama_index.core.memory import Memory as ShortTerm
 from llama_index.core.schema import Document, NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import FilterCondition, MetadataFilter, MetadataFilters, VectorStoreQuery
@@ -122,10 +122,77 @@ def test_nested_filters(store):
     assert [each.node_id for each in store.get_nodes()] == ["n1"]
     store.delete_nodes()
     assert len(store.get_nodes()) == 1
-    with pytest.raises(InvalidInputError, match="text_match"):
-        ids([MetadataFilter(key="color", value="r", operator="text_match")])
     with pytest.raises(InvalidInputError, match="mode"):
         store.query(query("a", mode=VectorStoreQueryMode.MMR))
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "expected"),
+    [
+        ("contains", "red", "13"),
+        ("contains", 7, "2"),
+        ("any", ["green", "7"], "12"),
+        ("all", ["red", "green"], "1"),
+        ("text_match", "Long", "4"),
+        ("text_match_insensitive", "LONG road", "4"),
+        ("contains", "ong", "4"),
+        ("any", ["nothing"], ""),
+    ],
+)
+def test_filters_that_look_into_lists_and_texts(store, operator, value, expected):
+    held = {1: ["red", "green"], 2: [7, "7"], 3: ["red"], 4: "Long road", 5: None, 6: 7}
+    store.add([node(f"text {number}", number, tags=tags) for number, tags in held.items()])
+    condition = MetadataFilter(key="tags", value=value, operator=operator)
+    found = [f"n{number}" for number in expected]
+    filters = MetadataFilters(filters=[condition])
+    assert sorted(store.query(query("text", top=9, filters=filters)).ids) == found
+    assert [each.node_id for each in store.get_nodes(filters=filters)] == found
+    others = MetadataFilters(filters=[filters], condition=FilterCondition.NOT)
+    assert len(store.query(query("text", top=9, filters=others)).ids) == 6 - len(found)
+    both = MetadataFilters(filters=[condition, MetadataFilter(key="n", value=2, operator=">")])
+    assert sorted(store.query(query("text", top=9, filters=both)).ids) == [each for each in found if each > "n2"]
+
+
+def test_an_empty_filter_restricts_nothing(store):
+    store.add([node("a", 1), node("b", 2)])
+    empty = MetadataFilters(filters=[])
+    for nested in (
+        empty,
+        MetadataFilters(filters=[empty]),
+        MetadataFilters(filters=[empty, empty], condition=FilterCondition.OR),
+        MetadataFilters(filters=[empty], condition=FilterCondition.NOT),
+    ):
+        assert len(store.query(query("a", top=9, filters=nested)).ids) == 2
+        store.delete_nodes(filters=nested)
+    one = MetadataFilters(filters=[empty, MetadataFilter(key="n", value=1)])
+    assert store.query(query("a", top=9, filters=one)).ids == ["n1"]
+    with pytest.raises(InvalidInputError, match="takes a list"):
+        store.get_nodes(filters=MetadataFilters(filters=[MetadataFilter(key="n", value=1, operator="any")]))
+
+
+def test_a_query_by_filters_alone(store):
+    store.add([node(f"text {number}", number) for number in (1, 2, 3)])
+    filters = MetadataFilters(filters=[MetadataFilter(key="n", value=1, operator=">")])
+    found = store.query(VectorStoreQuery(similarity_top_k=1, filters=filters))
+    assert (found.ids, found.similarities) == (["n2"], None)
+    assert store.query(VectorStoreQuery(similarity_top_k=9)).ids == ["n1", "n2", "n3"]
+
+
+def test_keys_that_begin_with_a_dollar_sign(store):
+    store.add([node("a", 1, **{"$price": 3}), node("b", 2, **{"$price": 5})])
+    filters = MetadataFilters(filters=[MetadataFilter(key="$price", value=4, operator="<")])
+    (found,) = store.query(query("a", top=9, filters=filters)).nodes
+    assert found.metadata == {"n": 1, "$price": 3}
+
+
+def test_a_node_whose_embedding_is_zero_is_kept_and_never_found(store):
+    empty = node("b", 2)
+    empty.embedding = [0.0] * 96
+    store.add([node("a", 1), empty])
+    assert store.query(query("a", top=9)).ids == ["n1"]
+    assert store.query(VectorStoreQuery(query_embedding=[0.0] * 96, similarity_top_k=9)).ids == []
+    assert [each.node_id for each in store.get_nodes()] == ["n1", "n2"]
+    assert store.get_nodes()[1].metadata == {"n": 2}
 
 
 async def test_in_an_index(store):
@@ -165,6 +232,20 @@ async def test_the_block_keeps_what_short_term_memory_lets_go(memory):
     await block.aput([ChatMessage(role="assistant", content=shown)])
     assert not any("recalled" in entry.text for entry in memory.entries())
     assert await block.aget([ChatMessage(role="assistant", content="x")]) == ""
+
+
+async def test_the_block_reads_text_out_of_lists_of_parts(memory):
+    memory.add("Al likes tea")
+    block = AgentMemoryBlock(memory, k=1, min_score=0.3)
+    picture = ImageBlock(image=b"x", image_mimetype="image/png")
+    cited = CitableBlock(title="t", source="s", content=[TextBlock(text="Al likes what")])
+    for blocks in ([picture, TextBlock(text="Al likes what")], [cited, picture]):
+        assert "Al likes tea" in await block.aget([ChatMessage(role="user", blocks=blocks)])
+    assert await block.aget([ChatMessage(role="user", blocks=[picture])]) == ""
+    thought = ThinkingBlock(content="Perhaps coffee?")
+    await block.aput([ChatMessage(role="assistant", blocks=[thought, TextBlock(text="Al likes juice"), picture])])
+    assert [entry.text for entry in memory.entries()] == ["Al likes tea", "Al likes juice"]
+    assert await AgentMemoryBlock(memory, min_score=0.99).aget([ChatMessage(role="user", content="Bo")]) == ""
 
 
 def test_the_page(folder, monkeypatch):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -65,41 +68,44 @@ async def read(session, uri):
 
 async def use(session):
     tools = (await session.list_tools()).tools
-    assert {tool.name for tool in tools} == {"remember", "recall", "forget", "why", "list_sessions"}
+    assert {tool.name for tool in tools} == {"remember", "recall", "read", "forget", "why", "list_sessions"}
     assert all(tool.description for tool in tools)
     kept = await call(session, "remember", text="Al likes tea", session="s 1", speaker="al", key="a/b c")
     assert kept["key"] == "a/b c"
     await call(session, "remember", text="Bo likes coffee", metadata={"year": 2025}, importance=0.5, key="k")
-    hits = await call(session, "recall", query="Al likes what", k=1)
+    hits = (await call(session, "recall", query="Al likes what", k=1))["hits"]
     assert [(hit["text"], hit["rank"], hit["speaker"]) for hit in hits] == [("Al likes tea", 1, "al")]
-    hits = await call(session, "recall", query="likes", where={"year": {"$gte": 2024}})
+    hits = (await call(session, "recall", query="likes", where={"year": {"$gte": 2024}}))["hits"]
     assert [hit["text"] for hit in hits] == ["Bo likes coffee"]
     reason = await call(session, "why", query="Al likes tea", key="k")
     assert (reason["key"], reason["returned"], reason["rank"]) == ("k", True, 2)
     assert reason["detail"]
     reason = await call(session, "why", query="x", key="missing")
     assert (reason["returned"], reason["stage"]) == (False, "unknown")
-    sessions = await call(session, "list_sessions")
+    sessions = (await call(session, "list_sessions"))["sessions"]
     assert [(each["name"], each["entries"]) for each in sessions] == [("s 1", 1)]
     assert (await read(session, "memory://entries/k"))["metadata"] == {"year": 2025}
     assert (await read(session, "memory://entries/a%2Fb%20c"))["text"] == "Al likes tea"
-    assert [entry["key"] for entry in await read(session, "memory://entries")] == ["a/b c", "k"]
-    assert [entry["key"] for entry in await read(session, "memory://sessions/s%201")] == ["a/b c"]
+    assert [entry["key"] for entry in (await read(session, "memory://entries"))["entries"]] == ["a/b c", "k"]
+    found = await read(session, "memory://sessions/s%201")
+    assert [entry["key"] for entry in found["entries"]] == ["a/b c"]
     templates = await session.list_resource_templates()
     listed = getattr(templates, "resource_templates", None) or templates.resourceTemplates
-    assert len(listed) == 2
+    assert len(listed) == 5
     for tool, arguments, message in (
         ("remember", {"text": " "}, "must not be empty"),
         ("recall", {"query": "x", "where": {"$bad": 1}}, "unknown filter operator"),
         ("forget", {}, "say what to forget"),
         ("why", {"query": " ", "key": "k"}, "query must not be empty"),
+        ("read", {"key": "missing"}, "missing"),
+        ("list_sessions", {"cursor": "x"}, "cursor must be"),
     ):
         result = await session.call_tool(tool, arguments)
         assert is_error(result)
         assert message in result.content[0].text
     assert await call(session, "forget", key="k") == {"forgotten": 1}
     assert await call(session, "forget", session="s 1") == {"forgotten": 1}
-    assert await call(session, "recall", query="likes") == []
+    assert await call(session, "recall", query="likes") == {"hits": []}
 
 
 async def test_over_stdio(folder):
@@ -112,9 +118,124 @@ async def test_what_one_server_keeps_the_next_one_finds(folder):
         await call(session, "remember", text="Al likes tea")
     async with over_stdio(folder) as first, over_stdio(folder) as second:
         await call(first, "remember", text="Bo likes coffee")
-        assert len(await call(second, "recall", query="likes")) == 2
+        assert len((await call(second, "recall", query="likes"))["hits"]) == 2
     with Memory(folder, encoder=WordEncoder()) as memory:
         assert [entry.text for entry in memory.entries()] == ["Al likes tea", "Bo likes coffee"]
+
+
+async def test_an_argument_that_a_tool_does_not_know_is_refused_and_nothing_is_done(folder, open_memory):
+    open_memory().add("Al likes tea", session="chat-9", key="k", metadata={"topic": "tea"})
+    async with over_stdio(folder) as session:
+        tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+        for name, arguments in (
+            ("forget", {"session": "chat-9", "filter": {"topic": "coffee"}}),
+            ("remember", {"text": "Bo likes coffee", "when": "2025-01-01"}),
+            ("recall", {"query": "tea", "filter": {}}),
+            ("read", {"key": "k", "offset": 1}),
+            ("why", {"query": "tea", "key": "k", "session": "chat-9"}),
+            ("list_sessions", {"limit": 1}),
+        ):
+            result = await session.call_tool(name, arguments)
+            assert is_error(result)
+            assert list(arguments)[-1] in result.content[0].text
+            schema = getattr(tools[name], "input_schema", None) or tools[name].inputSchema
+            assert schema["additionalProperties"] is False
+            assert all(about.get("description") for about in schema["properties"].values())
+    assert [entry.text for entry in open_memory().entries()] == ["Al likes tea"]
+
+
+async def test_tools_say_whether_they_read_or_destroy(folder):
+    async with over_stdio(folder) as session:
+        hints = {tool.name: tool.annotations.model_dump(by_alias=True) for tool in (await session.list_tools()).tools}
+    assert {name for name, hint in hints.items() if hint["readOnlyHint"]} == {"recall", "read", "why", "list_sessions"}
+    assert [name for name, hint in hints.items() if hint["destructiveHint"]] == ["forget"]
+    assert not any(hint["openWorldHint"] for hint in hints.values())
+
+
+async def test_the_server_gives_the_version_of_this_package(folder):
+    async with AsyncExitStack() as stack:
+        arguments = ["-W", "ignore", str(SERVER), str(folder), "stdio", "0"]
+        server = StdioServerParameters(command=sys.executable, args=arguments, env=environment())
+        streams = await stack.enter_async_context(stdio_client(server))
+        session = await stack.enter_async_context(ClientSession(streams[0], streams[1]))
+        greeting = await session.initialize()
+    about = getattr(greeting, "server_info", None) or greeting.serverInfo
+    assert (about.name, about.version) == ("agent-memory", version("agent-memory"))
+
+
+async def test_answers_are_bounded_and_go_on_at_their_cursor(folder, open_memory):
+    memory = open_memory()
+    memory.add_many([{"text": f"fact number {n}", "key": f"k{n:03}", "session": f"s/{n:03}"} for n in range(230)])
+    long = "word " * 30_000
+    memory.add_many([{"text": long, "key": "long/one", "session": "s/000", "metadata": {"x": "y" * 9_000}}])
+    async with over_stdio(folder) as session:
+        address, keys, sizes = "memory://entries", [], []
+        while address:
+            shown = await read(session, address)
+            keys += [entry["key"] for entry in shown["entries"]]
+            sizes.append(len(shown["entries"]))
+            address = shown.get("next")
+        assert keys == [f"k{n:03}" for n in range(230)] + ["long/one"]
+        assert sizes == [100, 100, 31]
+
+        (first, last) = (await read(session, "memory://sessions/s%2F000"))["entries"]
+        assert first["key"] == "k000"
+        assert (len(last["text"]), last["text_chars"], last["metadata_chars"] > 9_000) == (4_001, 150_000, True)
+
+        names, cursor = [], None
+        while cursor is not False:
+            answer = await call(session, "list_sessions", **({} if cursor is None else {"cursor": cursor}))
+            names += [each["name"] for each in answer["sessions"]]
+            cursor = answer.get("next", False)
+        assert names == [f"s/{n:03}" for n in range(230)]
+
+        ranking = [hit["key"] for hit in (await call(session, "recall", query="fact number 7", k=60))["hits"]]
+        first = await call(session, "recall", query="fact number 7", k=20)
+        second = await call(session, "recall", query="fact number 7", k=20, cursor=first["next"])
+        assert [hit["key"] for hit in first["hits"] + second["hits"]] == ranking[:40]
+
+        text, answer = "", {"next": "0"}
+        while "next" in answer:
+            answer = await call(session, "read", key="long/one", cursor=answer["next"])
+            text += answer["text"]
+        assert text == long
+        shown = await read(session, (await read(session, "memory://entries/long%2Fone"))["next"])
+        assert shown["text"] == long[50_000:100_000]
+
+
+def converse(server, *requests):
+    """Send requests to a server over its standard input; returns the last answer."""
+    for number, (method, parameters) in enumerate(requests):
+        message = {"jsonrpc": "2.0", "method": method, "params": parameters}
+        notification = method.startswith("notifications/")
+        server.stdin.write(json.dumps(message if notification else {**message, "id": number}) + "\n")
+        server.stdin.flush()
+        answer = None if notification else json.loads(server.stdout.readline())
+    return answer
+
+
+def snapshots(folder):
+    return [path for path in (folder / "index").rglob("*") if path.is_file()]
+
+
+def test_a_stop_signal_closes_the_store_though_the_client_stays(folder):
+    command = [sys.executable, "-W", "ignore", str(SERVER), str(folder), "stdio", "0"]
+    about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+    with subprocess.Popen(
+        command, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        answer = converse(
+            server,
+            ("initialize", about),
+            ("notifications/initialized", {}),
+            ("tools/call", {"name": "remember", "arguments": {"text": "Al likes tea"}}),
+            ("tools/call", {"name": "recall", "arguments": {"query": "tea"}}),
+        )
+        assert "Al likes tea" in json.dumps(answer)
+        assert not snapshots(folder)
+        server.terminate()
+        assert server.wait(timeout=60) == -signal.SIGTERM
+    assert snapshots(folder)
 
 
 async def test_over_streamable_http(folder):
@@ -131,8 +252,12 @@ async def test_over_streamable_http(folder):
                 time.sleep(0.1)
             async with session_of(streamable_http_client(f"http://127.0.0.1:{port}/mcp")) as session:
                 await use(session)
+                assert not snapshots(folder)
+                server.terminate()  # with the client still there
+                await asyncio.to_thread(server.wait, 60)
+            assert snapshots(folder)
         finally:
-            server.terminate()
+            server.kill()
 
 
 def test_without_the_package_the_error_names_the_extra(memory, monkeypatch):

@@ -49,7 +49,7 @@ def says(text):
 
 
 async def test_items_come_back_as_they_were(memory):
-    session = AgentMemorySession("s\n1", memory)
+    session = AgentMemorySession(memory, session="s\n1")
     assert isinstance(session, Session)
     await session.add_items(ITEMS[:2])
     await session.add_items(ITEMS[2:])
@@ -58,7 +58,7 @@ async def test_items_come_back_as_they_were(memory):
     assert await session.get_items(limit=0) == []
     assert await session.pop_item() == ITEMS[-1]
     assert await session.get_items(limit=99) == ITEMS[:-1]
-    other = AgentMemorySession("s2", memory)
+    other = AgentMemorySession(memory, session="s2")
     assert await other.get_items() == []
     assert await other.pop_item() is None
     await other.add_items([])
@@ -68,21 +68,45 @@ async def test_items_come_back_as_they_were(memory):
 
 
 async def test_settings_limit_the_history(memory):
-    session = AgentMemorySession("s", memory, session_settings=SessionSettings(limit=2))
+    session = AgentMemorySession(memory, session="s", session_settings=SessionSettings(limit=2))
     await session.add_items(ITEMS)
     assert await session.get_items() == ITEMS[-2:]
     assert await session.get_items(limit=3) == ITEMS[-3:]
 
 
 async def test_items_can_be_recalled(memory):
-    await AgentMemorySession("s", memory).add_items(ITEMS)
+    await AgentMemorySession(memory, session="s").add_items(ITEMS)
     texts = [entry.text for entry in memory.entries()]
     assert texts[0] == "What is six times seven?"
     assert texts[1] == "(function_call: multiply)"
     assert texts[2] == "(function_call_output: 42)"
     assert memory.recall("six times seven?", k=1)[0].entry.speaker == "user"
     with pytest.raises(InvalidInputError):
-        await AgentMemorySession("s", memory).add_items([{"role": "user", "content": object()}])
+        await AgentMemorySession(memory, session="s").add_items([{"role": "user", "content": object()}])
+
+
+async def test_text_inside_lists_of_parts_can_be_recalled(memory):
+    session = AgentMemorySession(memory, session="s")
+    picture = {"type": "input_image", "image_url": "x", "detail": "auto"}
+    await session.add_items(
+        [
+            {"role": "user", "content": [picture, {"type": "input_text", "text": "What is on it?"}]},
+            {"type": "function_call_output", "call_id": "1", "output": [{"type": "input_text", "text": "a red car"}]},
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot say."}]},
+        ]
+    )
+    assert [entry.text for entry in memory.entries()] == [
+        "What is on it?",
+        "(function_call_output: a red car)",
+        "I cannot say.",
+    ]
+
+
+async def test_settings_may_be_a_mapping(memory):
+    session = AgentMemorySession(memory, session="s", session_settings={"limit": 2})
+    assert session.session_settings == SessionSettings(limit=2)
+    await session.add_items(ITEMS)
+    assert await session.get_items() == ITEMS[-2:]
 
 
 async def test_an_agent_goes_on_where_it_stopped(folder, memory):
@@ -94,10 +118,10 @@ async def test_an_agent_goes_on_where_it_stopped(folder, memory):
     call = ResponseFunctionToolCall(name="multiply", arguments='{"a": 6, "b": 7}', call_id="1", type="function_call")
     model = Scripted(call, says("It is 42."), says("You asked for six times seven."))
     agent = Agent(name="a", model=model, tools=[multiply])
-    session = AgentMemorySession("s", memory)
+    session = AgentMemorySession(memory, session="s")
     first = await Runner.run(agent, "What is six times seven?", session=session)
     assert first.final_output == "It is 42."
-    again = AgentMemorySession("s", memory)
+    again = AgentMemorySession(memory, session="s")
     second = await Runner.run(agent, "What did I ask?", session=again)
     assert second.final_output == "You asked for six times seven."
     assert [item.get("role") or item["type"] for item in model.seen[-1]] == [
@@ -113,7 +137,7 @@ async def test_an_agent_goes_on_where_it_stopped(folder, memory):
 
 async def test_streamed_turns_are_remembered_too(memory):
     model = Scripted(says("It is 42."), says("You asked for six times seven."))
-    agent, session = Agent(name="a", model=model), AgentMemorySession("s", memory)
+    agent, session = Agent(name="a", model=model), AgentMemorySession(memory, session="s")
     for question, answer in (("What is six times seven?", "It is 42."), ("And?", "You asked for six times seven.")):
         result = Runner.run_streamed(agent, question, session=session)
         async for _ in result.stream_events():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pages
 import pytest
 from pydantic_ai import Agent, ModelResponse, TextPart, ToolCallPart
-from pydantic_ai.messages import ToolReturnPart
+from pydantic_ai.messages import BinaryContent, TextContent, ToolReturnPart
 from pydantic_ai.models.function import FunctionModel
 
 from agent_memory.integrations.pydantic_ai import memory_toolset, recalled
@@ -57,6 +57,16 @@ async def test_instructions(tea):
     assert "Be kind." in seen[0][1].instructions
     assert "Al likes tea" in seen[0][1].instructions
     await agent.run("  ")
+    assert seen[1][1].instructions.strip() == "Be kind."
+
+
+async def test_instructions_for_a_prompt_of_several_parts(tea):
+    model, seen = scripted(TextPart("Tea."), TextPart("?"))
+    agent = Agent(model, instructions=["Be kind.", recalled(tea, namespace=("al",))])
+    picture = BinaryContent(b"x", media_type="image/png")
+    await agent.run([picture, "What does", TextContent("Al like?")])
+    assert "Al likes tea" in seen[0][1].instructions
+    await agent.run([picture])
     assert seen[1][1].instructions.strip() == "Be kind."
 
 

@@ -1,0 +1,184 @@
+"""The tools and resources of the MCP server; their names, descriptions and arguments are what a model sees."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ParamSpec, TypeVar
+from urllib.parse import quote, unquote
+
+from pydantic import Field
+
+from agent_memory.errors import AgentMemoryError, NotFoundError
+from agent_memory.inputs import MAX_K
+from agent_memory.integrations._mcp_pages import PAGE, Object, brief, page, ranked, start_of, whole
+from agent_memory.memory import Memory
+from agent_memory.payload import dumps, to_json
+from agent_memory.records import Entry
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+Query = Annotated[str, Field(description='A question or statement, e.g. "Where does Alice live?"')]
+Key = Annotated[str, Field(description="The key of an entry, as recall shows it.")]
+Cursor = Annotated[str | None, Field(description="The `next` of the answer before, for what follows it.")]
+InSession = Annotated[str | None, Field(description="Only entries of this conversation.")]
+Where = Annotated[
+    Object | None,
+    Field(description='Only entries whose metadata match, e.g. {"year": {"$gte": 2024}, "topic": {"$in": ["a"]}}.'),
+]
+
+# What clients may tell their users before a call: the hints of the protocol, by tool.
+HINTS: Mapping[str, Mapping[str, Any]] = {
+    "remember": {"title": "Remember", "readOnlyHint": False, "destructiveHint": False},
+    "recall": {"title": "Recall", "readOnlyHint": True},
+    "read": {"title": "Read one entry", "readOnlyHint": True},
+    "forget": {"title": "Forget", "readOnlyHint": False, "destructiveHint": True, "idempotentHint": True},
+    "why": {"title": "Explain a recall", "readOnlyHint": True},
+    "list_sessions": {"title": "List conversations", "readOnlyHint": True},
+}
+
+
+class _Shared:
+    def __init__(self, memory: Memory, fails: type[Exception]) -> None:
+        self._memory = memory
+        self._fails = fails
+
+    async def _run(self, call: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return await asyncio.to_thread(call, *args, **kwargs)
+        except AgentMemoryError as error:
+            raise self._fails(str(error)) from error
+
+
+class Tools(_Shared):
+    """The tools."""
+
+    async def remember(
+        self,
+        text: Annotated[str, Field(description="What to keep: one self-contained sentence is best.")],
+        session: Annotated[str | None, Field(description="The conversation that it belongs to.")] = None,
+        speaker: Annotated[str | None, Field(description="Who said it.")] = None,
+        key: Annotated[str | None, Field(description="A name for it; an entry that has the name is replaced.")] = None,
+        metadata: Annotated[Object | None, Field(description="An object that recall can filter by.")] = None,
+        event_time: Annotated[str | None, Field(description="When it happened, ISO 8601; now if left out.")] = None,
+        expires_at: Annotated[str | None, Field(description="When to stop returning it, ISO 8601.")] = None,
+        importance: Annotated[float | None, Field(ge=0, le=1, description="From 0 to 1.")] = None,
+    ) -> Object:
+        """Keep a fact for later conversations."""
+        entry = await self._run(
+            self._memory.add,
+            text,
+            session=session,
+            speaker=speaker,
+            key=key,
+            metadata=metadata,
+            event_time=event_time,
+            expires_at=expires_at,
+            importance=importance,
+        )
+        return brief(entry)
+
+    async def recall(
+        self,
+        query: Query,
+        k: Annotated[int, Field(ge=1, le=PAGE, description="How many entries at most.")] = 5,
+        session: InSession = None,
+        speaker: Annotated[str | None, Field(description="Only entries of this speaker.")] = None,
+        where: Where = None,
+        since: Annotated[str | None, Field(description="Only what happened then or later, ISO 8601.")] = None,
+        until: Annotated[str | None, Field(description="Only what happened then or earlier, ISO 8601.")] = None,
+        cursor: Cursor = None,
+    ) -> Object:
+        """Find what is remembered about a question or statement, best first. `read` shows texts that were cut."""
+        filters: Object = {"session": session, "speaker": speaker, "where": where, "since": since, "until": until}
+        start = await self._run(start_of, cursor)
+        most = min(start + k + 1, MAX_K)
+        hits = (await self._run(self._memory.recall, query, k=most, **filters))[start:]
+        return page("hits", [ranked(hit) for hit in hits[:k]], cursor, more=len(hits) > k)
+
+    async def read(self, key: Key, cursor: Cursor = None) -> Object:
+        """Read one entry whole; a very long text comes in stretches."""
+        return whole(await self._run(self._memory.get, key), await self._run(start_of, cursor))
+
+    async def forget(
+        self,
+        key: Annotated[str | None, Field(description="The key of one entry.")] = None,
+        session: Annotated[str | None, Field(description="All entries of this conversation.")] = None,
+        where: Annotated[
+            Object | None,
+            Field(description='All entries whose metadata match, e.g. {"topic": "home"}; with a session, only in it.'),
+        ] = None,
+    ) -> dict[str, int]:
+        """Delete for good: one entry by its key, or all of a session, or all whose metadata match."""
+        return {"forgotten": await self._run(self._memory.forget, key, session=session, where=where)}
+
+    async def why(self, query: Query, key: Key) -> Object:
+        """Explain the place of an entry among the answers to a query, also if recall did not return it."""
+        shown: Object = to_json(await self._run(self._memory.why, query, key))
+        return shown
+
+    async def list_sessions(self, cursor: Cursor = None) -> Object:
+        """List the conversations that are remembered, in the order they were begun."""
+        start = await self._run(start_of, cursor)
+        found = (await self._run(self._memory.sessions))[start:]
+        return page("sessions", [to_json(each) for each in found[: PAGE + 1]], cursor)
+
+
+class Resources(_Shared):
+    """The resources. Names in their addresses are percent-encoded; ``next`` is the address of what follows."""
+
+    async def entries(self) -> str:
+        """The entries in the order they were added, the first page of them."""
+        return await self._entries("memory://pages", None)
+
+    async def entries_page(self, cursor: str) -> str:
+        """A further page of the entries."""
+        return await self._entries("memory://pages", cursor)
+
+    async def session(self, session: str) -> str:
+        """The entries of a conversation, oldest first, the first page of them."""
+        return await self.session_page(session, None)
+
+    async def session_page(self, session: str, cursor: str | None) -> str:
+        """A further page of the entries of a conversation."""
+        name = unquote(session)
+        return await self._entries(f"memory://sessions/{quote(name, safe='')}", cursor, session=name)
+
+    async def entry(self, key: str) -> str:
+        """One entry; a very long text in stretches."""
+        return await self.entry_stretch(key, None)
+
+    async def entry_stretch(self, key: str, cursor: str | None) -> str:
+        """One entry, a further stretch of its text."""
+        entry = await self._run(_get, self._memory, key)
+        shown = whole(entry, await self._run(start_of, cursor))
+        return _with_address(shown, f"memory://entries/{quote(entry.key, safe='')}")
+
+    async def _entries(self, address: str, cursor: str | None, **filters: Any) -> str:
+        start = await self._run(start_of, cursor)
+        found = await self._run(self._memory.entries, limit=PAGE + 1, offset=start, **filters)
+        return _with_address(page("entries", [brief(entry) for entry in found], cursor), address)
+
+
+def resources_of(resources: Resources) -> Mapping[str, Callable[..., Any]]:
+    """Return the resources by their addresses."""
+    return {
+        "memory://entries": resources.entries,
+        "memory://pages/{cursor}": resources.entries_page,
+        "memory://entries/{key}": resources.entry,
+        "memory://entries/{key}/{cursor}": resources.entry_stretch,
+        "memory://sessions/{session}": resources.session,
+        "memory://sessions/{session}/{cursor}": resources.session_page,
+    }
+
+
+def _with_address(shown: Object, address: str) -> str:
+    return dumps({**shown, "next": f"{address}/{shown['next']}"} if "next" in shown else shown)
+
+
+def _get(memory: Memory, key: str) -> Entry:
+    try:
+        return memory.get(key)
+    except NotFoundError:
+        return memory.get(unquote(key))
