@@ -46,6 +46,7 @@ class AsyncMemory:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="agent-memory")
         self._open = functools.partial(Memory, path, **options)
         self._opened: Memory | None = None
+        self._closed = False
 
     @classmethod
     async def open(cls, path: str | Path = "~/.agent-memory", **options: Any) -> Self:  # noqa: ANN401
@@ -139,9 +140,10 @@ class AsyncMemory:
         return await asyncio.to_thread(Memory.restore, backup, path, replace=replace)
 
     async def close(self) -> None:
-        """Write the index snapshot and close; later calls raise ClosedError."""
-        if self._opened is not None:
-            await self._run(self._opened.close)
+        """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""
+        if self._opened is not None and not self._closed:
+            await asyncio.to_thread(self._opened.close)
+        self._closed = True
         self._executor.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the places where a crash test may kill the process on the way.
+"""Files that appear whole or not at all, locks that survive a fork, and places where a crash test may kill the process.
 
 A crash suite sets ``AGENT_MEMORY_FAILPOINT`` to a name in a child's environment before it starts; the
 child then dies by SIGKILL when it reaches that place. Unset, a fail point costs one comparison.
@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import BinaryIO
 
 _ARMED, _, _TIMES = os.environ.get("AGENT_MEMORY_FAILPOINT", "").partition(":")
 _left = int(_TIMES or 1)
+
+_LOCKS: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
 
 PRIVATE = 0o600
 """Mode of files that hold memories: for their owner alone."""
@@ -84,3 +88,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def new_lock() -> threading.Lock:
+    """Return a lock that is free in a child process, whoever held it in the parent when that was forked."""
+    lock = threading.Lock()
+    _LOCKS.add(lock)
+    return lock
+
+
+def _free_locks() -> None:
+    for lock in list(_LOCKS):
+        lock._at_fork_reinit()  # type: ignore[attr-defined] # as the standard library's own modules do
+
+
+os.register_at_fork(after_in_child=_free_locks)

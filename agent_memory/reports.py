@@ -46,6 +46,7 @@ class Stats:
         tiers: Dimensions searched one after the other.
         database_bytes: Size of the database with its write-ahead log.
         snapshot_bytes: Size of the index snapshots on disk.
+        database: Which database engine is in use, and its version.
         index: Facts about the index in memory; empty until the first recall.
     """
 
@@ -61,6 +62,7 @@ class Stats:
     tiers: tuple[int, ...]
     database_bytes: int
     snapshot_bytes: int
+    database: str
     index: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 

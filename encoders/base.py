@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from agent_memory.encoders import forks as forks  # registers itself
 from agent_memory.errors import InvalidInputError
 from agent_memory.types import FloatArray, Progress
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from agent_memory.errors import EncoderError, ModelNotFoundError
+from agent_memory.files import new_lock
 from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class CrossEncoderReranker:
         if not self._folder.is_dir():
             raise ModelNotFoundError(f"{self._folder} is not the folder of a cross-encoder")
         self._batch_size = batch_size
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._model: CrossEncoder | None = None
 
     def _loaded(self) -> CrossEncoder:

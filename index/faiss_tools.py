@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import IndexStateError
+from agent_memory.files import new_lock
 from agent_memory.index.rows import HEAD_BYTES, Block
 
-_header_lock = threading.Lock()
+_header_lock = new_lock()
 
 
 @cache
@@ -91,3 +92,13 @@ def scan_block(
     with one_call(1):
         scores, found = index.search(query, count, params=options)
     return scores[0], found[0]
+
+
+def _use_one_thread() -> None:
+    """Let a forked child search in its own thread alone: the parent's OpenMP threads do not exist there."""
+    faiss = sys.modules.get("faiss")
+    if faiss is not None and hasattr(faiss, "omp_set_num_threads"):
+        faiss.omp_set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_use_one_thread)

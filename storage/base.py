@@ -322,6 +322,10 @@ class Database(ABC):
     # --- upkeep ------------------------------------------------------------------------------------------
 
     @abstractmethod
+    def describe(self) -> str:
+        """Return the name and version of the database engine."""
+
+    @abstractmethod
     def size_bytes(self) -> int:
         """Return the size of the database on disk, its log included."""
 

@@ -63,6 +63,7 @@ class Store:
     ) -> None:
         self.folder, self.config = folder, config
         self._calls = Calls()
+        self._closed = False
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -137,9 +138,14 @@ class Store:
     def close(self) -> None:
         """Wait for the calls under way, write the index snapshot and close the database; later calls raise ClosedError.
 
+        A second close does nothing.
+
         Raises:
             StorageError: Some calls were still running after ``Config.lock_timeout_s``. They end by themselves.
         """
+        if self._closed:
+            return
+        self._closed = True
         left = self._calls.close(self.config.lock_timeout_s)
         try:
             if not left:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 import time
 from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agent_memory.errors import AgentMemoryError
+from agent_memory.files import new_lock
 from agent_memory.live.store import Store
 from agent_memory.recall.request import Mode, Request
 from agent_memory.storage.codec import encode_vectors
@@ -40,7 +40,7 @@ class QueryLog:
     def __init__(self, store: Store) -> None:
         self._store, self._config = store, store.config
         self._pending: deque[LoggedQuery] = deque(maxlen=store.config.query_log)
-        self._writing = threading.Lock()
+        self._writing = new_lock()
         self._next = time.monotonic() + _EVERY_S
 
     def note(self, request: Request, spec: EncoderSpec) -> None:

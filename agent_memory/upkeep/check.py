@@ -43,6 +43,7 @@ def count_stats(store: Store, namespace: Namespace) -> Stats:
         tiers=() if generation is None else generation.tiers,
         database_bytes=store.database.size_bytes(),
         snapshot_bytes=_add_sizes(store.index.folder.rglob("*")),
+        database=store.database.describe(),
         index={} if index is None else asdict(index),
     )
 

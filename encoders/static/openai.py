@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from agent_memory.errors import (
     InvalidInputError,
     MissingDependencyError,
 )
+from agent_memory.files import new_lock
 from agent_memory.types import FloatArray, Progress
 
 _RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
@@ -88,7 +88,7 @@ class OpenAIEncoder:
         self._extra: dict[str, Any] = {"dimensions": dimension} if request_dimension else {}
         self._batch_size = batch_size
         self._retries = retries
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._httpx = httpx
         self._timeout_s = timeout_s
         self._url = f"{base_url.rstrip('/')}/embeddings"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from agent_memory.encoders.base import EncoderSpec
 from agent_memory.encoders.static.windows import TOKEN_BUDGET, merge_windows, normalise, plan_batches, split_windows
 from agent_memory.errors import AgentMemoryError, EncoderError, InvalidInputError
+from agent_memory.files import new_lock
 from agent_memory.types import FloatArray, Progress
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 IntArray = npt.NDArray[np.int64]
 
 _SLAB = 8192  # texts tokenised at once: long enough to sort well, short enough to bound memory
-_COMPUTE = threading.Lock()
+_COMPUTE = new_lock()
 """One batch at a time in a process.
 
 Each batch already uses all the threads torch may use; two at once would oversubscribe the cores. It is taken
@@ -111,7 +111,7 @@ class WindowedEncoder(ABC):
         if token_budget < 1:
             raise InvalidInputError(f"token_budget must be at least 1, got {token_budget}")
         self._token_budget = token_budget
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._loaded: Loaded | None = None
 
     @property

@@ -214,7 +214,10 @@ class Connections:
             slots.remove(slot)
             slot.close()
         self._lock.hold()
-        slot = _Slot(self._engine.connect(), Ground(self.path, self._home), version)
+        with self._state:
+            # What one connection knows of the log, all must find; when none is open, it may come and go.
+            ground = next((slot.ground for slot in list(self._slots) if slot.is_open), None)
+        slot = _Slot(self._engine.connect(), ground or Ground(self.path, self._home), version)
         slot.run = weakref.ref(run)
         slots.append(slot)
         self._slots.add(slot)

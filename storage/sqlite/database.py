@@ -18,6 +18,7 @@ from agent_memory.storage.sqlite import copying, upkeep
 from agent_memory.storage.sqlite.changes import SqliteChanges
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.drafts import SqliteDrafts
+from agent_memory.storage.sqlite.driver import describe, warn_if_unsafe
 from agent_memory.storage.sqlite.entries import SqliteEntries
 from agent_memory.storage.sqlite.generations import SqliteGenerations
 from agent_memory.storage.sqlite.jobs import SqliteJobs
@@ -126,6 +127,7 @@ class SqliteDatabase(Database):
 
     @override
     def prepare(self) -> None:
+        warn_if_unsafe()
         ensure_schema(self.connections)
 
     @override
@@ -151,6 +153,10 @@ class SqliteDatabase(Database):
     @override
     def abandon(self) -> None:
         self.connections.abandon()
+
+    @override
+    def describe(self) -> str:
+        return describe()
 
     @override
     def size_bytes(self) -> int:
