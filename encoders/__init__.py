@@ -12,12 +12,18 @@ if TYPE_CHECKING:
     from agent_memory.encoders.base import Encoder, EncoderSpec, tiers_for
     from agent_memory.encoders.compact.encoder import CompactSessionEncoder
     from agent_memory.encoders.evo.model import EvoEmbeddingModel
+    from agent_memory.encoders.evo.segments import Exchange
     from agent_memory.encoders.evo.session import EvoEncoder, EvoSessionEncoder
-    from agent_memory.encoders.evo.state import Exchange, LatentQueue
     from agent_memory.encoders.registry import load_encoder
     from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
     from agent_memory.encoders.rotation import RotatedEncoder, Rotation, fit_rotation, needs_rotation
-    from agent_memory.encoders.session import SessionEncoder, SessionEncoderSpec, SessionSegment, encode_session
+    from agent_memory.encoders.session import (
+        LatentQueue,
+        SessionEncoder,
+        SessionEncoderSpec,
+        SessionSegment,
+        encode_session,
+    )
     from agent_memory.encoders.static.aegis import AegisEncoder
     from agent_memory.encoders.static.matryoshka import MatryoshkaEncoder
     from agent_memory.encoders.static.minilm import MiniLMEncoder
@@ -36,8 +42,8 @@ _HOMES = {
     "EvoEmbeddingModel": "evo.model",
     "EvoEncoder": "evo.session",
     "EvoSessionEncoder": "evo.session",
-    "Exchange": "evo.state",
-    "LatentQueue": "evo.state",
+    "Exchange": "evo.segments",
+    "LatentQueue": "session",
     "MatryoshkaEncoder": "static.matryoshka",
     "MiniLMEncoder": "static.minilm",
     "OpenAIEncoder": "static.openai",

@@ -11,7 +11,6 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from agent_memory.encoders.evo.state import LatentQueue
 from agent_memory.errors import InvalidInputError
 from agent_memory.types import FloatArray
 
@@ -56,6 +55,71 @@ class SessionEncoderSpec:
         """Hexadecimal digest that two session encoders share only if their vectors may meet in one index."""
         facts = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LatentQueue:
+    """The latent memory of a session: the most recent latents, oldest first. Immutable.
+
+    Attributes:
+        latents: float32 (n, width), n <= capacity, read-only.
+        capacity: Maximum number of latents.
+
+    Raises:
+        InvalidInputError: The latents have another shape or dtype, are not finite, or exceed the capacity.
+    """
+
+    latents: FloatArray
+    capacity: int = 512
+
+    def __post_init__(self) -> None:
+        if isinstance(self.capacity, bool) or not isinstance(self.capacity, int) or self.capacity < 1:
+            raise InvalidInputError(f"capacity must be a positive integer, got {self.capacity!r}")
+        own = _check_latents(self.latents).copy()
+        if len(own) > self.capacity:
+            raise InvalidInputError(f"{len(own)} latents do not fit into a queue of {self.capacity}")
+        own.setflags(write=False)
+        object.__setattr__(self, "latents", own)
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def append(self, latents: FloatArray) -> LatentQueue:
+        """Return the queue after a segment; a full queue drops its oldest latents.
+
+        Args:
+            latents: float32 (m, width).
+
+        Raises:
+            InvalidInputError: Shape or dtype differ from the queue's.
+        """
+        new = _check_latents(latents)
+        if new.shape[1] != self.latents.shape[1]:
+            raise InvalidInputError(
+                f"latents of width {new.shape[1]} do not fit a queue of width {self.latents.shape[1]}"
+            )
+        return LatentQueue(np.concatenate((self.latents, new))[-self.capacity :], self.capacity)
+
+
+def check_memory(memory: LatentQueue, *, capacity: int, width: int) -> None:
+    """Reject the memory of another session encoder.
+
+    Raises:
+        InvalidInputError: It is not a ``LatentQueue``, or its capacity or width differ.
+    """
+    if not isinstance(memory, LatentQueue):
+        raise InvalidInputError(f"memory must be a LatentQueue, got {type(memory).__name__}")
+    given = (memory.capacity, memory.latents.shape[1])
+    if given != (capacity, width):
+        raise InvalidInputError(f"memory has (capacity, width) {given}, this session encoder needs {(capacity, width)}")
+
+
+def _check_latents(latents: FloatArray) -> FloatArray:
+    if not isinstance(latents, np.ndarray) or latents.ndim != 2 or latents.dtype != np.float32:
+        raise InvalidInputError("latents must be a float32 array of shape (n, width)")
+    if not np.isfinite(latents).all():
+        raise InvalidInputError("latents must be finite")
+    return latents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

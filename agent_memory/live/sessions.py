@@ -20,8 +20,7 @@ from agent_memory.storage.sqlite.vectors import Generation, as_stored
 from agent_memory.types import FloatArray, Namespace
 
 if TYPE_CHECKING:
-    from agent_memory.encoders.evo.state import LatentQueue
-    from agent_memory.encoders.session import SessionEncoder, SessionSegment
+    from agent_memory.encoders.session import LatentQueue, SessionEncoder, SessionSegment
 
 _PAGE = 200
 Place = tuple[Namespace, str]

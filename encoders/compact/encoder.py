@@ -21,9 +21,8 @@ import numpy.typing as npt
 
 from agent_memory.encoders.base import Encoder
 from agent_memory.encoders.compact.weights import DAY_FEATURES, WEIGHTS, read_shape, read_weights
-from agent_memory.encoders.evo.state import LatentQueue
 from agent_memory.encoders.files import sha256_of
-from agent_memory.encoders.session import SessionEncoderSpec, SessionSegment
+from agent_memory.encoders.session import LatentQueue, SessionEncoderSpec, SessionSegment, check_memory
 from agent_memory.errors import CheckpointError, InvalidInputError
 from agent_memory.timewords import intervals
 from agent_memory.types import FloatArray
@@ -228,8 +227,7 @@ class CompactSessionEncoder:
     def _checked(self, static: FloatArray, memory: LatentQueue) -> FloatArray:
         if not isinstance(static, np.ndarray) or static.shape != (self.shape.dimension,):
             raise InvalidInputError(f"a static vector must have shape ({self.shape.dimension},)")
-        if memory.latents.shape[1] != self.shape.latent or memory.capacity != self.shape.window:
-            raise InvalidInputError("the latent memory is of another session encoder")
+        check_memory(memory, capacity=self.shape.window, width=self.shape.latent)
         return static.astype(np.float32, copy=False)
 
 

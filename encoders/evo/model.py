@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent_memory.encoders.evo.checkpoint import read_base_config, read_settings
-from agent_memory.encoders.evo.state import (
+from agent_memory.encoders.evo.segments import (
     CHUNK_SEGMENTS,
     Ids,
-    LatentQueue,
     Segment,
     check_ids,
-    check_memory,
     check_rows,
     check_segments,
     plan_batches,
 )
 from agent_memory.encoders.evo.text import EvoText
+from agent_memory.encoders.session import LatentQueue, check_memory
 from agent_memory.encoders.static.runtime import IntArray, check_texts, enough_memory, prepare_threads
 from agent_memory.errors import EncoderError, InvalidInputError
 from agent_memory.types import FloatArray
@@ -159,7 +158,7 @@ class EvoEmbeddingModel:
         """Like ``embed_segment``, from the token ids of the two forms of a segment."""
         written = check_ids("memory_segment", memory_segment, self._vocabulary)
         embedded = check_ids("retriever_segment", retriever_segment, self._vocabulary)
-        check_memory(memory, self.empty_memory())
+        self._check_memory(memory)
         vectors, after = self._session([written], [embedded], memory, 1)
         first: FloatArray = vectors[0]
         return first, after.latents[-self._network.num_latents :].copy()
@@ -172,7 +171,7 @@ class EvoEmbeddingModel:
     def embed_query_ids(self, query: Ids, memory: LatentQueue) -> FloatArray:
         """Like ``embed_query``, from token ids without the prefix."""
         asked = check_ids("query", query, self._vocabulary)
-        check_memory(memory, self.empty_memory())
+        self._check_memory(memory)
         vector: FloatArray = self._read([self._query_row(asked)], memory)[0]
         return vector
 
@@ -221,7 +220,7 @@ class EvoEmbeddingModel:
         rows = [self._text.retriever(candidate) for candidate in candidates]
         known: dict[bytes, FloatArray] = {}
         if isinstance(history, LatentQueue):
-            check_memory(history, self.empty_memory())
+            self._check_memory(history)
             memory = history
         else:
             check_segments("history", history)
@@ -287,6 +286,9 @@ class EvoEmbeddingModel:
         import torch
 
         return torch.from_numpy(memory.latents.copy()).to(self._network.dtype)
+
+    def _check_memory(self, memory: LatentQueue) -> None:
+        check_memory(memory, capacity=self._capacity, width=self._network.hidden_size)
 
     def _query_row(self, ids: IntArray) -> IntArray:
         return np.concatenate((self._text.prefix, ids))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from agent_memory.encoders.evo.state import CHUNK_SEGMENTS, plan_chunks
+from agent_memory.encoders.evo.segments import CHUNK_SEGMENTS, plan_chunks
 from agent_memory.encoders.static.runtime import IntArray
 
 GENERATOR = "memory_generator"

@@ -10,9 +10,8 @@ import numpy as np
 
 from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.encoders.evo.model import EvoEmbeddingModel
-from agent_memory.encoders.evo.state import LatentQueue
 from agent_memory.encoders.files import sha256_of
-from agent_memory.encoders.session import SessionEncoderSpec, SessionSegment
+from agent_memory.encoders.session import LatentQueue, SessionEncoderSpec, SessionSegment
 from agent_memory.types import FloatArray, Progress
 
 _STEP = 32

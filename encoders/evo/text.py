@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent_memory.encoders.evo.state import Exchange, Segment
+from agent_memory.encoders.evo.segments import Exchange, Segment
 from agent_memory.encoders.files import read_tokenizer
 from agent_memory.encoders.static.runtime import IntArray
 from agent_memory.errors import CheckpointError, InvalidInputError

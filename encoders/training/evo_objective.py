@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from agent_memory.encoders.evo.network import EvoNetwork, Row
-from agent_memory.encoders.evo.state import CHUNK_SEGMENTS, Exchange, plan_batches
+from agent_memory.encoders.evo.segments import CHUNK_SEGMENTS, Exchange, plan_batches
 from agent_memory.encoders.evo.text import EvoText
 from agent_memory.encoders.static.runtime import IntArray
 from agent_memory.errors import InvalidInputError

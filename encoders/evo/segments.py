@@ -1,4 +1,4 @@
-"""What EvoEmbedding reads and remembers: exchanges, the queue of latents, and how both are cut into passes."""
+"""What EvoEmbedding reads: exchanges and token ids, checked, and cut into chunks and batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from agent_memory.encoders.static.runtime import IntArray
 from agent_memory.errors import InvalidInputError
-from agent_memory.types import FloatArray
 
 CHUNK_SEGMENTS = 16
 CHUNK_TOKENS = 2048
@@ -44,69 +43,6 @@ class Exchange:
 
 Segment: TypeAlias = str | Exchange
 """A string is embedded as it is, and written to the memory as the words of a user."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LatentQueue:
-    """The latent memory of a session: the last latents written, oldest first. Immutable.
-
-    Attributes:
-        latents: float32 (n, H), n <= capacity, read-only.
-        capacity: Latents that are kept.
-
-    Raises:
-        InvalidInputError: Another shape or dtype, numbers that are not finite, or more rows than the capacity.
-    """
-
-    latents: FloatArray
-    capacity: int = 512
-
-    def __post_init__(self) -> None:
-        if isinstance(self.capacity, bool) or not isinstance(self.capacity, int) or self.capacity < 1:
-            raise InvalidInputError(f"capacity must be a positive integer, got {self.capacity!r}")
-        own = _checked(self.latents).copy()
-        if len(own) > self.capacity:
-            raise InvalidInputError(f"{len(own)} latents do not fit into a queue of {self.capacity}")
-        own.setflags(write=False)
-        object.__setattr__(self, "latents", own)
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-    def append(self, latents: FloatArray) -> LatentQueue:
-        """Return the queue after a segment; the oldest latents leave when it is full.
-
-        Args:
-            latents: float32 (m, H).
-
-        Raises:
-            InvalidInputError: Another shape or dtype than the queue's.
-        """
-        new = _checked(latents)
-        if new.shape[1] != self.latents.shape[1]:
-            raise InvalidInputError(f"latents of {new.shape[1]} numbers do not fit those of {self.latents.shape[1]}")
-        return LatentQueue(np.concatenate((self.latents, new))[-self.capacity :], self.capacity)
-
-
-def _checked(latents: FloatArray) -> FloatArray:
-    if not isinstance(latents, np.ndarray) or latents.ndim != 2 or latents.dtype != np.float32:
-        raise InvalidInputError("latents must be a float32 array of shape (n, H)")
-    if not np.isfinite(latents).all():
-        raise InvalidInputError("latents must be finite")
-    return latents
-
-
-def check_memory(memory: LatentQueue, like: LatentQueue) -> None:
-    """Refuse a memory of another width or capacity than ``like``.
-
-    Raises:
-        InvalidInputError: No memory, or that of another model.
-    """
-    if not isinstance(memory, LatentQueue):
-        raise InvalidInputError(f"memory must be a LatentQueue, got {type(memory).__name__}")
-    given, needed = ((queue.capacity, queue.latents.shape[1]) for queue in (memory, like))
-    if given != needed:
-        raise InvalidInputError(f"memory has (capacity, width) {given}, the model needs {needed}")
 
 
 def check_segments(name: str, segments: Sequence[Segment]) -> None:
