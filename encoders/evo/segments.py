@@ -8,24 +8,27 @@ from typing import TypeAlias
 
 import numpy as np
 
-from agent_memory.encoders.static.runtime import IntArray
+from agent_memory.encoders.base import TokenArray
 from agent_memory.errors import InvalidInputError
 
 CHUNK_SEGMENTS = 16
 CHUNK_TOKENS = 2048
 BATCH_TOKENS = 2048
 
-
-Ids: TypeAlias = Sequence[int] | IntArray
+Ids: TypeAlias = Sequence[int] | TokenArray
+"""Token ids of one text, as a caller may pass them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One turn of a user and the answer to it.
+    """One turn of a user and the assistant's answer to it.
 
     Attributes:
         user: What the user said.
-        assistant: What the assistant answered; None when there is no answer yet.
+        assistant: What the assistant answered; None if there is no answer yet.
+
+    Raises:
+        InvalidInputError: A part is not a string.
     """
 
     user: str
@@ -33,23 +36,27 @@ class Exchange:
 
     def __post_init__(self) -> None:
         if not isinstance(self.user, str) or not isinstance(self.assistant, (str, type(None))):
-            raise InvalidInputError("an exchange consists of strings")
+            raise InvalidInputError("user and assistant of an Exchange must be strings")
 
     @property
     def plain(self) -> str:
-        """The form that is embedded: ``User: …`` and, on the next line, ``Assistant: …``."""
+        """The text that is embedded: ``User: …`` and, on the next line, ``Assistant: …``."""
         return f"User: {self.user}" + ("" if self.assistant is None else f"\nAssistant: {self.assistant}")
 
 
 Segment: TypeAlias = str | Exchange
-"""A string is embedded as it is, and written to the memory as the words of a user."""
+"""A string is embedded as it is, and written to the memory as if a user had said it."""
 
 
 def check_segments(name: str, segments: Sequence[Segment]) -> None:
-    """Refuse what is not a list of segments.
+    """Reject anything but a list of segments.
+
+    Args:
+        name: Name of the argument, for the message.
+        segments: The argument.
 
     Raises:
-        InvalidInputError: A bare string, no sequence, or an item that is neither a string nor an exchange.
+        InvalidInputError: A bare string, not a sequence, or an item that is neither a string nor an exchange.
     """
     if isinstance(segments, (str, bytes)) or not isinstance(segments, Sequence):
         raise InvalidInputError(f"{name} must be a list of segments, got {type(segments).__name__}")
@@ -58,11 +65,19 @@ def check_segments(name: str, segments: Sequence[Segment]) -> None:
             raise InvalidInputError(f"{name}[{i}] must be a string or an Exchange, got {type(segment).__name__}")
 
 
-def check_ids(name: str, ids: Ids, vocabulary: int) -> IntArray:
-    """Check one row of token ids and return it as int64.
+def check_ids(name: str, ids: Ids, vocabulary: int) -> TokenArray:
+    """Check one row of token ids.
+
+    Args:
+        name: Name of the argument, for the message.
+        ids: The argument.
+        vocabulary: Number of token ids that the model knows.
+
+    Returns:
+        int64 (n,), n >= 1.
 
     Raises:
-        InvalidInputError: No row of integers, empty, or out of the vocabulary.
+        InvalidInputError: It is not a row of integers, is empty, or has ids outside the vocabulary.
     """
     try:
         row = np.asarray(ids)
@@ -73,12 +88,12 @@ def check_ids(name: str, ids: Ids, vocabulary: int) -> IntArray:
     if row.ndim != 1 or row.dtype.kind not in "iu":
         raise InvalidInputError(f"{name} must be a list of token ids, got {type(ids).__name__}")
     if row.min() < 0 or row.max() >= vocabulary:
-        raise InvalidInputError(f"{name} has token ids out of the vocabulary of {vocabulary}")
+        raise InvalidInputError(f"{name} has token ids outside the vocabulary of {vocabulary}")
     return row.astype(np.int64)
 
 
-def check_rows(name: str, rows: Sequence[Ids], vocabulary: int) -> list[IntArray]:
-    """Check a list of rows of token ids; see ``check_ids``."""
+def check_rows(name: str, rows: Sequence[Ids], vocabulary: int) -> list[TokenArray]:
+    """Check a list of rows of token ids; arguments, result and errors are those of ``check_ids``, for each row."""
     if isinstance(rows, (str, bytes)) or not isinstance(rows, (Sequence, np.ndarray)):
         raise InvalidInputError(f"{name} must be a list of lists of token ids, got {type(rows).__name__}")
     if not len(rows):
@@ -87,20 +102,23 @@ def check_rows(name: str, rows: Sequence[Ids], vocabulary: int) -> list[IntArray
 
 
 def plan_chunks(lengths: Sequence[int], segments: int = CHUNK_SEGMENTS, tokens: int = CHUNK_TOKENS) -> list[range]:
-    """Cut segments into chunks that are written in one pass: greedy, in order, at least one segment each.
+    """Divide segments, in order, into chunks that are written to the memory in one pass each.
 
-    A segment of more than ``tokens`` tokens is a chunk of its own.
+    A segment of more than ``tokens`` tokens forms a chunk of its own.
 
     Args:
         lengths: Text tokens of each segment; latents are not counted.
-        segments: Segments of a chunk at most.
-        tokens: Text tokens of a chunk at most.
+        segments: Maximum number of segments in a chunk.
+        tokens: Maximum number of text tokens in a chunk.
+
+    Returns:
+        Positions of the segments of each chunk.
 
     Raises:
-        InvalidInputError: ``segments`` is no positive integer.
+        InvalidInputError: ``segments`` is not a positive integer.
     """
     if type(segments) is not int or segments < 1:
-        raise InvalidInputError(f"segments of a chunk must be a positive integer, got {segments!r}")
+        raise InvalidInputError(f"the number of segments in a chunk must be a positive integer, got {segments!r}")
     chunks, start, total = [], 0, 0
     for i, length in enumerate(lengths):
         if i > start and (i - start == segments or total + length > tokens):
@@ -113,11 +131,15 @@ def plan_chunks(lengths: Sequence[int], segments: int = CHUNK_SEGMENTS, tokens: 
 
 
 def plan_batches(lengths: Sequence[int], tokens: int = BATCH_TOKENS) -> list[range]:
-    """Cut rows into batches that are embedded together: greedy while (n + 1) * longest <= ``tokens``.
+    """Divide rows, in order, into batches that are embedded together.
 
     Args:
         lengths: Text tokens of each row.
-        tokens: Tokens of a batch, padding included; latents are not counted.
+        tokens: Maximum number of tokens in a batch, padding included; latents are not counted. A longer row forms a
+            batch of its own.
+
+    Returns:
+        Positions of the rows of each batch.
     """
     batches, start, longest = [], 0, 0
     for i, length in enumerate(lengths):
