@@ -1,6 +1,6 @@
 """EvoEmbedding, the published session encoder: embeddings that depend on an evolving latent memory.
 
-Source: EvoEmbedding, arXiv 2606.21649; checkpoints MiG-NJU/EvoEmbedding-{0.8B,2B,4B}.
+Source: arXiv 2606.21649; checkpoints MiG-NJU/EvoEmbedding-{0.8B,2B,4B}.
 """
 
 from __future__ import annotations
@@ -162,8 +162,7 @@ class EvoEmbeddingModel:
         embedded = check_ids("retriever_segment", retriever_segment, self._vocabulary)
         self._check_memory(memory)
         vectors, after = self._embed_session([written], [embedded], memory, 1)
-        first: FloatArray = vectors[0]
-        return first, after.latents[-self._network.num_latents :].copy()
+        return vectors[0], after.latents[-self._network.num_latents :].copy()
 
     def embed_query(self, query: str, memory: LatentQueue) -> FloatArray:
         """Embed a query with the whole memory; float32 (d,), L2-normalised. Raises the errors of ``embed_segment``."""
@@ -220,24 +219,23 @@ class EvoEmbeddingModel:
         check_segments("candidates", candidates)
         asked = self._text.encode_plain(query)
         rows = [self._text.encode_plain(candidate) for candidate in candidates]
-        known: dict[bytes, FloatArray] = {}
-        if isinstance(history, LatentQueue):
-            self._check_memory(history)
-            memory = history
-        else:
-            check_segments("history", history)
-            known, memory = self._embed_history(history, {row.tobytes() for row in rows})
+        known, memory = self._embed_history(history, {row.tobytes() for row in rows})
         # Sorted, because the last bits of a vector depend on the batch it is in.
-        new = {row.tobytes(): row for row in sorted(rows, key=lambda row: (len(row), row.tobytes()))}
-        fresh = [key for key in new if key not in known]
-        known.update(zip(fresh, self._embed_with([new[key] for key in fresh], memory), strict=True))
+        ordered = {row.tobytes(): row for row in sorted(rows, key=lambda row: (len(row), row.tobytes()))}
+        new = {key: row for key, row in ordered.items() if key not in known}
+        known.update(zip(new, self._embed_with(list(new.values()), memory), strict=True))
         against = self._embed_with([self._add_prefix(asked)], memory)[0]
         scores = [float(known[row.tobytes()] @ against) / _TEMPERATURE for row in rows]
         return np.array(scores, np.float32)
 
     def _embed_history(
-        self, history: Sequence[Segment], wanted: set[bytes]
+        self, history: Sequence[Segment] | LatentQueue, wanted: set[bytes]
     ) -> tuple[dict[bytes, FloatArray], LatentQueue]:
+        """Return the vectors of the wanted segments, by their token ids, and the memory after the history."""
+        if isinstance(history, LatentQueue):
+            self._check_memory(history)
+            return {}, history
+        check_segments("history", history)
         if not len(history):
             return {}, self.empty_memory()
         written = [self._text.encode_chat(segment) for segment in history]
@@ -250,11 +248,7 @@ class EvoEmbeddingModel:
 
     @catch_out_of_memory("embedding")
     def _embed_session(
-        self,
-        written: Sequence[TokenArray],
-        embedded: Sequence[TokenArray | None],
-        memory: LatentQueue,
-        chunk_segments: int,
+        self, written: Sequence[TokenArray], embedded: Sequence[TokenArray | None], memory: LatentQueue, limit: int
     ) -> tuple[FloatArray, LatentQueue]:
         """Write segments chunk by chunk; embed those that are not None, and leave zeros for the others."""
         import torch
@@ -262,7 +256,7 @@ class EvoEmbeddingModel:
         out = np.zeros((len(written), self.dimension), np.float32)
         with torch.inference_mode():
             latents = self._to_tensor(memory)
-            for chunk, befores, after in self._network.remember(written, latents, self._capacity, chunk_segments):
+            for chunk, befores, after in self._network.remember(written, latents, self._capacity, limit):
                 latents = after
                 rows: dict[int, Row] = {}
                 for i, before in zip(chunk, befores, strict=True):

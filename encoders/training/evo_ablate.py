@@ -23,7 +23,7 @@ import torch
 from agent_memory.encoders.evo.network import EvoNetwork
 from agent_memory.encoders.evo.text import EvoText
 from agent_memory.encoders.training.evo_objective import EvoRecipe, Record, read_records
-from agent_memory.encoders.training.evo_states import SETTINGS, tiny_network, write_states, write_tokenizer
+from agent_memory.encoders.training.evo_states import SETTINGS, make_tiny_network, write_states, write_tokenizer
 from agent_memory.encoders.training.evo_train import Step, measure_recall, train
 from agent_memory.encoders.training.plot import plot_ablations
 from agent_memory.encoders.training.trainer import Checkpoint
@@ -103,7 +103,7 @@ class Ablation:
         path.write_text(own, encoding="utf-8")
 
     def _train(self, name: str, recipe: EvoRecipe) -> None:
-        network = tiny_network(recipe.seed)
+        network = make_tiny_network(recipe.seed)
         text = EvoText(self.work, network.vocabulary)
         check = list(read_records(self.work / "check.jsonl", text))
         path = self.work / f"train-{recipe.seed}.jsonl"

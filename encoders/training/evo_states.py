@@ -99,7 +99,7 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def tiny_network(seed: int) -> EvoNetwork:
+def make_tiny_network(seed: int) -> EvoNetwork:
     """Build a random two-layer Qwen3 with untrained adapters."""
     from transformers import AutoConfig
 

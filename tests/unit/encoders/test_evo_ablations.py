@@ -17,7 +17,7 @@ from agent_memory.encoders.training.evo_objective import EvoRecipe, read_records
 from agent_memory.encoders.training.evo_states import (
     SETTINGS,
     make_conversation,
-    tiny_network,
+    make_tiny_network,
     write_states,
     write_tokenizer,
 )
@@ -60,7 +60,7 @@ def test_evidence_is_the_turn_that_last_set_the_place_and_the_answer_follows_fro
 def test_all_words_of_the_task_are_known(tmp_path):
     write_tokenizer(tmp_path)
     chance = write_states(tmp_path / "rows.jsonl", 20, 0, SIZES)
-    network = tiny_network(0)
+    network = make_tiny_network(0)
     text = EvoText(tmp_path, network.vocabulary)
     unknown = text.tokenizer.token_to_id("[UNK]")
     records = list(read_records(tmp_path / "rows.jsonl", text))
@@ -70,7 +70,7 @@ def test_all_words_of_the_task_are_known(tmp_path):
 
 def test_an_untrained_network_is_saved_and_read_back(tmp_path):
     write_tokenizer(tmp_path)
-    network = tiny_network(0)
+    network = make_tiny_network(0)
     write_states(tmp_path / "rows.jsonl", 1, 0, SIZES)
     text = EvoText(tmp_path, network.vocabulary)
     record = next(read_records(tmp_path / "rows.jsonl", text))
@@ -130,7 +130,7 @@ def too_large(*given, **more):
 def test_running_out_of_memory_is_an_error_of_the_encoder(tmp_path, monkeypatch):
     write_tokenizer(tmp_path)
     write_states(tmp_path / "rows.jsonl", 2, 0, SIZES)
-    network = tiny_network(0)
+    network = make_tiny_network(0)
     text = EvoText(tmp_path, network.vocabulary)
     model = EvoEmbeddingModel(network, text, SETTINGS.buffer_capacity)
     records = list(read_records(tmp_path / "rows.jsonl", text))
