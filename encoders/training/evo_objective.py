@@ -181,16 +181,9 @@ def _score_rows(network: EvoNetwork, rows: Sequence[Row]) -> Tensor:
 
 
 def compute_losses(network: EvoNetwork, record: Record, capacity: int, recipe: EvoRecipe) -> tuple[Tensor, Tensor]:
-    """Compute L_con and L_sft of a record; L_sft is zero if the recipe has no memory loss.
+    """Compute L_con and L_sft of a record, two scalars; L_sft is zero if the recipe has no memory loss.
 
-    Args:
-        network: The network.
-        record: The conversation and its query.
-        capacity: Maximum number of latents in the memory.
-        recipe: The settings.
-
-    Returns:
-        Two scalars.
+    The arguments are those of ``score_segments``.
     """
     scores, memory = score_segments(network, record, capacity, recipe)
     ranking = compute_contrastive(scores, record.evidence, length_weighting=recipe.length_weighting)

@@ -1,4 +1,4 @@
-"""Training of the compact session encoder on a small made-up set: it learns, and goes on where it stopped."""
+"""Training of the compact session encoder on a small made-up set: it learns, and resumes where it stopped."""
 
 import json
 import random
