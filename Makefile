@@ -6,13 +6,13 @@ INSTALLED := $(VENV)/.installed
 
 SECONDS_OF_SOAK ?= 600
 
-.PHONY: demo test test-integrations check bench soak clean
+.PHONY: demo test test-integrations check docs bench soak clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --group docs --editable .
 	touch $@
 
 demo: $(INSTALLED)  ## Remember a conversation and ask about what changed in it
@@ -34,11 +34,15 @@ test-integrations:  ## The adapters, each with its real framework
 	.venv-crewai/bin/python -m pip install --quiet torch==2.13.0 --group crewai --editable .
 	.venv-crewai/bin/python -m pytest tests/integrations/test_crewai.py tests/integrations/test_mcp.py
 
-check: $(INSTALLED)  ## Style, types and the direction of imports
+check: $(INSTALLED) docs  ## Style, spelling, types, the direction of imports, the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)  ## The site, in site/; a broken link or a missing page is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(INSTALLED)  ## What the performance claims rest on; each script alone offers more with --help
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
@@ -51,4 +55,4 @@ soak: $(INSTALLED)  ## Ten minutes of everything at once; reports growth of memo
 	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS_OF_SOAK)
 
 clean:
-	rm -rf $(VENV) .venv-frameworks .venv-crewai build dist *.egg-info
+	rm -rf $(VENV) .venv-frameworks .venv-crewai build dist site *.egg-info

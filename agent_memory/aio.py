@@ -7,10 +7,15 @@ import functools
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from agent_memory.errors import ClosedError
 from agent_memory.memory import Memory
+
+if TYPE_CHECKING:
+    from agent_memory.config import Config
+    from agent_memory.encoders import Encoder, SessionEncoder
+    from agent_memory.types import Namespace
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -60,6 +65,34 @@ class AsyncMemory:
             if "shutdown" in str(error):
                 raise ClosedError("this memory is closed") from error
             raise
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns this memory's texts and queries into vectors."""
+        return self._memory.encoder
+
+    @property
+    def session_encoder(self) -> SessionEncoder | None:
+        """What lets vectors depend on what was said before in their session, if anything."""
+        return self._memory.session_encoder
+
+    @property
+    def path(self) -> Path:
+        """The store's folder."""
+        return self._memory.path
+
+    @property
+    def namespace(self) -> Namespace:
+        """The scope of this memory."""
+        return self._memory.namespace
+
+    @property
+    def config(self) -> Config:
+        """Settings."""
+        return self._memory.config
+
+    def __repr__(self) -> str:
+        return f"Async{self._opened!r}" if self._opened is not None else "AsyncMemory(not open)"
 
     add = _awaitable(Memory.add)
     add_many = _awaitable(Memory.add_many)

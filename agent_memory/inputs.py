@@ -7,22 +7,20 @@ import operator
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
+from pathlib import Path
+from typing import Any, Literal, SupportsIndex, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from agent_memory.config import Config
-from agent_memory.errors import DimensionMismatchError, EncoderError, InvalidInputError
+from agent_memory.errors import DimensionMismatchError, InvalidInputError
 from agent_memory.prompt import without_recalled
 from agent_memory.types import FloatArray, Namespace
-
-if TYPE_CHECKING:
-    from agent_memory.encoders.base import EncoderSpec
 
 MAX_NAME_CHARS = 512
 MAX_METADATA_CHARS = 1_000_000
@@ -53,12 +51,12 @@ class NewEntry:
     session: str | None = None
     speaker: str | None = None
     key: str | None = None
-    metadata: Mapping[str, Any] | None = None
+    metadata: Mapping[str, Any] | None = field(default=None, hash=False)
     event_time: datetime | str | None = None
     expires_at: datetime | str | None = None
     importance: float | None = None
     namespace: Sequence[str] | None = None
-    vector: Any = None
+    vector: Any = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +72,7 @@ class ValidEntry:
     session: str | None
     speaker: str | None
     key: str
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(hash=False)
     event_time: datetime | None
     expires_at: datetime | None
     importance: float | None
@@ -105,6 +103,37 @@ def valid_entry(item: str | Mapping[str, Any] | NewEntry, config: Config, *, ses
         importance=importance(given("importance")),
         namespace=None if scope is None else namespace(scope),
     )
+
+
+def folder(what: str, value: object) -> Path:
+    """Return the absolute path of a folder; ``~`` is the home folder.
+
+    It is resolved once: a later change of the working directory does not move it.
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(value, bytes):
+        raise InvalidInputError(f"{what} must be a path, got {_kind(value)}")
+    if not os.fspath(value):
+        raise InvalidInputError(f"{what} must not be empty; the current folder is '.'")
+    if "\x00" in os.fspath(value):
+        raise InvalidInputError(f"{what} must not contain NUL")
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError as error:
+        raise InvalidInputError(f"{what} names an unknown home folder: {value}") from error
+
+
+def config(value: object) -> Config:
+    """Return settings, given as a ``Config``, a mapping of its fields, or None for the defaults."""
+    if value is None:
+        return Config()
+    if isinstance(value, Config):
+        return value
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"config must be a Config or a mapping of its fields, got {_kind(value)}")
+    try:
+        return Config(**value)
+    except (ValidationError, TypeError) as error:
+        raise InvalidInputError(f"config is unusable: {error}") from error
 
 
 def new_key() -> str:
@@ -172,6 +201,35 @@ def name(what: str, value: object) -> str | None:
     if _CONTROL.search(value):
         raise InvalidInputError(f"{what} must not contain control characters: {value!r}")
     return _unicode(what, value)
+
+
+def required_name(what: str, value: object) -> str:
+    """Return a usable name; None is refused."""
+    found = name(what, value)
+    if found is None:
+        raise InvalidInputError(f"{what} must be a string, got None")
+    return found
+
+
+def names(what: str, value: object) -> list[str]:
+    """Return a list of usable names."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise InvalidInputError(f"{what} must be a list of strings, got {_kind(value)}")
+    return [required_name(what, one) for one in value]
+
+
+def scope(given: object, home: Namespace) -> Namespace:
+    """Return the namespace to use for the one that a caller named: ``home`` for None, else ``home`` or below it.
+
+    Raises:
+        InvalidInputError: It lies elsewhere.
+    """
+    if given is None:
+        return home
+    parts = namespace(given)
+    if parts[: len(home)] != home:
+        raise InvalidInputError(f"namespace {parts} lies outside of this memory's namespace {home}")
+    return parts
 
 
 def _unicode(what: str, value: str) -> str:
@@ -274,8 +332,12 @@ def positive(what: str, value: SupportsIndex, most: int = MAX_K) -> int:
     return number
 
 
-def vector(value: object, dimension: int) -> FloatArray:
-    """Return a vector of the given dimension at unit length, shape (dimension,).
+def vector(value: object, dimension: int | None = None) -> FloatArray:
+    """Return a vector at unit length, shape (dimension,).
+
+    Args:
+        value: The vector.
+        dimension: How many dimensions it must have; None for any number.
 
     Raises:
         DimensionMismatchError: It has another number of dimensions.
@@ -287,8 +349,8 @@ def vector(value: object, dimension: int) -> FloatArray:
         raise InvalidInputError(f"a vector must be numeric, got {_kind(value)}") from error
     if array.ndim != 1:
         raise InvalidInputError(f"a vector must have one axis, got shape {array.shape}")
-    if array.shape[0] != dimension:
-        raise DimensionMismatchError(dimension, array.shape[0])
+    if dimension is not None:
+        check_dimension(array, dimension)
     wide = array.astype(np.float64)
     length = math.sqrt(wide.dot(wide))
     if not math.isfinite(length) or length == 0:
@@ -296,22 +358,10 @@ def vector(value: object, dimension: int) -> FloatArray:
     return np.asarray(array / np.float32(length), dtype=np.float32)
 
 
-def encoded(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: EncoderSpec) -> FloatArray:
-    """Return the vectors of texts by one of an encoder's methods, float32 (len(texts), dimension), of unit length.
-
-    Raises:
-        EncoderError: The encoder failed, or returned a wrong shape or vectors that are not finite.
-    """
-    if not texts:
-        return np.empty((0, spec.dimension), np.float32)
-    vectors = np.asarray(encode(texts), dtype=np.float32)
-    if vectors.shape != (len(texts), spec.dimension):
-        expected = len(texts), spec.dimension
-        raise EncoderError(f"encoder {spec.name} returned shape {vectors.shape} instead of {expected}")
-    try:
-        return np.stack([vector(one, spec.dimension) for one in vectors])
-    except InvalidInputError as error:
-        raise EncoderError(f"encoder {spec.name} returned an unusable vector: {error}") from error
+def check_dimension(array: FloatArray, dimension: int) -> None:
+    """Raise DimensionMismatchError unless a vector has so many dimensions."""
+    if array.shape[0] != dimension:
+        raise DimensionMismatchError(dimension, array.shape[0])
 
 
 def _kind(value: object) -> str:

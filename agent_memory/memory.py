@@ -2,44 +2,61 @@
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, SupportsIndex, TypeVar, Unpack
 
 from agent_memory import inputs
 from agent_memory.config import Config
-from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
+from agent_memory.errors import InvalidInputError
 from agent_memory.inputs import UNSET, UnsetType
-from agent_memory.live.index import Accept, LiveIndex
-from agent_memory.live.spaces import Spaces
-from agent_memory.recall import search as recalling
-from agent_memory.recall import why as tracing
+from agent_memory.live.space import Space
+from agent_memory.live.store import Store
 from agent_memory.recall.query_log import QueryLog
-from agent_memory.recall.request import Request, make_request, matching
-from agent_memory.records import Entry, Hits, Session, Trace
-from agent_memory.reports import Report, Stats
-from agent_memory.storage.sqlite import entries as reading
-from agent_memory.storage.sqlite import vectors as generations
-from agent_memory.storage.sqlite.database import Database
-from agent_memory.storage.sqlite.migrate import ensure_schema
+from agent_memory.recall.reader import Reader
+from agent_memory.recall.request import RecallOptions, Request, encode_requests, make_condition, make_request
+from agent_memory.recall.search import recall, recall_many
+from agent_memory.recall.why import why
+from agent_memory.records import Entry, Hits, Trace
 from agent_memory.types import FloatArray, Namespace, Progress, Time
-from agent_memory.upkeep import check
-from agent_memory.upkeep.operator import Care
-from agent_memory.upkeep.worker import Background
-from agent_memory.writing import transfer
+from agent_memory.upkeep.operator import Operator
+from agent_memory.upkeep.worker import Worker
+from agent_memory.writing.transfer import Importer, export
 from agent_memory.writing.writer import Item, Writer
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, Reranker, SessionEncoder
-    from agent_memory.live.sessions import Sessions
-    from agent_memory.storage.sqlite.entries import Condition
 
-_Answer = TypeVar("_Answer")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-class Memory(Care):
+def _delegate(attribute: str, method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Memory, _P], _R]:
+    """Return the method of ``Memory`` that calls a method of one of its parts, with the same arguments and errors."""
+
+    @functools.wraps(method)
+    def call(self: Memory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with self._store.call():
+            return method(getattr(self, attribute), *args, **kwargs)
+
+    return call
+
+
+def _counted(method: Callable[Concatenate[Memory, _P], _R]) -> Callable[Concatenate[Memory, _P], _R]:
+    """Return a method of ``Memory`` that ``close`` waits for."""
+
+    @functools.wraps(method)
+    def call(self: Memory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with self._store.call():
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+class Memory:
     """A long-term memory in a folder.
 
     Safe to share between threads, and any number of processes may open the same folder. Each call sees all
@@ -71,51 +88,45 @@ class Memory(Care):
         encoder: Encoder | str | Path | None = None,
         session_encoder: SessionEncoder | str | None = "auto",
         namespace: Sequence[str] = (),
-        config: Config | None = None,
+        config: Config | Mapping[str, Any] | None = None,
         maintenance: str | None = None,
     ) -> None:
-        self.path = Path(path).expanduser()
+        self.path = inputs.folder("path", path)
         self.namespace: Namespace = inputs.namespace(namespace)
-        self.config = config or Config()
+        self.config = inputs.config(config)
         if maintenance not in (None, "background"):
             raise InvalidInputError(f"maintenance must be None or 'background', got {maintenance!r}")
-        self._background: Background | None = None
-        try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise StorageError(f"{self.path} cannot be the folder of a store: {error}") from error
-        self._database = Database(self.path / "memory.db", lock_timeout_s=self.config.lock_timeout_s)
-        try:
-            ensure_schema(self._database)
-            self._index = LiveIndex(self.path / "index", self.config, read_only=self._database.read_only)
-            with self._database.read() as connection:
-                generation = generations.live_generation(connection)
-                self._index.discard_newer(connection)
-                self._spaces = Spaces(encoder, session_encoder)
-                self._encoder = self._spaces.at_opening(connection, generation)
-            self._sessions = self._spaces.sessions_of(self._encoder, generation, opening=True)
-            self._writer = Writer(self._database, self._encoder, self._sessions, self.config, self._scope)
-            if generation is not None and not self._spaces.may_open(self._encoder, self._sessions, generation):
-                self._writer.accept(generation)
-            self._queries = QueryLog(self._database, self.config)
-            if maintenance is not None and not self._database.read_only:
-                self._background = Background(self, self._database)
-        except BaseException:
-            self._database.close()
-            raise
+        self._store = Store(self.path, self.config, encoder, session_encoder)
+        self._reader = Reader(self._store, self.namespace)
+        self._writer = Writer(self._store, self.namespace)
+        self._queries = QueryLog(self._store)
+        self._operator = Operator(self._store, self._writer, self._queries, self.namespace)
+        self._worker = Worker(self._operator, self._store)
+        self._finalizer = weakref.finalize(self, self._store.database.abandon)
+        if maintenance is not None and not self._store.database.read_only:
+            try:
+                self._worker.start()
+            except BaseException:
+                self._store.database.close()
+                raise
+
+    def __repr__(self) -> str:
+        scope = f", namespace={self.namespace}" if self.namespace else ""
+        return f"Memory({str(self.path)!r}{scope}, encoder={self.encoder.spec.name!r})"
 
     @property
     def encoder(self) -> Encoder:
         """What turns this memory's texts and queries into vectors."""
-        return self._encoder
+        return self._store.space.encoder
 
     @property
     def session_encoder(self) -> SessionEncoder | None:
         """What lets vectors depend on what was said before in their session, if anything."""
-        return self._sessions.encoder
+        return self._store.space.sessions.encoder
 
     # --- writing -----------------------------------------------------------------------------------------
 
+    @_counted
     def add(
         self,
         text: str,
@@ -165,8 +176,9 @@ class Memory(Care):
             "namespace": namespace,
             "vector": vector,
         }
-        return self._following(lambda: self._writer.add(item))
+        return self._writer.add(item)
 
+    @_counted
     def add_many(
         self, items: Iterable[Item], *, session: str | None = None, progress: Progress | None = None
     ) -> list[Entry]:
@@ -188,8 +200,9 @@ class Memory(Care):
             EncoderError: A batch could not be encoded.
             StorageError: The database refused a batch.
         """
-        return self._writer.add_many(items, session=session, progress=progress, follow=self._follow)
+        return self._writer.add_many(items, session=session, progress=progress)
 
+    @_counted
     def update(
         self,
         key: str,
@@ -228,8 +241,9 @@ class Memory(Care):
         changed = {name: value for name, value in given.items() if value is not UNSET}
         if changed.get("event_time", ...) is None or changed.get("text", ...) is None:
             raise InvalidInputError("text and event_time can be changed, but not removed")
-        return self._following(lambda: self._writer.update(key, changed, self._scope(namespace)))
+        return self._writer.update(key, changed, namespace)
 
+    @_counted
     def supersede(self, old: str, new: str, *, namespace: Sequence[str] | None = None) -> Entry:
         """Let the entry ``new`` take the place of the entry ``old``; returns the new one.
 
@@ -238,8 +252,9 @@ class Memory(Care):
         Raises:
             NotFoundError: One of the two is not there.
         """
-        return self._writer.supersede(old, new, self._scope(namespace))
+        return self._writer.supersede(old, new, namespace)
 
+    @_counted
     def forget(
         self,
         key: str | None = None,
@@ -262,17 +277,19 @@ class Memory(Care):
         Raises:
             InvalidInputError: Nothing, or a contradiction, was said about what to forget.
         """
-        scope = self._scope(namespace)
+        scope = inputs.scope(namespace, self.namespace)
         chosen = [key is not None, bool(where) or session is not None, everything]
         if sum(chosen) != 1:
             raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
-        removed = self._writer.remove(self._condition(scope, where=where, session=session, key=key))
+        condition = make_condition(scope, datetime.now(UTC), where=where, session=session, key=key)
+        removed = self._writer.remove(condition)
         if everything:
             self._queries.clear(scope)
         return removed
 
     # --- reading -----------------------------------------------------------------------------------------
 
+    @_counted
     def recall(
         self,
         query: str | FloatArray,
@@ -327,64 +344,72 @@ class Memory(Care):
             InvalidInputError: An argument is unusable.
             EncoderError: The query could not be encoded.
         """
-        options: dict[str, Any] = dict(
-            k=k,
-            session=session,
-            speaker=speaker,
-            where=where,
-            since=since,
-            until=until,
-            as_of=as_of,
-            mode=mode,
-            exact=exact,
-            diversity=diversity,
-            collapse=collapse,
-            half_life=half_life,
-            now=now,
-            budget_ms=budget_ms,
-            rerank=rerank,
-            explain=explain,
-        )
-        return self._asked(query, self._scope(namespace), options, self._recalled)
+        options: RecallOptions = {
+            "k": k,
+            "session": session,
+            "speaker": speaker,
+            "where": where,
+            "since": since,
+            "until": until,
+            "as_of": as_of,
+            "mode": mode,
+            "exact": exact,
+            "diversity": diversity,
+            "collapse": collapse,
+            "half_life": half_life,
+            "now": now,
+            "budget_ms": budget_ms,
+            "rerank": rerank,
+            "explain": explain,
+        }
+        request = self._make_request(query, namespace, options)
 
+        def answer(space: Space) -> Hits:
+            (encoded,) = encode_requests([request], space)
+            hits = recall(self._store, space, encoded)
+            self._queries.note(encoded, space.spec)
+            return hits
+
+        return self._store.call_in_space(answer)
+
+    @_counted
     def recall_many(
         self,
         /,
         queries: Sequence[str],
         *,
         namespace: Sequence[str] | None = None,
-        **options: Any,  # noqa: ANN401 - those of recall
+        **options: Unpack[RecallOptions],
     ) -> list[Hits]:
         """Answer several questions, encoded and searched for together; the hits of each, in the order given.
 
         Args:
             queries: Questions or statements.
             namespace: As for ``recall``.
-            **options: The other arguments of ``recall``.
+            **options: ``k``, ``session``, ``speaker``, ``where``, ``since``, ``until``, ``as_of``, ``mode``, ``exact``,
+                ``diversity``, ``collapse``, ``half_life``, ``now``, ``budget_ms``, ``rerank`` and ``explain``, as for
+                ``recall``.
 
         Raises:
             InvalidInputError: A question or an argument is unusable.
             EncoderError: The questions could not be encoded.
         """
+        _check_options("recall_many", options)
         if isinstance(queries, str) or not isinstance(queries, Sequence):
             raise InvalidInputError(f"queries must be a list of texts, got {type(queries).__name__}")
         texts = [inputs.text(query, self.config, "query") for query in queries]
-        scope = self._scope(namespace)
+        requests = [self._make_request(text, namespace, options) for text in texts]
 
-        def ask() -> list[Hits]:
-            encoder, sessions = self._encoder, self._sessions
-            accept = partial(self._writer.accept, encoder=encoder, sessions=sessions)
-            vectors: dict[str, FloatArray] = {}
-            if options.get("mode") != "lexical":
-                vectors = dict(zip(texts, inputs.encoded(texts, encoder.encode_queries, encoder.spec), strict=True))
-            requests = [self._request(encoder, text, scope, vectors.__getitem__, **options) for text in texts]
-            answers = recalling.recall_many(self._database, self._index, accept, sessions, requests)
-            for request in requests:
-                self._queries.note(request, encoder.spec)
+        def answer(space: Space) -> list[Hits]:
+            encoded = encode_requests(requests, space)
+            answers = recall_many(self._store, space, encoded)
+            for request in encoded:
+                self._queries.note(request, space.spec)
             return answers
 
-        return self._following(ask)
+        return self._store.call_in_space(answer)
 
+    @_counted
     def why(
         self,
         /,
@@ -392,7 +417,7 @@ class Memory(Care):
         key: str,
         *,
         namespace: Sequence[str] | None = None,
-        **options: Any,  # noqa: ANN401 - those of recall
+        **options: Unpack[RecallOptions],
     ) -> Trace:
         """Say what became of one entry in a recall: at which stage it was dropped and by how much, or its rank.
 
@@ -400,124 +425,71 @@ class Memory(Care):
             query: As for ``recall``.
             key: The entry's key, in exactly this namespace.
             namespace: As for ``recall``.
-            **options: The other arguments of ``recall``.
-        """
-        scope = self._scope(namespace)
-        name = inputs.name("key", key) or ""
-        return self._asked(
-            query, scope, {**options, "explain": True}, partial(self._explained, namespace=scope, key=name)
-        )
-
-    def history(self, key: str, *, namespace: Sequence[str] | None = None) -> list[Entry]:
-        """Return every version of an entry, oldest first, with what it superseded; the current one comes last.
+            **options: The other arguments of ``recall``, as for ``recall_many``.
 
         Raises:
-            NotFoundError: There was never such a key here, or it was forgotten.
+            InvalidInputError: An argument is unusable.
+            EncoderError: The query could not be encoded.
         """
-        scope = self._scope(namespace)
-        name = inputs.name("key", key) or ""
-        with self._database.read() as connection:
-            found = reading.versions(connection, scope, name)
-        if not found:
-            raise NotFoundError(f"no entry with key {key!r}")
-        return found
+        _check_options("why", options)
+        request = self._make_request(query, namespace, {**options, "explain": True})
+        name = inputs.required_name("key", key)
 
-    def get(self, key: str, *, namespace: Sequence[str] | None = None) -> Entry:
-        """Return the entry of a key in exactly this namespace.
+        def answer(space: Space) -> Trace:
+            (encoded,) = encode_requests([request], space)
+            return why(self._store, space, encoded, namespace=request.scope, key=name)
 
-        Raises:
-            NotFoundError: There is none, or it has expired.
-        """
-        return self._find(key, self._scope(namespace))
+        return self._store.call_in_space(answer)
 
-    def get_many(self, keys: Sequence[str], *, namespace: Sequence[str] | None = None) -> dict[str, Entry]:
-        """Return the entries of the given keys in exactly this namespace; keys without one are left out."""
-        scope = self._scope(namespace)
-        names = [inputs.name("key", key) or "" for key in keys]
-        with self._database.read() as connection:
-            return reading.by_key(connection, scope, names, datetime.now(UTC))
+    def _make_request(self, query: object, namespace: Sequence[str] | None, options: RecallOptions) -> Request:
+        self._store.database.assert_open()
+        scope = inputs.scope(namespace, self.namespace)
+        return make_request(query, config=self.config, scope=scope, **options)
 
-    def entries(
-        self,
-        *,
-        where: Mapping[str, Any] | None = None,
-        session: str | None = None,
-        speaker: str | None = None,
-        since: Time | None = None,
-        until: Time | None = None,
-        namespace: Sequence[str] | None = None,
-        limit: SupportsIndex | None = None,
-        offset: SupportsIndex = 0,
-    ) -> list[Entry]:
-        """Return the entries that match, in the order they were added; arguments as for ``recall``."""
-        condition = self._condition(
-            self._scope(namespace), where=where, session=session, speaker=speaker, since=since, until=until
-        )
-        most = None if limit is None else inputs.positive("limit", limit, most=2**31)
-        skip = inputs.positive("offset", offset, most=2**31) if offset else 0
-        with self._database.read() as connection:
-            found = reading.select_entries(connection, condition, limit=most, offset=skip)
-        return [entry for _, entry in found]
+    get = _delegate("_reader", Reader.get)
+    get_many = _delegate("_reader", Reader.get_many)
+    entries = _delegate("_reader", Reader.entries)
+    history = _delegate("_reader", Reader.history)
+    sessions = _delegate("_reader", Reader.sessions)
+    namespaces = _delegate("_reader", Reader.namespaces)
+    vectors = _delegate("_reader", Reader.vectors)
 
-    def sessions(self, *, namespace: Sequence[str] | None = None) -> list[Session]:
-        """Return the sessions that hold live entries, in the order they were begun."""
-        condition = self._condition(self._scope(namespace))
-        with self._database.read() as connection:
-            return reading.list_sessions(connection, condition)
+    # --- operating ---------------------------------------------------------------------------------------
 
-    def namespaces(self, *, namespace: Sequence[str] | None = None) -> list[Namespace]:
-        """Return the namespaces that hold live entries, here and below, sorted."""
-        condition = self._condition(self._scope(namespace))
-        with self._database.read() as connection:
-            return reading.list_namespaces(connection, condition)
+    stats = _delegate("_operator", Operator.stats)
+    check = _delegate("_operator", Operator.check)
+    reindex = _delegate("_operator", Operator.reindex)
+    rollback = _delegate("_operator", Operator.rollback)
+    collect_generations = _delegate("_operator", Operator.collect_generations)
+    generations = _delegate("_operator", Operator.generations)
+    jobs = _delegate("_operator", Operator.jobs)
+    pause_job = _delegate("_operator", Operator.pause_job)
+    resume_job = _delegate("_operator", Operator.resume_job)
+    cancel_job = _delegate("_operator", Operator.cancel_job)
+    maintenance = _delegate("_operator", Operator.maintenance)
+    purge_expired = _delegate("_operator", Operator.purge_expired)
+    clear_queries = _delegate("_operator", Operator.clear_queries)
+    save_snapshot = _delegate("_operator", Operator.save_snapshot)
+    schedules = _delegate("_operator", Operator.schedules)
+    schedule = _delegate("_operator", Operator.schedule)
+    unschedule = _delegate("_operator", Operator.unschedule)
+    pause_schedule = _delegate("_operator", Operator.pause_schedule)
+    backup = _delegate("_operator", Operator.backup)
+    run_job = _delegate("_worker", Worker.run_job)
+    work = _delegate("_worker", Worker.work)
+    restore = staticmethod(Operator.restore)
 
-    def vectors(self, keys: Sequence[str], *, namespace: Sequence[str] | None = None) -> dict[str, FloatArray]:
-        """Return the static vectors of the given keys in exactly this namespace, as ``get_many`` does entries.
-
-        Each is float32 of shape (dimension,) and unit length.
-        """
-        scope = self._scope(namespace)
-        names = [inputs.name("key", key) or "" for key in keys]
-        with self._database.read() as connection:
-            generation = generations.live_generation(connection)
-            found = reading.ids_by_key(connection, scope, names, datetime.now(UTC))
-            if generation is None or not found:
-                return {}
-            ids, matrix = generations.read_vectors(connection, generation, list(found.values()), static=True)
-        rows = dict(zip(ids.tolist(), matrix.astype("float32"), strict=True))
-        return {key: rows[entry_id] for key, entry_id in found.items() if entry_id in rows}
-
-    # --- care --------------------------------------------------------------------------------------------
-
-    def stats(self) -> Stats:
-        """Return facts about the store: counts, encoder, sizes on disk, the index in memory."""
-        with self._database.read() as connection:
-            return check.stats(connection, self.namespace, self.path, self._index)
-
-    def check(self, repair: bool = False) -> Report:
-        """Look for damage: in the database, in vectors, in the full-text index, between index and store, in snapshots.
-
-        Args:
-            repair: True to mend what can be mended: vectors are encoded again, full-text index and index are rebuilt.
-        """
-        encoder, sessions = self._current_encoder(), self._sessions
-        return check.check(
-            self._database,
-            self._index,
-            accept=partial(self._writer.accept, encoder=encoder, sessions=sessions),
-            sessions=sessions,
-            encode=lambda texts: inputs.encoded(texts, encoder.encode_documents, encoder.spec),
-            repair=repair,
-        )
-
+    @_counted
     def export(self, path: str | Path, *, progress: Progress | None = None) -> int:
         """Write all live entries of the namespace to one JSON Lines file; returns how many.
 
         The file appears whole or not at all. Its first line is a header with format and package version.
         """
-        with self._database.read() as connection:
-            return transfer.export(connection, self._condition(self.namespace), Path(path), progress)
+        condition = make_condition(self.namespace, datetime.now(UTC))
+        with self._store.read() as tx:
+            return export(tx, condition, Path(path), progress)
 
+    @_counted
     def import_(self, path: str | Path, *, progress: Progress | None = None, source: str | None = None) -> int:
         """Read an export, a file of conversations or another store into this memory; returns how many were new.
 
@@ -528,23 +500,20 @@ class Memory(Care):
             path: The file; of a Chroma or mem0 store also its folder.
             progress: Called with (entries done, entries in all).
             source: Whose store it is: ``"mem0"`` (``history.db``), ``"chroma"``, ``"langgraph"`` (SqliteStore); None
-                for a JSON Lines file. Collections and prefixes become namespaces; texts are encoded anew.
+                for a JSON Lines file. Collections and prefixes become namespaces; texts are encoded again.
 
         Raises:
             InvalidInputError: A line is malformed; the message gives its number. Nothing was written.
             NotFoundError: There is no such file.
         """
-        return transfer.import_(self, Path(path), progress, source)
+        return Importer(self._store, self._writer, self.namespace).read(Path(path), progress, source)
 
     def close(self) -> None:
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""
-        if self._background is not None:
-            self._background.close()
+        self._worker.close()
         self._queries.close()
-        try:
-            self._index.save()
-        finally:
-            self._database.close()
+        self._finalizer.detach()
+        self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -552,66 +521,9 @@ class Memory(Care):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # --- shared ------------------------------------------------------------------------------------------
 
-    def _asked(
-        self, query: object, scope: Namespace, options: Mapping[str, Any], answer: Callable[..., _Answer]
-    ) -> _Answer:
-        """Return an answer by the encoder of the live generation."""
-
-        def ask() -> _Answer:
-            encoder, sessions = self._encoder, self._sessions
-
-            def encode(text: str) -> FloatArray:
-                vector: FloatArray = inputs.encoded([text], encoder.encode_queries, encoder.spec)[0]
-                return vector
-
-            request = self._request(encoder, query, scope, encode, **options)
-            accept = partial(self._writer.accept, encoder=encoder, sessions=sessions)
-            return answer(accept, encoder, sessions, request)
-
-        return self._following(ask) if isinstance(query, str) else ask()
-
-    def _recalled(self, accept: Accept, encoder: Encoder, sessions: Sessions, request: Request) -> Hits:
-        hits = recalling.recall(self._database, self._index, accept, sessions, request)
-        self._queries.note(request, encoder.spec)
-        return hits
-
-    def _explained(
-        self, accept: Accept, _: Encoder, sessions: Sessions, request: Request, *, namespace: Namespace, key: str
-    ) -> Trace:
-        return tracing.why(self._database, self._index, accept, sessions, request, namespace=namespace, key=key)
-
-    def _request(
-        self,
-        encoder: Encoder,
-        query: object,
-        scope: Namespace,
-        encode: Callable[[str], FloatArray],
-        **options: Any,  # noqa: ANN401 - recall's
-    ) -> Request:
-        self._database.connection()
-        return make_request(
-            query,
-            encode=encode,
-            dimension=encoder.spec.dimension,
-            scripts=getattr(encoder, "scripts", None),
-            config=self.config,
-            scope=scope,
-            **options,
-        )
-
-    def _scope(self, namespace: Sequence[str] | None) -> Namespace:
-        if namespace is None:
-            return self.namespace
-        scope = inputs.namespace(namespace)
-        if scope[: len(self.namespace)] != self.namespace:
-            raise InvalidInputError(f"namespace {scope} lies outside of this memory's namespace {self.namespace}")
-        return scope
-
-    def _condition(self, scope: Namespace, **filters: Any) -> Condition:  # noqa: ANN401 - those of matching
-        return matching(scope, datetime.now(UTC), **filters)
-
-    def _find(self, key: str, scope: Namespace) -> Entry:
-        with self._database.read() as connection:
-            return reading.find(connection, scope, inputs.name("key", key) or "", datetime.now(UTC))[1]
+def _check_options(method: str, options: Mapping[str, object]) -> None:
+    """Raise TypeError, as Python does, for a keyword argument that a method does not have."""
+    for name in options:
+        if name not in RecallOptions.__annotations__:
+            raise TypeError(f"Memory.{method}() got an unexpected keyword argument {name!r}")

@@ -37,7 +37,7 @@ class Entry:
     namespace: Namespace = ()
     session: str | None = None
     speaker: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     event_time: datetime
     created_at: datetime
     updated_at: datetime
@@ -62,7 +62,7 @@ class Hit:
     entry: Entry
     score: float
     rank: int
-    trace: Mapping[str, Any] | None = None
+    trace: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @property
     def text(self) -> str:
@@ -107,7 +107,7 @@ class Trace:
     rank: int | None = None
     score: float | None = None
     margin: float | None = None
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    detail: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

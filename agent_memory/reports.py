@@ -61,7 +61,7 @@ class Stats:
     tiers: tuple[int, ...]
     database_bytes: int
     snapshot_bytes: int
-    index: Mapping[str, Any] = field(default_factory=dict)
+    index: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 class GenerationState(StrEnum):
@@ -131,7 +131,7 @@ class Job:
     id: int
     kind: str
     state: JobState
-    progress: Mapping[str, Any]
+    progress: Mapping[str, Any] = field(hash=False)
     error: str | None
     created_at: datetime
     updated_at: datetime
@@ -246,7 +246,7 @@ class Maintenance:
         replay: What the latest queries find in the index as it is, and in one built anew; only with ``dry_run``.
     """
 
-    findings: Mapping[str, Any]
+    findings: Mapping[str, Any] = field(hash=False)
     actions: tuple[MaintenanceAction, ...] = ()
     done: bool = False
     replay: Replay | None = None
@@ -268,6 +268,6 @@ class Schedule:
     name: str
     kind: str
     trigger: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     paused: bool = False
     last_run_at: datetime | None = None

@@ -1,7 +1,7 @@
 """Turns text into vectors; knows nothing of storage or indexes.
 
-``base`` and ``session`` are the contracts, ``static``, ``compact`` and ``evo`` implement them, ``registry`` turns names into
-encoders, and ``training`` made the files in ``weights``.
+``base`` and ``session`` are the contracts, ``static``, ``compact`` and ``evo`` implement them, ``registry`` turns names
+into encoders, and ``training`` made the files in ``weights``.
 
 Names are loaded when they are first used: importing this package imports no model library.
 """

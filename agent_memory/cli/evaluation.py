@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from agent_memory.cli.shared import OUT, EncoderOption, JsonOption, opened, print_json, progress_bar, shortened
-from agent_memory.memory import Memory
+from agent_memory.cli.shared import (
+    OUT,
+    EncoderOption,
+    JsonOption,
+    moment,
+    open_store,
+    print_json,
+    print_line,
+    print_table,
+    progress_bar,
+    shorten,
+)
 
 if TYPE_CHECKING:
     from agent_memory.evaluation.datasets import Evaluation
+    from agent_memory.memory import Memory
 
 _RECALLS = ("recall@1", "recall@5", "recall@10", "recall@20")
 
@@ -37,7 +48,7 @@ def eval_(
     plot: Annotated[Path | None, typer.Option(help="Draw the comparison of vectors to this file (PNG).")] = None,
     categories: Annotated[bool, typer.Option("--categories", help="Recall@10 of each category of questions.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Keep encoded data here between runs.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many questions a set.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of questions of each set.")] = None,
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -77,25 +88,27 @@ def _print_evaluation(result: Evaluation, categories: bool) -> None:
         figures = [f"{score.micro[column]:.1f}" for column in (*_RECALLS, "nDCG@10")]
         times = ["" if ms is None else f"{ms:.1f}" for ms in (score.p50_ms, score.p95_ms)]
         table.add_row(name, dimension, *figures, f"{score.macro['recall@10']:.1f}", *times)
-    OUT.print(table)
+    print_table(table)
     if categories:
         names = [f"{name} {dimension}".strip() for name, dimension, _ in rows]
         by_category = Table("recall@10", *names)
         for category in rows[0][2].categories:
             by_category.add_row(category, *(f"{score.categories[category]['recall@10']:.1f}" for _, _, score in rows))
-        OUT.print(by_category)
+        print_table(by_category)
     OUT.print(f"latency without encoding the query, which adds {result.encode_p50_ms:.1f} ms")
 
 
 @app.command(epilog="Example: agent-memory demo")
 def demo(
-    path: Annotated[Path | None, typer.Option("--path", "-p", help="Keep the store in this folder.")] = None,
+    path: Annotated[
+        str | None, typer.Option("--path", "-p", metavar="FOLDER", help="Keep the store in this folder.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remember a conversation of five months and ask about what changed in it."""
     with as_file(files("agent_memory.demo")) as data, tempfile.TemporaryDirectory() as scratch:
         questions = [json.loads(line) for line in (data / "queries.jsonl").read_text("utf-8").splitlines()]
-        with opened(path or Path(scratch)) as memory:
+        with open_store(path or scratch, create=True) as memory:
             with progress_bar("remembering", quiet=as_json) as progress:
                 memory.import_(data / "conversation.jsonl", progress=progress)
             answers = [_answer(memory, question) for question in questions]
@@ -104,9 +117,9 @@ def demo(
         return
     for answer in answers:
         if answer["category"] == "changed":
-            mark = "[green]✓[/green]" if answer["rank"] == 1 else "[yellow]·[/yellow]"
-            OUT.print(f"{mark} [bold]{answer['query']}[/bold]  → {answer['answer']}")
-            OUT.print(f"    {answer['date']}  {shortened(answer['first'], 150)}", markup=False)
+            mark = ("✓", "green") if answer["rank"] == 1 else ("·", "yellow")
+            print_line(mark, " ", (answer["query"], "bold"), f"  → {answer['answer']}")
+            OUT.print(f"    {moment(answer['event_time'])}  {shorten(answer['first'], 150)}")
     changed = [answer for answer in answers if answer["category"] == "changed"]
     first = sum(answer["rank"] == 1 for answer in changed)
     found = sum(answer["rank"] is not None for answer in answers)
@@ -115,8 +128,8 @@ def demo(
 
 
 def _answer(memory: Memory, question: dict[str, Any]) -> dict[str, Any]:
-    hits = memory.recall(question["query"], k=5, session=memory.sessions()[0].name)
+    hits = memory.recall(question["query"], k=5, session=question["conv_id"])
     ranks = [hit.rank for hit in hits if hit.entry.metadata["idx"] in question["evidence"]]
     kept = {name: question[name] for name in ("query", "category", "answer")}
-    date = hits[0].entry.event_time.date().isoformat()
-    return kept | {"rank": min(ranks, default=None), "date": date, "first": hits[0].text}
+    best = hits[0].entry
+    return kept | {"rank": min(ranks, default=None), "event_time": best.event_time, "first": best.text}

@@ -2,144 +2,176 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent_memory.errors import InvalidInputError
-from agent_memory.memory import Memory
-
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Periodic jobs: run the worker, list, schedule, pause, resume, cancel, history.",
+from agent_memory import payload
+from agent_memory.cli.running import new_group
+from agent_memory.cli.shared import (
+    DEFAULT_PATH,
+    OUT,
+    JsonLinesOption,
+    JsonOption,
+    PathOption,
+    moment,
+    open_store,
+    print_json,
+    print_json_line,
+    printable,
+    say,
 )
+from agent_memory.errors import InvalidInputError
 
-_Path = Annotated[Path, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", help="Folder of the store.")]
-_DEFAULT = Path("~/.agent-memory")
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+if TYPE_CHECKING:
+    from agent_memory.memory import Memory
+    from agent_memory.reports import Job
+
+app = new_group("Periodic jobs: run the worker, list, schedule, pause, resume, cancel, history.")
+
+_Name = Annotated[str, typer.Argument(help="Name of the schedule.")]
+_Which = Annotated[str, typer.Argument(help="Name of a schedule, or number of a job under way.")]
 
 
 @app.command(epilog="Example: agent-memory jobs run -p ./my-agent   or, from cron: agent-memory jobs run purge backup")
 def run(
     kinds: Annotated[list[str] | None, typer.Argument(help="Do these once and end; the schedules if left out.")] = None,
-    path: _Path = _DEFAULT,
+    path: PathOption = DEFAULT_PATH,
+    as_json: JsonLinesOption = False,
 ) -> None:
     """Do the scheduled jobs until SIGTERM or Ctrl-C, as the store's only worker; a second one waits."""
-    with Memory(path) as memory:
+    with open_store(path) as memory:
         if kinds:
-            options = {schedule.kind: schedule.options for schedule in memory.schedules()}
-            for kind in kinds:
-                job = memory.run_job(kind, options=options.get(kind))
-                typer.echo(f"{kind}: {json.dumps(dict(job.progress), ensure_ascii=False)}")
+            _run_once(memory, kinds, as_json)
             return
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        typer.echo(f"working on {path}")
+        _announce("working", path, as_json)
         memory.work(stop)
-    typer.echo("stopped")
+    _announce("stopped", path, as_json)
+
+
+def _run_once(memory: Memory, kinds: list[str], as_json: bool) -> None:
+    options = {schedule.kind: schedule.options for schedule in memory.schedules()}
+    for kind in kinds:
+        job = memory.run_job(kind, options=options.get(kind))
+        if as_json:
+            print_json_line(job)
+        else:
+            OUT.print(printable(f"{kind}: {payload.dumps(job.progress)}"))
+
+
+def _announce(state: str, path: str, as_json: bool) -> None:
+    if as_json:
+        print_json_line({"state": state, "path": path})
+    else:
+        OUT.print(f"{state} on {path}" if state == "working" else state)
 
 
 @app.command("list", epilog="Example: agent-memory jobs list")
-def list_(path: _Path = _DEFAULT, as_json: _Json = False) -> None:
+def list_(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
     """Show the schedules, and the jobs that are under way."""
-    with Memory(path) as memory:
+    with open_store(path) as memory:
         planned = memory.schedules()
         running = [job for job in memory.jobs() if job.finished_at is None]
     if as_json:
-        facts: dict[str, Any] = {
-            "schedules": [
-                {"name": one.name, "kind": one.kind, "trigger": one.trigger, "paused": one.paused} for one in planned
-            ],
-            "running": [{"id": job.id, "kind": job.kind, "state": job.state} for job in running],
-        }
-        typer.echo(json.dumps(facts, indent=2))
+        print_json({"schedules": planned, "running": running})
         return
     for one in planned:
-        last = f"last {one.last_run_at:%Y-%m-%d %H:%M}" if one.last_run_at else "never yet"
-        typer.echo(f"{one.name}  {one.kind}  {one.trigger}  {last}{'  paused' if one.paused else ''}")
+        last = f"last {moment(one.last_run_at)}" if one.last_run_at else "never yet"
+        OUT.print(printable(f"{one.name}  {one.kind}  {one.trigger}  {last}{'  paused' if one.paused else ''}"))
     for job in running:
-        typer.echo(f"job {job.id}  {job.kind}  {job.state}  {json.dumps(dict(job.progress))}")
+        OUT.print(printable(f"job {job.id}  {job.kind}  {job.state}  {payload.dumps(job.progress)}"))
     if not planned and not running:
-        typer.echo("nothing is scheduled or under way")
+        OUT.print("nothing is scheduled or under way")
 
 
 @app.command(epilog="Example: agent-memory jobs schedule backup '0 3 * * *' --folder ./backups --keep 14")
 def schedule(
     kind: Annotated[str, typer.Argument(help="maintain, purge, compact, retrain, verify, snapshot or backup.")],
     trigger: Annotated[str, typer.Argument(help="Cron expression in UTC, or 'every 30m'.")],
-    path: _Path = _DEFAULT,
+    path: PathOption = DEFAULT_PATH,
     name: Annotated[str | None, typer.Option(help="A name of your own; the kind if left out.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where backups go.")] = None,
     keep: Annotated[int | None, typer.Option(help="How many backups to keep.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Have the worker do a job again and again; an existing schedule of the name is replaced."""
     given = {"folder": None if folder is None else str(folder.absolute()), "keep": keep}
-    with Memory(path) as memory:
+    with open_store(path) as memory:
         options = {key: value for key, value in given.items() if value is not None}
         made = memory.schedule(kind, trigger, name=name, options=options)
-    typer.echo(f"{made.name}: {made.kind}, {made.trigger}")
+    say(made, printable(f"{made.name}: {made.kind}, {made.trigger}"), as_json=as_json)
 
 
 @app.command(epilog="Example: agent-memory jobs unschedule backup")
-def unschedule(name: Annotated[str, typer.Argument(help="Name of the schedule.")], path: _Path = _DEFAULT) -> None:
+def unschedule(name: _Name, path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
     """Delete a schedule."""
-    with Memory(path) as memory:
+    with open_store(path) as memory:
         memory.unschedule(name)
-
-
-_Which = Annotated[str, typer.Argument(help="Name of a schedule, or number of a job under way.")]
+    say({"unscheduled": name}, printable(f"{name} is deleted"), as_json=as_json)
 
 
 @app.command(epilog="Example: agent-memory jobs pause backup   or: agent-memory jobs pause 17")
-def pause(which: _Which, path: _Path = _DEFAULT) -> None:
+def pause(which: _Which, path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
     """Leave a schedule out, or let a running re-index wait."""
-    with Memory(path) as memory:
+    with open_store(path) as memory:
         if which.isdecimal():
-            memory.pause_job(int(which))
+            _print_job(memory.pause_job(int(which)), as_json)
         else:
             memory.pause_schedule(which)
+            _print_schedule(memory, which, as_json)
 
 
 @app.command(epilog="Example: agent-memory jobs resume backup")
-def resume(which: _Which, path: _Path = _DEFAULT) -> None:
-    """Take up a paused schedule or re-index again."""
-    with Memory(path) as memory:
+def resume(which: _Which, path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
+    """Continue with a paused schedule or re-index."""
+    with open_store(path) as memory:
         if which.isdecimal():
-            memory.resume_job(int(which))
+            _print_job(memory.resume_job(int(which)), as_json)
         else:
             memory.pause_schedule(which, paused=False)
+            _print_schedule(memory, which, as_json)
 
 
 @app.command(epilog="Example: agent-memory jobs cancel 17")
-def cancel(which: Annotated[str, typer.Argument(help="Number of a job under way.")], path: _Path = _DEFAULT) -> None:
+def cancel(
+    which: Annotated[str, typer.Argument(help="Number of a job under way.")],
+    path: PathOption = DEFAULT_PATH,
+    as_json: JsonOption = False,
+) -> None:
     """End a re-index; what it has built is deleted, and the store stays as it is."""
     if not which.isdecimal():
         raise InvalidInputError(f"cancel takes the number of a job, got {which!r}; schedules are paused or unscheduled")
-    with Memory(path) as memory:
-        memory.cancel_job(int(which))
+    with open_store(path) as memory:
+        _print_job(memory.cancel_job(int(which)), as_json)
+
+
+def _print_job(job: Job, as_json: bool) -> None:
+    say(job, f"job {job.id} is {job.state}", as_json=as_json)
+
+
+def _print_schedule(memory: Memory, name: str, as_json: bool) -> None:
+    found = next(schedule for schedule in memory.schedules() if schedule.name == name)
+    say(found, printable(f"{name} is {'paused' if found.paused else 'scheduled'}"), as_json=as_json)
 
 
 @app.command(epilog="Example: agent-memory jobs history --limit 20")
 def history(
-    path: _Path = _DEFAULT,
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 20,
-    as_json: _Json = False,
+    path: PathOption = DEFAULT_PATH,
+    limit: Annotated[int, typer.Option(help="Maximum number of jobs.")] = 20,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what was done, the newest first."""
-    with Memory(path) as memory:
+    with open_store(path) as memory:
         found = memory.jobs(limit=limit)
     if as_json:
-        rows = [
-            {"id": job.id, "kind": job.kind, "state": job.state, "error": job.error, "progress": dict(job.progress)}
-            for job in found
-        ]
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(found)
         return
     for job in found:
-        ended = f"{job.finished_at:%Y-%m-%d %H:%M:%S}" if job.finished_at else "under way"
-        typer.echo(f"{job.id}  {job.kind}  {job.state}  {ended}  {job.error or json.dumps(dict(job.progress))}")
+        ended = moment(job.finished_at) if job.finished_at else "under way"
+        OUT.print(printable(f"{job.id}  {job.kind}  {job.state}  {ended}  {job.error or payload.dumps(job.progress)}"))

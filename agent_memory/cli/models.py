@@ -2,53 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from dataclasses import fields
+from typing import Annotated
 
 import typer
 
+from agent_memory.cli.running import new_group
+from agent_memory.cli.shared import OUT, JsonOption, print_json, say
 from agent_memory.encoders import models
-from agent_memory.errors import AgentMemoryError
 
-app = typer.Typer(no_args_is_help=True, help="Encoder models: list, pull, verify, path.")
+app = new_group("Encoder models: list, pull, verify, path.")
 
-_T = TypeVar("_T")
 _Name = Annotated[str, typer.Argument(help="minilm, mpnet, aegis; for pull also any owner/model of the hub")]
 
 
-@app.command("list")
-def list_() -> None:
+@app.command("list", epilog="Example: agent-memory models list")
+def list_(as_json: JsonOption = False) -> None:
     """Show the known models and whether they are on this machine."""
+    here = {name: models.is_here(name) for name in models.KNOWN}
+    if as_json:
+        print_json([_facts(model) | {"here": here[model.name]} for model in models.KNOWN.values()])
+        return
     for model in models.KNOWN.values():
-        where = "here" if models.is_here(model.name) else "not here"
-        typer.echo(f"{model.name:8} {where:9} {model.size_bytes / 1e6:7.0f} MB  {model.licence}")
-        typer.echo(f"         {model.summary}")
-        typer.echo(f"         {model.source}; sha256 {model.sha256 or 'not pinned'}")
+        where = "here" if here[model.name] else "not here"
+        OUT.print(f"{model.name:8} {where:9} {model.size_bytes / 1e6:7.0f} MB  {model.licence}")
+        OUT.print(f"         {model.summary}")
+        OUT.print(f"         {model.source}; sha256 {model.sha256 or 'not pinned'}")
 
 
-@app.command()
-def pull(name: _Name) -> None:
+def _facts(model: models.KnownModel) -> dict[str, object]:
+    return {field.name: getattr(model, field.name) for field in fields(model)}
+
+
+@app.command(epilog="Example: agent-memory models pull mpnet")
+def pull(name: _Name, as_json: JsonOption = False) -> None:
     """Fetch a model; the only command that uses the network."""
-    typer.echo(str(_guard(models.pull, name)))
+    folder = models.pull(name)
+    say({"name": name, "path": folder}, str(folder), as_json=as_json)
 
 
-@app.command()
-def verify(name: _Name) -> None:
+@app.command(epilog="Example: agent-memory models verify minilm")
+def verify(name: _Name, as_json: JsonOption = False) -> None:
     """Compare the weights with their published SHA-256."""
-    digest = _guard(models.verify_model, name)
-    pinned = "as published" if models.KNOWN[name].sha256 else "no published digest to compare with"
-    typer.echo(f"{name}: {digest} ({pinned})")
+    digest = models.verify_model(name)
+    published = models.KNOWN[name].sha256 is not None
+    known = "as published" if published else "no published digest to compare with"
+    say({"name": name, "sha256": digest, "published": published}, f"{name}: {digest} ({known})", as_json=as_json)
 
 
-@app.command()
-def path(name: _Name) -> None:
+@app.command(epilog="Example: agent-memory models path minilm")
+def path(name: _Name, as_json: JsonOption = False) -> None:
     """Print the folder of a model."""
-    typer.echo(str(_guard(models.path_of, name)))
-
-
-def _guard(call: Callable[[str], _T], name: str) -> _T:
-    try:
-        return call(name)
-    except AgentMemoryError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+    folder = models.path_of(name)
+    say({"name": name, "path": folder}, str(folder), as_json=as_json)

@@ -1,30 +1,39 @@
-"""What the commands share: options, consoles, forms of output."""
+"""What the commands share: options, opening a store, forms of output."""
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from agent_memory.errors import InvalidInputError
-from agent_memory.memory import Memory
-from agent_memory.records import Hit
+from agent_memory import payload
+from agent_memory.errors import InvalidInputError, NotFoundError
 
+if TYPE_CHECKING:
+    from agent_memory.memory import Memory
+    from agent_memory.records import Entry
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _WIDE = None if sys.stdout.isatty() else 150  # columns, where there is no terminal to ask
-OUT = Console(highlight=False, width=_WIDE)
-ERR = Console(stderr=True, highlight=False)
+OUT = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=_WIDE)
+ERR = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=True)
 
-PathOption = Annotated[Path, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", help="Folder of the store.")]
+DEFAULT_PATH = "~/.agent-memory"
+PathOption = Annotated[
+    str, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", metavar="FOLDER", help="Folder of the store.")
+]
 NamespaceOption = Annotated[
     str, typer.Option("--namespace", "-n", help="Scope, its parts separated by slashes: acme/user-42.")
 ]
@@ -32,18 +41,38 @@ EncoderOption = Annotated[
     str | None, typer.Option("--encoder", "-e", help="Encoder of a new store; a store remembers its own.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+JsonLinesOption = Annotated[bool, typer.Option("--json", help="Print JSON Lines on standard output.")]
 WhereOption = Annotated[
     str | None, typer.Option("--where", "-w", help="""Metadata filter as JSON: '{"year": {"$gte": 2024}}'.""")
 ]
 SessionOption = Annotated[str | None, typer.Option("--session", "-s", help="The conversation.")]
 SpeakerOption = Annotated[str | None, typer.Option("--speaker", help="Who said it.")]
-ModeOption = Annotated[str, typer.Option(help="hybrid, dense (meaning) or lexical (words).")]
-DEFAULT_PATH = Path("~/.agent-memory")
+MetadataOption = Annotated[str | None, typer.Option("--metadata", "-m", help="JSON object.")]
+EventTimeOption = Annotated[str | None, typer.Option("--event-time", help="When it happened, ISO 8601.")]
+ExpiresAtOption = Annotated[str | None, typer.Option("--expires-at", help="When to stop returning it, ISO 8601.")]
+ImportanceOption = Annotated[float | None, typer.Option("--importance", help="From 0 to 1.")]
+ModeOption = Annotated[str, typer.Option("--mode", help="hybrid, dense (meaning) or lexical (words).")]
+HitsOption = Annotated[int, typer.Option("-k", help="Maximum number of hits.")]
+KeyArgument = Annotated[str, typer.Argument(help="Key of the entry.")]
 
 
 @contextmanager
-def opened(path: Path, namespace: str = "", encoder: str | None = None) -> Iterator[Memory]:
-    """Open a store; the namespace as its parts, separated by slashes."""
+def open_store(path: str, namespace: str = "", *, encoder: str | None = None, create: bool = False) -> Iterator[Memory]:
+    """Open a store while the block runs.
+
+    Args:
+        path: Its folder.
+        namespace: Its parts, separated by slashes.
+        encoder: As for ``Memory``.
+        create: Make the store if there is none.
+
+    Raises:
+        NotFoundError: There is none, and ``create`` is false; nothing was made.
+    """
+    if not create and not (Path(path).expanduser() / "memory.db").is_file():
+        raise NotFoundError(f"there is no store in {path or repr(path)}; add, import and restore make one")
+    from agent_memory.memory import Memory  # takes a second, which --help and mistakes need not wait for
+
     parts = tuple(namespace.split("/")) if namespace else ()
     with Memory(path, encoder=encoder, namespace=parts) as memory:
         yield memory
@@ -58,7 +87,21 @@ def progress_bar(label: str, *, quiet: bool) -> Iterator[Any]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def json_object(text: str | None, option: str) -> dict[str, Any] | None:
+def read_text(text: str) -> str:
+    """Return a text argument, or standard input where it is ``-``.
+
+    Raises:
+        InvalidInputError: Standard input is not text in its encoding.
+    """
+    if text != "-":
+        return text
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"standard input is not text in {sys.stdin.encoding}: {error.reason}") from error
+
+
+def parse_object(text: str | None, option: str) -> dict[str, Any] | None:
     """Return what an option holds as JSON; raises InvalidInputError if that is no object."""
     if text is None:
         return None
@@ -71,41 +114,79 @@ def json_object(text: str | None, option: str) -> dict[str, Any] | None:
     return value
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Hit):
-        # The entry's fields beside the hit's own: one flat object a hit.
-        return {"rank": value.rank, "score": value.score, **asdict(value.entry)} | (
-            {"trace": value.trace} if value.trace else {}
-        )
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
 def print_json(value: object) -> None:
-    """Print records, or anything made of them, as JSON."""
-    sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=False, indent=2) + "\n")
+    """Print records, or anything made of them, as one JSON value; in UTF-8, or else in ASCII alone."""
+    _write(payload.dumps(value, indent=2, ascii_only=not is_utf8()))
 
 
-def facts(values: Mapping[str, object]) -> None:
-    """Print names and values in two columns."""
-    table = Table(show_header=False, box=None)
-    for name, value in values.items():
-        table.add_row(name, str(value))
-    OUT.print(table)
+def print_json_line(value: object) -> None:
+    """Print a record as one line of JSON Lines."""
+    _write(payload.dumps(value, ascii_only=not is_utf8()))
 
 
-def say(value: object, *, as_json: bool, text: str) -> None:
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def is_utf8() -> bool:
+    """Tell whether standard output can show every character."""
+    return codecs.lookup(sys.stdout.encoding or "ascii").name == "utf-8"
+
+
+def say(value: object, text: str, *, as_json: bool) -> None:
     """Print a value as JSON, or a text."""
     if as_json:
         print_json(value)
     else:
-        OUT.print(text, markup=False)
+        OUT.print(text)
 
 
-def shortened(text: str, most: int = 300) -> str:
+def print_line(*parts: str | tuple[str, str]) -> None:
+    """Print texts, some with a style behind them, on one line."""
+    OUT.print(Text.assemble(*parts))
+
+
+def print_table(table: Table) -> None:
+    """Print a table within the width of the terminal."""
+    OUT.print(table, soft_wrap=False)
+
+
+def print_facts(values: Mapping[str, object]) -> None:
+    """Print names and values in two columns."""
+    table = Table(show_header=False, box=None)
+    for name, value in values.items():
+        table.add_row(name, _worded(value))
+    print_table(table)
+
+
+def _worded(value: object) -> str:
+    if isinstance(value, datetime):
+        return moment(value)
+    if isinstance(value, Mapping):
+        return payload.dumps(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_worded, value))
+    return printable(str(value))
+
+
+def moment(time: datetime) -> str:
+    """Return a time as it is printed everywhere but in JSON: to the minute, in UTC."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def describe_origin(entry: Entry) -> str:
+    """Return when, in which session and by whom an entry was said."""
+    parts = [moment(entry.event_time), entry.session, entry.speaker]
+    return printable(" · ".join(part for part in parts if part))
+
+
+def shorten(text: str, most: int = 300) -> str:
     """Return a text on one line, cut if it is long."""
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Return a text in which nothing but line breaks and tabs steers a terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.errors import EncoderError
+from agent_memory.live.store import read_dimension
 from agent_memory.memory import Memory
-from agent_memory.storage.sqlite import vectors as generations
-from agent_memory.storage.sqlite.database import Database
-from agent_memory.storage.sqlite.migrate import ensure_schema
 from agent_memory.types import FloatArray, Progress
 
 
@@ -67,7 +65,7 @@ class LateMemory:
     def known(self) -> Memory | None:
         """Return the memory, or None as long as nothing was ever written to it."""
         if self._memory is None and self._path is not None and (self._path / "memory.db").exists():
-            dimension = _dimension(self._path / "memory.db")
+            dimension = read_dimension(self._path)
             return None if dimension is None else self.sized(dimension)
         return self._memory
 
@@ -83,14 +81,3 @@ class LateMemory:
         """Close the memory if it was opened here."""
         if self._own and self._memory is not None:
             self._memory.close()
-
-
-def _dimension(path: Path) -> int | None:
-    database = Database(path, lock_timeout_s=30)
-    try:
-        ensure_schema(database)
-        with database.read() as connection:
-            generation = generations.live_generation(connection)
-        return None if generation is None else generation.dimension
-    finally:
-        database.close()

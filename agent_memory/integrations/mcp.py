@@ -9,21 +9,19 @@ Works with versions 1 and 2 of the ``mcp`` package, which is imported when a ser
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from enum import StrEnum
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from urllib.parse import unquote
 
-import typer
-
 from agent_memory.errors import AgentMemoryError, MissingDependencyError, NotFoundError
-from agent_memory.memory import Memory
-from agent_memory.records import Entry, Hit
+from agent_memory.payload import dumps, to_json
+
+if TYPE_CHECKING:
+    from agent_memory.memory import Memory
+    from agent_memory.records import Entry
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -85,7 +83,7 @@ class _Tools(_Shared):
             expires_at=expires_at,
             importance=importance,
         )
-        return _entry(entry)
+        return _object(entry)
 
     async def recall(
         self,
@@ -102,7 +100,7 @@ class _Tools(_Shared):
         where filters by metadata, e.g. {"year": {"$gte": 2024}}; since and until by time, ISO 8601.
         """
         filters: _Object = {"session": session, "speaker": speaker, "where": where, "since": since, "until": until}
-        return [_hit(hit) for hit in await self._run(self._memory.recall, query, k=k, **filters)]
+        return [_object(hit) for hit in await self._run(self._memory.recall, query, k=k, **filters)]
 
     async def forget(
         self, key: str | None = None, session: str | None = None, where: _Object | None = None
@@ -112,27 +110,27 @@ class _Tools(_Shared):
 
     async def why(self, query: str, key: str) -> _Object:
         """Explain the place of an entry among the answers to a query, also if recall did not return it."""
-        return _plain(asdict(await self._run(self._memory.why, query, key)))
+        return _object(await self._run(self._memory.why, query, key), brief=False)
 
     async def list_sessions(self) -> list[_Object]:
         """List the conversations that are remembered, in the order they were begun."""
-        return [_plain(asdict(session)) for session in await self._run(self._memory.sessions)]
+        return [_object(session, brief=False) for session in await self._run(self._memory.sessions)]
 
 
 class _Resources(_Shared):
     async def entries(self) -> str:
         """The entries that were added last."""
         found = await self._run(self._memory.entries)
-        return _json([_entry(entry) for entry in found[-_LISTED:]])
+        return dumps(found[-_LISTED:], brief=True)
 
     async def entry(self, key: str) -> str:
         """One entry, by its key (percent-encoded)."""
-        return _json(_entry(await self._run(_get, self._memory, key)))
+        return dumps(await self._run(_get, self._memory, key), brief=True)
 
     async def session(self, session: str) -> str:
         """The entries of a session, by its name (percent-encoded), oldest first."""
         found = await self._run(self._memory.entries, session=unquote(session))
-        return _json([_entry(entry) for entry in found])
+        return dumps(found, brief=True)
 
 
 def build_server(memory: Memory, *, host: str = "127.0.0.1", port: int = 8000) -> Any:
@@ -198,22 +196,6 @@ def run_server(
         server.run("streamable-http", host=host, port=port)
 
 
-def command(
-    path: Annotated[Path, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", help="Folder of the store.")] = Path(
-        "~/.agent-memory"
-    ),
-    transport: Annotated[Transport, typer.Option(help="How clients connect.")] = Transport.STDIO,
-    host: Annotated[str, typer.Option(help="Address to listen on; there is no authentication.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Scope: acme/user-42.")] = "",
-    encoder: Annotated[str | None, typer.Option("--encoder", "-e", help="Encoder of a new store.")] = None,
-) -> None:
-    """Serve the memory to MCP clients, over stdio or streamable HTTP (at /mcp)."""
-    parts = tuple(namespace.split("/")) if namespace else ()
-    with Memory(path, encoder=encoder, namespace=parts) as memory:
-        run_server(memory, transport, host=host, port=port)
-
-
 def _get(memory: Memory, key: str) -> Entry:
     try:
         return memory.get(key)
@@ -221,22 +203,6 @@ def _get(memory: Memory, key: str) -> Entry:
         return memory.get(unquote(key))
 
 
-def _entry(entry: Entry) -> _Object:
-    return _plain({name: value for name, value in asdict(entry).items() if value not in (None, {}, ())})
-
-
-def _hit(hit: Hit) -> _Object:
-    return {"rank": hit.rank, "score": hit.score, **_entry(hit.entry)}
-
-
-def _plain(value: _Object) -> _Object:
-    plain: _Object = json.loads(_json(value))
-    return plain
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, default=lambda moment: moment.isoformat(), ensure_ascii=False)
-
-
-if __name__ == "__main__":
-    typer.run(command)
+def _object(record: object, *, brief: bool = True) -> _Object:
+    found: _Object = to_json(record, brief=brief)
+    return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import threading
-from collections.abc import Callable
+import weakref
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +15,30 @@ import numpy as np
 
 from agent_memory.config import Config
 from agent_memory.errors import CorruptSnapshotError, IndexStateError, StaleGenerationError
-from agent_memory.storage.sqlite import vectors as stored
-from agent_memory.storage.sqlite.database import Connection
-from agent_memory.storage.sqlite.vectors import Generation
+from agent_memory.storage.base import Transaction
+from agent_memory.storage.records import Accept, Generation
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from agent_memory.index import IndexOptions, IndexStats, IndexView, SearchResult, TieredIndex
+    from agent_memory.index import IndexOptions, IndexStats, IndexView, TieredIndex
 
 _log = logging.getLogger("agent_memory")
 
-Accept = Callable[[Generation], None]
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An index, and which state of which generation it equals.
+
+    Attributes:
+        index: The index.
+        identity: The generation's.
+        seq: The last change in it.
+        saved_seq: The last change in the newest snapshot.
+    """
+
+    index: TieredIndex
+    identity: str
+    seq: int
+    saved_seq: int
 
 
 class LiveIndex:
@@ -44,11 +58,14 @@ class LiveIndex:
         if self._linked:
             _log.warning("%s is a link: index snapshots are neither read nor written", folder)
         self._read_only = read_only or self._linked
+        self._held: _Held | None = None
+        self._reset()
+        _LIVE.add(self)
+
+    def _reset(self) -> None:
+        # Of a process that is forked, another thread may hold the lock, and be in the midst of an update.
         self._lock = threading.Lock()
-        self._index: TieredIndex | None = None
-        self._identity: str | None = None
-        self._seq = 0
-        self._saved_seq = 0
+        self._held = None
 
     @property
     def options(self) -> IndexOptions:
@@ -57,53 +74,54 @@ class LiveIndex:
 
         return IndexOptions(recall_target=self._config.recall_target, threads=self._config.threads)
 
-    def view(self, connection: Connection, accept: Accept) -> IndexView | None:
-        """Return a fixed view of the index that equals the store as ``connection``'s transaction sees it.
+    def view(self, tx: Transaction, accept: Accept) -> IndexView | None:
+        """Return a fixed view of the index that equals the store as ``tx``'s transaction sees it.
 
         The transaction must not have read anything yet: its first statement is made under this index's lock,
         so that no other thread can bring the index past it.
 
         Args:
-            connection: A read transaction.
+            tx: A read transaction.
             accept: Raises if the caller cannot work with the generation found.
 
         Returns:
             The view, or None if nothing was ever stored.
         """
         with self._lock:
-            index = self._caught_up(connection, accept)
-            if index is None:
+            held = self._catch_up(tx, accept)
+            if held is None:
                 return None
-            if self._seq - self._saved_seq >= self._config.snapshot_every:
-                self._save(index)
-            return index.view()
+            if held.seq - held.saved_seq >= self._config.snapshot_every:
+                held = self._save(held)
+            return held.index.view()
 
-    def _caught_up(self, connection: Connection, accept: Accept, *, trust_snapshots: bool = True) -> TieredIndex | None:
-        generation = stored.live_generation(connection)
+    def _catch_up(self, tx: Transaction, accept: Accept, *, trust_snapshots: bool = True) -> _Held | None:
+        """Return the index, brought up to date; it is held while it is whole, and dropped by whatever interrupts."""
+        generation = tx.generations.live()
         if generation is None:
             return None
         accept(generation)
-        seq = stored.last_seq(connection)
-        index = self._index
-        stale = seq < self._seq or not stored.log_reaches_back_to(connection, self._seq)
-        if index is None or self._identity != generation.identity or stale:
-            # A lower seq means that an older copy of the database was put in place.
-            self._index = None
-            loaded = self._load(generation, seq) if trust_snapshots else None
-            if loaded is not None and not stored.log_reaches_back_to(connection, self._seq):
-                _log.info("building the index anew: the change log begins after its snapshot")
-                loaded = None
-            index = loaded or self._rebuild(connection, generation, seq)
-        if self._seq < seq:
-            changed = stored.changed_since(connection, self._seq)
-            ids, vectors = stored.read_vectors(connection, generation, changed)
-            index.remove(changed)
-            index.add(ids, vectors)
-            self._seq = seq
-        self._index, self._identity = index, generation.identity
-        return index
+        seq = tx.changes.last_seq()
+        held, self._held = self._held, None
+        if held is not None and not _continues(held, generation, seq, tx):
+            held = None
+        if held is None and trust_snapshots:
+            held = self._load(generation, seq)
+            if held is not None and not tx.changes.reach_back_to(held.seq):
+                _log.info("rebuilding the index: the change log begins after its snapshot")
+                held = None
+        if held is None:
+            held = self._rebuild(tx, generation, seq)
+        if held.seq < seq:
+            changed = tx.changes.ids_since(held.seq)
+            ids, vectors = tx.vectors.read(generation, changed)
+            held.index.remove(changed)
+            held.index.add(ids, vectors)
+            held = replace(held, seq=seq)
+        self._held = held
+        return held
 
-    def _load(self, generation: Generation, newest_seq: int) -> TieredIndex | None:
+    def _load(self, generation: Generation, newest_seq: int) -> _Held | None:
         from agent_memory.index import TieredIndex, snapshots
 
         if self._linked or not snapshots(self.folder):
@@ -111,39 +129,38 @@ class LiveIndex:
         try:
             index, seq = TieredIndex.load(self.folder, generation=generation.identity, options=self.options)
         except StaleGenerationError as error:
-            _log.info("building the index anew: %s", error)
+            _log.info("rebuilding the index: %s", error)
             return None
         except CorruptSnapshotError as error:
-            _log.warning("building the index anew from the store: %s", error)
+            _log.warning("rebuilding the index from the store: %s", error)
             return None
         if seq > newest_seq:
-            _log.warning("building the index anew: its snapshot is ahead of the store (%d > %d)", seq, newest_seq)
+            _log.warning("rebuilding the index: its snapshot is ahead of the store (%d > %d)", seq, newest_seq)
             return None
-        self._seq = self._saved_seq = seq
-        return index
+        return _Held(index, generation.identity, seq, saved_seq=seq)
 
-    def _rebuild(self, connection: Connection, generation: Generation, seq: int) -> TieredIndex:
+    def _rebuild(self, tx: Transaction, generation: Generation, seq: int) -> _Held:
         from agent_memory.index import TieredIndex
 
         index = TieredIndex(generation.dimension, generation.tiers, dtype=generation.dtype, options=self.options)
-        for ids, vectors in stored.all_vectors(connection, generation):
+        for ids, vectors in tx.vectors.read_all(generation):
             index.add(ids, vectors)
         index.maintain()
-        self._seq, self._saved_seq = seq, 0
-        return index
+        return _Held(index, generation.identity, seq, saved_seq=0)
 
-    def faults(self, connection: Connection, accept: Accept) -> list[str]:
+    def faults(self, tx: Transaction, accept: Accept) -> list[str]:
         """Return what is wrong with the index in memory and with the snapshots on disk, one sentence each."""
         from agent_memory.index import TieredIndex, snapshots
 
         with self._lock:
-            index = self._caught_up(connection, accept)
-            generation = stored.live_generation(connection)
-            if index is None or generation is None:
+            held = self._catch_up(tx, accept)
+            generation = tx.generations.live()
+            if held is None or generation is None:
                 return []
+            index = held.index
             found = []
             none = np.empty(0, np.int64)
-            pages = [ids for ids, _ in stored.all_vectors(connection, generation)]
+            pages = [ids for ids, _ in tx.vectors.read_all(generation)]
             expected = np.concatenate([none, *pages])
             if not np.array_equal(np.sort(index.ids()), expected):
                 found.append(f"index: it holds {len(index)} entries, the store {len(expected)}, or others")
@@ -157,19 +174,16 @@ class LiveIndex:
                 pass  # left over from another generation; the next save replaces it
             return found
 
-    def start_over(self, connection: Connection, accept: Accept) -> IndexView | None:
+    def start_over(self, tx: Transaction, accept: Accept) -> IndexView | None:
         """Delete the snapshots, build the index from the store, and write it; returns its view."""
         with self._lock:
-            self._index = None
+            self._held = None
             if not self._read_only:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            index = self._caught_up(connection, accept, trust_snapshots=False)
-            if index is None:
-                return None
-            self._save(index)
-            return index.view()
+            held = self._catch_up(tx, accept, trust_snapshots=False)
+            return None if held is None else self._save(held).index.view()
 
-    def discard_newer(self, connection: Connection) -> None:
+    def discard_newer(self, tx: Transaction) -> None:
         """Delete snapshots that are ahead of the store: an older copy of the database was put in place.
 
         Left alone, they would look right again as soon as the store had seen as many changes.
@@ -178,7 +192,7 @@ class LiveIndex:
             return
         from agent_memory.index import snapshots
 
-        newest = stored.last_seq(connection)
+        newest = tx.changes.last_seq()
         for seq, path in snapshots(self.folder):
             if seq > newest:
                 _log.warning("deleting %s: it is ahead of the store (%d > %d)", path, seq, newest)
@@ -192,65 +206,43 @@ class LiveIndex:
 
     def stats(self) -> IndexStats | None:
         """Return facts about the index in memory, or None before the first recall."""
-        return None if self._index is None else self._index.stats()
+        held = self._held
+        return None if held is None else held.index.stats()
 
     def save(self) -> None:
         """Write a snapshot if the index has moved since the last one; does nothing in a read-only folder."""
         with self._lock:
-            if self._index is not None and self._seq != self._saved_seq:
-                self._save(self._index)
+            if self._held is not None and self._held.seq != self._held.saved_seq:
+                self._save(self._held)
 
-    def _save(self, index: TieredIndex) -> None:
-        self._saved_seq = self._seq
-        if self._read_only or self._identity is None:
-            return
-        try:
-            index.maintain()
-            index.save(self.folder, generation=self._identity, seq=self._seq)
-        except IndexStateError as error:
-            # The store is whole without it: the next process to open it rebuilds or replays.
-            _log.warning("no index snapshot was written: %s", error)
+    def _save(self, held: _Held) -> _Held:
+        self._held = None  # until it is whole again
+        saved = replace(held, saved_seq=held.seq)
+        if not self._read_only:
+            try:
+                held.index.maintain()
+                held.index.save(self.folder, generation=held.identity, seq=held.seq)
+            except IndexStateError as error:
+                # The store is whole without it: the next process to open it rebuilds or replays.
+                _log.warning("no index snapshot was written: %s", error)
+        self._held = saved
+        return saved
 
 
-class Reading:
-    """The index as one read transaction sees it, built anew from the store if its files turn out damaged.
+def _continues(held: _Held, generation: Generation, seq: int, tx: Transaction) -> bool:
+    """Return whether an index can be brought to a state of the store by what has changed since.
 
-    Args:
-        live_index: The index.
-        connection: The transaction; nothing may have been read in it yet.
-        accept: Raises if the caller cannot work with the generation found.
+    A lower seq means that an older copy of the database was put in place.
     """
+    return held.identity == generation.identity and held.seq <= seq and tx.changes.reach_back_to(held.seq)
 
-    def __init__(self, live_index: LiveIndex, connection: Connection, accept: Accept) -> None:
-        self._live_index, self._connection, self._accept = live_index, connection, accept
-        self._view = live_index.view(connection, accept)
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing was ever stored."""
-        return self._view is None
+_LIVE: weakref.WeakSet[LiveIndex] = weakref.WeakSet()
 
-    def search(
-        self,
-        queries: npt.ArrayLike,
-        k: int,
-        *,
-        allowed: npt.ArrayLike | None = None,
-        exact: bool = False,
-        budget_ms: float | None = None,
-        explain: bool = False,
-    ) -> SearchResult:
-        """Search; see ``IndexView.search``."""
 
-        def search(view: IndexView) -> SearchResult:
-            return view.search(queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain)
+def _reset_in_child() -> None:
+    for live_index in list(_LIVE):
+        live_index._reset()
 
-        if self._view is None:
-            raise CorruptSnapshotError(self._live_index.folder, "there is no index")
-        try:
-            return search(self._view)
-        except CorruptSnapshotError as error:
-            # Rows are verified when they are first read, which may be long after the snapshot was opened.
-            _log.warning("building the index anew from the store: %s", error)
-            self._view = self._live_index.start_over(self._connection, self._accept) or self._view
-            return search(self._view)
+
+os.register_at_fork(after_in_child=_reset_in_child)

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent_memory.errors import EncoderMismatchError, StorageError
-from agent_memory.storage.sqlite import entries as reading
-from agent_memory.storage.sqlite import sessions as stored
-from agent_memory.storage.sqlite import writes
-from agent_memory.storage.sqlite.database import Connection, Database
-from agent_memory.storage.sqlite.vectors import Generation, as_stored
+from agent_memory.storage.base import Database, Transaction
+from agent_memory.storage.codec import encode_vectors
+from agent_memory.storage.records import Condition, Generation, Head, StoredSegment
 from agent_memory.types import FloatArray, Namespace
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ class Prepared:
         rows: Stored forms of (evolved vector, latents), in the order of the segments.
     """
 
-    head: stored.Head | None
+    head: Head | None
     rows: list[tuple[bytes, bytes]]
 
 
@@ -82,12 +80,12 @@ class Sessions:
     # --- writing -----------------------------------------------------------------------------------------
 
     def prepare(
-        self, connection: Connection, generation: Generation | None, segments: Mapping[Place, Sequence[SessionSegment]]
+        self, tx: Transaction, generation: Generation | None, segments: Mapping[Place, Sequence[SessionSegment]]
     ) -> dict[Place, Prepared]:
         """Evolve new segments at the end of their sessions, as the sessions are now.
 
         Args:
-            connection: A read transaction.
+            tx: A read transaction.
             generation: The embedding space; None before the first write.
             segments: New segments by session, in their order.
         """
@@ -95,10 +93,10 @@ class Sessions:
             return {}
         prepared = {}
         for place, new in segments.items():
-            head = None if generation is None else stored.head(connection, *place)
+            head = None if generation is None else tx.sessions.find_head(*place)
             memory = self.encoder.empty_memory()
             if head is not None and generation is not None:
-                memory = self.memory(connection, generation, head.id)
+                memory = self.memory(tx, generation, head.id)
             rows = []
             for segment in new:
                 evolved, latents = self.encoder.embed_segment(segment, memory)
@@ -110,7 +108,7 @@ class Sessions:
     def warm(
         self,
         database: Database,
-        dirty: Callable[[Connection], Iterable[tuple[int, int]]],
+        dirty: Callable[[Transaction], Iterable[tuple[int, int]]],
         also: Sequence[tuple[str | None, datetime]] = (),
     ) -> None:
         """Let the session encoder load and encode what replays will need, before the write lock is taken.
@@ -127,9 +125,9 @@ class Sessions:
             return
         speakers = {speaker for speaker, _ in also}
         times = {moment for _, moment in also}
-        with database.read() as connection:
-            for session_id, first in dirty(connection):
-                who, when = stored.seen_from(connection, session_id, first)
+        with database.read() as tx:
+            for session_id, first in dirty(tx):
+                who, when = tx.sessions.select_seen_from(session_id, first)
                 speakers |= who
                 times |= when
         if times:
@@ -137,7 +135,7 @@ class Sessions:
 
     def replay(
         self,
-        connection: Connection,
+        tx: Transaction,
         generation: Generation,
         dirty: Mapping[int, int],
         *,
@@ -147,7 +145,7 @@ class Sessions:
         """Evolve sessions again from an entry on, from stored static vectors.
 
         Args:
-            connection: A write transaction.
+            tx: A write transaction.
             generation: The embedding space.
             dirty: The first entry to do again, by session.
             live: Whether indexes must hear of it; other generations then lose what they made of the sessions.
@@ -155,46 +153,46 @@ class Sessions:
         """
         if live:
             for session_id, first in dirty.items():
-                stored.clear_others(connection, generation, session_id, first)
+                tx.sessions.clear_others(generation, session_id, first)
         if self.encoder is None:
             return
         for session_id, first in dirty.items():
-            memory = self.memory(connection, generation, session_id, before=first)
+            memory = self.memory(tx, generation, session_id, before=first)
             rows: list[tuple[int, bytes, bytes]] = []
-            for segment in islice(stored.segments_from(connection, generation, session_id, first), most):
+            for segment in islice(tx.sessions.select_segments_from(generation, session_id, first), most):
                 evolved, latents = self.encoder.embed_segment(self._segment(generation, segment), memory)
                 memory = memory.append(latents)
                 rows.append((segment.id, *self._stored(evolved, latents)))
                 if len(rows) == _PAGE:
-                    self._keep(connection, generation, session_id, rows, live=live)
-            self._keep(connection, generation, session_id, rows, live=live)
+                    self._keep(tx, generation, session_id, rows, live=live)
+            self._keep(tx, generation, session_id, rows, live=live)
 
     def _keep(
         self,
-        connection: Connection,
+        tx: Transaction,
         generation: Generation,
         session_id: int,
         rows: list[tuple[int, bytes, bytes]],
         *,
         live: bool,
     ) -> None:
-        stored.store(connection, generation, rows)
+        tx.sessions.store(generation, rows)
         if not live:
             rows.clear()
             return
-        seqs = writes.log_changes(connection, [row[0] for row in rows], "put")
+        seqs = tx.changes.log([row[0] for row in rows], "put")
         if seqs:
-            stored.move_head(connection, session_id, seqs[-1])
+            tx.sessions.move_head(session_id, seqs[-1])
         rows.clear()
 
     def _stored(self, evolved: FloatArray, latents: FloatArray) -> tuple[bytes, bytes]:
         dtype = self._required().spec.dtype
-        return as_stored(evolved, self._dtype).tobytes(), as_stored(latents, dtype).tobytes()
+        return encode_vectors(evolved, self._dtype).tobytes(), encode_vectors(latents, dtype).tobytes()
 
     # --- reading -----------------------------------------------------------------------------------------
 
     def memory(
-        self, connection: Connection, generation: Generation, session_id: int, *, before: int | None = None
+        self, tx: Transaction, generation: Generation, session_id: int, *, before: int | None = None
     ) -> LatentQueue:
         """Return the latent memory of a session, now or before an entry.
 
@@ -204,59 +202,58 @@ class Sessions:
         encoder = self._required()
         spec = encoder.spec
         dtype = np.dtype(spec.dtype).newbyteorder("<")
-        blobs = stored.last_latents(connection, generation, session_id, spec.segments, before=before)
+        blobs = tx.sessions.read_last_latents(generation, session_id, spec.segments, before=before)
         size = self.latents_bytes
-        if any(blob is None or len(blob) != size for blob in blobs):
+        sound = [blob for blob in blobs if blob is not None and len(blob) == size]
+        if len(sound) != len(blobs):
             raise StorageError(
                 f"latents of a session are damaged (not {size} bytes); run check with repair to compute them again"
             )
         memory = encoder.empty_memory()
         if not blobs:
             return memory
-        rows = np.frombuffer(b"".join(blobs), dtype).reshape(-1, spec.width)
+        rows = np.frombuffer(b"".join(sound), dtype).reshape(-1, spec.width)
         return memory.append(rows.astype(np.float32))
 
-    def memory_as_of(
-        self, connection: Connection, generation: Generation, session_id: int, moment: datetime
-    ) -> LatentQueue:
+    def memory_as_of(self, tx: Transaction, generation: Generation, session_id: int, moment: datetime) -> LatentQueue:
         """Return the latent memory of a session as it was, from the segments that were current then."""
-        kept = stored.kept_since(connection, session_id, moment)
+        kept = tx.sessions.find_unchanged_until(session_id, moment)
         if kept is not None:
-            return self.memory(connection, generation, session_id, before=kept)
+            return self.memory(tx, generation, session_id, before=kept)
         encoder = self._required()
         spec = encoder.spec
         count = None if spec.horizon is None else spec.segments + spec.horizon
         memory = encoder.empty_memory()
-        condition = reading.as_of(moment)
-        for segment in stored.last_segments(connection, generation, session_id, count, condition=condition):
+        condition = Condition(state="as_of", moment=moment)
+        for segment in tx.sessions.select_last_segments(generation, session_id, count, condition=condition):
             _, latents = encoder.embed_segment(self._segment(generation, segment), memory)
             memory = memory.append(latents)
         return memory
 
-    def question(
+    def evolve_query(
         self,
-        connection: Connection,
+        tx: Transaction,
         generation: Generation,
         vector: FloatArray,
         text: str,
         *,
         scope: Namespace,
         session: str | None,
-        then: datetime | None,
+        as_of: datetime | None,
     ) -> FloatArray:
-        """Return a question's vector after all of a session, or the static one where there is no such session."""
+        """Return a question's vector evolved by its session's latent memory, or the static one outside of sessions."""
         if self.encoder is None or session is None:
             return vector
-        session_id = stored.only_session(connection, scope, session)
+        session_id = tx.sessions.find_only(scope, session)
         if session_id is None:
             return vector
-        if then is None:
-            memory = self.memory(connection, generation, session_id)
+        if as_of is None:
+            memory = self.memory(tx, generation, session_id)
         else:
-            memory = self.memory_as_of(connection, generation, session_id, then)
+            memory = self.memory_as_of(tx, generation, session_id, as_of)
         return self.encoder.embed_query(vector, text, memory)
 
-    def _segment(self, generation: Generation, segment: stored.StoredSegment) -> SessionSegment:
+    def _segment(self, generation: Generation, segment: StoredSegment) -> SessionSegment:
         from agent_memory.encoders.session import SessionSegment
 
         static = generation.from_bytes(segment.static)

@@ -1,4 +1,4 @@
-"""Which encoder belongs to a generation: the one that was given, one known by name, with its rotation."""
+"""Which encoders belong to a generation: those that were given, those known by name, with their rotation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from agent_memory.encoders.registry import NAMES, load_encoder, load_session_encoder
 from agent_memory.errors import CheckpointError
 from agent_memory.live.sessions import Sessions
-from agent_memory.storage.sqlite import generations
-from agent_memory.storage.sqlite.database import Connection
-from agent_memory.storage.sqlite.vectors import Generation
+from agent_memory.live.space import Space
+from agent_memory.storage.base import Transaction
+from agent_memory.storage.records import Generation
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, SessionEncoder
@@ -22,84 +22,104 @@ _MARK = "+rotation-"
 
 
 class Spaces:
-    """The encoders that this process can use, each of one embedding space.
+    """The embedding spaces that this process can use.
 
     Args:
-        given: What the caller named when the memory was opened.
+        folder: The store's folder, for messages.
+        encoder: What the caller named when the memory was opened.
         session_encoder: Likewise, for sessions.
     """
 
-    def __init__(self, given: Encoder | str | Path | None, session_encoder: SessionEncoder | str | None) -> None:
-        self._given = given
+    def __init__(
+        self, folder: Path, encoder: Encoder | str | Path | None, session_encoder: SessionEncoder | str | None
+    ) -> None:
+        self._folder = folder
+        self._given = encoder
         self._session_encoder = session_encoder
         self._session_encoders: dict[str, SessionEncoder] = {}
         self._known: dict[str, Encoder] = {}
 
-    def know(self, encoder: Encoder) -> None:
-        """Remember an encoder, so that ``renewed`` finds it."""
-        self._known[encoder.spec.fingerprint] = encoder
-        base = base_of(encoder)
-        self._known.setdefault(base.spec.fingerprint, base)
+    def open(self, tx: Transaction, generation: Generation | None) -> Space:
+        """Return the space to open a store with.
 
-    def session_encoder(
-        self, wish: SessionEncoder | str | None, encoder: Encoder, recorded: Mapping[str, Any] | None
-    ) -> SessionEncoder | None:
-        """Return a session encoder; with ``"auto"`` the recorded one, also if it was once given as an object."""
-        known = self._session_encoders.get(str((recorded or {}).get("fingerprint")))
-        found = known if wish == "auto" and known is not None else load_session_encoder(wish, encoder, recorded)
-        if found is not None:
-            self._session_encoders[found.spec.fingerprint] = found
-        return found
-
-    def sessions_of(self, encoder: Encoder, generation: Generation | None, *, opening: bool = False) -> Sessions:
-        """Return the session encoding that goes with an encoder in a generation; None for a store without one."""
-        recorded = None if generation is None else generation.session_encoder or {}
-        wish = self._session_encoder if opening else "auto"
-        return Sessions(self.session_encoder(wish, encoder, recorded), encoder.spec.dtype)
-
-    def at_opening(self, connection: Connection, generation: Generation | None) -> Encoder:
-        """Return the encoder to open a store with; it may still be another one than the generation's."""
+        Raises:
+            EncoderMismatchError: The store's vectors were made by other encoders. Other versions of encoders that
+                were named, not given as objects, pass: after an upgrade of the package the former weights are gone,
+                and a re-index is the way on.
+        """
         given = self._given
         name = None if generation is None else generation.encoder.get("name")
         if given is None and isinstance(name, str) and name in NAMES:
             given = name
         encoder = load_encoder(given)
-        self.know(encoder)
-        if generation is None:
-            return encoder
-        return _rotated(connection, generation, encoder) or encoder
+        self.add(encoder)
+        if generation is not None:
+            encoder = _rotate(tx, generation, encoder) or encoder
+        recorded = None if generation is None else generation.session_encoder or {}
+        space = self.build(encoder, self.find_session_encoder(self._session_encoder, encoder, recorded))
+        if generation is not None and not self._may_open(space, generation):
+            space.accept(generation)
+        return space
 
-    def may_open(self, encoder: Encoder, sessions: Sessions, generation: Generation) -> bool:
-        """Return whether a store may be opened: with its own encoders, or other versions of them that were named.
-
-        When an upgrade of the package brings other weights, the former are gone, and a re-index is the way on.
-        Encoders given as objects must be the store's own.
-        """
-        named = _is_name(self._given) and generation.encoder.get("name") == encoder.spec.name
-        theirs, ours = (facts or {} for facts in (generation.session_encoder, sessions.facts))
+    def _may_open(self, space: Space, generation: Generation) -> bool:
+        named = _is_name(self._given) and generation.encoder.get("name") == space.spec.name
+        theirs, ours = (facts or {} for facts in (generation.session_encoder, space.sessions.facts))
         named_sessions = _is_name(self._session_encoder) and theirs.get("name") == ours.get("name")
-        return (named or encoder.spec.fingerprint == generation.fingerprint) and (
-            named_sessions or sessions.fits(generation)
+        return (named or space.fingerprint == generation.fingerprint) and (
+            named_sessions or space.sessions.fits(generation)
         )
 
-    def renewed(self, connection: Connection, generation: Generation) -> Encoder | None:
-        """Return the encoder of a generation that has become live meanwhile, or None if there is none at hand."""
+    def find(self, tx: Transaction, generation: Generation) -> Space | None:
+        """Return the space of a generation, or None if this process does not have its encoder."""
+        encoder = self._find_encoder(tx, generation)
+        if encoder is None:
+            return None
+        recorded = generation.session_encoder or {}
+        return self.build(encoder, self.find_session_encoder("auto", encoder, recorded))
+
+    def _find_encoder(self, tx: Transaction, generation: Generation) -> Encoder | None:
         for encoder in list(self._known.values()):
             if encoder.spec.fingerprint == generation.fingerprint:
                 return encoder
-            rotated = _rotated(connection, generation, encoder)
+            rotated = _rotate(tx, generation, encoder)
             if rotated is not None:
-                self.know(rotated)
+                self.add(rotated)
                 return rotated
         name = generation.encoder.get("name")
         if not _is_name(self._given) or name not in NAMES:
             return None
         encoder = load_encoder(str(name))
-        encoder = _rotated(connection, generation, encoder) or encoder
+        encoder = _rotate(tx, generation, encoder) or encoder
         if encoder.spec.fingerprint != generation.fingerprint:
             return None
-        self.know(encoder)
+        self.add(encoder)
         return encoder
+
+    def build(self, encoder: Encoder, session_encoder: SessionEncoder | None) -> Space:
+        """Return the space of two encoders."""
+        return Space(encoder, Sessions(session_encoder, encoder.spec.dtype), self._folder)
+
+    def add(self, encoder: Encoder) -> None:
+        """Remember an encoder, so that ``find`` can use it."""
+        self._known[encoder.spec.fingerprint] = encoder
+        base = base_of(encoder)
+        self._known.setdefault(base.spec.fingerprint, base)
+
+    def find_session_encoder(
+        self, given: SessionEncoder | str | None, encoder: Encoder, recorded: Mapping[str, Any] | None
+    ) -> SessionEncoder | None:
+        """Return a session encoder; with ``"auto"`` the recorded one, also if it was once given as an object.
+
+        Args:
+            given: As for ``Memory``.
+            encoder: The encoder that it must fit.
+            recorded: What the generation records of its session encoder; None for a new store.
+        """
+        known = self._session_encoders.get(str((recorded or {}).get("fingerprint")))
+        found = known if given == "auto" and known is not None else load_session_encoder(given, encoder, recorded)
+        if found is not None:
+            self._session_encoders[found.spec.fingerprint] = found
+        return found
 
 
 def _is_name(given: object) -> bool:
@@ -113,7 +133,7 @@ def base_of(encoder: Encoder) -> Encoder:
     return encoder.encoder if isinstance(encoder, RotatedEncoder) else encoder
 
 
-def rotation_of(connection: Connection, generation: Generation) -> Rotation | None:
+def read_rotation(tx: Transaction, generation: Generation) -> Rotation | None:
     """Return the rotation that a generation's vectors went through, or None.
 
     Raises:
@@ -123,20 +143,20 @@ def rotation_of(connection: Connection, generation: Generation) -> Rotation | No
         return None
     from agent_memory.encoders.rotation import Rotation
 
-    content = generations.asset(connection, generation.id, ROTATION)
+    content = tx.generations.read_file(generation.id, ROTATION)
     if content is None:
         raise CheckpointError(f"the rotation of generation {generation.id} is missing")
     return Rotation.from_bytes(content, f"the rotation of generation {generation.id}")
 
 
-def _rotated(connection: Connection, generation: Generation, encoder: Encoder) -> Encoder | None:
+def _rotate(tx: Transaction, generation: Generation, encoder: Encoder) -> Encoder | None:
     """Return an encoder with a generation's rotation behind it, if that is the generation's space."""
     if _MARK not in str(generation.encoder.get("pipeline", "")) or encoder.spec.dimension != generation.dimension:
         return None
     from agent_memory.encoders.rotation import RotatedEncoder
 
     encoder = base_of(encoder)
-    rotation = rotation_of(connection, generation)
+    rotation = read_rotation(tx, generation)
     if rotation is None or rotation.dimension != encoder.spec.dimension:
         return None
     rotated = RotatedEncoder(encoder, rotation)

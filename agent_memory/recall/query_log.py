@@ -10,13 +10,11 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from agent_memory.config import Config
 from agent_memory.errors import AgentMemoryError
+from agent_memory.live.store import Store
 from agent_memory.recall.request import Mode, Request
-from agent_memory.storage.sqlite import queries
-from agent_memory.storage.sqlite.database import Database
-from agent_memory.storage.sqlite.queries import LoggedQuery
-from agent_memory.storage.sqlite.vectors import as_stored
+from agent_memory.storage.codec import encode_vectors
+from agent_memory.storage.records import LoggedQuery
 from agent_memory.types import Namespace
 
 if TYPE_CHECKING:
@@ -36,13 +34,12 @@ class QueryLog:
     process.
 
     Args:
-        database: The store.
-        config: How many are kept, and what of their words.
+        store: The store; its settings say how many queries are kept, and what of their words.
     """
 
-    def __init__(self, database: Database, config: Config) -> None:
-        self._database, self._config = database, config
-        self._pending: deque[LoggedQuery] = deque(maxlen=config.query_log)
+    def __init__(self, store: Store) -> None:
+        self._store, self._config = store, store.config
+        self._pending: deque[LoggedQuery] = deque(maxlen=store.config.query_log)
         self._writing = threading.Lock()
         self._next = time.monotonic() + _EVERY_S
 
@@ -58,7 +55,7 @@ class QueryLog:
                 k=request.k,
                 fingerprint=spec.fingerprint,
                 dtype=spec.dtype,
-                vector=as_stored(request.vector, spec.dtype).tobytes(),
+                vector=encode_vectors(request.vector, spec.dtype).tobytes(),
                 digest=hashlib.sha256(text.encode()).digest() if text is not None and kept == "hash" else None,
                 text=text if kept == "plain" else None,
             )
@@ -68,14 +65,14 @@ class QueryLog:
 
     def flush(self, *, wait_s: float = 0.0) -> None:
         """Write what has been taken down; what cannot be written now is kept for later. Raises nothing."""
-        if not self._pending or self._database.read_only or not self._writing.acquire(blocking=False):
+        if not self._pending or self._store.database.read_only or not self._writing.acquire(blocking=False):
             return
         try:
             self._next = time.monotonic() + _EVERY_S
             taken = [self._pending.popleft() for _ in range(len(self._pending))]
             try:
-                with self._database.write(wait_s=wait_s) as connection:
-                    queries.append(connection, taken, keep=self._config.query_log)
+                with self._store.write(wait_s=wait_s) as tx:
+                    tx.queries.append(taken, keep=self._config.query_log)
             except AgentMemoryError as error:
                 _log.debug("%d queries were not logged yet: %s", len(taken), error)
                 room = self._config.query_log - len(self._pending)
@@ -90,8 +87,8 @@ class QueryLog:
             self._pending.clear()
             kept = [one for one in pending if one.namespace[: len(namespace)] != namespace]
             self._pending.extend(kept)
-            with self._database.write() as connection:
-                return queries.clear(connection, namespace) + len(pending) - len(kept)
+            with self._store.write() as tx:
+                return tx.queries.clear(namespace) + len(pending) - len(kept)
 
     def close(self) -> None:
         """Write the rest."""

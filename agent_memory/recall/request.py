@@ -1,26 +1,47 @@
-"""A recall, validated: what is asked, of what, and how."""
+"""A recall, validated: the question, where to look, and how."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import partial
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
 
 import numpy as np
 
 from agent_memory import inputs
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
-from agent_memory.storage.sqlite import entries as reading
-from agent_memory.types import FloatArray, Namespace
+from agent_memory.live.space import Space
+from agent_memory.storage.filters import parse_filter
+from agent_memory.storage.records import Condition
+from agent_memory.types import FloatArray, Namespace, Time
 
 if TYPE_CHECKING:
     from agent_memory.encoders.reranker import Reranker
-    from agent_memory.storage.sqlite.entries import Condition
+
+
+class RecallOptions(TypedDict, total=False):
+    """The keyword arguments of ``Memory.recall``, but for ``namespace``; see there."""
+
+    k: SupportsIndex
+    session: str | None
+    speaker: str | None
+    where: Mapping[str, Any] | None
+    since: Time | None
+    until: Time | None
+    as_of: Time | None
+    mode: str
+    exact: bool
+    diversity: float
+    collapse: bool
+    half_life: timedelta | None
+    now: Time | None
+    budget_ms: float | None
+    rerank: Reranker | None
+    explain: bool
 
 
 class Mode(StrEnum):
@@ -37,33 +58,33 @@ class Request:
 
     Attributes:
         text: The query's text; None if only a vector was given.
-        vector: The query's vector, shape (dimension,), of unit length; not used by words alone.
+        vector: The query's vector, shape (dimension,), of unit length; empty until ``encode_requests``.
         readable: Whether the encoder knows the script of the text.
-        k: How many hits at most.
+        k: Maximum number of hits.
         mode: What to go by.
         scope: Where to look.
         session: The session that the question is asked in.
-        condition: What an entry must satisfy; None for every current entry.
-        then: The past moment to read the store as of.
+        condition: What an entry must satisfy.
+        as_of: The past moment to read the store as of.
         now: What the query means by now.
         exact: True to compare with every vector.
         diversity: From 0 to 1; weight of difference among the hits.
         collapse: True to leave out near-duplicates of better hits.
-        half_life: Age at which the bonus for youth is halved; None for no bonus.
+        half_life: Age at which the bonus for recent entries is halved; None for no bonus.
         budget_ms: Time after which no further tier or source is begun.
-        rerank: Scores the best candidates anew.
+        rerank: Scores the best candidates again.
         explain: True to fill ``Hit.trace``.
     """
 
     text: str | None
     vector: FloatArray
-    readable: bool
+    readable: bool = True
     k: int
     mode: Mode
     scope: Namespace
     session: str | None
-    condition: Condition | None
-    then: datetime | None
+    condition: Condition
+    as_of: datetime | None
     now: datetime
     exact: bool
     diversity: float
@@ -74,7 +95,7 @@ class Request:
     explain: bool
 
 
-def matching(
+def make_condition(
     scope: Namespace,
     now: datetime,
     *,
@@ -82,70 +103,72 @@ def matching(
     key: str | None = None,
     session: str | None = None,
     speaker: str | None = None,
-    since: datetime | str | None = None,
-    until: datetime | str | None = None,
-    then: datetime | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+    as_of: datetime | None = None,
 ) -> Condition:
-    """Return the condition for entries in or below a namespace that match what callers may ask for."""
-    return reading.matching(
-        scope,
-        now,
-        where=where,
+    """Return the condition for entries in or below a namespace that match what callers may ask for.
+
+    Raises:
+        InvalidInputError: A filter or an argument is unusable.
+    """
+    return Condition(
+        namespace=scope,
+        state="current" if as_of is None else "as_of",
+        moment=as_of or now,
+        where=parse_filter(where),
         key=inputs.name("key", key),
         session=inputs.name("session", session),
         speaker=inputs.name("speaker", speaker),
         since=inputs.moment("since", since),
         until=inputs.moment("until", until),
-        then=then,
     )
 
 
 def make_request(
     query: object,
     *,
-    encode: Callable[[str], FloatArray],
-    dimension: int,
-    scripts: Collection[str] | None,
     config: Config,
     scope: Namespace,
     k: SupportsIndex = 5,
-    as_of: datetime | str | None = None,
+    session: str | None = None,
+    speaker: str | None = None,
+    where: Mapping[str, Any] | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+    as_of: Time | None = None,
     mode: str = "hybrid",
     exact: bool = False,
     diversity: float = 0.0,
     collapse: bool = False,
     half_life: timedelta | None = None,
-    now: datetime | str | None = None,
+    now: Time | None = None,
     budget_ms: float | None = None,
     rerank: Reranker | None = None,
     explain: bool = False,
-    **filters: Any,  # noqa: ANN401 - those of matching
 ) -> Request:
-    """Return the request that the arguments of ``Memory.recall`` make; the query is encoded last.
+    """Return the request that the arguments of ``Memory.recall`` make; its query is not encoded yet.
 
     Raises:
         InvalidInputError: An argument is unusable.
-        EncoderError: The query could not be encoded.
     """
-    then = inputs.moment("as_of", as_of)
+    moment = inputs.moment("as_of", as_of)
     text = inputs.text(query, config, "query") if isinstance(query, str) else None
     if half_life is not None and (not isinstance(half_life, timedelta) or half_life <= timedelta(0)):
         raise InvalidInputError(f"half_life must be a positive timedelta, got {half_life!r}")
-    way = inputs.choice("mode", mode, Mode)
+    chosen = inputs.choice("mode", mode, Mode)
     present = datetime.now(UTC)
-    bounds = {name: value for name, value in filters.items() if value is not None}
-    condition = matching(scope, present, **bounds, then=then) if scope or then or bounds else None
-    request = partial(
-        Request,
+    bounds: dict[str, Any] = {"where": where, "session": session, "speaker": speaker, "since": since, "until": until}
+    return Request(
         text=text,
-        readable=text is None or _readable(text, scripts),
+        vector=np.empty(0, np.float32) if text is not None else inputs.vector(query),
         k=inputs.positive("k", k),
-        mode=Mode.DENSE if text is None else way,
+        mode=Mode.DENSE if text is None else chosen,
         scope=scope,
-        session=inputs.name("session", filters.get("session")),
-        condition=condition if scope or then or any(bounds.values()) else None,
-        then=then,
-        now=inputs.moment("now", now) or then or present,
+        session=inputs.name("session", session),
+        condition=make_condition(scope, present, as_of=moment, **bounds),
+        as_of=moment,
+        now=inputs.moment("now", now) or moment or present,
         exact=exact,
         diversity=inputs.share("diversity", diversity),
         collapse=collapse,
@@ -154,12 +177,32 @@ def make_request(
         rerank=rerank,
         explain=explain,
     )
-    if text is None:
-        return request(vector=inputs.vector(query, dimension))
-    return request(vector=np.zeros(dimension, np.float32) if way is Mode.LEXICAL else encode(text))
 
 
-def _readable(text: str, scripts: Collection[str] | None) -> bool:
+def encode_requests(requests: Sequence[Request], space: Space) -> list[Request]:
+    """Return requests with the vectors of their queries in a space, encoded together.
+
+    Raises:
+        DimensionMismatchError: A vector that was given has another number of dimensions.
+        EncoderError: The queries could not be encoded.
+    """
+    wanted = [request.text for request in requests if request.text is not None and request.mode is not Mode.LEXICAL]
+    texts = list(dict.fromkeys(wanted))
+    vectors = dict(zip(texts, space.encode_queries(texts), strict=True))
+    scripts: Collection[str] | None = getattr(space.encoder, "scripts", None)
+    encoded = []
+    for request in requests:
+        if request.text is None:
+            inputs.check_dimension(request.vector, space.spec.dimension)
+            encoded.append(request)
+            continue
+        vector = vectors.get(request.text)
+        vector = np.zeros(space.spec.dimension, np.float32) if vector is None else vector
+        encoded.append(replace(request, vector=vector, readable=_is_readable(request.text, scripts)))
+    return encoded
+
+
+def _is_readable(text: str, scripts: Collection[str] | None) -> bool:
     """Return whether most letters of a text are of some scripts, as Unicode names them; None for all scripts."""
     if scripts is None or text.isascii():
         return True

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from agent_memory import timewords
 from agent_memory.errors import StorageError
-from agent_memory.live.index import LiveIndex, Reading
-from agent_memory.live.sessions import Sessions
+from agent_memory.live.searcher import Searcher, slice_result
+from agent_memory.live.space import Space
+from agent_memory.live.store import Store
 from agent_memory.recall import ranking
 from agent_memory.recall.ranking import Candidate
 from agent_memory.recall.request import Mode, Request
 from agent_memory.records import Entry, Hit, Hits
-from agent_memory.storage.sqlite import entries as reading
-from agent_memory.storage.sqlite import lexical
-from agent_memory.storage.sqlite import vectors as stored
-from agent_memory.storage.sqlite.database import Connection, Database
+from agent_memory.storage.base import Transaction
+from agent_memory.storage.records import LexicalQuery
 
 if TYPE_CHECKING:
     from agent_memory.encoders.reranker import Reranker
     from agent_memory.index import SearchResult
-    from agent_memory.storage.sqlite.entries import Condition
-    from agent_memory.storage.sqlite.vectors import Generation
-    from agent_memory.types import IdArray
 
-_FEW_EXPIRED = 1_000
 _POOL = 100  # candidates of each source, at least
 _LENDERS = 50
 _WORDS_POOL = 1_000
@@ -41,53 +35,45 @@ class Search:
     """One recall under way, inside a read transaction.
 
     Args:
-        connection: The transaction; nothing may have been read in it yet.
-        live_index: The index.
-        accept: Raises if the query's vector does not belong to the generation found.
-        sessions: Evolves the query's vector, if it is asked in a session.
+        store: The store.
+        space: The embedding space of the request's vector.
+        tx: The transaction; nothing may have been read in it yet.
         request: What is wanted.
         extra: Ids to score even if no source brings them up.
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        live_index: LiveIndex,
-        accept: Callable[[Generation], None],
-        sessions: Sessions,
-        request: Request,
-        extra: Iterable[int] = (),
+        self, store: Store, space: Space, tx: Transaction, request: Request, extra: Iterable[int] = ()
     ) -> None:
         self._started = time.perf_counter()
-        self._present = datetime.now(UTC)
-        self._connection = connection
-        self._live_index = live_index
+        self._store, self._space, self._tx = store, space, tx
         self._trust = 1.0 if request.readable or request.mode is Mode.DENSE else ranking.UNREAD
-        self._accept = accept
-        self._sessions = sessions
         self.request = request
         self._extra = list(extra)
         self.candidates: dict[int, Candidate] = {}
-        self.allowed: IdArray | None = None
         self.tiers: SearchResult | None = None
         self.intervals: list[timewords.Interval] = []
-        self.words = lexical.LexicalQuery((), ())
+        self.words = LexicalQuery((), (), 0.0)
         self.lexical_ranks: dict[int, int] = {}
         self.dropped: dict[int, int] = {}
         self.unsought: set[int] = set()
-        self._expired: set[int] = set()
         self._shares: dict[int, float] = {}
         self.ranked: list[Candidate] = []
-        self._condition: Condition | None = None
-        self._wanted = 0
-        self._index: Reading | None = None
+        self._given: Searcher | None = None
+
+    @property
+    def searcher(self) -> Searcher:
+        """What finds the entries that may be returned."""
+        if self._given is None:
+            raise StorageError("this search has not begun")
+        return self._given
 
     def run(self) -> list[Candidate]:
         """Return the best candidates, best first, k at most."""
         if not self._begin():
             return []
-        if self._index is not None:
-            self._dense([self])
+        if self._dense:
+            self._search_dense([self])
         return self._finish()
 
     @classmethod
@@ -102,29 +88,35 @@ class Search:
             yield from ([] for _ in searches)
             return
         for search in searches[1:]:
-            search._begin(first)
+            search._begin(first.searcher)
         at_once = first.request.budget_ms is None
-        if at_once and first._index is not None:
-            first._dense(searches)
+        if at_once and first._dense:
+            first._search_dense(searches)
         for search in searches:
             search._started = time.perf_counter()
-            if not at_once and search._index is not None:
-                search._dense([search])
+            if not at_once and search._dense:
+                search._search_dense([search])
             yield search._finish()
 
-    def _begin(self, like: Search | None = None) -> bool:
-        """Find out what to search, or take it from a search like this one; False if nothing was ever stored."""
-        if self.request.mode is not Mode.LEXICAL:
-            self._index = like._index if like else Reading(self._live_index, self._connection, self._accept)
-            if self._index is None or self._index.empty:
-                return False
+    @property
+    def _dense(self) -> bool:
+        return self.request.mode is not Mode.LEXICAL
+
+    def _begin(self, searcher: Searcher | None = None) -> bool:
+        """Find out what to search, or take it from another search; returns False if nothing was ever stored."""
+        self._given = searcher or self._store.searcher(self._tx, self._space, self.request.condition, dense=self._dense)
+        if self._given.empty:
+            return False
+        if self._dense:
             self._evolve()
-        if like is None:
-            self._restrict()
-        else:
-            self._condition, self.allowed, self._expired = like._condition, like.allowed, like._expired
-            self._wanted = like._wanted
         return True
+
+    @property
+    def _wanted(self) -> int:
+        """How many candidates are wanted of each source."""
+        request = self.request
+        simple = request.mode is Mode.DENSE and not (request.diversity or request.collapse or request.rerank)
+        return (request.k if simple else max(_POOL, 4 * request.k)) + len(self.searcher.hidden)
 
     def _finish(self) -> list[Candidate]:
         request = self.request
@@ -133,88 +125,62 @@ class Search:
         if request.mode is Mode.LEXICAL:
             ranked = [candidate for candidate in ranked if candidate.lexical > 0]
         if request.rerank is not None and request.text is not None:
-            ranked = self._reranked(ranked, request.rerank, request.text)
-        self.ranked = [candidate for candidate in ranked if candidate.id not in self._expired]
+            ranked = self._rerank(ranked, request.rerank, request.text)
+        self.ranked = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
         return self._cut(self.ranked)
 
     def _evolve(self) -> None:
         """Read the question behind the latent memory of its session."""
-        generation = stored.live_generation(self._connection) if self.request.session is not None else None
+        request = self.request
+        generation = self._tx.generations.live() if request.session is not None else None
         if generation is None:
             return
-        vector = self._sessions.question(
-            self._connection,
+        vector = self._space.sessions.evolve_query(
+            self._tx,
             generation,
-            self.request.vector,
-            self.request.text or "",
-            scope=self.request.scope,
-            session=self.request.session,
-            then=self.request.then,
+            request.vector,
+            request.text or "",
+            scope=request.scope,
+            session=request.session,
+            as_of=request.as_of,
         )
-        self.request = replace(self.request, vector=vector)
+        self.request = replace(request, vector=vector)
 
     # --- candidates --------------------------------------------------------------------------------------
 
-    def _restrict(self) -> None:
-        """Find out which entries may be returned, and how many candidates are wanted of each source."""
-        request = self.request
-        condition, surplus = request.condition, 0
-        if condition is None:
-            # Expired entries are few until they are purged: looking past them beats listing all the others.
-            self._expired = set(reading.expired_ids(self._connection, self._present))
-            surplus = len(self._expired)
-            condition = reading.matching((), self._present) if surplus > _FEW_EXPIRED else None
-        if condition is not None:
-            self.allowed = reading.matching_ids(self._connection, condition)
-            surplus = 0
-        simple = request.mode is Mode.DENSE and not (request.diversity or request.collapse or request.rerank)
-        self._wanted = (request.k if simple else max(_POOL, 4 * request.k)) + surplus
-        self._condition = condition
-
     def _collect(self) -> None:
-        request, condition, wanted = self.request, self._condition, self._wanted
+        request = self.request
         self._add_dense()
-        if request.text is not None and request.mode is not Mode.DENSE and not self._out_of_time():
+        if request.text is not None and request.mode is not Mode.DENSE and not self._is_out_of_time():
             self.intervals = timewords.intervals(request.text, request.now)
-            self._add_lexical(request.text, wanted, condition)
-            self._add_dated(wanted)
-        if request.then is not None:
-            self._add_former(condition)
+            self._add_lexical(request.text)
+            self._add_dated()
+        if request.as_of is not None:
+            self._add_former()
         self._add_words()
-        if request.text is not None and request.mode is Mode.HYBRID and not self._out_of_time():
+        if request.text is not None and request.mode is Mode.HYBRID and not self._is_out_of_time():
             self._add_neighbours()
-        self.unsought = {entry_id for entry_id in self._extra if self._allows(entry_id)} - self.candidates.keys()
+        self.unsought = self.searcher.select_allowed(self._extra) - self.candidates.keys()
         self._score(self.unsought)
         self._add_words()
         self._add_circumstances()
 
-    def _out_of_time(self) -> bool:
+    def _is_out_of_time(self) -> bool:
         budget_ms = self.request.budget_ms
         return budget_ms is not None and (time.perf_counter() - self._started) * 1000 >= budget_ms
 
-    def _allows(self, entry_id: int) -> bool:
-        return self.allowed is None or bool(np.isin(entry_id, self.allowed))
-
-    def _dense(self, searches: Sequence[Search]) -> None:
+    def _search_dense(self, searches: Sequence[Search]) -> None:
         """Ask the index for the candidates of searches like this one."""
         request = self.request
-        found = self._reading.search(
+        found = self.searcher.search(
             np.stack([search.request.vector for search in searches]),
             self._wanted,
-            allowed=self.allowed,
             exact=request.exact,
             explain=request.explain or bool(self._extra),
             budget_ms=None if request.exact else request.budget_ms,
         )
         for at, search in enumerate(searches):
-            mine = slice(at, at + 1)
-            search.tiers = replace(found, scores=found.scores[mine], ids=found.ids[mine], traces=found.traces[mine])
-
-    @property
-    def _reading(self) -> Reading:
-        if self._index is None:
-            raise StorageError("a recall by words alone has no index to search")
-        return self._index
+            search.tiers = slice_result(found, at)
 
     def _add_dense(self) -> None:
         if self.tiers is None:
@@ -223,65 +189,48 @@ class Search:
             if entry_id >= 0:
                 self.candidates[entry_id] = Candidate(entry_id, score, self._trust)
 
-    def _add_lexical(self, text: str, wanted: int, condition: Condition | None) -> None:
-        self.words = lexical.parse(self._connection, text)
+    def _add_lexical(self, text: str) -> None:
+        self.words = self._tx.lexical.parse(text)
         # More than become candidates: neighbours of candidates are looked up among them.
-        limit = max(wanted, _WORDS_POOL)
-        self._shares = lexical.search(self._connection, self.words, limit=limit, condition=condition)
+        self._shares = self.searcher.search_words(self.words, max(self._wanted, _WORDS_POOL))
         self.lexical_ranks = {entry_id: rank for rank, entry_id in enumerate(self._shares, start=1)}
-        self._score(list(self._shares)[:wanted])
+        self._score(list(self._shares)[: self._wanted])
 
-    def _add_dated(self, wanted: int) -> None:
+    def _add_dated(self) -> None:
         """Bring up the best of the stretches of time that the query names, which may be far down otherwise."""
-        if not self.intervals or self.request.mode is Mode.LEXICAL:
+        if not self.intervals or not self._dense:
             return
         spans = [(interval.start, interval.end) for interval in self.intervals]
-        dated = reading.matching_ids(self._connection, reading.within(spans))
-        if self.allowed is not None:
-            dated = np.intersect1d(dated, self.allowed)
-        result = self._reading.search(self.request.vector, wanted, allowed=dated, exact=True)
+        result = self.searcher.search(self.request.vector[None], self._wanted, spans=spans, exact=True)
         self._score({entry_id for entry_id in result.ids[0].tolist() if entry_id >= 0})
 
     def _add_words(self) -> None:
         for entry_id, candidate in self.candidates.items():
             candidate.lexical = self._shares.get(entry_id, candidate.lexical)
 
-    def _add_former(self, condition: Condition | None) -> None:
+    def _add_former(self) -> None:
         """Score the versions that were current at the past moment, and are no longer in the index."""
-        if condition is None or self.request.mode is Mode.LEXICAL:
+        if not self._dense:
             return
-        generation = stored.live_generation(self._connection)
-        former = reading.matching_ids(self._connection, reading.former(condition))
-        if generation is None or not len(former):
-            return
-        ids, vectors = stored.read_vectors(self._connection, generation, former, former=True)
-        dense = vectors.astype(np.float32) @ self.request.vector
-        texts = reading.fetch(self._connection, former.tolist())
-        rows = [(entry_id, lexical.terms(entry.text, entry.speaker)) for entry_id, entry in texts.items()]
-        shares = lexical.score_former(self._connection, self.words, rows)
-        for entry_id, score in zip(ids.tolist(), dense.tolist(), strict=True):
+        cosines = self.searcher.score_former(self.request.vector)
+        shares = self._tx.lexical.score_texts(self.words, self._tx.entries.fetch(list(cosines))) if cosines else {}
+        for entry_id, score in cosines.items():
             self.candidates[entry_id] = Candidate(entry_id, score, self._trust, shares.get(entry_id, 0.0))
 
     def _score(self, ids: Iterable[int]) -> None:
         """Make candidates of entries by their cosine, unless they are candidates already."""
-        missing = np.array(sorted(set(ids) - self.candidates.keys()), np.int64)
-        if not len(missing):
+        missing = set(ids) - self.candidates.keys()
+        if not self._dense:
+            self.candidates |= {entry_id: Candidate(entry_id) for entry_id in sorted(missing)}
             return
-        if self.request.mode is Mode.LEXICAL:
-            self.candidates |= {entry_id: Candidate(entry_id) for entry_id in missing.tolist()}
-            return
-        result = self._reading.search(self.request.vector, len(missing), allowed=missing, exact=True)
-        for entry_id, score in zip(result.ids[0].tolist(), result.scores[0].tolist(), strict=True):
-            if entry_id >= 0:
-                self.candidates[entry_id] = Candidate(entry_id, score, self._trust)
+        for entry_id, score in self.searcher.score(self.request.vector, missing).items():
+            self.candidates[entry_id] = Candidate(entry_id, score, self._trust)
 
     def _add_neighbours(self) -> None:
         strongest = sorted(self.candidates.values(), key=lambda candidate: -candidate.own)[:_LENDERS]
-        beside = reading.neighbours(self._connection, [candidate.id for candidate in strongest])
+        beside = self._tx.entries.find_neighbours([candidate.id for candidate in strongest])
         new = {entry_id for others in beside.values() for entry_id in others} - self.candidates.keys()
-        if self.allowed is not None:
-            new &= set(np.intersect1d(np.array(sorted(new), np.int64), self.allowed).tolist())
-        self._score(new)
+        self._score(self.searcher.select_allowed(new))
         self._add_words()
         mutual: dict[int, list[int]] = {}
         for entry_id, others in beside.items():
@@ -293,7 +242,7 @@ class Search:
         request = self.request
         if request.mode is Mode.DENSE and request.half_life is None:
             return
-        rows = reading.circumstances(self._connection, list(self.candidates))
+        rows = self._tx.entries.select_circumstances(list(self.candidates))
         known = {row[0]: ranking.Circumstances(row[1], row[2]) for row in rows}
         ranking.add_circumstances(
             self.candidates, known, intervals=self.intervals, now=request.now, half_life=request.half_life
@@ -305,11 +254,11 @@ class Search:
         request = self.request
         if not (request.diversity or request.collapse):
             return ranked[: request.k]
-        generation = stored.live_generation(self._connection)
+        generation = self._tx.generations.live()
         if generation is None:
             return []
         ids = [candidate.id for candidate in ranked]
-        found, matrix = stored.read_vectors(self._connection, generation, ids, static=True)
+        found, matrix = self._tx.vectors.read(generation, ids, static=True)
         vectors = dict(zip(found.tolist(), matrix.astype(np.float32), strict=True))
         if request.collapse:
             limit = len(ranked) if request.diversity else request.k
@@ -319,9 +268,9 @@ class Search:
             return ranking.diversified(ranked, vectors, request.k, request.diversity)
         return ranked[: request.k]
 
-    def _reranked(self, ranked: list[Candidate], reranker: Reranker, text: str) -> list[Candidate]:
+    def _rerank(self, ranked: list[Candidate], reranker: Reranker, text: str) -> list[Candidate]:
         best = ranked[: max(_LENDERS, self.request.k)]
-        texts = reading.fetch(self._connection, [candidate.id for candidate in best])
+        texts = self._tx.entries.fetch([candidate.id for candidate in best])
         scores = reranker.score(text, [texts[candidate.id].text for candidate in best])
         for candidate, score in zip(best, scores.tolist(), strict=True):
             candidate.rerank = score
@@ -339,7 +288,7 @@ class Search:
             "lexical": {
                 "share": candidate.lexical,
                 "rank": self.lexical_ranks.get(candidate.id),
-                "words": lexical.matched(self._connection, self.words, candidate.id),
+                "words": self._tx.lexical.find_matched(self.words, candidate.id),
                 "adds": ranking.LEXICAL_WEIGHT * candidate.lexical,
             },
             "neighbour": {"adds": candidate.neighbour, "key": None if lender is None else lender.key},
@@ -348,7 +297,7 @@ class Search:
             "recency": candidate.recency,
             "rerank": candidate.rerank,
             "score": candidate.score,
-            "filter": self._allows(candidate.id),
+            "filter": bool(self.searcher.select_allowed([candidate.id])),
         }
 
     def tier_places(self, entry_id: int) -> list[dict[str, Any]]:
@@ -371,44 +320,30 @@ class Search:
         return places
 
 
-def recall(
-    database: Database,
-    live_index: LiveIndex,
-    accept: Callable[[Generation], None],
-    sessions: Sessions,
-    request: Request,
-) -> Hits:
+def recall(store: Store, space: Space, request: Request) -> Hits:
     """Return the hits of a request, best first."""
-    with database.read() as connection:
-        search = Search(connection, live_index, accept, sessions, request)
-        return _hits(connection, search, search.run())
+    with store.read() as tx:
+        search = Search(store, space, tx, request)
+        return _make_hits(tx, search, search.run())
 
 
-def recall_many(
-    database: Database,
-    live_index: LiveIndex,
-    accept: Callable[[Generation], None],
-    sessions: Sessions,
-    requests: Sequence[Request],
-) -> list[Hits]:
+def recall_many(store: Store, space: Space, requests: Sequence[Request]) -> list[Hits]:
     """Return the hits of each of several requests that differ in their queries only."""
     answers: list[Hits] = []
     # A cross-encoder reads within the transaction; one question's worth of that is long enough.
     together = 1 if any(request.rerank is not None for request in requests) else _TOGETHER
     for at in range(0, len(requests), together):
-        with database.read() as connection:
-            searches = [
-                Search(connection, live_index, accept, sessions, request) for request in requests[at : at + together]
-            ]
+        with store.read() as tx:
+            searches = [Search(store, space, tx, request) for request in requests[at : at + together]]
             found = Search.run_together(searches)
-            answers.extend(_hits(connection, search, best) for search, best in zip(searches, found, strict=True))
+            answers.extend(_make_hits(tx, search, best) for search, best in zip(searches, found, strict=True))
     return answers
 
 
-def _hits(connection: Connection, search: Search, best: list[Candidate]) -> Hits:
+def _make_hits(tx: Transaction, search: Search, best: list[Candidate]) -> Hits:
     explain = search.request.explain
     lenders = [candidate.lender for candidate in best if candidate.lender is not None] if explain else []
-    entries = reading.fetch(connection, [*(candidate.id for candidate in best), *lenders])
+    entries = tx.entries.fetch([*(candidate.id for candidate in best), *lenders])
     if strays := [candidate.id for candidate in best if candidate.id not in entries]:
         raise StorageError(f"the full-text index names entries {strays[:3]}, which are not there")
     hits = [

@@ -2,64 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agent_memory.live.index import LiveIndex
-from agent_memory.live.sessions import Sessions
+from agent_memory.live.space import Space
+from agent_memory.live.store import Store
 from agent_memory.recall.request import Mode, Request
 from agent_memory.recall.search import Search
 from agent_memory.records import Entry, Trace
-from agent_memory.storage.sqlite import entries as reading
-from agent_memory.storage.sqlite import vectors as stored
-from agent_memory.storage.sqlite.database import Connection, Database
+from agent_memory.storage.base import Transaction
 from agent_memory.types import Namespace
 
 if TYPE_CHECKING:
     from agent_memory.recall.ranking import Candidate
-    from agent_memory.storage.sqlite.vectors import Generation
 
 
-def why(
-    database: Database,
-    live_index: LiveIndex,
-    accept: Callable[[Generation], None],
-    sessions: Sessions,
-    request: Request,
-    *,
-    namespace: Namespace,
-    key: str,
-) -> Trace:
+def why(store: Store, space: Space, request: Request, *, namespace: Namespace, key: str) -> Trace:
     """Return what became of an entry in a recall; see ``Memory.why``."""
-    with database.read() as connection:
-        found = reading.newest(connection, namespace, key)
+    with store.read() as tx:
+        found = tx.entries.find_newest(namespace, key)
     if found is None:
         return Trace(key=key, returned=False, stage="unknown", reason=f"there is no entry with key {key!r}")
     entry_id, entry = found
-    with database.read() as connection:
-        search = Search(connection, live_index, accept, sessions, request, extra=[entry_id])
+    with store.read() as tx:
+        search = Search(store, space, tx, request, extra=[entry_id])
         best = search.run()
-        unfit = _unfit(connection, entry_id, entry, request)
+        unfit = _find_obstacle(tx, entry_id, entry, request)
         if unfit is not None:
             return Trace(key=key, returned=False, stage=unfit[0], reason=unfit[1])
-        return _verdict(connection, search, best, entry_id, entry)
+        return _explain(tx, search, best, entry_id, entry)
 
 
-def _unfit(connection: Connection, entry_id: int, entry: Entry, request: Request) -> tuple[str, str] | None:
+def _find_obstacle(tx: Transaction, entry_id: int, entry: Entry, request: Request) -> tuple[str, str] | None:
     """Return (stage, reason) if the entry could not be a hit whatever its score."""
-    if request.then is None and entry.superseded_at is not None:
+    if request.as_of is None and entry.superseded_at is not None:
         return "superseded", f"another entry took its place at {entry.superseded_at.isoformat()}"
-    if request.then is None and entry.expires_at is not None and entry.expires_at <= datetime.now(UTC):
+    if request.as_of is None and entry.expires_at is not None and entry.expires_at <= datetime.now(UTC):
         return "expired", f"it expired at {entry.expires_at.isoformat()}"
-    if request.condition is not None and not reading.matches(connection, entry_id, request.condition):
+    if not tx.entries.matches(entry_id, request.condition):
         return "filter", "it does not match the namespace, session, time or metadata asked for"
     return None
 
 
-def _verdict(connection: Connection, search: Search, best: list[Candidate], entry_id: int, entry: Entry) -> Trace:
+def _explain(tx: Transaction, search: Search, best: list[Candidate], entry_id: int, entry: Entry) -> Trace:
     candidate = search.candidates.get(entry_id)
     if candidate is None:
         reason = "no word of the query is in it"
@@ -73,7 +60,7 @@ def _verdict(connection: Connection, search: Search, best: list[Candidate], entr
     if search.request.mode is Mode.LEXICAL and not candidate.lexical:
         return Trace(returned=False, stage="words", reason="no word of the query is in it", **facts)
     if entry_id in search.dropped:
-        twin = reading.fetch(connection, [search.dropped[entry_id]])[search.dropped[entry_id]].key
+        twin = tx.entries.fetch([search.dropped[entry_id]])[search.dropped[entry_id]].key
         reason = f"it is a near-duplicate of {twin!r}, which ranks higher"
         return Trace(returned=False, stage="duplicate", reason=reason, rank=ranks.get(entry_id), **facts)
     margin = best[-1].score - candidate.score if best else None
@@ -82,30 +69,28 @@ def _verdict(connection: Connection, search: Search, best: list[Candidate], entr
         stage = "rank" if outranked or not search.request.diversity else "diversity"
         reason = f"it ranks {ranks[entry_id]} of {len(ranks)}; {search.request.k} were asked for"
         return Trace(returned=False, stage=stage, reason=reason, rank=ranks[entry_id], margin=margin, **facts)
-    return _dropped_by_tier(connection, search, entry_id, margin, facts)
+    return _explain_tier(tx, search, entry_id, margin, facts)
 
 
-def _dropped_by_tier(
-    connection: Connection, search: Search, entry_id: int, margin: float | None, facts: dict[str, Any]
-) -> Trace:
+def _explain_tier(tx: Transaction, search: Search, entry_id: int, margin: float | None, facts: dict[str, Any]) -> Trace:
     """Return which tier did not hand the entry on, by how much it missed the last one handed on."""
     traces = search.tiers.traces[0] if search.tiers is not None and search.tiers.traces else ()
     for tier in traces[:-1]:
         place = tier.rank(entry_id)
         if (place is None or place >= tier.kept) and tier.kept:
             last = int(tier.ids[tier.kept - 1])
-            mine, theirs = (_prefix_cosine(connection, search, one, tier.tier) for one in (entry_id, last))
+            mine, theirs = (_prefix_cosine(tx, search, one, tier.tier) for one in (entry_id, last))
             reason = f"its first {tier.tier} dimensions were not among the {tier.kept} closest"
             return Trace(returned=False, stage=f"tier {tier.tier}", reason=reason, margin=theirs - mine, **facts)
     reason = f"its score is lower than those of the {len(search.ranked)} candidates"
     return Trace(returned=False, stage="rank", reason=reason, margin=margin, **facts)
 
 
-def _prefix_cosine(connection: Connection, search: Search, entry_id: int, dimension: int) -> float:
-    generation = stored.live_generation(connection)
+def _prefix_cosine(tx: Transaction, search: Search, entry_id: int, dimension: int) -> float:
+    generation = tx.generations.live()
     if generation is None:
         return 0.0
-    _, matrix = stored.read_vectors(connection, generation, [entry_id], former=True)
+    _, matrix = tx.vectors.read(generation, [entry_id], former=True)
     mine = matrix[0, :dimension].astype(np.float32)
     query = search.request.vector[:dimension]
     lengths = float(np.linalg.norm(mine) * np.linalg.norm(query))

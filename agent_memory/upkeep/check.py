@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from agent_memory.errors import StorageError
-from agent_memory.live.index import Accept, LiveIndex
-from agent_memory.live.sessions import Sessions
+from agent_memory.live.space import Space
+from agent_memory.live.store import Store
 from agent_memory.reports import Report, Stats
-from agent_memory.storage.sqlite import entries as reading
-from agent_memory.storage.sqlite import lexical, writes
-from agent_memory.storage.sqlite import sessions as session_rows
-from agent_memory.storage.sqlite import vectors as generations
-from agent_memory.storage.sqlite.database import Connection, Database
-from agent_memory.types import FloatArray, Namespace
+from agent_memory.storage.codec import content_hash
+from agent_memory.storage.records import ANY, Condition
+from agent_memory.types import Namespace
 
 _PAGE = 500
 _EDITED = "the text differs from its checksum"
 
-Encode = Callable[[list[str]], FloatArray]
 
-
-def stats(connection: Connection, namespace: Namespace, folder: Path, live_index: LiveIndex) -> Stats:
+def count_stats(store: Store, namespace: Namespace) -> Stats:
     """Return the facts that ``Memory.stats`` promises."""
-    generation = generations.live_generation(connection)
     now = datetime.now(UTC)
-    live = reading.matching(namespace, now)
-    alive = reading.count(connection, live)
-    namespaces, texts = reading.count_distinct(connection, live)
-    index = live_index.stats()
+    current = Condition(namespace=namespace, moment=now)
+    with store.read() as tx:
+        generation = tx.generations.live()
+        alive = tx.entries.count(current)
+        namespaces, texts = tx.entries.count_distinct(current)
+        expired = tx.entries.count(Condition(namespace=namespace, state="expired", moment=now))
+        sessions, seq = len(tx.entries.list_sessions(current)), tx.changes.last_seq()
+    index = store.index.stats()
     return Stats(
         entries=alive,
-        expired=reading.count(connection, reading.expired(namespace, now)),
+        expired=expired,
         duplicates=alive - texts,
-        sessions=len(reading.list_sessions(connection, live)),
+        sessions=sessions,
         namespaces=namespaces,
-        seq=generations.last_seq(connection),
+        seq=seq,
         encoder=None if generation is None else str(generation.encoder.get("name")),
         session_encoder=None if generation is None else (generation.session_encoder or {}).get("name"),
         fingerprint=None if generation is None else generation.fingerprint,
         tiers=() if generation is None else generation.tiers,
-        database_bytes=_size_bytes(folder.glob("memory.db*")),
-        snapshot_bytes=_size_bytes((folder / "index").rglob("*")),
+        database_bytes=store.database.size_bytes(),
+        snapshot_bytes=_add_sizes(store.index.folder.rglob("*")),
         index={} if index is None else asdict(index),
     )
 
 
-def _size_bytes(paths: Iterable[Path]) -> int:
+def _add_sizes(paths: Iterable[Path]) -> int:
     total = 0
     for path in paths:
         try:
@@ -59,138 +57,141 @@ def _size_bytes(paths: Iterable[Path]) -> int:
     return total
 
 
-def check(
-    database: Database, live_index: LiveIndex, *, accept: Accept, sessions: Sessions, encode: Encode, repair: bool
-) -> Report:
-    """Look through a store and mend what can be mended; see ``Memory.check``."""
-    problems: list[str] = []
-    repaired: list[str] = []
-    try:
-        with database.read() as connection:
-            problems += _database_faults(connection)
-            total = reading.count(connection, reading.in_namespace(()))
-        damaged = _damaged_entries(database)
-    except StorageError as error:
-        return Report(entries=0, problems=(*problems, str(error)))
-    problems += damaged.values()
-    if repair and damaged:
-        _encode_again(database, sorted(damaged), encode, accept)
-        repaired += damaged.values()
-    edited = any(line.endswith(_EDITED) for line in damaged.values())
-    words, mended = _word_faults(database, problems, repair=repair, anew=edited)
-    problems += words
-    repaired += [fault for fault in mended if fault not in repaired]
-    if sessions.encoder is not None:
-        found = _session_faults(database, accept, sessions, repair=repair, again=sorted(damaged))
-        problems += found
-        repaired += found if repair else ()
-    if set(problems) <= set(repaired):
-        with database.read() as connection:
-            faults = live_index.faults(connection, accept)
-        problems += faults
-        if repair and faults:
-            with database.read() as connection:
-                live_index.start_over(connection, accept)
-            repaired += faults
-    return Report(entries=total, problems=tuple(problems), repaired=tuple(repaired))
-
-
-def _word_faults(database: Database, before: list[str], *, repair: bool, anew: bool) -> tuple[list[str], list[str]]:
-    """Return what is wrong with the full-text index, and which faults, of the database too, are no more.
+class Checker:
+    """Looks through a store and mends what can be mended; see ``Memory.check``.
 
     Args:
-        database: The store.
-        before: Faults found so far; newer versions of SQLite name a damaged full-text index among the database's.
-        repair: True to mend it.
-        anew: True to index all words anew in any case: texts were edited behind its back.
+        store: The store.
+        space: Encodes damaged entries again.
+        repair: True to mend what can be mended.
     """
-    found = _compared_words(database)
-    if not repair or not (found or anew):
-        return found, []
-    try:
-        with database.write() as connection:
-            lexical.rebuild(connection)
-    except StorageError:
-        with database.write() as connection:
-            lexical.rebuild(connection, unreadable=True)
-    with database.read() as connection:
-        left = _database_faults(connection)
-    left += _compared_words(database)
-    return found, [fault for fault in (*before, *found) if fault not in left]
 
+    def __init__(self, store: Store, space: Space, *, repair: bool) -> None:
+        self._store, self._space, self._repair = store, space, repair
 
-def _compared_words(database: Database) -> list[str]:
-    try:
-        with database.read() as connection:
-            return lexical.faults(connection)
-    except StorageError as error:
-        return [f"full-text index: {error}"]
+    def run(self) -> Report:
+        """Return what is wrong, and what of it was mended."""
+        store = self._store
+        problems: list[str] = []
+        repaired: list[str] = []
+        try:
+            with store.read() as tx:
+                problems += tx.find_faults()
+                total = tx.entries.count(ANY)
+            damaged = self._find_damaged()
+        except StorageError as error:
+            return Report(entries=0, problems=(*problems, str(error)))
+        problems += damaged.values()
+        if self._repair and damaged:
+            self._encode_again(sorted(damaged))
+            repaired += damaged.values()
+        edited = any(line.endswith(_EDITED) for line in damaged.values())
+        words, mended = self._check_words(problems, rebuild=edited)
+        problems += words
+        repaired += [fault for fault in mended if fault not in repaired]
+        if self._space.sessions.encoder is not None:
+            found = self._check_sessions(sorted(damaged))
+            problems += found
+            repaired += found if self._repair else ()
+        if set(problems) <= set(repaired):
+            faults = self._check_index()
+            problems += faults
+            repaired += faults if self._repair else ()
+        return Report(entries=total, problems=tuple(problems), repaired=tuple(repaired))
 
+    def _check_index(self) -> list[str]:
+        with self._store.read() as tx:
+            faults = self._store.index.faults(tx, self._space.accept)
+        if self._repair and faults:
+            with self._store.read() as tx:
+                self._store.index.start_over(tx, self._space.accept)
+        return faults
 
-def _database_faults(connection: Connection) -> list[str]:
-    faults = [
-        f"database: {line}" for line in connection.exec_driver_sql("PRAGMA integrity_check").scalars() if line != "ok"
-    ]
-    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
-    return faults + [f"database: row {row[1]} of {row[0]} refers to a missing row of {row[2]}" for row in broken]
+    def _check_words(self, before: list[str], *, rebuild: bool) -> tuple[list[str], list[str]]:
+        """Return what is wrong with the full-text index, and which faults, of the database too, were mended.
 
+        Args:
+            before: Faults found so far; newer versions of SQLite name a damaged full-text index among the database's.
+            rebuild: True to index all words again in any case: texts were edited behind its back.
+        """
+        found = self._find_word_faults()
+        if not self._repair or not (found or rebuild):
+            return found, []
+        try:
+            with self._store.write() as tx:
+                tx.lexical.rebuild()
+        except StorageError:
+            with self._store.write() as tx:
+                tx.lexical.rebuild(unreadable=True)
+        with self._store.read() as tx:
+            left = tx.find_faults()
+        left += self._find_word_faults()
+        return found, [fault for fault in (*before, *found) if fault not in left]
 
-def _damaged_entries(database: Database) -> dict[int, str]:
-    """Return a sentence for each entry whose text or vector is not what was written, by entry id."""
-    damaged: dict[int, str] = {}
-    after_id = 0
-    while True:
-        with database.read() as connection:
-            generation = generations.live_generation(connection)
-            page = reading.select_texts(connection, after_id=after_id, limit=_PAGE)
-            if not page or generation is None:
-                return damaged
-            ids = [entry_id for entry_id, _, _, _ in page]
-            unusable = generations.unusable_vectors(connection, generation, ids)
-        for entry_id, key, text, fingerprint in page:
-            if writes.content_hash(text) != fingerprint:
-                damaged[entry_id] = f"entry {key!r}: {_EDITED}"
-            elif entry_id in unusable:
-                damaged[entry_id] = f"entry {key!r}: the vector is {unusable[entry_id]}"
-        after_id = ids[-1]
+    def _find_word_faults(self) -> list[str]:
+        try:
+            with self._store.read() as tx:
+                return tx.lexical.find_faults()
+        except StorageError as error:
+            return [f"full-text index: {error}"]
 
+    def _find_damaged(self) -> dict[int, str]:
+        """Return a sentence for each entry whose text or vector is not what was written, by entry id."""
+        damaged: dict[int, str] = {}
+        after_id = 0
+        while True:
+            with self._store.read() as tx:
+                generation = tx.generations.live()
+                page = tx.entries.select_texts(after_id=after_id, limit=_PAGE)
+                if not page or generation is None:
+                    return damaged
+                ids = [entry_id for entry_id, _, _, _ in page]
+                faults = tx.vectors.find_faults(generation, ids)
+            for entry_id, key, text, checksum in page:
+                if content_hash(text) != checksum:
+                    damaged[entry_id] = f"entry {key!r}: {_EDITED}"
+                elif entry_id in faults:
+                    damaged[entry_id] = f"entry {key!r}: the vector is {faults[entry_id]}"
+            after_id = ids[-1]
 
-def _session_faults(
-    database: Database, accept: Accept, sessions: Sessions, *, repair: bool, again: list[int]
-) -> list[str]:
-    """Return a sentence for each session whose evolved vectors or latents are not there; mend them if asked to."""
-    with database.read() as connection:
-        generation = generations.live_generation(connection)
-        if generation is None:
-            return []
-        accept(generation)
-        broken = session_rows.unevolved(connection, generation, sessions.latents_bytes)
-    if repair and (broken or again):
-        sessions.warm(database, lambda connection: [*broken.items(), *session_rows.sessions_of(connection, again)])
-        with database.write() as connection:
-            dirty = session_rows.unevolved(connection, generation, sessions.latents_bytes)
-            for session_id, entry_id in session_rows.sessions_of(connection, again):
-                dirty[session_id] = min(entry_id, dirty.get(session_id, entry_id))
-            sessions.replay(connection, generation, dirty)
-    return [f"session {number}: evolved vectors or latents are missing or of a wrong length" for number in broken]
+    def _check_sessions(self, again: Sequence[int]) -> list[str]:
+        """Return a sentence for each session whose evolved vectors or latents are missing; mend them if asked to.
 
-
-def _encode_again(database: Database, ids: list[int], encode: Encode, accept: Accept) -> None:
-    for start in range(0, len(ids), _PAGE):
-        chunk = ids[start : start + _PAGE]
-        with database.read() as connection:
-            texts = {entry_id: entry.text for entry_id, entry in reading.fetch(connection, chunk).items()}
-        matrix = encode(list(texts.values()))
-        with database.write() as connection:
-            generation = generations.live_generation(connection)
+        Args:
+            again: Entries whose vectors were mended just now; their sessions are evolved again in any case.
+        """
+        store, sessions = self._store, self._space.sessions
+        with store.read() as tx:
+            generation = tx.generations.live()
             if generation is None:
-                return
-            accept(generation)
-            blobs = dict(zip(texts, generation.to_bytes(matrix), strict=True))
-            now_there = reading.fetch(connection, chunk)
-            unchanged = {
-                entry_id: (text, blobs[entry_id])
-                for entry_id, text in texts.items()
-                if entry_id in now_there and now_there[entry_id].text == text
-            }
-            writes.mend(connection, unchanged, generation.id)
+                return []
+            self._space.accept(generation)
+            broken = tx.sessions.find_unevolved(generation, sessions.latents_bytes)
+        if self._repair and (broken or again):
+            sessions.warm(store.database, lambda tx: [*broken.items(), *tx.sessions.find_sessions(again)])
+            with store.write() as tx:
+                dirty = tx.sessions.find_unevolved(generation, sessions.latents_bytes)
+                for session_id, entry_id in tx.sessions.find_sessions(again):
+                    dirty[session_id] = min(entry_id, dirty.get(session_id, entry_id))
+                sessions.replay(tx, generation, dirty)
+        return [f"session {number}: evolved vectors or latents are missing or of a wrong length" for number in broken]
+
+    def _encode_again(self, ids: list[int]) -> None:
+        for start in range(0, len(ids), _PAGE):
+            chunk = ids[start : start + _PAGE]
+            with self._store.read() as tx:
+                texts = {entry_id: entry.text for entry_id, entry in tx.entries.fetch(chunk).items()}
+            matrix = self._space.encode_documents(list(texts.values()))
+            with self._store.write() as tx:
+                generation = tx.generations.live()
+                if generation is None:
+                    return
+                self._space.accept(generation)
+                blobs = dict(zip(texts, generation.to_bytes(matrix), strict=True))
+                now_there = tx.entries.fetch(chunk)
+                unchanged = {
+                    entry_id: (text, blobs[entry_id])
+                    for entry_id, text in texts.items()
+                    if entry_id in now_there and now_there[entry_id].text == text
+                }
+                tx.drafts.mend(unchanged, generation.id)

@@ -1,57 +1,58 @@
-"""The part of ``Memory`` that looks after the store: re-indexing, generations, jobs."""
+"""``Operator``: what an operator does to a store."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
-from agent_memory.errors import EncoderMismatchError
-from agent_memory.live.index import LiveIndex
-from agent_memory.live.spaces import Spaces
+from agent_memory import inputs
+from agent_memory.live.store import Store
 from agent_memory.recall.query_log import QueryLog
-from agent_memory.reports import GenerationInfo, Job, JobState, Maintenance, ReindexReport, Schedule
-from agent_memory.storage.sqlite import entries as reading
-from agent_memory.storage.sqlite import generations, jobs, schedules
-from agent_memory.storage.sqlite import vectors as stored
-from agent_memory.storage.sqlite.database import Database
+from agent_memory.reports import GenerationInfo, Job, JobState, Maintenance, ReindexReport, Report, Schedule, Stats
+from agent_memory.storage.records import Condition
 from agent_memory.types import Namespace, Progress
 from agent_memory.upkeep import backup as backups
-from agent_memory.upkeep import reindex as reindexing
-from agent_memory.upkeep import worker as periodic
-from agent_memory.upkeep.maintenance import Upkeep
-from agent_memory.upkeep.reindex import Reindexer, Wish
+from agent_memory.upkeep.check import Checker, count_stats
+from agent_memory.upkeep.maintenance import Maintainer
+from agent_memory.upkeep.reindex import Reindexer, ReindexRequest, control_job
+from agent_memory.upkeep.schedules import make_schedule
 from agent_memory.writing.writer import Writer
 
 if TYPE_CHECKING:
-    from agent_memory.config import Config
     from agent_memory.encoders import Encoder, SessionEncoder
-    from agent_memory.live.sessions import Sessions
-    from agent_memory.memory import Memory
-
-_R = TypeVar("_R")
 
 GRACE = timedelta(days=7)
 """How long a former generation is kept for ``rollback`` unless the caller says otherwise."""
 
 
-class Care:
-    """What ``Memory`` inherits; not to be used by itself."""
+class Operator:
+    """The operator's half of ``Memory``: re-indexing, generations, jobs, maintenance, schedules, backup, checks.
 
-    path: Path
-    namespace: Namespace
-    _index: LiveIndex
-    config: Config
-    _database: Database
-    _writer: Writer
-    _spaces: Spaces
-    _encoder: Encoder
-    _sessions: Sessions
-    _queries: QueryLog
-    _scope: Callable[[Sequence[str] | None], Namespace]
+    Args:
+        store: The store.
+        writer: Deletes expired entries.
+        queries: The query log.
+        namespace: The memory's scope.
+    """
+
+    def __init__(self, store: Store, writer: Writer, queries: QueryLog, namespace: Namespace) -> None:
+        self._store, self._writer, self._queries, self._namespace = store, writer, queries, namespace
+
+    def stats(self) -> Stats:
+        """Return facts about the store: counts, encoder, sizes on disk, the index in memory."""
+        return count_stats(self._store, self._namespace)
+
+    def check(self, repair: bool = False) -> Report:
+        """Look for damage: in the database, in vectors, in the full-text index, between index and store, in snapshots.
+
+        Args:
+            repair: True to mend what can be mended: vectors are encoded again, full-text index and index are rebuilt.
+        """
+        return Checker(self._store, self._store.follow_space(), repair=repair).run()
+
+    # --- generations -------------------------------------------------------------------------------------
 
     def reindex(
         self,
@@ -70,10 +71,10 @@ class Care:
         The next generation of vectors is built beside the live one, caught up with what is written meanwhile,
         verified, and put in its place in one transaction; until then recall answers from the live one, which is
         kept for ``rollback``. Where only the layout changes, stored vectors are copied or rotated, not encoded.
-        If the process is killed, the next call with the same wish goes on where it was.
+        If the process is killed, the next call with the same arguments continues where it was.
 
         A process that has the store open without an encoder of its own, or with one given by name, follows; one
-        that gave an encoder object gets ``EncoderMismatchError`` until it is opened anew.
+        that gave an encoder object gets ``EncoderMismatchError`` until it is opened again.
 
         Args:
             encoder: The new encoder, as for ``Memory``; None to keep it.
@@ -89,11 +90,11 @@ class Care:
             max_cpu: Share of the time that the work may take, in (0, 1]; it sleeps for the rest.
 
         Raises:
-            InvalidInputError: The wish is unusable, the store is empty, or it is in that space already.
+            InvalidInputError: An argument is unusable, the store is empty, or it is in that space already.
             LeaseHeldError: Another process is re-indexing the store.
             IndexStateError: The new generation did not pass verification; the live one was not touched.
         """
-        wish = Wish(
+        request = ReindexRequest(
             encoder=encoder,
             session_encoder=session_encoder,
             tiers=tiers,
@@ -101,12 +102,12 @@ class Care:
             batch_size=batch_size,
             max_cpu=max_cpu,
         )
-        current = self._current_encoder()
+        current = self._store.follow_space()
         if dry_run:
             self._queries.flush()
-            return self._reindexer().dry_run(wish, current)
-        report = self._reindexer().reindex(wish, current, progress)
-        self._follow()
+            return Reindexer(self._store).dry_run(request, current)
+        report = Reindexer(self._store).reindex(request, current, progress)
+        self._store.follow()
         return report
 
     def rollback(
@@ -120,90 +121,88 @@ class Care:
 
         Raises:
             NotFoundError: There is no former generation, or it was collected.
-            EncoderMismatchError: Its encoder is not at hand.
+            EncoderMismatchError: Its encoder is not known in this process.
         """
-        report = self._reindexer().rollback(encoder, progress)
-        self._follow()
+        report = Reindexer(self._store).rollback(encoder, progress)
+        self._store.follow()
         return report
 
     def collect_generations(self, *, grace: timedelta = GRACE) -> int:
         """Delete former generations that were retired longer ago than ``grace``; returns how many."""
-        return self._reindexer().collect(grace)
+        return Reindexer(self._store).collect(grace)
 
     def generations(self) -> list[GenerationInfo]:
         """Return the store's generations, the oldest first."""
-        with self._database.read() as connection:
-            return generations.listed(connection)
+        with self._store.read() as tx:
+            return tx.generations.list_all()
 
     def jobs(self, *, limit: int = 100) -> list[Job]:
         """Return jobs under way and finished ones, the newest first."""
-        with self._database.read() as connection:
-            return jobs.listed(connection, limit=limit)
+        with self._store.read() as tx:
+            return tx.jobs.list_all(limit=limit)
 
     def pause_job(self, job: int) -> Job:
         """Let a running job wait after its present step, in whichever process it runs."""
-        return reindexing.control(self._database, job, JobState.PAUSED)
+        return control_job(self._store, job, JobState.PAUSED)
 
     def resume_job(self, job: int) -> Job:
         """Let a paused job go on."""
-        return reindexing.control(self._database, job, JobState.RUNNING)
+        return control_job(self._store, job, JobState.RUNNING)
 
     def cancel_job(self, job: int) -> Job:
         """End a job after its present step; what it has built is deleted, the live generation stays."""
-        return reindexing.control(self._database, job, JobState.CANCELLED)
+        return control_job(self._store, job, JobState.CANCELLED)
 
     # --- maintenance -------------------------------------------------------------------------------------
 
-    def maintenance(self, *, dry_run: bool = True, only: Sequence[str] | None = None) -> Maintenance:
-        """Say what the store needs and about how long it takes; with ``dry_run=False`` do it.
+    def maintenance(self, *, dry_run: bool = False, only: Sequence[str] | None = None) -> Maintenance:
+        """Do what the store needs; with ``dry_run=True`` only say what that is, and about how long it takes.
 
-        Recall and writes go on meanwhile. What needs the store for itself (``vacuum``, ``log``) is put off when others
-        are using it, and the result says so.
+        Recall and writes go on meanwhile. What needs the store for itself (``vacuum``, ``log``) is postponed
+        while others use it, and the result says so.
 
-        Only to look also asks the latest queries (``Config.query_log``; stored entries if there are none) of an index
-        built anew over a sample of the entries, and compares what that finds, takes and weighs; see ``Replay``.
+        A dry run also asks the latest queries (``Config.query_log``; stored entries if there are none) of an index
+        built over a sample of the entries, and compares what that finds, takes and weighs; see ``Replay``.
 
         Args:
-            dry_run: True to only look.
+            dry_run: True to write nothing.
             only: Names of the actions to carry out; see ``MaintenanceAction``.
         """
-        encoder = self._current_encoder()
+        space = self._store.follow_space()
         self._queries.flush()
-        upkeep = Upkeep(
-            self._database,
-            self._index,
-            partial(self._writer.accept, encoder=encoder),
-            recall_target=self.config.recall_target,
+        upkeep = Maintainer(
+            self._store,
+            space,
             grace=GRACE,
             purge=self.purge_expired,
-            collect=lambda grace: self._reindexer().collect(grace),
+            collect=lambda grace: Reindexer(self._store).collect(grace),
         )
         return upkeep.look(rehearse=True) if dry_run else upkeep.carry_out(None if only is None else set(only))
 
     def purge_expired(self) -> int:
         """Delete the entries that have expired, here and in the namespaces below; returns how many."""
-        return self._writer.remove(reading.expired(self.namespace, datetime.now(UTC)))
+        return self._writer.remove(Condition(namespace=self._namespace, state="expired", moment=datetime.now(UTC)))
 
     def clear_queries(self, *, namespace: Sequence[str] | None = None) -> int:
         """Delete what the query log holds of queries asked here and in the namespaces below; returns how many.
 
         What other processes have asked in the last seconds may still be written by them.
         """
-        return self._queries.clear(self._scope(namespace))
+        return self._queries.clear(inputs.scope(namespace, self._namespace))
 
     def save_snapshot(self) -> None:
         """Bring the index up to date and write its snapshot, as ``close`` does."""
-        encoder = self._current_encoder()
-        with self._database.read() as connection:
-            self._index.view(connection, partial(self._writer.accept, encoder=encoder))
-        self._index.save()
+        space = self._store.follow_space()
+        with self._store.read() as tx:
+            self._store.index.view(tx, space.accept)
+        self._store.index.save()
 
     # --- periodic jobs -----------------------------------------------------------------------------------
 
     def schedules(self) -> list[Schedule]:
         """Return the periodic jobs of the store, by name."""
-        with self._database.read() as connection:
-            return schedules.listed(connection)
+        with self._store.read() as tx:
+            return tx.schedules.list_all()
 
     def schedule(
         self, kind: str, trigger: str, *, name: str | None = None, options: Mapping[str, Any] | None = None
@@ -222,31 +221,20 @@ class Care:
             InvalidInputError: An argument is unusable.
             MissingDependencyError: APScheduler is not installed.
         """
-        wanted = periodic.checked(name or kind, kind, trigger, options)
-        with self._database.write() as connection:
-            schedules.put(connection, wanted, datetime.now(UTC))
+        wanted = make_schedule(name or kind, kind, trigger, options)
+        with self._store.write() as tx:
+            tx.schedules.put(wanted, datetime.now(UTC))
         return wanted
 
     def unschedule(self, name: str) -> None:
         """Delete a schedule; raises NotFoundError if there is none of that name."""
-        with self._database.write() as connection:
-            schedules.remove(connection, name)
+        with self._store.write() as tx:
+            tx.schedules.remove(name)
 
     def pause_schedule(self, name: str, *, paused: bool = True) -> None:
         """Let the worker leave a schedule out, or with ``paused=False`` do it again."""
-        with self._database.write() as connection:
-            schedules.change(connection, name, paused=int(paused))
-
-    def run_job(self, kind: str, *, options: Mapping[str, Any] | None = None) -> Job:
-        """Do one periodic job now; returns its record."""
-        periodic.checked(kind, kind, "every 1h", options)
-        number = periodic.run_once(cast("Memory", self), self._database, kind, options)
-        with self._database.read() as connection:
-            return jobs.get(connection, number)
-
-    def work(self, stop: threading.Event) -> None:
-        """Do the store's periodic jobs until ``stop`` is set; waits while another worker does them."""
-        periodic.Worker(cast("Memory", self), self._database, stop).run()
+        with self._store.write() as tx:
+            tx.schedules.set_paused(name, paused)
 
     # --- backup ------------------------------------------------------------------------------------------
 
@@ -263,7 +251,7 @@ class Care:
         Raises:
             StorageError: It cannot be written, or the copy is not sound; a former file is left as it was.
         """
-        return backups.backup(self._database, Path(path), progress)
+        return backups.backup(self._store.database, Path(path), progress)
 
     @staticmethod
     def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
@@ -283,38 +271,3 @@ class Care:
             StorageError: The backup is damaged, or the store is in use; nothing was changed.
         """
         return backups.restore(Path(backup), Path(path), replace=replace)
-
-    # --- the encoder of the live generation --------------------------------------------------------------
-
-    def _reindexer(self) -> Reindexer:
-        return Reindexer(self._database, self.config, self.path / "index", self._spaces)
-
-    def _follow(self) -> bool:
-        """Take up the encoder of the live generation if it has changed; returns whether there is one at hand."""
-        with self._database.read() as connection:
-            generation = stored.live_generation(connection)
-            if generation is None:
-                return False
-            same = generation.fingerprint == self._encoder.spec.fingerprint
-            if same and self._sessions.fits(generation):
-                return True
-            encoder = self._spaces.renewed(connection, generation)
-        if encoder is None:
-            return False
-        sessions = self._spaces.sessions_of(encoder, generation)
-        self._encoder, self._sessions = encoder, sessions
-        self._writer.encoder, self._writer.sessions = encoder, sessions
-        return True
-
-    def _current_encoder(self) -> Encoder:
-        self._follow()
-        return self._encoder
-
-    def _following(self, call: Callable[[], _R]) -> _R:
-        """Return what a call returns; once more if the live generation has changed under it and can be followed."""
-        try:
-            return call()
-        except EncoderMismatchError:
-            if not self._follow():
-                raise
-        return call()

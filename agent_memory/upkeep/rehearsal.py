@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from agent_memory.reports import Replay, ReplaySource
-from agent_memory.storage.sqlite import queries
-from agent_memory.storage.sqlite.database import Connection
-from agent_memory.storage.sqlite.vectors import Generation
+from agent_memory.storage.base import Transaction
+from agent_memory.storage.records import Generation
 from agent_memory.types import FloatArray, IdArray
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ Dtype = Literal["float16", "float32"]
 SAMPLE = 10_000
 """Entries that a trial index holds, at most."""
 
-ASKED = 200
+REPLAYED = 200
 """Queries that are replayed, at most."""
 
 _K = 10
@@ -48,21 +47,19 @@ class Trial:
     build_s: float = 0.0
 
 
-def asked(connection: Connection, live: Generation) -> FloatArray:
+def read_logged_queries(tx: Transaction, live: Generation) -> FloatArray:
     """Return the latest logged queries of the live embedding space, float32 (n, dimension); maybe none."""
-    size = live.dimension * live.itemsize
-    blobs = queries.vectors_of(connection, live.fingerprint, live.dtype, size, ASKED)
-    rows = [live.from_bytes(blob) for blob in blobs]
+    rows = [live.from_bytes(blob) for blob in tx.queries.read_vectors(live, REPLAYED)]
     usable = [row for row in rows if np.isfinite(row).all() and row.any()]
     return np.stack(usable) if usable else np.empty((0, live.dimension), np.float32)
 
 
-def some(rows: int, count: int) -> IdArray:
-    """Return ``count`` of so many rows, ascending, always the same ones; all if they are fewer."""
+def choose_rows(rows: int, count: int) -> IdArray:
+    """Return ``count`` row numbers below ``rows``, ascending, the same at every call; all if there are fewer."""
     return np.sort(np.random.default_rng(7).choice(rows, min(count, rows), replace=False))
 
 
-def tried(
+def build_trial(
     ids: IdArray,
     matrix: FloatArray,
     questions: FloatArray,
@@ -93,32 +90,32 @@ def tried(
     index.maintain()
     share = whole / max(1, len(ids))
     took = (time.perf_counter() - started) * share
-    return Trial(index.view(), questions, index_bytes(index.stats(), dtype, whole), took)
+    return Trial(index.view(), questions, estimate_bytes(index.stats(), dtype, whole), took)
 
 
-def index_bytes(stats: IndexStats, dtype: Dtype, rows: int) -> int:
-    """Return about how large an index of such a layout, and its snapshot, is with so many rows, removed ones too."""
+def estimate_bytes(stats: IndexStats, dtype: Dtype, rows: int) -> int:
+    """Return the approximate size of an index of this layout with ``rows`` rows, removed ones included."""
     main = stats.tiers[-2] if len(stats.tiers) == 3 else 0  # int8
     return rows * (stats.dimension * np.dtype(dtype).itemsize + main + stats.coarse_bytes + _NOTES)
 
 
-def compared(before: Trial, after: Trial, source: ReplaySource) -> Replay:
+def compare(before: Trial, after: Trial, source: ReplaySource) -> Replay:
     """Ask both and return what came of it."""
     return Replay(
         source=source,
         queries=len(after.questions),
         entries=len(after.view.ids()),
-        recall_before=recall_at_10(before.view, before.questions),
-        recall_after=recall_at_10(after.view, after.questions),
-        ms_before=_milliseconds(before),
-        ms_after=_milliseconds(after),
+        recall_before=measure_recall(before.view, before.questions),
+        recall_after=measure_recall(after.view, after.questions),
+        ms_before=_time_queries(before),
+        ms_after=_time_queries(after),
         index_bytes_before=before.index_bytes,
         index_bytes_after=after.index_bytes,
         build_seconds=after.build_s,
     )
 
 
-def recall_at_10(view: IndexView, questions: FloatArray) -> float | None:
+def measure_recall(view: IndexView, questions: FloatArray) -> float | None:
     """Return the share of the exact top 10 that an index finds, over some questions; None without any."""
     if not len(questions) or not len(view.ids()):
         return None
@@ -128,7 +125,7 @@ def recall_at_10(view: IndexView, questions: FloatArray) -> float | None:
     return float((found >= last - _TIE).sum() / np.isfinite(truth).sum())
 
 
-def agreement(before: Trial, after: Trial, selves: IdArray | None = None) -> float | None:
+def measure_agreement(before: Trial, after: Trial, selves: IdArray | None = None) -> float | None:
     """Return the share of the exact top 10 that two spaces over the same entries have in common.
 
     Args:
@@ -148,7 +145,7 @@ def agreement(before: Trial, after: Trial, selves: IdArray | None = None) -> flo
     return float(np.mean(shares))
 
 
-def _milliseconds(trial: Trial) -> float | None:
+def _time_queries(trial: Trial) -> float | None:
     taken = []
     for question in trial.questions:
         started = time.perf_counter()

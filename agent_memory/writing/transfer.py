@@ -7,20 +7,19 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.files import write_atomically
 from agent_memory.inputs import ValidEntry, valid_entry
+from agent_memory.live.store import Store
+from agent_memory.payload import to_json
 from agent_memory.records import Entry
-from agent_memory.storage.sqlite import entries as reading
-from agent_memory.types import Progress
+from agent_memory.storage.base import Transaction
+from agent_memory.storage.records import Condition
+from agent_memory.types import Namespace, Progress
 from agent_memory.writing import foreign
-
-if TYPE_CHECKING:
-    from agent_memory.memory import Memory
-    from agent_memory.storage.sqlite.database import Connection
-    from agent_memory.storage.sqlite.entries import Condition
+from agent_memory.writing.writer import Writer
 
 FORMAT = 1
 """Version of the export format; a higher one is refused."""
@@ -28,7 +27,6 @@ FORMAT = 1
 _PAGE = 1_000
 _MARK = "agent_memory_export"
 _SEGMENT_FIELDS = ("idx", "text", "speaker")  # of which the entry has a field of its own
-_TIMES = ("event_time", "created_at", "updated_at", "expires_at")
 _TIME_FORMATS = (
     "%B-%d-%Y",
     "%Y/%m/%d (%a) %H:%M",
@@ -38,20 +36,20 @@ _TIME_FORMATS = (
 )
 
 
-def export(connection: Connection, condition: Condition, path: Path, progress: Progress | None = None) -> int:
+def export(tx: Transaction, condition: Condition, path: Path, progress: Progress | None = None) -> int:
     """Write the entries that satisfy a condition, in the order they were added; returns how many.
 
     Raises:
         StorageError: The file cannot be written; a former file of that name is left as it was.
     """
-    total = reading.count(connection, condition)
+    total = tx.entries.count(condition)
     header = {_MARK: FORMAT, "version": version("agent-memory"), "entries": total}
     header["exported_at"] = datetime.now(UTC).isoformat()
     try:
         with write_atomically(path) as file:
             file.write(_line(header))
-            for done, entry in enumerate(_pages(connection, condition), start=1):
-                file.write(_line(_to_json(entry)))
+            for done, entry in enumerate(_pages(tx, condition), start=1):
+                file.write(_line(to_json(entry)))
                 if progress is not None and (done % _PAGE == 0 or done == total):
                     progress(done, total)
     except OSError as error:
@@ -59,62 +57,96 @@ def export(connection: Connection, condition: Condition, path: Path, progress: P
     return total
 
 
-def _pages(connection: Connection, condition: Condition) -> Iterator[Entry]:
+def _pages(tx: Transaction, condition: Condition) -> Iterator[Entry]:
     after_id = 0
-    while page := reading.select_entries(connection, condition, after_id=after_id, limit=_PAGE):
+    while page := tx.entries.select(condition, after_id=after_id, limit=_PAGE):
         yield from (entry for _, entry in page)
         after_id = page[-1][0]
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+    known = {name: part for name, part in value.items() if part is not None}
+    return (json.dumps(known, ensure_ascii=False) + "\n").encode()
 
 
-def _to_json(entry: Entry) -> dict[str, Any]:
-    fields = {name: getattr(entry, name) for name in Entry.__slots__ if name != "duplicate_of"}
-    for name in _TIMES:
-        fields[name] = None if fields[name] is None else fields[name].isoformat()
-    return {name: value for name, value in fields.items() if value is not None}
+class Importer:
+    """Reads files into a store.
 
+    Args:
+        store: The store.
+        writer: Writes the entries.
+        namespace: The scope; entries go into it or below it.
+    """
 
-def import_(memory: Memory, path: Path, progress: Progress | None = None, source: str | None = None) -> int:
-    """Read a file into a memory; see ``Memory.import_``."""
+    def __init__(self, store: Store, writer: Writer, namespace: Namespace) -> None:
+        self._store, self._writer, self._namespace, self._config = store, writer, namespace, store.config
 
-    def read() -> Iterator[ValidEntry]:
-        return _items(path, memory) if source is None else _foreign_items(source, path, memory)
+    def read(self, path: Path, progress: Progress | None = None, source: str | None = None) -> int:
+        """Read a file; see ``Memory.import_``."""
 
-    try:
-        total = sum(1 for _ in read())
-        new, done, batch = 0, 0, []
-        for item in read():
-            batch.append(item)
-            if len(batch) == memory.config.batch_size or done + len(batch) == total:
-                new += _add_missing(memory, batch)
-                done += len(batch)
-                batch = []
-                if progress is not None:
-                    progress(done, total)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"there is no file {path}") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error}") from error
-    return new
+        def parse() -> Iterator[ValidEntry]:
+            return self._parse_lines(path) if source is None else self._parse_foreign(source, path)
 
+        try:
+            total = sum(1 for _ in parse())
+            new, done, batch = 0, 0, []
+            for item in parse():
+                batch.append(item)
+                if len(batch) == self._config.batch_size or done + len(batch) == total:
+                    new += self._add_missing(batch)
+                    done += len(batch)
+                    batch = []
+                    if progress is not None:
+                        progress(done, total)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"there is no file {path}") from error
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error}") from error
+        return new
 
-def _add_missing(memory: Memory, batch: list[ValidEntry]) -> int:
-    """Add the items of a batch whose key is new or whose content differs; returns how many."""
-    stored = {
-        (namespace, key): entry
-        for namespace in {item.namespace for item in batch}
-        for key, entry in memory.get_many(
-            [item.key for item in batch if item.namespace == namespace], namespace=namespace
-        ).items()
-    }
-    missing = [
-        item for item in batch if (entry := stored.get((item.namespace, item.key))) is None or not _same(item, entry)
-    ]
-    memory.add_many({name: getattr(item, name) for name in ValidEntry.__slots__} for item in missing)
-    return len(missing)
+    def _add_missing(self, batch: list[ValidEntry]) -> int:
+        """Add the items of a batch whose key is new or whose content differs; returns how many."""
+        stored: dict[tuple[Namespace, str], Entry] = {}
+        with self._store.read() as tx:
+            for namespace in {item.namespace or self._namespace for item in batch}:
+                keys = [item.key for item in batch if (item.namespace or self._namespace) == namespace]
+                found = tx.entries.select_by_key(namespace, keys, datetime.now(UTC))
+                stored |= {(namespace, key): entry for key, entry in found.items()}
+        missing = [
+            item
+            for item in batch
+            if (entry := stored.get((item.namespace or self._namespace, item.key))) is None or not _same(item, entry)
+        ]
+        items = ({name: getattr(item, name) for name in ValidEntry.__slots__} for item in missing)
+        self._writer.add_many(items, session=None, progress=None)
+        return len(missing)
+
+    def _parse_lines(self, path: Path) -> Iterator[ValidEntry]:
+        """Yield the validated items of a file, an export or conversations."""
+        with path.open("rb") as file:
+            read = None
+            for number, raw in enumerate(file, start=1):
+                if not raw.strip():
+                    continue
+                try:
+                    line = _parse(raw)
+                    if read is None:
+                        read = _choose_reader(line)
+                        if read is _read_export:
+                            continue
+                    for item in read(line, self._namespace):
+                        yield valid_entry(item, self._config)
+                except InvalidInputError as error:
+                    raise InvalidInputError(f"{path}, line {number}: {error}") from error
+
+    def _parse_foreign(self, source: str, path: Path) -> Iterator[ValidEntry]:
+        """Yield the validated items of another memory's store."""
+        for item in foreign.items(source, path):
+            try:
+                item["namespace"] = (*self._namespace, *item.get("namespace", ()))
+                yield valid_entry(item, self._config)
+            except InvalidInputError as error:
+                raise InvalidInputError(f"{path}, item {item['key']!r}: {error}") from error
 
 
 def _same(item: ValidEntry, entry: Entry) -> bool:
@@ -124,36 +156,7 @@ def _same(item: ValidEntry, entry: Entry) -> bool:
     return all(getattr(entry, name) == getattr(item, name) for name in fields)
 
 
-def _items(path: Path, memory: Memory) -> Iterator[ValidEntry]:
-    """Yield the validated items of a file, an export or conversations."""
-    with path.open("rb") as file:
-        read = None
-        for number, raw in enumerate(file, start=1):
-            if not raw.strip():
-                continue
-            try:
-                line = _parsed(raw)
-                if read is None:
-                    read = _reader(line)
-                    if read is _from_export:
-                        continue
-                for item in read(line, memory):
-                    yield valid_entry(item, memory.config)
-            except InvalidInputError as error:
-                raise InvalidInputError(f"{path}, line {number}: {error}") from error
-
-
-def _foreign_items(source: str, path: Path, memory: Memory) -> Iterator[ValidEntry]:
-    """Yield the validated items of another memory's store."""
-    for item in foreign.items(source, path):
-        try:
-            item["namespace"] = (*memory.namespace, *item.get("namespace", ()))
-            yield valid_entry(item, memory.config)
-        except InvalidInputError as error:
-            raise InvalidInputError(f"{path}, item {item['key']!r}: {error}") from error
-
-
-def _parsed(raw: bytes) -> dict[str, Any]:
+def _parse(raw: bytes) -> dict[str, Any]:
     try:
         line = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -163,27 +166,27 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     return line
 
 
-def _reader(first: dict[str, Any]) -> Callable[[dict[str, Any], Memory], Iterator[dict[str, Any]]]:
+def _choose_reader(first: dict[str, Any]) -> Callable[[dict[str, Any], Namespace], Iterator[dict[str, Any]]]:
     if "segments" in first:
-        return _from_conversation
+        return _read_conversation
     if _MARK not in first:
         raise InvalidInputError("neither an export of agent-memory nor a conversation with segments")
     if first[_MARK] != FORMAT:
         raise InvalidInputError(f"export format {first[_MARK]!r}; this version of agent-memory reads format {FORMAT}")
-    return _from_export
+    return _read_export
 
 
-def _from_export(line: dict[str, Any], memory: Memory) -> Iterator[dict[str, Any]]:
+def _read_export(line: dict[str, Any], home: Namespace) -> Iterator[dict[str, Any]]:
     item = {name: value for name, value in line.items() if name not in ("created_at", "updated_at")}
     if not isinstance(item.get("key"), str):
         raise InvalidInputError("an exported entry must have a key")
     namespace = item.setdefault("namespace", [])
-    if not isinstance(namespace, list) or tuple(namespace[: len(memory.namespace)]) != memory.namespace:
-        raise InvalidInputError(f"namespace {namespace} lies outside of this memory's {list(memory.namespace)}")
+    if not isinstance(namespace, list) or tuple(namespace[: len(home)]) != home:
+        raise InvalidInputError(f"namespace {namespace} lies outside of this memory's {list(home)}")
     yield item
 
 
-def _from_conversation(line: dict[str, Any], memory: Memory) -> Iterator[dict[str, Any]]:
+def _read_conversation(line: dict[str, Any], home: Namespace) -> Iterator[dict[str, Any]]:
     name, segments = line.get("id"), line.get("segments")
     if not isinstance(name, str) or not isinstance(segments, list):
         raise InvalidInputError("a conversation needs an id and a list of segments")
@@ -195,7 +198,7 @@ def _from_conversation(line: dict[str, Any], memory: Memory) -> Iterator[dict[st
             continue
         yield {
             "key": f"{name}:{index}",
-            "namespace": memory.namespace,
+            "namespace": home,
             "text": segment.get("text"),
             "session": name,
             "speaker": segment.get("speaker") or None,

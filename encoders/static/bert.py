@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agent_memory.encoders.static.linear import Linear, fastest, make_linear
+from agent_memory.encoders.static.linear import Linear, choose_precision, make_linear
 from agent_memory.errors import CheckpointError
 
 _Make = Callable[[Tensor, Tensor], Linear]
@@ -85,7 +85,7 @@ class Bert:
         w = {
             name.removeprefix("bert."): tensor.float() for name, tensor in weights.items() if tensor.is_floating_point()
         }
-        precision = fastest() if precision == "auto" else precision
+        precision = choose_precision() if precision == "auto" else precision
         make = partial(make_linear, precision=precision, trainable=trainable)
         try:
             self.words = w["embeddings.word_embeddings.weight"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
 from agent_memory.encoders.files import MINILM_SHA256, find_minilm, hash_file, read_tokenizer
-from agent_memory.encoders.static.minilm import MAX_TOKENS, check_precision, pipeline, read_minilm
+from agent_memory.encoders.static.minilm import MAX_TOKENS, check_precision, describe_pipeline, read_minilm
 from agent_memory.encoders.static.runtime import Loaded, Network, WindowedEncoder, find_frame
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import CheckpointError
@@ -65,7 +65,9 @@ class MatryoshkaEncoder(WindowedEncoder):
         head: Head file; the embedded one if None.
         folder: Folder of the MiniLM files; the installed package if None.
         precision: Precision of the matrix products: ``fp32``, ``bf16``, ``auto`` for the faster of the two on this
-            processor, or ``int8``, which defines a different embedding space.
+            processor, or ``int8``, which defines a different embedding space. Its sums are exact on every processor,
+            but rounding to 8 bits magnifies the last bits of float32: the vectors of a text from two processors or in
+            two batches have a cosine of at least .995.
         token_budget: Maximum tokens of one batch, padding included.
 
     Raises:
@@ -100,7 +102,7 @@ class MatryoshkaEncoder(WindowedEncoder):
             dimension=DIMENSION,
             tiers=tiers_for(DIMENSION),
             max_tokens=MAX_TOKENS,
-            pipeline=pipeline("mean-pooling+matryoshka-head", self._precision),
+            pipeline=describe_pipeline("mean-pooling+matryoshka-head", self._precision),
         )
 
     def _load(self) -> Loaded:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from agent_memory.errors import StorageError
-from agent_memory.storage.sqlite.database import Database
+from agent_memory.files import failpoint, part_of, put_in_place
+from agent_memory.storage.sqlite.connections import Connections
+from agent_memory.storage.sqlite.driver import sqlite3
+from agent_memory.storage.sqlite.ground import FolderLock, create_private, refuse_links
+from agent_memory.storage.sqlite.migrate import check_revision
+from agent_memory.types import Progress
 
 _PAGES = 256
 _COUNTED = ("entries", "vectors", "sessions", "generations")
@@ -19,7 +25,7 @@ def _counts(connection: sqlite3.Connection) -> Counts:
     return {name: int(connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]) for name in _COUNTED}
 
 
-def copy_online(database: Database, target: Path, progress: Callable[[int, int], None] | None) -> Counts:
+def copy_online(connections: Connections, target: Path, progress: Progress | None) -> Counts:
     """Copy a database that others may be writing to (SQLite's backup API); returns the rows that it held.
 
     The copy is one state of the store: the source stays in one read transaction all the while.
@@ -30,10 +36,10 @@ def copy_online(database: Database, target: Path, progress: Callable[[int, int],
             progress(total - remaining, total)
 
     try:
-        source = database.open_raw()
-        try:
+        with connections.raw() as source:
             source.execute("BEGIN")
             expected = _counts(source)
+            create_private(target)
             copy = sqlite3.connect(target)
             try:
                 source.backup(copy, pages=_PAGES, progress=report)
@@ -41,14 +47,12 @@ def copy_online(database: Database, target: Path, progress: Callable[[int, int],
                 copy.execute("PRAGMA journal_mode = DELETE")
             finally:
                 copy.close()
-        finally:
-            source.close()
     except sqlite3.Error as error:
-        raise StorageError(f"cannot back up {database.path}: {error}") from error
+        raise StorageError(f"cannot back up {connections.path}: {error}") from error
     return expected
 
 
-def verified(path: Path, expected: Counts | None) -> int:
+def verify_copy(path: Path, expected: Counts | None) -> int:
     """Return how many entries a copy holds, after every page of it was looked at.
 
     Raises:
@@ -72,8 +76,8 @@ def verified(path: Path, expected: Counts | None) -> int:
     return found["entries"]
 
 
-def assert_unused(path: Path) -> None:
-    """Move a database's log into it, alone; raises StorageError if somebody else has it open or it is damaged."""
+def _empty_log(path: Path) -> None:
+    """Move a database's log into it, alone; raises StorageError if some other program has it open."""
     try:
         connection = sqlite3.connect(path, timeout=1, isolation_level=None)
         try:
@@ -87,3 +91,54 @@ def assert_unused(path: Path) -> None:
         return  # damaged: that is what a backup is restored for
     if mode != "delete":
         raise StorageError(f"{path} is in use; close every memory that has it open")
+
+
+def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) -> int:
+    """Put a copy in the place of a database that nobody has open; returns how many entries it holds.
+
+    Args:
+        source: What ``copy_online`` wrote.
+        target: The database file; a former one is lost.
+        drop_caches: Deletes what was derived from the former database; called right before it is replaced.
+
+    Raises:
+        StorageError: The copy is damaged, or the database is in use; nothing was changed.
+    """
+    part = part_of(target)
+    lock = FolderLock(target.parent, 0.0)
+    try:
+        create_private(part)
+        shutil.copyfile(source, part)
+        check_revision(part)
+        entries = verify_copy(part, None)
+        failpoint("restore-copied")
+        # Held until the new file is in place: nobody can open the store between the check and the rename.
+        lock.hold_alone()
+        refuse_links(target)
+        if target.exists():
+            _empty_log(target)
+        # The former write-ahead log belongs to the former database and must not be replayed into this one. What it
+        # held was moved into the former database just now.
+        for tail in ("-wal", "-shm"):
+            target.with_name(target.name + tail).unlink(missing_ok=True)
+        drop_caches()
+        failpoint("restore-before-rename")
+        install_copy(part, target)
+    finally:
+        lock.release()
+        remove_parts(part)
+    return entries
+
+
+def install_copy(part: Path, target: Path) -> None:
+    """Flush a copy to disk and give it its final name."""
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())
+    failpoint("backup-before-rename")
+    put_in_place(part, target)
+
+
+def remove_parts(part: Path) -> None:
+    """Delete a copy that was not installed, with the files that SQLite may have put beside it."""
+    for tail in ("", "-journal", "-wal", "-shm"):
+        part.with_name(part.name + tail).unlink(missing_ok=True)

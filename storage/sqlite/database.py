@@ -1,216 +1,179 @@
-"""Connections and transactions: WAL, full durability, one connection per thread and process."""
+"""The SQLite back end: one file, opened by any number of threads and processes at once."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import threading
-import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
-from sqlalchemy import Connection as Connection
-from sqlalchemy import create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection
+from typing_extensions import override
 
-from agent_memory.errors import ClosedError, LockTimeoutError, StorageError
 from agent_memory.files import failpoint
+from agent_memory.storage.base import Database, Transaction
+from agent_memory.storage.records import DatabaseState
+from agent_memory.storage.sqlite import copying, upkeep
+from agent_memory.storage.sqlite.changes import SqliteChanges
+from agent_memory.storage.sqlite.connections import Connections
+from agent_memory.storage.sqlite.drafts import SqliteDrafts
+from agent_memory.storage.sqlite.entries import SqliteEntries
+from agent_memory.storage.sqlite.generations import SqliteGenerations
+from agent_memory.storage.sqlite.jobs import SqliteJobs
+from agent_memory.storage.sqlite.leases import SqliteLeases
+from agent_memory.storage.sqlite.lexical import SqliteLexical
+from agent_memory.storage.sqlite.migrate import ensure_schema
+from agent_memory.storage.sqlite.queries import SqliteQueries
+from agent_memory.storage.sqlite.schedules import SqliteSchedules
+from agent_memory.storage.sqlite.sessions import SqliteSessions
+from agent_memory.storage.sqlite.vectors import SqliteVectors
+from agent_memory.types import Progress
 
-_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-_PAUSE_S = 0.005
 
-LOG_BYTES = 16 << 20
-"""What is left of a write-ahead log that grew beyond it, behind a long reader or a VACUUM, when it is begun anew.
+class SqliteTransaction(Transaction):
+    """``Transaction`` in SQLite.
 
-A log without such events has about 8 MiB: a thousand pages, then SQLite moves it into the database.
-"""
+    Args:
+        connections: The database.
+        connection: What runs the transaction's statements.
+    """
+
+    def __init__(self, connections: Connections, connection: Connection) -> None:
+        self._connections = connections
+        self.connection = connection
+
+    @cached_property
+    @override
+    def entries(self) -> SqliteEntries:
+        return SqliteEntries(self.connection)
+
+    @cached_property
+    @override
+    def drafts(self) -> SqliteDrafts:
+        return SqliteDrafts(self.connection)
+
+    @cached_property
+    @override
+    def changes(self) -> SqliteChanges:
+        return SqliteChanges(self.connection)
+
+    @cached_property
+    @override
+    def generations(self) -> SqliteGenerations:
+        return SqliteGenerations(self.connection)
+
+    @cached_property
+    @override
+    def vectors(self) -> SqliteVectors:
+        return SqliteVectors(self.connection)
+
+    @cached_property
+    @override
+    def sessions(self) -> SqliteSessions:
+        return SqliteSessions(self.connection)
+
+    @cached_property
+    @override
+    def lexical(self) -> SqliteLexical:
+        return SqliteLexical(self.connection)
+
+    @cached_property
+    @override
+    def queries(self) -> SqliteQueries:
+        return SqliteQueries(self.connection)
+
+    @cached_property
+    @override
+    def jobs(self) -> SqliteJobs:
+        return SqliteJobs(self.connection)
+
+    @cached_property
+    @override
+    def leases(self) -> SqliteLeases:
+        return SqliteLeases(self.connection)
+
+    @cached_property
+    @override
+    def schedules(self) -> SqliteSchedules:
+        return SqliteSchedules(self.connection)
+
+    @override
+    def measure(self, now: datetime) -> DatabaseState:
+        return upkeep.measure(self._connections, self.connection, now)
+
+    @override
+    def find_faults(self) -> list[str]:
+        return upkeep.find_faults(self.connection)
 
 
-class Database:
-    """One SQLite file, opened by any number of threads and processes at once.
+class SqliteDatabase(Database):
+    """``Database`` in one SQLite file.
 
     Args:
         path: The database file; its folder must exist.
         lock_timeout_s: Seconds a writer waits for another process before LockTimeoutError.
-
-    Attributes:
-        read_only: True if the folder cannot be written; reads work, writes raise StorageError.
     """
 
     def __init__(self, path: Path, *, lock_timeout_s: float) -> None:
-        self.path = path
-        self.lock_timeout_s = lock_timeout_s
-        writable = os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
-        self.read_only = not writable
-        self._closed = False
-        self._local = threading.local()
-        self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._inherited: list[Connection] = []
-        self._engine = create_engine("sqlite://", creator=self._connect, poolclass=NullPool)
-        event.listen(self._engine, "begin", _begin)
+        self.connections = Connections(path, lock_timeout_s=lock_timeout_s)
+        self.path, self.lock_timeout_s = path, lock_timeout_s
 
-    def _uri(self) -> str:
-        uri = self.path.absolute().as_uri()
-        if not self.read_only:
-            return uri
-        wal = self.path.with_name(self.path.name + "-wal")
-        settled = not wal.exists() or wal.stat().st_size == 0
-        # Without a WAL to read there is nothing to share, and SQLite need not create files beside the store.
-        return uri + ("?immutable=1" if settled else "?mode=ro")
+    @property
+    @override
+    def read_only(self) -> bool:
+        return self.connections.read_only
 
-    def open_raw(self) -> sqlite3.Connection:
-        """Return a connection of its own, for what SQLite's own interface alone can do; the caller closes it."""
-        if self._closed:
-            raise ClosedError("this memory is closed")
-        return self._connect()
+    @override
+    def prepare(self) -> None:
+        ensure_schema(self.connections)
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._uri(),
-            uri=True,
-            timeout=self.lock_timeout_s,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=256,
-        )
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
-        connection.execute("PRAGMA trusted_schema = OFF")
-        return connection
-
-    def connection(self) -> Connection:
-        """Return this thread's connection, opening it on first use and again after a fork.
-
-        Raises:
-            ClosedError: The database was closed.
-            StorageError: The file cannot be opened.
-        """
-        if self._closed:
-            raise ClosedError("this memory is closed")
-        held = getattr(self._local, "held", None)
-        if held is not None and held[0] == os.getpid() and not held[1].closed:
-            return held[1]  # type: ignore[no-any-return]
-        if held is not None and held[0] != os.getpid():
-            # SQLite forbids even closing a connection inherited through fork: keep it, unused.
-            self._inherited.append(held[1])
-            self._open = weakref.WeakSet()
-        try:
-            connection = self._engine.connect()
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            raise self._wrapped(error) from error
-        self._local.held = (os.getpid(), connection)
-        self._open.add(connection)
-        return connection
-
+    @override
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """Open a transaction in which every statement sees the same state of the store."""
-        with self._transaction("DEFERRED") as connection:
-            yield connection
+    def read(self) -> Iterator[Transaction]:
+        with self.connections.read() as connection:
+            yield SqliteTransaction(self.connections, connection)
 
+    @override
     @contextmanager
-    def write(self, *, wait_s: float | None = None) -> Iterator[Connection]:
-        """Open the store's only write transaction; committed and synced to disk when the block ends.
+    def write(self, *, wait_s: float | None = None) -> Iterator[Transaction]:
+        with self.connections.write(wait_s=wait_s) as connection:
+            yield SqliteTransaction(self.connections, connection)
 
-        Args:
-            wait_s: Seconds to wait for another writer; ``lock_timeout_s`` if left out.
+    @override
+    def assert_open(self) -> None:
+        self.connections.assert_open()
 
-        Raises:
-            LockTimeoutError: Another process held the write lock for longer than that.
-            StorageError: The folder is read-only, the disk is full, or the file is damaged; rolled back.
-        """
-        if self.read_only:
-            raise StorageError(f"{self.path} is read-only: it can be recalled from, not written to")
-        with self._transaction("IMMEDIATE", wait_s) as connection:
-            yield connection
-
-    @contextmanager
-    def _transaction(self, mode: str, wait_s: float | None = None) -> Iterator[Connection]:
-        connection = self.connection()
-        connection.info["begin"] = mode
-        try:
-            self._begin(connection, self.lock_timeout_s if wait_s is None else wait_s)
-            try:
-                yield connection
-                if mode == "IMMEDIATE":
-                    failpoint("before-commit")
-                connection.commit()
-                if mode == "IMMEDIATE":
-                    failpoint("after-commit")
-            except BaseException:
-                self._roll_back(connection)
-                raise
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            raise self._wrapped(error) from error
-
-    def _begin(self, connection: Connection, wait_s: float) -> None:
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                with self._waiting(connection, wait_s):
-                    connection.begin()
-                return
-            except (SQLAlchemyError, sqlite3.Error) as error:
-                # SQLite skips its own wait where waiting could deadlock, and while a WAL is being recovered.
-                self._roll_back(connection)
-                if _code(error) not in _BUSY or time.monotonic() >= deadline:
-                    raise
-            time.sleep(_PAUSE_S)
-
-    @contextmanager
-    def _waiting(self, connection: Connection, wait_s: float) -> Iterator[None]:
-        """Let SQLite itself wait for a lock no longer than that."""
-        raw = connection.connection.driver_connection
-        if raw is None or wait_s >= self.lock_timeout_s:
-            yield
-            return
-        raw.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}")
-        try:
-            yield
-        finally:
-            raw.execute(f"PRAGMA busy_timeout = {int(self.lock_timeout_s * 1000)}")
-
-    def _roll_back(self, connection: Connection) -> None:
-        try:
-            connection.rollback()
-        except (SQLAlchemyError, sqlite3.Error):
-            connection.invalidate()
-            connection.close()
-            self._local.held = None
-
-    def _wrapped(self, error: Exception) -> StorageError | ClosedError:
-        if self._closed:
-            return ClosedError("this memory was closed while in use")
-        if _code(error) in _BUSY:
-            return LockTimeoutError(self.lock_timeout_s)
-        return StorageError(f"{self.path}: {getattr(error, 'orig', None) or error}")
-
+    @override
     def close(self) -> None:
-        """Close the connections of all threads; later use raises ClosedError."""
-        self._closed = True
-        for connection in list(self._open):
-            connection.close()
-        self._engine.dispose()
+        self.connections.close()
 
+    @override
+    def abandon(self) -> None:
+        self.connections.abandon()
 
-def driver(connection: Connection) -> sqlite3.Connection:
-    """Return SQLite's own side of a connection, for statements that would cost more to prepare than to run."""
-    raw = connection.connection.driver_connection
-    if not isinstance(raw, sqlite3.Connection):
-        raise StorageError("the connection to the database is gone")
-    return raw
+    @override
+    def size_bytes(self) -> int:
+        return upkeep.size_bytes(self.path)
 
+    @override
+    def merge_lexical(self) -> int:
+        return upkeep.merge_lexical(self.connections)
 
-def _begin(connection: Connection) -> None:
-    driver(connection).execute(f"BEGIN {connection.info.get('begin', 'DEFERRED')}")
+    @override
+    def prune_changes(self, up_to: int) -> int:
+        return upkeep.prune_changes(self.connections, up_to)
 
+    @override
+    def truncate_log(self) -> bool:
+        return upkeep.truncate_log(self.connections)
 
-def _code(error: Exception) -> int | None:
-    original = getattr(error, "orig", None) or error
-    code = getattr(original, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
+    @override
+    def vacuum(self) -> bool:
+        return upkeep.vacuum(self.connections)
+
+    @override
+    def copy_to(self, target: Path, progress: Progress | None) -> int:
+        expected = copying.copy_online(self.connections, target, progress)
+        failpoint("backup-copied")
+        return copying.verify_copy(target, expected)

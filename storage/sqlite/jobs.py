@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
+from typing_extensions import override
 
 from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.reports import Job, JobState
+from agent_memory.storage.operations import OPEN_STATES, Jobs
+from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.schema import jobs
 
 KEEP = 1_000
 """Finished jobs kept in the history."""
-
-OPEN = (JobState.RUNNING, JobState.PAUSED)
 
 
 def _job(row: Row[Any]) -> Job:
@@ -36,43 +37,42 @@ def _job(row: Row[Any]) -> Job:
     )
 
 
-def create(connection: Connection, kind: str, progress: Mapping[str, Any], now: datetime) -> Job:
-    """Record a job that begins now; the oldest finished ones beyond ``KEEP`` are forgotten."""
-    values = {"kind": kind, "state": JobState.RUNNING, "progress": json.dumps(progress)}
-    begun = insert(jobs).values(**values, created_at=now, updated_at=now).returning(jobs.c.id)
-    job_id = connection.execute(begun).scalar_one()
-    finished = select(jobs.c.id).where(jobs.c.finished_at.is_not(None)).order_by(jobs.c.id.desc())
-    surplus = finished.limit(-1).offset(KEEP).scalar_subquery()
-    connection.execute(delete(jobs).where(jobs.c.id.in_(surplus)))
-    return get(connection, job_id)
+class SqliteJobs(Group, Jobs):
+    """``Jobs`` in SQLite."""
 
+    @override
+    def create(self, kind: str, progress: Mapping[str, Any], now: datetime) -> Job:
+        values = {"kind": kind, "state": JobState.RUNNING, "progress": json.dumps(progress)}
+        begun = insert(jobs).values(**values, created_at=now, updated_at=now).returning(jobs.c.id)
+        job_id = self._connection.execute(begun).scalar_one()
+        finished = select(jobs.c.id).where(jobs.c.finished_at.is_not(None)).order_by(jobs.c.id.desc())
+        surplus = finished.limit(-1).offset(KEEP).scalar_subquery()
+        self._connection.execute(delete(jobs).where(jobs.c.id.in_(surplus)))
+        return self.get(job_id)
 
-def get(connection: Connection, job_id: int) -> Job:
-    """Return a job; raises NotFoundError if there is none of that id."""
-    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
-    if row is None:
-        raise NotFoundError(f"there is no job {job_id}")
-    return _job(row)
+    @override
+    def get(self, job_id: int) -> Job:
+        row = self._connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
+        if row is None:
+            raise NotFoundError(f"there is no job {job_id}")
+        return _job(row)
 
+    @override
+    def list_all(self, *, kind: str | None = None, unfinished: bool = False, limit: int | None = None) -> list[Job]:
+        query = select(jobs).order_by(jobs.c.id.desc()).limit(-1 if limit is None else limit)
+        if kind is not None:
+            query = query.where(jobs.c.kind == kind)
+        if unfinished:
+            query = query.where(jobs.c.state.in_(OPEN_STATES))
+        return [_job(row) for row in self._connection.execute(query)]
 
-def listed(connection: Connection, *, kind: str | None = None, unfinished: bool = False, limit: int = -1) -> list[Job]:
-    """Return jobs, the newest first."""
-    query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
-    if kind is not None:
-        query = query.where(jobs.c.kind == kind)
-    if unfinished:
-        query = query.where(jobs.c.state.in_(OPEN))
-    return [_job(row) for row in connection.execute(query)]
+    @override
+    def record(self, job_id: int, progress: Mapping[str, Any], now: datetime) -> None:
+        row = update(jobs).where(jobs.c.id == job_id)
+        self._connection.execute(row.values(progress=json.dumps(progress), updated_at=now))
 
-
-def record(connection: Connection, job_id: int, progress: Mapping[str, Any], now: datetime) -> None:
-    """Record how far a job is, in the transaction that brought it there."""
-    row = update(jobs).where(jobs.c.id == job_id)
-    connection.execute(row.values(progress=json.dumps(progress), updated_at=now))
-
-
-def set_state(connection: Connection, job_id: int, state: JobState, now: datetime, error: str | None = None) -> None:
-    """Move a job to a state; one that is finished gets its time of finishing."""
-    done = None if state in OPEN else now
-    row = update(jobs).where(jobs.c.id == job_id)
-    connection.execute(row.values(state=state, error=error, updated_at=now, finished_at=done))
+    @override
+    def set_state(self, job_id: int, state: JobState, now: datetime, error: str | None = None) -> None:
+        done = None if state in OPEN_STATES else now
+        row = update(jobs).where(jobs.c.id == job_id)
+        self._connection.execute(row.values(state=state, error=error, updated_at=now, finished_at=done))

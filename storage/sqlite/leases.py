@@ -2,77 +2,48 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.sqlite import insert
+from typing_extensions import override
 
 from agent_memory.errors import LeaseHeldError
+from agent_memory.storage.operations import LEASE_S, Leases, is_dead
+from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.schema import leases
 
-LEASE = timedelta(seconds=60)
+_LEASE = timedelta(seconds=LEASE_S)
 
 
-def new_holder() -> str:
-    """Return a name for this process as a holder, unlike any other: host, process and eight random bytes."""
-    return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(8).hex()}"
+class SqliteLeases(Group, Leases):
+    """``Leases`` in SQLite."""
 
+    @override
+    def find_holder(self, name: str, now: datetime) -> str | None:
+        row = self._connection.execute(select(leases).where(leases.c.name == name)).first()
+        # An expiry further away than any lease lasts was written by a clock that has been set back since: not believed.
+        # Every write under a lease is fenced by renew, so that the former holder cannot write afterwards.
+        if row is None or not now < row.expires_at <= now + _LEASE or is_dead(row.holder):
+            return None
+        return str(row.holder)
 
-def _is_dead(holder: str) -> bool:
-    """Return whether a holder is a process of this machine that is no more."""
-    host, _, rest = holder.partition(":")
-    pid = rest.partition(":")[0]
-    if host != socket.gethostname() or not pid.isdecimal() or len(pid) > 9:
-        return False
-    try:
-        os.kill(int(pid), 0)  # signal 0 is not sent, it only asks
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
+    @override
+    def acquire(self, name: str, holder: str, now: datetime) -> None:
+        other = self.find_holder(name, now)
+        if other not in (None, holder):
+            raise LeaseHeldError(name, str(other))
+        taken = insert(leases).values(name=name, holder=holder, expires_at=now + _LEASE)
+        changed = {"holder": holder, "expires_at": now + _LEASE}
+        self._connection.execute(taken.on_conflict_do_update(index_elements=["name"], set_=changed))
 
+    @override
+    def renew(self, name: str, holder: str, now: datetime) -> None:
+        mine = update(leases).where(leases.c.name == name, leases.c.holder == holder).values(expires_at=now + _LEASE)
+        if self._connection.execute(mine).rowcount != 1:
+            other = self._connection.execute(select(leases.c.holder).where(leases.c.name == name)).scalar()
+            raise LeaseHeldError(name, str(other))
 
-def holder_of(connection: Connection, name: str, now: datetime) -> str | None:
-    """Return who holds a lease, or None if it is free.
-
-    An expiry further away than any lease lasts was written by a clock that has been set back since; it is not
-    believed. Every write under a lease is fenced by ``renew``, so that the former holder cannot write afterwards.
-    """
-    row = connection.execute(select(leases).where(leases.c.name == name)).first()
-    if row is None or not now < row.expires_at <= now + LEASE or _is_dead(row.holder):
-        return None
-    return str(row.holder)
-
-
-def acquire(connection: Connection, name: str, holder: str, now: datetime) -> None:
-    """Take a lease that is free, expired, or already one's own.
-
-    Raises:
-        LeaseHeldError: Another holder has it.
-    """
-    other = holder_of(connection, name, now)
-    if other not in (None, holder):
-        raise LeaseHeldError(name, str(other))
-    taken = insert(leases).values(name=name, holder=holder, expires_at=now + LEASE)
-    changed = {"holder": holder, "expires_at": now + LEASE}
-    connection.execute(taken.on_conflict_do_update(index_elements=["name"], set_=changed))
-
-
-def renew(connection: Connection, name: str, holder: str, now: datetime) -> None:
-    """Extend a lease inside the transaction that does work under it.
-
-    Raises:
-        LeaseHeldError: It was lost to another holder; the transaction must not commit.
-    """
-    mine = update(leases).where(leases.c.name == name, leases.c.holder == holder).values(expires_at=now + LEASE)
-    if connection.execute(mine).rowcount != 1:
-        other = connection.execute(select(leases.c.holder).where(leases.c.name == name)).scalar()
-        raise LeaseHeldError(name, str(other))
-
-
-def release(connection: Connection, name: str, holder: str) -> None:
-    """Give a lease back; does nothing if it is no longer one's own."""
-    connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))
+    @override
+    def release(self, name: str, holder: str) -> None:
+        self._connection.execute(delete(leases).where(leases.c.name == name, leases.c.holder == holder))

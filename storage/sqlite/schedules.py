@@ -6,11 +6,14 @@ import json
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Row, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
+from typing_extensions import override
 
 from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.reports import Schedule
+from agent_memory.storage.operations import Schedules
+from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.schema import schedules
 
 
@@ -29,30 +32,38 @@ def _schedule(row: Row[Any]) -> Schedule:
     )
 
 
-def listed(connection: Connection) -> list[Schedule]:
-    """Return all schedules by name."""
-    return [_schedule(row) for row in connection.execute(select(schedules).order_by(schedules.c.name))]
+class SqliteSchedules(Group, Schedules):
+    """``Schedules`` in SQLite."""
 
+    @override
+    def list_all(self) -> list[Schedule]:
+        return [_schedule(row) for row in self._connection.execute(select(schedules).order_by(schedules.c.name))]
 
-def put(connection: Connection, schedule: Schedule, now: datetime) -> None:
-    """Store a schedule, or replace the one of that name; when that last ran is kept."""
-    values = {
-        "kind": schedule.kind,
-        "trigger": schedule.trigger,
-        "options": json.dumps(dict(schedule.options)),
-        "paused": int(schedule.paused),
-    }
-    row = insert(schedules).values(name=schedule.name, created_at=now, **values)
-    connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=values))
+    @override
+    def put(self, schedule: Schedule, now: datetime) -> None:
+        values = {
+            "kind": schedule.kind,
+            "trigger": schedule.trigger,
+            "options": json.dumps(dict(schedule.options)),
+            "paused": int(schedule.paused),
+        }
+        row = insert(schedules).values(name=schedule.name, created_at=now, **values)
+        self._connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=values))
 
+    @override
+    def remove(self, name: str) -> None:
+        if self._connection.execute(delete(schedules).where(schedules.c.name == name)).rowcount != 1:
+            raise NotFoundError(f"there is no schedule {name!r}")
 
-def remove(connection: Connection, name: str) -> None:
-    """Delete a schedule; raises NotFoundError if there is none of that name."""
-    if connection.execute(delete(schedules).where(schedules.c.name == name)).rowcount != 1:
-        raise NotFoundError(f"there is no schedule {name!r}")
+    @override
+    def set_paused(self, name: str, paused: bool) -> None:
+        self._change(name, paused=int(paused))
 
+    @override
+    def set_last_run(self, name: str, moment: datetime) -> None:
+        self._change(name, last_run_at=moment)
 
-def change(connection: Connection, name: str, **values: object) -> None:
-    """Set columns of a schedule; raises NotFoundError if there is none of that name."""
-    if connection.execute(update(schedules).where(schedules.c.name == name).values(**values)).rowcount != 1:
-        raise NotFoundError(f"there is no schedule {name!r}")
+    def _change(self, name: str, **values: object) -> None:
+        row = update(schedules).where(schedules.c.name == name)
+        if self._connection.execute(row.values(**values)).rowcount != 1:
+            raise NotFoundError(f"there is no schedule {name!r}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
-from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
-from sqlalchemy import Connection, delete, func, select, text
+from sqlalchemy import ColumnElement, Connection, delete, func, select, text, true
 
 from agent_memory.errors import StorageError
-from agent_memory.storage.sqlite.database import Database
-from agent_memory.storage.sqlite.entries import count, in_namespace
+from agent_memory.storage.records import DatabaseState
+from agent_memory.storage.sqlite.connections import Connections
+from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.storage.sqlite.schema import changes, entries
 
 _MERGED_PAGES = 200
@@ -18,62 +18,57 @@ _MOST_MERGES = 10_000
 _PRUNED = 5_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DatabaseState:
-    """Figures of a database.
-
-    Attributes:
-        rows: Entries with their former versions.
-        former: Former versions among them.
-        expired: Expired entries that wait to be purged, in the whole store.
-        page_bytes: Size of a page.
-        pages: Pages of the file.
-        free_pages: Pages that hold nothing.
-        wal_bytes: Size of the write-ahead log.
-        lexical_segments: Segments of the full-text index; few are fast.
-        changes: Length of the change log.
-    """
-
-    rows: int
-    former: int
-    expired: int
-    page_bytes: int
-    pages: int
-    free_pages: int
-    wal_bytes: int
-    lexical_segments: int
-    changes: int
-
-
-def state(database: Database, connection: Connection, now: datetime) -> DatabaseState:
+def measure(connections: Connections, connection: Connection, now: datetime) -> DatabaseState:
     """Look at a database; costs a few scans of indexes."""
 
     def pragma(name: str) -> int:
         return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
 
-    wal = database.path.with_name(database.path.name + "-wal")
+    def count(rows: ColumnElement[bool]) -> int:
+        return int(connection.execute(select(func.count()).select_from(entries).where(rows)).scalar_one())
+
     segments = connection.execute(text("SELECT count(DISTINCT segid) FROM lexical_idx")).scalar_one()
     return DatabaseState(
-        rows=count(connection, in_namespace(())),
-        former=count(connection, entries.c.superseded_at.is_not(None)),
-        expired=count(connection, entries.c.superseded_at.is_(None) & (entries.c.expires_at <= now)),
+        rows=count(true()),
+        former=count(entries.c.superseded_at.is_not(None)),
+        expired=count(entries.c.superseded_at.is_(None) & (entries.c.expires_at <= now)),
         page_bytes=pragma("page_size"),
         pages=pragma("page_count"),
         free_pages=pragma("freelist_count"),
-        wal_bytes=wal.stat().st_size if wal.exists() else 0,
+        wal_bytes=connections.log_bytes(),
         lexical_segments=int(segments),
         changes=int(connection.execute(select(func.count()).select_from(changes)).scalar_one()),
     )
 
 
-def merge_lexical(database: Database) -> int:
+def find_faults(connection: Connection) -> list[str]:
+    """Return what SQLite itself finds damaged, one sentence each; reads every page."""
+    lines = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    return [f"database: {line}" for line in lines if line != "ok"] + [
+        f"database: row {row[1]} of {row[0]} refers to a missing row of {row[2]}" for row in broken
+    ]
+
+
+def size_bytes(path: Path) -> int:
+    """Return the size of a database on disk with its log and shared memory."""
+    total = 0
+    for file in path.parent.glob(f"{path.name}*"):
+        try:
+            total += file.stat().st_size
+        except FileNotFoundError:  # another process has just removed it
+            continue
+    return total
+
+
+def merge_lexical(connections: Connections) -> int:
     """Merge the segments of the full-text index into one, a little a transaction; returns how many steps it took.
 
     Words of forgotten entries leave the file with it.
     """
     pages = -_MERGED_PAGES  # negative: begin with all segments, whatever their sizes
     for step in range(1, _MOST_MERGES + 1):
-        with database.write() as connection:
+        with connections.write() as connection:
             before = connection.exec_driver_sql("SELECT total_changes()").scalar_one()
             merge = text("INSERT INTO lexical(lexical, rank) VALUES ('merge', :pages)")
             connection.execute(merge, {"pages": pages})
@@ -84,14 +79,14 @@ def merge_lexical(database: Database) -> int:
     return _MOST_MERGES
 
 
-def prune_changes(database: Database, up_to: int) -> int:
+def prune_changes(connections: Connections, up_to: int) -> int:
     """Delete the change log up to a number, never its last row; returns how many rows are gone.
 
     The log is without gaps, so that an index which is behind its beginning notices, and is built anew.
     """
     gone = 0
     while True:
-        with database.write() as connection:
+        with connections.write() as connection:
             first, last = connection.execute(select(func.min(changes.c.seq), func.max(changes.c.seq))).one()
             if first is None or first > min(up_to, last - 1):
                 return gone
@@ -99,32 +94,30 @@ def prune_changes(database: Database, up_to: int) -> int:
             gone += int(connection.execute(delete(changes).where(changes.c.seq <= stop)).rowcount)
 
 
-def truncate_log(database: Database) -> bool:
+def truncate_log(connections: Connections) -> bool:
     """Move the write-ahead log into the database and cut it; False if readers or writers are in the way."""
-    return _alone(database, "PRAGMA wal_checkpoint(TRUNCATE)")
+    return _alone(connections, "PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def vacuum(database: Database) -> bool:
+def vacuum(connections: Connections) -> bool:
     """Rewrite the file without its free pages; False if readers or writers are in the way.
 
     The whole database goes through the write-ahead log, which is then cut if nobody is in the way of that.
     """
-    if not _alone(database, "VACUUM"):
+    if not _alone(connections, "VACUUM"):
         return False
-    truncate_log(database)
+    truncate_log(connections)
     return True
 
 
-def _alone(database: Database, statement: str) -> bool:
-    connection = database.open_raw()
+def _alone(connections: Connections, statement: str) -> bool:
     try:
-        row = connection.execute(statement).fetchone()
+        with connections.raw() as raw:
+            row = raw.execute(statement).fetchone()
         return row is None or row[0] == 0
     except sqlite3.OperationalError as error:
         if "locked" in str(error) or "busy" in str(error):
             return False
-        raise StorageError(f"{database.path}: {error}") from error
+        raise StorageError(f"{connections.path}: {error}") from error
     except sqlite3.Error as error:
-        raise StorageError(f"{database.path}: {error}") from error
-    finally:
-        connection.close()
+        raise StorageError(f"{connections.path}: {error}") from error

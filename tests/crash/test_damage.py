@@ -6,12 +6,12 @@ import itertools
 import logging
 import os
 import shutil
-import sqlite3
 
 import pytest
 from support import WordEncoder
 
 from agent_memory import Config, Memory, StorageError
+from agent_memory.storage.sqlite.driver import sqlite3
 
 TEXTS = [f"note {number} about topic {number % 7}" for number in range(300)]
 

@@ -7,13 +7,13 @@ import json
 import os
 import pickle
 import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
 from support import WordEncoder, python
 
 from agent_memory import Memory
+from agent_memory.storage.sqlite.driver import sqlite3
 
 TEXTS = [f"note {number} about topic {number % 7}" for number in range(60)]
 DATA = Path(__file__).parents[1] / "data"
@@ -49,7 +49,7 @@ for call in (
     lambda: memory.generations(),
     lambda: memory.jobs(),
     lambda: memory.schedules(),
-    lambda: memory.maintenance(),
+    lambda: memory.maintenance(dry_run=True),
     lambda: memory.check(repair=True),
     lambda: memory.reindex(tiers=(48, 96)),
     lambda: memory.rollback(),

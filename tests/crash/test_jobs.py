@@ -12,7 +12,7 @@ from support import WordEncoder, python
 
 from agent_memory import InvalidInputError, JobState, Memory, NotFoundError
 from agent_memory.reports import Schedule
-from agent_memory.upkeep.worker import due_at
+from agent_memory.upkeep.schedules import find_due_time
 
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 
@@ -39,7 +39,7 @@ def waited_for(condition, seconds=60):
 
 
 def at(trigger, last=None):
-    return due_at(Schedule(name="x", kind="purge", trigger=trigger, last_run_at=last), NOW)
+    return find_due_time(Schedule(name="x", kind="purge", trigger=trigger, last_run_at=last), NOW)
 
 
 def test_when_a_schedule_is_due():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import time
 
@@ -11,6 +10,7 @@ import pytest
 from support import WordEncoder, python
 
 from agent_memory import Config, LockTimeoutError, Memory, SchemaTooNewError
+from agent_memory.storage.sqlite.driver import sqlite3
 
 CHECKED = 5  # one in so many writes is looked for by both readers, which are slower than the writers
 SECONDS = float(os.environ.get("AGENT_MEMORY_PROCESS_TEST_S", "8"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-import sqlite3
 import time
 
 import pytest
 from support import WordEncoder, python
 
 from agent_memory import JobState, Memory
+from agent_memory.storage.sqlite.driver import sqlite3
 
 TEXTS = [f"note {number} about topic {number % 7}" for number in range(200)]
 

@@ -6,7 +6,7 @@ import inspect
 import pytest
 from support import WordEncoder
 
-from agent_memory import AsyncMemory, ClosedError, InvalidInputError, Memory
+from agent_memory import AsyncMemory, ClosedError, Config, InvalidInputError, Memory
 
 
 def test_it_does_what_memory_does(tmp_path):
@@ -45,3 +45,14 @@ def test_every_public_method_of_memory_is_there():
             assert inspect.iscoroutinefunction(getattr(AsyncMemory, name)), name
             if name != "close":
                 assert inspect.signature(getattr(AsyncMemory, name)) == inspect.signature(method)
+
+
+def test_it_tells_what_memory_tells(tmp_path):
+    async def use():
+        async with AsyncMemory(tmp_path / "store", encoder=WordEncoder(), namespace=("a",)) as memory:
+            assert memory.encoder.spec.name == WordEncoder().spec.name
+            assert memory.session_encoder is None
+            assert (memory.path, memory.namespace) == (tmp_path / "store", ("a",))
+            assert memory.config == Config() and "AsyncMemory(" in repr(memory)
+
+    asyncio.run(use())

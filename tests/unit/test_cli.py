@@ -6,8 +6,19 @@ import subprocess
 import sys
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from agent_memory import Memory, errors
 from agent_memory.cli import app
+from agent_memory.cli.running import Group
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Memory(tmp_path / "store") as memory:
+        memory.add("Alice moved to Berlin.", key="home", speaker="alice", metadata={"sure": True}, importance=0.5)
+    return tmp_path / "store"
 
 
 def run(folder, *arguments, code=0, **options):
@@ -15,6 +26,13 @@ def run(folder, *arguments, code=0, **options):
     environment = {**os.environ, "AGENT_MEMORY_PATH": str(folder), "COLUMNS": "200", "PYTHONWARNINGS": "ignore"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **options)
     assert result.returncode == code, result.stdout + result.stderr
+    return result.stdout if code == 0 else result.stderr
+
+
+def call(store, *arguments, code=0, input=None):
+    """The same without a process of its own."""
+    result = CliRunner().invoke(app, [*arguments, "--path", str(store)], input=input, env={"COLUMNS": "200"})
+    assert result.exit_code == code, result.stdout + result.stderr
     return result.stdout if code == 0 else result.stderr
 
 
@@ -46,26 +64,109 @@ def test_a_session_at_the_command_line(tmp_path):
         (["list", "--where", "{"], 2, "error: --where is not JSON"),
         (["list", "--where", '{"$bad": 1}'], 2, "error: unknown filter operator"),
         (["forget"], 2, "error: say what to forget"),
-        (["forget", "missing"], 3, "error: no entry with key 'missing'"),
+        (["get", "missing"], 3, "error: no entry with key 'missing'"),
+        (["update", "missing", "--text", "x"], 3, "error: no entry with key 'missing'"),
+        (["get", "missing"], 3, "error: no entry with key 'missing'"),
+        (["history", "missing"], 3, "error: no entry with key 'missing'"),
+        (["update", "missing", "--text", "x"], 3, "error: no entry with key 'missing'"),
+        (["session", "show", "missing"], 3, "error: no session 'missing'"),
+        (["jobs", "cancel", "backup"], 2, "error: cancel takes the number of a job, got 'backup'"),
+        (["models", "path", "nosuch"], 2, "error: model must be one of"),
+        (["models", "verify", "nosuch"], 2, "error: model must be one of"),
+        (["models", "pull", "nosuch"], 2, "error: model must be one of"),
         (["import", "missing.jsonl"], 3, "error: there is no file"),
         (["nonsense"], 2, "No such command"),
     ],
 )
 def test_errors_are_one_line_and_an_exit_code(tmp_path, arguments, code, message):
-    errors = run(tmp_path / "store", *arguments, code=code)
-    assert message in errors
-    assert "Traceback" not in errors
+    with Memory(tmp_path / "store"):
+        pass
+    result = CliRunner().invoke(app, arguments, env={"AGENT_MEMORY_PATH": str(tmp_path / "store"), "COLUMNS": "200"})
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1 or "Usage" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+CODES = {errors.InvalidInputError: 2, errors.NotFoundError: 3, errors.LeaseHeldError: 4, errors.LockTimeoutError: 4}
+CLASSES = [
+    kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AgentMemoryError)
+]
+
+
+@pytest.mark.parametrize("kind", [*CLASSES, OSError, PermissionError])
+def test_each_class_of_errors_has_its_exit_code(kind):
+    failing = typer.Typer(cls=Group)
+
+    @failing.command()
+    def fail():
+        raise kind.__new__(kind, "this went wrong")
+
+    @failing.command()
+    def other():
+        pass
+
+    result = CliRunner().invoke(failing, ["fail"])
+    assert result.exit_code == next((code for base, code in CODES.items() if issubclass(kind, base)), 1)
+    assert result.stderr == "error: this went wrong\n"
+
+
+def test_an_entry_is_shown_changed_and_its_history_kept(store):
+    shown = json.loads(call(store, "get", "home", "--json"))
+    assert (shown["text"], shown["speaker"], shown["importance"]) == ("Alice moved to Berlin.", "alice", 0.5)
+    clear = ["--clear", "speaker", "--clear", "importance", "--clear", "metadata", "--clear", "expires-at"]
+    changed = json.loads(call(store, "update", "home", "--text", "-", *clear, "--json", input="Alice moved to Rome."))
+    assert changed["text"] == "Alice moved to Rome."
+    assert (changed["speaker"], changed["importance"], changed["metadata"]) == (None, None, {})
+    given = ["--speaker", "bob", "-m", '{"a": 1}', "--importance", "1", "--event-time", "2026-05-01T12:00:00+02:00"]
+    assert call(store, "update", "home", *given, "--expires-at", "2999-01-01") == "updated home\n"
+    printed = call(store, "get", "home")
+    for part in ("Alice moved to Rome.", "bob", '{"a": 1}', "1.0", "2026-05-01 10:00", "2999-01-01 00:00"):
+        assert part in printed
+    versions = json.loads(call(store, "history", "home", "--json"))
+    assert [version["text"].split()[-1] for version in versions] == ["Berlin.", "Rome.", "Rome."]
+    assert [version["superseded_at"] is None for version in versions] == [False, False, True]
+    assert [line.split()[-1] for line in call(store, "history", "home").splitlines()] == ["Berlin.", "Rome.", "Rome."]
+
+
+def test_a_key_is_looked_for_in_its_namespace(store):
+    with Memory(store, namespace=("acme", "u1")) as memory:
+        memory.add("Bob likes tea.", key="drink")
+    place = ["--namespace", "acme/u1"]
+    assert "Bob likes tea." in call(store, "get", "drink", *place)
+    assert "no entry" in call(store, "get", "drink", code=3)
+    assert "no entry" in call(store, "update", "home", "--text", "x", *place, code=3)
+    assert "no entry" in call(store, "history", "home", *place, code=3)
+    call(store, "update", "drink", "--text", "Bob likes coffee.", *place)
+    assert len(json.loads(call(store, "history", "drink", *place, "--json"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "say what to change"),
+        (["--speaker", "bob", "--clear", "speaker"], "speaker can be given or cleared, not both"),
+        (["--expires-at", "2999-01-01", "--clear", "expires-at"], "expires_at can be given or cleared, not both"),
+        (["--metadata", "[1]"], "--metadata must be a JSON object"),
+        (["--importance", "2"], "importance must lie between 0 and 1"),
+        (["--event-time", "soon"], "event_time is not a usable date and time"),
+        (["--clear", "text"], "'text' is not one of"),
+    ],
+)
+def test_an_update_that_makes_no_sense_changes_nothing(store, arguments, message):
+    assert message in call(store, "update", "home", *arguments, code=2)
+    with Memory(store) as memory:
+        assert len(memory.history("home")) == 1
 
 
 def test_damage_left_is_exit_code_1(tmp_path):
-    run(tmp_path, "list")
+    with Memory(tmp_path):
+        pass
     (tmp_path / "memory.db").write_bytes(b"not a database" * 1000)
     assert "not a database" in run(tmp_path, "check", code=1)
 
 
 def test_every_command_has_help_with_an_example():
-    from typer.testing import CliRunner
-
     runner = CliRunner()
     top = runner.invoke(app, ["--help"]).output
     assert "Exit codes" in top
@@ -84,6 +185,7 @@ def test_demo_finds_the_latest_values(tmp_path):
     assert all(answer["rank"] is not None for answer in changed)
 
 
+@pytest.mark.slow
 def test_care_at_the_command_line(tmp_path):
     store = tmp_path / "store"
     run(store, "add", "Alice moved to Berlin.", "--key", "a")
@@ -93,8 +195,9 @@ def test_care_at_the_command_line(tmp_path):
     assert "already" in run(store, "reindex", "--tiers", "64,768", code=2)
     assert "done: 1 entries by copy" in run(store, "reindex", "--sessions", "none")
     assert "is live" in run(store, "rollback")
-    looked = run(store, "maintenance")
-    assert "nothing to do" in looked and "for want of logged ones: recall@10 1.000 -> 1.000" in looked
+    looked = run(store, "maintenance", "--dry-run")
+    assert "nothing to do" in looked and "1 stored entries were used as queries, over a sample of 1 entries" in looked
+    assert "recall@10 1.000 -> 1.000" in looked
     assert json.loads(run(store, "queries", "clear", "--json")) == {"cleared": 0}
     assert json.loads(run(store, "backup", tmp_path / "copy.db", "--json"))["entries"] == 1
     assert "in " in run(tmp_path / "other", "restore", tmp_path / "copy.db")

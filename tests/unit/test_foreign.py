@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from support import WordEncoder
 
 from agent_memory import InvalidInputError, Memory, NotFoundError, StorageError
+from agent_memory.storage.sqlite.driver import sqlite3
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from support import WordEncoder
 
+from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.upkeep import maintenance as upkeep_rules
 
 PAST = datetime.now(UTC) - timedelta(days=1)
@@ -24,7 +24,7 @@ def fill(memory, count=200):
 
 def test_a_young_store_needs_nothing(memory):
     fill(memory)
-    report = memory.maintenance()
+    report = memory.maintenance(dry_run=True)
     assert report.actions == () and not report.done
     assert report.findings["rows"] == report.findings["changes"] == 200
     assert report.findings["tier_recall"][96] == 1
@@ -47,13 +47,13 @@ def test_what_is_found_is_done(memory, monkeypatch, folder):
     fill(memory, 120)
     memory.add("old", key="old", expires_at=PAST)
     memory.recall("note")
-    memory._index.save()
-    looked = memory.maintenance()
+    memory._store.index.save()
+    looked = memory.maintenance(dry_run=True)
     assert {"purge", "lexical", "changes", "vacuum", "log"} <= set(names(looked))
     assert all(action.seconds >= 0 and not action.result for action in looked.actions)
     done = memory.maintenance(dry_run=False)
     assert names(done) == names(looked) and all(action.result for action in done.actions)
-    again = memory.maintenance()
+    again = memory.maintenance(dry_run=True)
     assert not {"purge", "lexical", "changes", "vacuum"} & set(names(again))
     assert again.findings["changes"] < looked.findings["changes"]
     assert memory.recall("note 33 about topic 5", k=1)[0].entry.key == "33"
@@ -61,7 +61,7 @@ def test_what_is_found_is_done(memory, monkeypatch, folder):
 
 
 def test_a_log_that_grew_behind_a_reader_is_cut_when_the_reader_has_gone(memory):
-    from agent_memory.storage.sqlite.database import LOG_BYTES
+    from agent_memory.storage.sqlite.connections import LOG_BYTES
 
     log = memory.path / "memory.db-wal"
     vector = np.ones(96, np.float32)
@@ -71,12 +71,11 @@ def test_a_log_that_grew_behind_a_reader_is_cut_when_the_reader_has_gone(memory)
             memory.add("x" * 500_000 + str(number), key=str(number), vector=vector)
 
     write(2)
-    reader = memory._database.open_raw()
-    reader.execute("BEGIN")
-    reader.execute("SELECT count(*) FROM entries").fetchone()
-    write(32)
-    assert log.stat().st_size > 1.2 * LOG_BYTES
-    reader.close()
+    with memory._store.database.connections.raw() as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM entries").fetchone()
+        write(32)
+        assert log.stat().st_size > 1.2 * LOG_BYTES
     write(10)
     assert log.stat().st_size <= LOG_BYTES
 
@@ -122,9 +121,7 @@ def test_an_index_behind_the_beginning_of_the_change_log_is_built_anew(memory, o
 
 def test_new_numbers_follow_the_pruned_ones(memory):
     fill(memory, 50)
-    from agent_memory.storage.sqlite import upkeep
-
-    assert upkeep.prune_changes(memory._database, 10_000) == 49
+    assert memory._store.database.prune_changes(10_000) == 49
     memory.add("afterwards", key="after")
     assert memory.stats().seq == 51
     assert memory.recall("afterwards", k=1)[0].entry.key == "after"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -15,6 +16,8 @@ from agent_memory import (
     EncoderError,
     EncoderMismatchError,
     InvalidInputError,
+    Memory,
+    NewEntry,
     NotFoundError,
 )
 
@@ -408,3 +411,57 @@ def test_two_memories_see_each_other(open_memory):
     assert "3" not in {hit.entry.key for hit in two.recall("message", k=50)}
     two.update("4", text="altogether different")
     assert one.recall("altogether different")[0].entry.key == "4"
+
+
+def test_every_record_can_be_a_member_of_a_set(memory):
+    entry = memory.add("Alice moved to Berlin.", key="a", metadata={"tags": ["x"]})
+    assert len({entry, memory.get("a"), memory.add("Bob stayed.", key="b")}) == 2
+    hits = memory.recall("Alice", explain=True)
+    assert len({*hits, memory.why("Alice", "a"), memory.stats(), memory.check(), *memory.sessions()}) >= 4
+    assert {NewEntry(text="x", metadata={"a": 1})} == {NewEntry(text="x", metadata={"a": 1})}
+    assert len({*memory.generations(), *memory.jobs(), *memory.schedules(), memory.maintenance(dry_run=True)}) >= 2
+
+
+def test_a_memory_says_what_it_is(memory, tmp_path):
+    assert repr(str(memory.path)) in repr(memory) and memory.encoder.spec.name in repr(memory)
+
+
+def test_settings_may_be_a_mapping(open_memory):
+    memory = open_memory(config={"keep_versions": 1, "batch_size": 3})
+    assert memory.config == Config(keep_versions=1, batch_size=3)
+    for wrong in ({"keep_version": 1}, {"batch_size": 0}, 7, "x", [1], {1: 2}):
+        with pytest.raises(InvalidInputError, match="config"):
+            open_memory(config=wrong)
+
+
+@pytest.mark.parametrize("path", ["", b"", b"x", None, 7, "a\x00b", "~nobody-of-this-name/x"])
+def test_a_path_that_names_no_folder_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match="path"):
+        Memory(path, encoder=WordEncoder())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["recall", "recall_many", "why"])
+def test_unknown_options_are_refused_by_the_name_of_the_method_that_was_called(memory, method):
+    given = {"recall": ("x",), "recall_many": (["x"],), "why": ("x", "key")}[method]
+    with pytest.raises(TypeError, match=rf"Memory\.{method}\(\) got an unexpected keyword argument 'foo'"):
+        getattr(memory, method)(*given, foo=1)
+
+
+def test_forgetting_what_is_not_there_is_no_error(memory):
+    assert memory.forget("never") == 0
+    memory.add("here", key="k")
+    assert (memory.forget("k"), memory.forget("k")) == (1, 0)
+    for call in (memory.get, memory.history, lambda key: memory.update(key, text="x")):
+        with pytest.raises(NotFoundError):
+            call("k")
+
+
+def test_operations_do_what_they_are_named_after_unless_told_to_only_look(memory):
+    memory.add("soon gone", key="k", expires_at=datetime.now(UTC) + timedelta(milliseconds=30))
+    time.sleep(0.05)
+    assert [action.name for action in memory.maintenance(dry_run=True).actions] == ["purge"]
+    assert memory.stats().expired == 1
+    assert memory.maintenance().done
+    assert memory.stats().expired == 0

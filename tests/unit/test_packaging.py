@@ -81,11 +81,11 @@ def test_the_migrated_schema_is_the_one_that_queries_are_written_against(tmp_pat
     from sqlalchemy.dialects import sqlite
     from sqlalchemy.schema import CreateIndex
 
-    from agent_memory.storage.sqlite.database import Database
+    from agent_memory.storage.sqlite.connections import Connections
     from agent_memory.storage.sqlite.migrate import ensure_schema
     from agent_memory.storage.sqlite.schema import metadata
 
-    database = Database(tmp_path / "memory.db", lock_timeout_s=1)
+    database = Connections(tmp_path / "memory.db", lock_timeout_s=1)
     ensure_schema(database)
     with database.read() as connection:
         context = MigrationContext.configure(connection, opts={"include_object": not_lexical})
@@ -110,7 +110,7 @@ def test_wheel_and_sdist_hold_the_right_files(tmp_path):
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
     held = set(zipfile.ZipFile(wheel).namelist())
-    sources = {f"agent_memory/{path.name}" for path in (ROOT / "agent_memory").glob("*.py")}
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "agent_memory").rglob("*.py")}
     for part in ("encoders", "index", "storage"):
         sources |= {f"agent_memory/{path.relative_to(ROOT)}" for path in (ROOT / part).rglob("*.py")}
     sources |= {"agent_memory/demo/conversation.jsonl", "agent_memory/demo/queries.jsonl", "agent_memory/py.typed"}
@@ -119,4 +119,4 @@ def test_wheel_and_sdist_hold_the_right_files(tmp_path):
     assert {name for name in top if not name.endswith(".dist-info")} == {"agent_memory"}
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    assert {"pyproject.toml", "README.md", "LICENSE", "storage/schema.py", "index/tiered.py"} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE", "storage/sqlite/schema.py", "index/tiered.py"} <= names

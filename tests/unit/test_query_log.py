@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
 import time
 
 import numpy as np
@@ -14,7 +13,8 @@ from support import WordEncoder, python
 from agent_memory import Config, ReplaySource
 from agent_memory.index import IndexOptions
 from agent_memory.recall import query_log as rules
-from agent_memory.upkeep import rehearsal as replay
+from agent_memory.storage.sqlite.driver import sqlite3
+from agent_memory.upkeep import rehearsal
 
 TEXTS = [f"note {number} about topic {number % 7}" for number in range(60)]
 
@@ -88,14 +88,15 @@ def test_a_recall_neither_waits_for_a_writer_nor_loses_the_queries(open_memory, 
     writer.close()
     memory.recall("at last")
     assert len(rows(folder)) == 5
-    with memory._database.read() as connection:  # other writes are as patient as before
+    with memory._store.database.connections.read() as connection:  # other writes are as patient as before
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 5000
 
 
 FULL = """
 import resource, signal, sys
 from support import WordEncoder
-from agent_memory import Config, Memory, query_log
+from agent_memory import Config, Memory
+from agent_memory.recall import query_log
 
 query_log._EVERY_S = 0.0
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -128,7 +129,7 @@ def test_forgetting_everything_and_clearing_keep_to_their_scope(open_memory, fol
         memory.recall("asked here")
         memory.close()
     root.recall("below", namespace=("acme", "ann"))
-    assert root.maintenance().findings["queries"] == 4
+    assert root.maintenance(dry_run=True).findings["queries"] == 4
     root.recall("not written yet", namespace=("acme", "ann"))
     acme = opened(open_memory, namespace=("acme",))
     acme.recall("not written yet")
@@ -145,7 +146,7 @@ def test_maintenance_replays_the_latest_queries(open_memory):
     fill(memory)
     for number in range(12):
         memory.recall(f"topic {number % 4}")
-    found = memory.maintenance().replay
+    found = memory.maintenance(dry_run=True).replay
     assert (found.source, found.queries, found.entries) == (ReplaySource.QUERIES, 4, 60)
     assert found.recall_before == found.recall_after == 1
     assert found.index_bytes_after > 60 * 96 * 2 and found.build_seconds > 0 and found.ms_after > 0
@@ -153,7 +154,7 @@ def test_maintenance_replays_the_latest_queries(open_memory):
     assert 0.5 < memory.stats().snapshot_bytes / found.index_bytes_after < 2
     assert memory.maintenance(dry_run=False).replay is None
     memory.clear_queries()
-    assert memory.maintenance().replay.source is ReplaySource.ENTRIES
+    assert memory.maintenance(dry_run=True).replay.source is ReplaySource.ENTRIES
 
 
 def test_a_layout_that_loses_what_is_asked_for_is_seen_beforehand():
@@ -164,13 +165,14 @@ def test_a_layout_that_loses_what_is_asked_for_is_seen_beforehand():
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     options = IndexOptions()
 
-    def tried(tiers, whole):
+    def build(tiers, whole):
         ids = np.arange(3_000)
-        return replay.tried(ids, vectors, questions, tiers=tiers, dtype="float16", options=options, whole=whole)
+        sizes = {"options": options, "whole": whole}
+        return rehearsal.build_trial(ids, vectors, questions, tiers=tiers, dtype="float16", **sizes)
 
-    small = replay.compared(tried((128,), 3_000), tried((16, 64, 128), 3_000), ReplaySource.QUERIES)
+    small = rehearsal.compare(build((128,), 3_000), build((16, 64, 128), 3_000), ReplaySource.QUERIES)
     assert small.recall_before == small.recall_after == 1  # so few are searched exactly, whatever the tiers
-    large = replay.compared(tried((128,), 50_000), tried((16, 64, 128), 50_000), ReplaySource.QUERIES)
+    large = rehearsal.compare(build((128,), 50_000), build((16, 64, 128), 50_000), ReplaySource.QUERIES)
     assert large.recall_before == 1 and large.recall_after < 0.5
     assert large.index_bytes_before > 50_000 * 128 * 2 > small.index_bytes_before
 
@@ -184,9 +186,9 @@ def test_a_rotation_is_tried_with_the_queries_rotated(open_memory):
     assert (report.replay.source, report.replay.queries) == (ReplaySource.QUERIES, 5)
     assert report.agreement > 0.9  # a rotation keeps every angle, up to ties
     memory.reindex(rotation="fit")
-    assert memory.maintenance().replay.source is ReplaySource.ENTRIES  # those queries were of another space
+    assert memory.maintenance(dry_run=True).replay.source is ReplaySource.ENTRIES  # those queries were of another space
     memory.rollback()
-    assert memory.maintenance().replay.queries == 5
+    assert memory.maintenance(dry_run=True).replay.queries == 5
 
 
 @pytest.mark.parametrize(("text", "source"), [("none", ReplaySource.ENTRIES), ("plain", ReplaySource.TEXTS)])
@@ -216,5 +218,5 @@ def test_a_log_from_a_stranger_is_read_with_care(open_memory, folder):
     connection.commit()
     connection.close()
     again = opened(open_memory)
-    assert again.maintenance().replay.queries == 1
+    assert again.maintenance(dry_run=True).replay.queries == 1
     assert again.clear_queries() == 4

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +15,8 @@ from agent_memory.live.index import LiveIndex
 from agent_memory.recall import search as recall
 from agent_memory.recall.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS, UNREAD
 from agent_memory.storage.sqlite import lexical
+from agent_memory.storage.sqlite.driver import sqlite3
+from agent_memory.storage.words import choose_words
 from agent_memory.timewords import intervals
 
 
@@ -447,18 +448,18 @@ def test_unknown_modes_are_refused(memory, mode):
 
 
 def test_words_worth_looking_for():
-    assert lexical.words_of("Where does Alice live?") == ["alice", "live"]
-    assert lexical.words_of("who are you") == ["who", "are", "you"]
-    assert lexical.words_of('what is "New York Times"')[0] == "New York Times"
-    assert lexical.words_of("苹果好吃") == ["苹果", "果好", "好吃"]
-    assert lexical.words_of("!!!") == []
+    assert choose_words("Where does Alice live?") == ["alice", "live"]
+    assert choose_words("who are you") == ["who", "are", "you"]
+    assert choose_words('what is "New York Times"')[0] == "New York Times"
+    assert choose_words("苹果好吃") == ["苹果", "果好", "好吃"]
+    assert choose_words("!!!") == []
 
 
 def test_the_number_of_indexed_rows_is_read_not_counted(memory):
     def counted():
-        with memory._database.read() as connection:
+        with memory._store.database.connections.read() as connection:
             exact = connection.exec_driver_sql("SELECT count(*) FROM lexical_docsize").scalar()
-            return lexical.rows_indexed(connection), exact
+            return lexical._count_rows(connection), exact
 
     assert counted() == (0, 0)
     memory.add_many({"text": f"text {number}", "key": str(number)} for number in range(300))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from datetime import timedelta
@@ -21,6 +20,7 @@ from agent_memory import (
     ModelNotFoundError,
     NotFoundError,
 )
+from agent_memory.storage.sqlite.driver import sqlite3
 
 TEXTS = [f"note {number} about topic {number % 7}" for number in range(300)]
 

@@ -1,6 +1,5 @@
 """Session encoding in the store: what is written with entries, read in recalls, and replayed."""
 
-import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,6 +13,7 @@ from agent_memory.encoders import CompactSessionEncoder, SessionSegment, encode_
 from agent_memory.encoders.compact.weights import Shape
 from agent_memory.encoders.training.session_model import SessionNetwork
 from agent_memory.errors import EncoderMismatchError, InvalidInputError, StorageError
+from agent_memory.storage.sqlite.driver import sqlite3
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -200,15 +200,15 @@ def test_two_writers_of_one_session_agree_with_one(opened):
     first, second, alone = opened("shared"), opened("shared"), opened("alone")
     first.add(**said(0))
     alone.add(**said(0))
-    prepare = first._sessions.prepare
+    prepare = first._store.space.sessions.prepare
 
     def overtaken(*arguments):
         prepared = prepare(*arguments)
-        first._sessions.prepare = prepare
+        first._store.space.sessions.prepare = prepare
         second.add(**said(1))
         return prepared
 
-    first._sessions.prepare = overtaken
+    first._store.space.sessions.prepare = overtaken
     first.add(**said(2))
     for number in (1, 2):
         alone.add(**said(number))
@@ -218,15 +218,16 @@ def test_two_writers_of_one_session_agree_with_one(opened):
 def vector_of(memory, session="chat", as_of=None):
     """The vector that a recall in a session searches with."""
     found = {}
-    original = memory._sessions.question
+    sessions = memory._store.space.sessions
+    original = sessions.evolve_query
 
     def spy(*arguments, **options):
         found["vector"] = original(*arguments, **options)
         return found["vector"]
 
-    memory._sessions.question = spy
+    sessions.evolve_query = spy
     memory.recall("what about topic 1", session=session, as_of=as_of, mode="dense")
-    del memory._sessions.question
+    del sessions.evolve_query
     return found.get("vector")
 
 

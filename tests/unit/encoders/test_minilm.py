@@ -1,5 +1,6 @@
 """The installed MiniLM against sentence-transformers, and what happens when things go wrong."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -7,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from agent_memory.encoders import Encoder, MiniLMEncoder, SentenceTransformerEncoder, load_encoder
+from agent_memory.encoders import Encoder, MatryoshkaEncoder, MiniLMEncoder, SentenceTransformerEncoder, load_encoder
 from agent_memory.encoders.files import MINILM_SHA256, find_minilm
 from agent_memory.encoders.static.runtime import Loaded
 from agent_memory.errors import CheckpointError, EncoderError, InvalidInputError, ModelNotFoundError
@@ -80,6 +81,34 @@ def test_precision_decides_whether_vectors_may_meet():
     assert fingerprints["auto"] == fingerprints["fp32"] == fingerprints["bf16"] != fingerprints["int8"]
     with pytest.raises(InvalidInputError, match="fp64"):
         MiniLMEncoder(precision="fp64")
+
+
+def test_int8_vectors_never_meet_those_of_products_that_were_cut_off():
+    # What the fingerprints were while products saturated on some processors.
+    before = {"3dc06b5c2990905e7d74a32b8e5a169b", "ab391a2af4de6016dc8797420c7383e3"}
+    now = {kind(precision="int8").spec.fingerprint for kind in (MiniLMEncoder, MatryoshkaEncoder)}
+    assert len(now) == 2
+    assert not now & before
+
+
+def test_an_int8_vector_hardly_depends_on_its_batch():
+    encoder = MiniLMEncoder(precision="int8")
+    alone = np.concatenate([encoder.encode_documents([text]) for text in TEXTS])
+    assert (alone * encoder.encode_documents(TEXTS)).sum(1).min() > 0.995
+
+
+def test_another_instruction_set_gives_the_same_vectors(minilm, tmp_path):
+    code = (
+        "import sys, numpy as np; from agent_memory.encoders import MiniLMEncoder;"
+        "np.save(sys.argv[1], [MiniLMEncoder(precision=p).encode_documents(sys.argv[2:]) for p in ('fp32', 'int8')])"
+    )
+    # Without these, torch and oneDNN take the widest instructions that the processor has.
+    narrow = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+    command = [sys.executable, "-c", code, str(tmp_path / "vectors.npy"), *TEXTS]
+    subprocess.run(command, check=True, env=os.environ | narrow)
+    full, rounded = np.load(tmp_path / "vectors.npy")
+    np.testing.assert_allclose(full, minilm.encode_documents(TEXTS), atol=2e-6)
+    assert (rounded * MiniLMEncoder(precision="int8").encode_documents(TEXTS)).sum(1).min() > 0.99
 
 
 def test_end_of_a_long_text_is_not_lost(minilm):

@@ -1,0 +1,73 @@
+"""``agent-memory mcp``: the store as a server for MCP clients."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agent_memory.cli.running import INTERRUPTED
+from agent_memory.cli.shared import (
+    DEFAULT_PATH,
+    ERR,
+    EncoderOption,
+    JsonLinesOption,
+    NamespaceOption,
+    PathOption,
+    open_store,
+    print_json_line,
+)
+from agent_memory.integrations.mcp import Transport, run_server
+
+if TYPE_CHECKING:
+    from agent_memory.memory import Memory
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: agent-memory mcp --path ./my-agent")
+def mcp(
+    path: PathOption = DEFAULT_PATH,
+    transport: Annotated[Transport, typer.Option(help="How clients connect.")] = Transport.STDIO,
+    host: Annotated[str, typer.Option(help="Address to listen on; there is no authentication.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    namespace: NamespaceOption = "",
+    encoder: EncoderOption = None,
+    as_json: JsonLinesOption = False,
+) -> None:
+    """Serve the memory to MCP clients, over stdio or streamable HTTP (at /mcp).
+
+    Over stdio, standard output holds the protocol's messages, which are JSON Lines with --json and without.
+    """
+    with open_store(path, namespace, encoder=encoder, create=True) as memory:
+        if transport is Transport.STDIO:
+            with _ended_by_interrupt(memory):
+                run_server(memory)
+            return
+        url = f"http://{host}:{port}/mcp"
+        if as_json:
+            print_json_line({"url": url})
+        else:
+            ERR.print(f"serving {path} at {url}")
+        run_server(memory, transport, host=host, port=port)
+
+
+@contextmanager
+def _ended_by_interrupt(memory: Memory) -> Iterator[None]:
+    """Let Ctrl-C end the process at once; a server over stdio would first wait for one more line of its input."""
+
+    def end(*_: object) -> None:
+        try:
+            memory.close()
+        finally:
+            os._exit(INTERRUPTED)
+
+    former = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)

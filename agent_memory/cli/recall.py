@@ -1,0 +1,107 @@
+"""Commands that search: recall, why."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from agent_memory import payload
+from agent_memory.cli.shared import (
+    DEFAULT_PATH,
+    ERR,
+    OUT,
+    EncoderOption,
+    HitsOption,
+    JsonOption,
+    KeyArgument,
+    ModeOption,
+    NamespaceOption,
+    PathOption,
+    SessionOption,
+    SpeakerOption,
+    WhereOption,
+    describe_origin,
+    open_store,
+    parse_object,
+    print_facts,
+    print_json,
+    print_line,
+    printable,
+    shorten,
+)
+
+app = typer.Typer()
+
+_Query = Annotated[str, typer.Argument(help="A question or statement.")]
+
+
+@app.command(epilog='Example: agent-memory recall "Where does Alice live?" -k 3')
+def recall(
+    query: _Query,
+    path: PathOption = DEFAULT_PATH,
+    k: HitsOption = 5,
+    session: SessionOption = None,
+    speaker: SpeakerOption = None,
+    where: WhereOption = None,
+    since: Annotated[str | None, typer.Option(help="Earliest event time, ISO 8601.")] = None,
+    until: Annotated[str | None, typer.Option(help="Latest event time, ISO 8601.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="Read the store as it was then, ISO 8601.")] = None,
+    mode: ModeOption = "hybrid",
+    exact: Annotated[bool, typer.Option("--exact", help="Compare with every entry.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show how each score came about.")] = False,
+    namespace: NamespaceOption = "",
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the entries closest in meaning to a query."""
+    filters = parse_object(where, "--where")
+    with open_store(path, namespace, encoder=encoder) as memory:
+        hits = memory.recall(
+            query,
+            k=k,
+            session=session,
+            speaker=speaker,
+            where=filters,
+            since=since,
+            until=until,
+            as_of=as_of,
+            mode=mode,
+            exact=exact,
+            explain=explain,
+        )
+    if as_json:
+        print_json(hits)
+        return
+    if not hits:
+        ERR.print("nothing matches")
+    for hit in hits:
+        print_line((f"{hit.score:.3f}", "bold"), "  ", (describe_origin(hit.entry), "dim"), "  ", shorten(hit.text))
+        if hit.trace:
+            OUT.print("       " + payload.dumps(hit.trace))
+
+
+@app.command(epilog='Example: agent-memory why "Where does Alice live?" home')
+def why(
+    query: _Query,
+    key: KeyArgument,
+    path: PathOption = DEFAULT_PATH,
+    k: HitsOption = 5,
+    session: SessionOption = None,
+    where: WhereOption = None,
+    mode: ModeOption = "hybrid",
+    namespace: NamespaceOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Say why an entry is, or is not, among the hits of a query."""
+    filters = parse_object(where, "--where")
+    with open_store(path, namespace) as memory:
+        trace = memory.why(query, key, k=k, session=session, where=filters, mode=mode)
+    if as_json:
+        print_json(trace)
+        return
+    OUT.print(printable(f"{trace.stage}: {trace.reason}"))
+    if trace.margin is not None:
+        OUT.print(f"it missed by {trace.margin:.3f}")
+    if trace.detail:
+        print_facts(trace.detail)

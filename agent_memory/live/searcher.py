@@ -1,0 +1,158 @@
+"""``Searcher``: the index and the full-text index as one recall may see them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agent_memory.errors import CorruptSnapshotError, StorageError
+from agent_memory.live.index import LiveIndex
+from agent_memory.storage.base import Transaction
+from agent_memory.storage.records import Accept, Condition, LexicalQuery, Span
+from agent_memory.types import FloatArray, IdArray
+
+if TYPE_CHECKING:
+    from agent_memory.index import IndexView, SearchResult
+
+_log = logging.getLogger("agent_memory")
+
+_FEW_EXPIRED = 1_000
+
+
+class Searcher:
+    """Finds entries that satisfy a condition, in one read transaction.
+
+    Args:
+        live_index: The index.
+        tx: The transaction; nothing may have been read in it yet.
+        accept: Raises if the caller cannot work with the generation found.
+        condition: Which entries may be returned.
+        dense: False if no vectors will be searched; the index is then left alone.
+    """
+
+    def __init__(
+        self, live_index: LiveIndex, tx: Transaction, accept: Accept, condition: Condition, *, dense: bool = True
+    ) -> None:
+        self._live_index, self._tx, self._accept = live_index, tx, accept
+        self._condition = condition
+        self._view = live_index.view(tx, accept) if dense else None
+        self.empty = dense and self._view is None
+
+    # --- which entries -----------------------------------------------------------------------------------
+
+    @cached_property
+    def hidden(self) -> Collection[int]:
+        """Entries that the indexes still hold, but that must not be returned: expired ones, until they are purged.
+
+        They are few then, and looking past them beats listing all the others; where they are many, or the condition
+        asks for more, it is empty, and the indexes are given the ids to search instead.
+        """
+        return self._restriction[0]
+
+    @cached_property
+    def _restriction(self) -> tuple[frozenset[int], IdArray | None]:
+        entries = self._tx.entries
+        if self._condition.is_open and self._condition.moment is not None:
+            expired = entries.select_expired_ids(self._condition.moment)
+            if len(expired) <= _FEW_EXPIRED:
+                return frozenset(expired), None
+        return frozenset(), entries.select_ids(self._condition)
+
+    @property
+    def _allowed(self) -> IdArray | None:
+        return self._restriction[1]
+
+    def select_allowed(self, ids: Iterable[int]) -> set[int]:
+        """Return those of some ids that the condition allows, hidden ones included."""
+        found = set(ids)
+        if self._allowed is None:
+            return found
+        return set(np.intersect1d(np.array(sorted(found), np.int64), self._allowed).tolist())
+
+    # --- by meaning --------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: FloatArray,
+        k: int,
+        *,
+        spans: Sequence[Span] | None = None,
+        exact: bool = False,
+        budget_ms: float | None = None,
+        explain: bool = False,
+    ) -> SearchResult:
+        """Return the k nearest entries of each query, hidden ones among them; see ``IndexView.search``.
+
+        Args:
+            queries: Shape (m, dimension).
+            k: How many.
+            spans: Only entries that happened in one of these.
+            exact: Compare with every vector instead of searching tier by tier.
+            budget_ms: Begin no further tier after that.
+            explain: True to note what each tier did.
+        """
+        allowed = self._allowed
+        if spans is not None:
+            dated = self._tx.entries.select_ids(Condition(state="unsuperseded", spans=tuple(spans)))
+            allowed = dated if allowed is None else np.intersect1d(dated, allowed)
+        return self._search(queries, k, allowed, exact=exact, budget_ms=budget_ms, explain=explain)
+
+    def score(self, query: FloatArray, ids: Iterable[int]) -> dict[int, float]:
+        """Return the cosines of a query, shape (dimension,), with entries that are in the index, by id."""
+        wanted = np.array(sorted(ids), np.int64)
+        if not len(wanted):
+            return {}
+        found = self._search(query[None], len(wanted), wanted, exact=True, budget_ms=None, explain=False)
+        pairs = zip(found.ids[0].tolist(), found.scores[0].tolist(), strict=True)
+        return {entry_id: score for entry_id, score in pairs if entry_id >= 0}
+
+    def score_former(self, query: FloatArray) -> dict[int, float]:
+        """Return the cosines of a query with the rows that satisfy the condition and are in no index any more."""
+        generation = self._tx.generations.live()
+        former = self._tx.entries.select_ids(self._condition.former())
+        if generation is None or not len(former):
+            return {}
+        ids, vectors = self._tx.vectors.read(generation, former, former=True)
+        return dict(zip(ids.tolist(), (vectors.astype(np.float32) @ query).tolist(), strict=True))
+
+    def _search(
+        self,
+        queries: FloatArray,
+        k: int,
+        allowed: IdArray | None,
+        *,
+        exact: bool,
+        budget_ms: float | None,
+        explain: bool,
+    ) -> SearchResult:
+        if self._view is None:
+            raise StorageError("a recall by words alone has no index to search")
+
+        def search(view: IndexView) -> SearchResult:
+            return view.search(queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain)
+
+        try:
+            return search(self._view)
+        except CorruptSnapshotError as error:
+            # Rows are verified when they are first read, which may be long after the snapshot was opened.
+            _log.warning("rebuilding the index from the store: %s", error)
+            self._view = self._live_index.start_over(self._tx, self._accept) or self._view
+            return search(self._view)
+
+    # --- by words ----------------------------------------------------------------------------------------
+
+    def search_words(self, query: LexicalQuery, limit: int) -> dict[int, float]:
+        """Return the shares of the best entries by words, from 0 to 1, best first; hidden ones are included."""
+        condition = None if self._allowed is None else self._condition
+        return self._tx.lexical.search(query, limit=limit, condition=condition)
+
+
+def slice_result(found: SearchResult, at: int) -> SearchResult:
+    """Return what a search of several queries found for one of them."""
+    mine = slice(at, at + 1)
+    return replace(found, scores=found.scores[mine], ids=found.ids[mine], traces=found.traces[mine])

@@ -1,0 +1,125 @@
+"""``Space``: the encoder and session encoder that one embedding space belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from agent_memory import inputs
+from agent_memory.encoders.registry import NAMES
+from agent_memory.errors import EncoderError, EncoderMismatchError, InvalidInputError
+from agent_memory.live.sessions import Sessions
+from agent_memory.reports import GenerationState
+from agent_memory.storage.base import Transaction
+from agent_memory.storage.records import Generation
+from agent_memory.types import FloatArray
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from agent_memory.encoders.base import Encoder, EncoderSpec
+
+
+@dataclass(frozen=True)
+class Space:
+    """What makes and reads the vectors of a store; calls under way keep theirs when the store moves to another.
+
+    Attributes:
+        encoder: Turns texts and queries into static vectors.
+        sessions: Evolves the vectors of entries that belong to a session.
+        folder: The store's, for messages.
+    """
+
+    encoder: Encoder
+    sessions: Sessions
+    folder: Path
+
+    @cached_property
+    def spec(self) -> EncoderSpec:
+        """Facts about the encoder."""
+        return self.encoder.spec
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The encoder's fingerprint."""
+        return self.spec.fingerprint
+
+    def encode_documents(self, texts: list[str]) -> FloatArray:
+        """Return static vectors of texts to store, shape (n, dimension), of unit length."""
+        return _encode(texts, self.encoder.encode_documents, self.spec)
+
+    def encode_queries(self, texts: list[str]) -> FloatArray:
+        """Return vectors of questions, shape (n, dimension), of unit length."""
+        return _encode(texts, self.encoder.encode_queries, self.spec)
+
+    def fits(self, generation: Generation) -> bool:
+        """Return whether a generation's vectors were made by these encoders."""
+        return self.fingerprint == generation.fingerprint and self.sessions.fits(generation)
+
+    def accept(self, generation: Generation) -> None:
+        """Raise EncoderMismatchError unless a generation's vectors were made by these encoders."""
+        if self.fingerprint != generation.fingerprint:
+            raise EncoderMismatchError(self._explain_mismatch(generation))
+        self.sessions.accept(generation)
+
+    def _explain_mismatch(self, generation: Generation) -> str:
+        name = self.spec.name
+        if generation.encoder.get("name") == name and name in NAMES:
+            return (
+                f"{self.folder} holds vectors of another version of encoder {name!r} (fingerprint "
+                f"{generation.fingerprint}, not {self.fingerprint}). reindex(encoder={name!r}), or "
+                f"agent-memory reindex --to {name}, encodes its texts again; nothing is lost."
+            )
+        return (
+            f"{self.folder} holds vectors of encoder {generation.encoder.get('name')!r} "
+            f"({generation.dimension} dimensions, fingerprint {generation.fingerprint}), not of {name!r} "
+            f"({self.spec.dimension} dimensions, fingerprint {self.fingerprint}). Open it with the former, and "
+            "call reindex(encoder=…) to move it to the latter."
+        )
+
+    def find_or_begin(self, tx: Transaction, now: datetime) -> Generation:
+        """Return the live generation, in a write transaction; the first write of a store begins it.
+
+        Raises:
+            EncoderMismatchError: Its vectors were made by other encoders.
+        """
+        generation = tx.generations.live() or tx.generations.begin(
+            state=GenerationState.LIVE, session_encoder=self.sessions.facts, now=now, **self.facts
+        )
+        self.accept(generation)
+        return generation
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a generation records of the encoder."""
+        spec = self.spec
+        return {
+            "fingerprint": self.fingerprint,
+            "encoder": asdict(spec),
+            "dimension": spec.dimension,
+            "tiers": spec.tiers,
+            "dtype": spec.dtype,
+        }
+
+
+def _encode(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: EncoderSpec) -> FloatArray:
+    """Return the vectors of texts by one of an encoder's methods, float32 (len(texts), dimension), of unit length.
+
+    Raises:
+        EncoderError: The encoder failed, or returned a wrong shape or vectors that are not finite.
+    """
+    if not texts:
+        return np.empty((0, spec.dimension), np.float32)
+    vectors = np.asarray(encode(texts), dtype=np.float32)
+    if vectors.shape != (len(texts), spec.dimension):
+        expected = len(texts), spec.dimension
+        raise EncoderError(f"encoder {spec.name} returned shape {vectors.shape} instead of {expected}")
+    try:
+        return np.stack([inputs.vector(one, spec.dimension) for one in vectors])
+    except InvalidInputError as error:
+        raise EncoderError(f"encoder {spec.name} returned an unusable vector: {error}") from error

@@ -1,0 +1,153 @@
+"""``Store``: what an open memory holds. Database, index, embedding spaces, settings, and the calls under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from agent_memory.config import Config
+from agent_memory.errors import EncoderMismatchError, StorageError
+from agent_memory.live.calls import Calls
+from agent_memory.live.index import LiveIndex
+from agent_memory.live.searcher import Searcher
+from agent_memory.live.space import Space
+from agent_memory.live.spaces import Spaces
+from agent_memory.storage.base import Database, Transaction
+from agent_memory.storage.records import Condition
+from agent_memory.storage.sqlite.database import SqliteDatabase
+
+if TYPE_CHECKING:
+    from agent_memory.encoders import Encoder, SessionEncoder
+
+_R = TypeVar("_R")
+
+
+def read_dimension(folder: Path) -> int | None:
+    """Return the native dimension of a store's live generation, without its encoder; None if nothing is stored."""
+    database = SqliteDatabase(folder / "memory.db", lock_timeout_s=Config().lock_timeout_s)
+    try:
+        database.prepare()
+        with database.read() as tx:
+            generation = tx.generations.live()
+        return None if generation is None else generation.dimension
+    finally:
+        database.close()
+
+
+class Store:
+    """One store, open in this process.
+
+    Args:
+        folder: The store's folder; made if it is missing.
+        config: Settings.
+        encoder: As for ``Memory``.
+        session_encoder: As for ``Memory``.
+
+    Attributes:
+        space: The embedding space of the live generation, as far as this process knows.
+
+    Raises:
+        EncoderMismatchError: The store was written with another encoder.
+        SchemaTooNewError: The store was written by a newer version; it was not touched.
+        StorageError: The folder cannot be used.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        encoder: Encoder | str | Path | None,
+        session_encoder: SessionEncoder | str | None,
+    ) -> None:
+        self.folder, self.config = folder, config
+        self._calls = Calls()
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be the folder of a store: {error}") from error
+        self.database: Database = SqliteDatabase(folder / "memory.db", lock_timeout_s=config.lock_timeout_s)
+        try:
+            self.database.prepare()
+            self.index = LiveIndex(folder / "index", config, read_only=self.database.read_only)
+            self.spaces = Spaces(folder, encoder, session_encoder)
+            with self.read() as tx:
+                self.index.discard_newer(tx)
+                self.space = self.spaces.open(tx, tx.generations.live())
+        except BaseException:
+            self.database.close()
+            raise
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count a call as under way: ``close`` waits for it, and refuses later ones.
+
+        Raises:
+            ClosedError: The store was closed.
+        """
+        call = self._calls.enter()
+        try:
+            yield
+        finally:
+            self._calls.leave(call)
+
+    def read(self) -> AbstractContextManager[Transaction]:
+        """Open a transaction in which every statement sees the same state of the store."""
+        return self.database.read()
+
+    def write(self, *, wait_s: float | None = None) -> AbstractContextManager[Transaction]:
+        """Open the store's only write transaction; see ``Database.write``."""
+        return self.database.write(wait_s=wait_s)
+
+    def searcher(self, tx: Transaction, space: Space, condition: Condition, *, dense: bool = True) -> Searcher:
+        """Return what finds the entries that satisfy a condition; nothing may have been read in ``tx`` yet."""
+        return Searcher(self.index, tx, space.accept, condition, dense=dense)
+
+    # --- the space of the live generation ----------------------------------------------------------------
+
+    def follow(self) -> bool:
+        """Take up the space of the live generation if it has changed; returns whether this process has it."""
+        with self.read() as tx:
+            generation = tx.generations.live()
+            if generation is None:
+                return False
+            if self.space.fits(generation):
+                return True
+            space = self.spaces.find(tx, generation)
+        if space is None:
+            return False
+        self.space = space
+        return True
+
+    def follow_space(self) -> Space:
+        """Return the space of the live generation, or the last one known if this process does not have that."""
+        self.follow()
+        return self.space
+
+    def call_in_space(self, call: Callable[[Space], _R]) -> _R:
+        """Return what a call returns in the present space; once more if the live generation changes under it."""
+        try:
+            return call(self.space)
+        except EncoderMismatchError:
+            if not self.follow():
+                raise
+        return call(self.space)
+
+    def close(self) -> None:
+        """Wait for the calls under way, write the index snapshot and close the database; later calls raise ClosedError.
+
+        Raises:
+            StorageError: Some calls were still running after ``Config.lock_timeout_s``. They end by themselves.
+        """
+        left = self._calls.close(self.config.lock_timeout_s)
+        try:
+            if not left:
+                self.index.save()
+        finally:
+            self.database.close()
+        if left:
+            raise StorageError(
+                f"{self.folder} was closed, but {left} calls were still running after "
+                f"{self.config.lock_timeout_s:g} s; no index snapshot was written"
+            )

@@ -1,0 +1,73 @@
+"""Records as JSON, the same for the command line, MCP, servers and exports.
+
+Times are ISO 8601 with their offset, mappings are objects, tuples and arrays are lists. A hit is one flat object: its
+rank and score beside the fields of its entry.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from agent_memory.records import Hit
+
+
+def to_json(value: object, *, brief: bool = False) -> Any:  # noqa: ANN401 - whatever JSON has
+    """Return a record, or anything made of records, as objects, lists and scalars that JSON has.
+
+    Args:
+        value: A record, mapping, list, tuple, array, time, path or scalar. Numbers that JSON cannot hold (NaN and the
+            infinities) become null.
+        brief: Leave out fields of records that hold nothing: None, an empty mapping or an empty tuple.
+
+    Raises:
+        TypeError: Something in it has no JSON form.
+    """
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, str):
+        return str(value)  # an enumeration's member as its value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Hit):
+        trace = {"trace": to_json(value.trace)} if value.trace else {}
+        return {"rank": value.rank, "score": value.score, **to_json(value.entry, brief=brief), **trace}
+    return _compound(value, brief)
+
+
+def _compound(value: object, brief: bool) -> Any:  # noqa: ANN401 - as above
+    if is_dataclass(value) and not isinstance(value, type):
+        named = ((field.name, getattr(value, field.name)) for field in fields(value))
+        return {name: to_json(part, brief=brief) for name, part in named if not (brief and _is_empty(part))}
+    if isinstance(value, Mapping):
+        return {str(name): to_json(part, brief=brief) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(part, brief=brief) for part in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # NumPy's arrays and scalars
+        return to_json(value.tolist())
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, Mapping | tuple) and not value)
+
+
+def dumps(value: object, *, brief: bool = False, indent: int | None = None, ascii_only: bool = False) -> str:
+    """Return a record, or anything made of records, as JSON text.
+
+    Args:
+        value: As for ``to_json``.
+        brief: As for ``to_json``.
+        indent: Spaces a level, on several lines; None for one line.
+        ascii_only: Escape all other characters, for outputs that cannot show them.
+    """
+    return json.dumps(to_json(value, brief=brief), ensure_ascii=ascii_only, indent=indent, allow_nan=False)

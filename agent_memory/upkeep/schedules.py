@@ -1,0 +1,77 @@
+"""Schedules of periodic jobs: checked when they are made, and when they are due.
+
+Times come from APScheduler's triggers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from agent_memory import inputs
+from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.reports import Schedule
+
+KINDS = ("maintain", "purge", "compact", "retrain", "verify", "snapshot", "backup")
+
+DEFAULTS = (
+    Schedule(name="maintain", kind="maintain", trigger="every 1h"),
+    Schedule(name="snapshot", kind="snapshot", trigger="every 10m"),
+    Schedule(name="verify", kind="verify", trigger="30 3 * * 0"),
+)
+"""What a worker does on a store without schedules of its own."""
+
+_EVERY = re.compile(r"every (\d{1,6}) ?([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_trigger(text: str) -> Any:  # noqa: ANN401 - APScheduler has no types
+    """Return APScheduler's trigger for a cron expression in UTC or ``every N unit``.
+
+    Raises:
+        InvalidInputError: It is neither.
+        MissingDependencyError: APScheduler is not installed.
+    """
+    try:
+        from apscheduler.triggers.cron import CronTrigger
+        from apscheduler.triggers.interval import IntervalTrigger
+    except ImportError as error:
+        raise MissingDependencyError("APScheduler", "jobs") from error
+    match = _EVERY.fullmatch(text.strip())
+    try:
+        if match:
+            if int(match[1]) == 0:
+                raise ValueError("the interval is 0")
+            return IntervalTrigger(**{_UNITS[match[2]]: int(match[1])}, timezone=UTC)
+        return CronTrigger.from_crontab(text, timezone=UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInputError(f"trigger must be a cron expression or 'every 30m', got {text!r}: {error}") from error
+
+
+def make_schedule(name: str, kind: str, trigger: str, options: Mapping[str, Any] | None) -> Schedule:
+    """Return a schedule, or raise InvalidInputError."""
+    if kind not in KINDS:
+        raise InvalidInputError(f"kind must be one of {KINDS}, got {kind!r}")
+    given = dict(options or {})
+    if unknown := set(given) - ({"folder", "keep"} if kind == "backup" else set()):
+        raise InvalidInputError(f"a {kind} job has no options {sorted(unknown)}")
+    if kind == "backup" and not isinstance(given.get("folder"), str):
+        raise InvalidInputError("a backup job needs the option folder")
+    if "keep" in given and (isinstance(given["keep"], bool) or not isinstance(given["keep"], int) or given["keep"] < 1):
+        raise InvalidInputError(f"keep must be a positive number of backups, got {given['keep']!r}")
+    parse_trigger(trigger)
+    return Schedule(name=inputs.name("name", name) or kind, kind=kind, trigger=trigger, options=given)
+
+
+def find_due_time(schedule: Schedule, now: datetime) -> datetime:
+    """Return when a schedule is to run next; what was missed while no worker ran is due at once."""
+    trigger = parse_trigger(schedule.trigger)
+    last = schedule.last_run_at
+    if last is None or last > now:  # never, or the clock was set back since
+        last = None
+        if _EVERY.fullmatch(schedule.trigger.strip()):
+            return now
+    moment = trigger.get_next_fire_time(last, now if last is None else last + timedelta(microseconds=1))
+    return max(now, moment) if moment is not None else datetime.max.replace(tzinfo=UTC)

@@ -1,0 +1,66 @@
+"""The change log: every write of an entry has a number, and indexes follow the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sqlalchemy import Connection, bindparam, select
+from typing_extensions import override
+
+from agent_memory.errors import StorageError
+from agent_memory.storage.base import Changes
+from agent_memory.storage.sqlite.connections import Group, driver
+from agent_memory.storage.sqlite.schema import changes
+from agent_memory.types import IdArray
+
+_SINCE = select(changes.c.entry_id).where(changes.c.seq > bindparam("seq")).distinct()
+
+
+def log_changes(connection: Connection, ids: Sequence[int], op: str) -> list[int]:
+    """Append one change per entry id; returns their seq numbers."""
+    first = last_number(connection, "changes") + 1
+    seqs = list(range(first, first + len(ids)))
+    rows = ((seq, entry_id, op) for seq, entry_id in zip(seqs, ids, strict=True))
+    driver(connection).executemany("INSERT INTO changes (seq, entry_id, op) VALUES (?, ?, ?)", rows)
+    return seqs
+
+
+def last_number(connection: Connection, table: str) -> int:
+    """Return the highest number that a table ever gave to a row."""
+    # AUTOINCREMENT keeps this above every number ever used, so that a forgotten number never comes back.
+    row = driver(connection).execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    number = 0 if row is None else row[0] or 0
+    if not isinstance(number, int) or not 0 <= number < _LAST_NUMBER:
+        raise StorageError(f"the store is damaged: {table} are counted up to {str(number)[:40]!r}")
+    return number
+
+
+_LAST_NUMBER = 2**62
+
+
+class SqliteChanges(Group, Changes):
+    """``Changes`` in SQLite."""
+
+    @override
+    def last_seq(self) -> int:
+        return int(driver(self._connection).execute("SELECT coalesce(max(seq), 0) FROM changes").fetchone()[0])
+
+    @override
+    def first_seq(self) -> int | None:
+        first = driver(self._connection).execute("SELECT min(seq) FROM changes").fetchone()[0]
+        return None if first is None else int(first)
+
+    @override
+    def reach_back_to(self, seq: int) -> bool:
+        first = self.first_seq()
+        return first is None or first <= seq + 1
+
+    @override
+    def ids_since(self, seq: int) -> IdArray:
+        ids = self._connection.execute(_SINCE, {"seq": seq}).scalars().all()
+        return np.array(ids, dtype=np.int64)
+
+    @override
+    def log(self, ids: Sequence[int], op: str) -> list[int]:
+        return log_changes(self._connection, ids, op)

@@ -1,0 +1,527 @@
+"""Connections of SQLite: write-ahead log, full durability, one connection per thread and process.
+
+What can happen around a connection is dealt with here:
+
+* Closing: new transactions are refused, running ones are waited for; nobody closes a connection that is in use.
+* Fork: running transactions are waited for and all connections closed before the process forks, because the child would
+  inherit SQLite's idea of its locks without the locks. Both sides open new ones when they need them.
+* Interrupts: a connection on which a transaction did not end well is closed, not used again.
+* Moved ground: a file that is no longer where it was opened is noticed before and after each transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection as Connection
+from sqlalchemy import create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from agent_memory.errors import ClosedError, LockTimeoutError, StorageError
+from agent_memory.files import failpoint
+from agent_memory.storage.sqlite.driver import SERIALISE, sqlite3
+from agent_memory.storage.sqlite.ground import (
+    MOVED,
+    FolderLock,
+    Ground,
+    Identity,
+    create_private,
+    identify,
+    refuse_links,
+)
+
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_PAUSE_S = 0.005
+_FORK_WAIT_S = 10.0
+
+LOG_BYTES = 16 << 20
+"""Size to which a write-ahead log that grew beyond it, behind a long reader or a VACUUM, is cut when it starts over.
+
+A log without such events has about 8 MiB: a thousand pages, then SQLite moves it into the database.
+"""
+
+PRAGMAS = {
+    "foreign_keys": "ON",
+    "synchronous": "FULL",
+    "secure_delete": "ON",
+    "trusted_schema": "OFF",
+    "cell_size_check": "ON",
+    "journal_size_limit": str(LOG_BYTES),
+}
+"""Settings of every connection. For each that keeps a promise, a test fails without it."""
+
+
+class _Run:
+    """A transaction under way. Whoever holds it is in it: when an interrupt loses it, it is over."""
+
+    def __init__(self, mode: str) -> None:
+        self.thread, self.mode = threading.get_ident(), mode
+
+
+class _Slot:
+    """A connection of one thread.
+
+    Attributes:
+        run: The transaction that uses it; dead or None when it is free.
+        version: What file it reads, where the store cannot be written; see ``Connections._locate``.
+    """
+
+    def __init__(self, connection: Connection, ground: Ground, version: object) -> None:
+        self.connection, self.ground, self.version = connection, ground, version
+        self.raw = driver(connection)
+        self.is_open = True
+        self.run: weakref.ref[_Run] | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no transaction is using it."""
+        return self.run is None or self.run() is None
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the last transaction on it ended well."""
+        try:
+            return not (self.raw.in_transaction or self.connection.in_transaction() or self.connection.closed)
+        except (sqlite3.Error, SQLAlchemyError):
+            return False
+
+    def close(self) -> None:
+        """Close the connection, which rolls back what was not committed."""
+        self.is_open = False
+        with contextlib.suppress(sqlite3.Error, SQLAlchemyError):
+            self.raw.close()
+        with contextlib.suppress(sqlite3.Error, SQLAlchemyError):
+            self.connection.invalidate()
+            self.connection.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.raw.close()
+
+
+class Connections:
+    """The connections of this process to one SQLite file.
+
+    Args:
+        path: The database file; its folder must exist.
+        lock_timeout_s: Seconds a writer waits for another process before LockTimeoutError.
+
+    Attributes:
+        read_only: True if the folder cannot be written; reads work, writes raise StorageError.
+    """
+
+    def __init__(self, path: Path, *, lock_timeout_s: float) -> None:
+        self.path = path
+        self.lock_timeout_s = lock_timeout_s
+        self.read_only = not _is_writable(path)
+        self._uri = path.absolute().as_uri()
+        self._home: Identity | None = None
+        self._closed = False
+        self._broken: str | None = None
+        self._engine = create_engine(
+            "sqlite://", module=sqlite3, creator=self._connect, poolclass=NullPool, pool_reset_on_return=None
+        )
+        event.listen(self._engine, "begin", _begin)
+        self._reset()
+        _LIVE.add(self)
+
+    def _reset(self) -> None:
+        """Begin with no connection and nothing under way."""
+        self._pid = os.getpid()
+        self._lock = FolderLock(self.path.parent, self.lock_timeout_s)
+        self._forking: int | None = None
+        self._state = threading.Condition()
+        self._local = threading.local()
+        self._slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
+        self._runs: weakref.WeakSet[_Run] = weakref.WeakSet()
+
+    # --- one connection ----------------------------------------------------------------------------------
+
+    def _locate(self) -> tuple[str, object]:
+        """Return the URI to open, and what a connection to it is good for: others, when that changes.
+
+        Where the folder cannot be written, SQLite can follow a log that some writer keeps open, but cannot read a
+        database in WAL mode without one, unless it takes it for immutable. It is, as long as nobody writes: so the
+        state of the file is part of the answer, and looked at again for every transaction.
+        """
+        if not self.read_only:
+            return self._uri, None
+        if self.log_bytes() or self.path.with_name(self.path.name + "-shm").exists():
+            return f"{self._uri}?mode=ro", "log"
+        facts = self.path.stat()
+        return f"{self._uri}?immutable=1", (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+    def log_bytes(self) -> int:
+        """Return the size of the write-ahead log."""
+        try:
+            return self.path.with_name(self.path.name + "-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _connect(self) -> sqlite3.Connection:
+        refuse_links(self.path)
+        self._settle()
+        raw = sqlite3.connect(
+            self._locate()[0],
+            uri=True,
+            timeout=self.lock_timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        try:
+            for name, value in PRAGMAS.items():
+                raw.execute(f"PRAGMA {name} = {value}")
+            if SERIALISE:
+                raw.execute("PRAGMA wal_autocheckpoint = 0")
+            if hasattr(raw, "setconfig"):
+                raw.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE)  # type: ignore[attr-defined]
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+    def _settle(self) -> None:
+        """Make the file, the first time; later it must still be the one that was opened then."""
+        if self._home is None:
+            if not self.read_only:
+                create_private(self.path)
+            self._home = identify(self.path)
+        if identify(self.path) != self._home:
+            raise StorageError(f"{self.path} {MOVED}")
+        if self._home in _POISONED:
+            raise StorageError(f"{self.path} {_FORKED}")
+
+    def _take(self, run: _Run) -> _Slot:
+        """Return a connection of this thread that nobody uses, for a transaction; another one inside of another."""
+        version = self._locate()[1]
+        slots: list[_Slot] = self._local.__dict__.setdefault("slots", [])
+        for slot in list(slots):
+            with self._state:
+                if not slot.is_free:
+                    continue
+                slot.run = weakref.ref(run)
+            if slot.version == version and slot.is_clean:
+                return slot
+            slots.remove(slot)
+            slot.close()
+        self._lock.hold()
+        slot = _Slot(self._engine.connect(), Ground(self.path, self._home), version)
+        slot.run = weakref.ref(run)
+        slots.append(slot)
+        self._slots.add(slot)
+        return slot
+
+    # --- transactions ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a transaction in which every statement sees the same state of the store."""
+        with self._transaction("DEFERRED", self.lock_timeout_s) as connection:
+            yield connection
+
+    @contextmanager
+    def write(self, *, wait_s: float | None = None) -> Iterator[Connection]:
+        """Open the store's only write transaction; committed and synced to disk when the block ends.
+
+        Args:
+            wait_s: Seconds to wait for another writer; ``lock_timeout_s`` if left out.
+
+        Raises:
+            LockTimeoutError: Another process held the write lock for longer than that.
+            StorageError: The folder is read-only, the disk is full, the file is damaged or gone; rolled back.
+        """
+        if self.read_only:
+            raise StorageError(f"{self.path} is read-only: it can be recalled from, not written to")
+        with self._transaction("IMMEDIATE", self.lock_timeout_s if wait_s is None else wait_s) as connection:
+            yield connection
+        if SERIALISE:
+            self._checkpoint_alone()
+
+    @contextmanager
+    def raw(self) -> Iterator[sqlite3.Connection]:
+        """Open a connection of its own, outside of any transaction, for what SQLite's own interface alone can do."""
+        with self._running("raw"):
+            self._lock.hold()
+            try:
+                connection = self._connect()
+            except sqlite3.Error as error:
+                raise self._wrap(error) from error
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    @contextmanager
+    def outside(self) -> Iterator[sqlite3.Connection]:
+        """Return this thread's connection for a statement that must run outside of a transaction."""
+        with self._running("outside") as run:
+            try:
+                slot = self._take(run)
+                yield slot.raw
+            except (SQLAlchemyError, sqlite3.Error) as error:
+                raise self._wrap(error) from error
+
+    def assert_open(self) -> None:
+        """Raise ClosedError if the database was closed, StorageError if it cannot be used in this process."""
+        with self._running("look"):
+            pass
+
+    @contextmanager
+    def _running(self, mode: str) -> Iterator[_Run]:
+        """Note a transaction as under way; waits while the process forks."""
+        run = self._enter(mode)
+        try:
+            yield run
+        finally:
+            self._leave(run)
+
+    def _enter(self, mode: str) -> _Run:
+        if self._pid != os.getpid():
+            self.after_fork_in_child()  # by a fork that Python did not see
+        me = threading.get_ident()
+        with self._state:
+            mine = [run for run in self._runs if run.thread == me]
+            while self._forking not in (None, me) and not mine:
+                self._state.wait()
+            if self._broken is not None:
+                raise StorageError(self._broken)
+            if self._closed and not mine:
+                raise ClosedError("this memory is closed")
+            if mode == "IMMEDIATE" and any(run.mode == mode for run in mine):
+                raise StorageError("a write cannot begin inside of another write of the same thread")
+            run = _Run(mode)
+            self._runs.add(run)
+        return run
+
+    def _leave(self, run: _Run) -> None:
+        with self._state:
+            self._runs.discard(run)
+            self._state.notify_all()
+            if not self._closed:
+                return
+            for slot in list(self._slots):
+                if slot.is_free or (slot.run is not None and slot.run() is run):
+                    slot.close()
+            if not self._runs:
+                self._lock.release()
+
+    @contextmanager
+    def _transaction(self, mode: str, wait_s: float) -> Iterator[Connection]:
+        with self._running(mode) as run:
+            try:
+                slot = self._take(run)
+                connection = slot.connection
+                try:
+                    self._begin(slot, mode, wait_s)
+                    slot.ground.check()
+                    yield connection
+                    if mode == "IMMEDIATE":
+                        failpoint("before-commit")
+                    connection.commit()
+                    if mode == "IMMEDIATE":
+                        failpoint("after-commit")
+                    slot.ground.check()
+                    if slot.version != self._locate()[1]:
+                        raise StorageError(f"{self.path} changed while it was read; try again")
+                except Exception:
+                    self._roll_back(slot)
+                    raise
+                except BaseException:
+                    slot.close()
+                    raise
+            except (SQLAlchemyError, sqlite3.Error) as error:
+                raise self._wrap(error) from error
+
+    def _begin(self, slot: _Slot, mode: str, wait_s: float) -> None:
+        slot.connection.info["begin"] = mode
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                with self._waiting(slot.raw, wait_s):
+                    slot.connection.begin()
+                return
+            except (SQLAlchemyError, sqlite3.Error) as error:
+                # SQLite skips its own wait where waiting could deadlock, and while a WAL is being recovered.
+                slot.connection.rollback()
+                if _code(error) not in _BUSY or time.monotonic() >= deadline:
+                    raise
+                self._discard_lost()
+            time.sleep(_PAUSE_S)
+
+    def _discard_lost(self) -> None:
+        """Close connections that an interrupt has left in a transaction: they would keep the write lock for ever."""
+        with self._state:
+            for slot in list(self._slots):
+                if slot.is_free and not slot.is_clean:
+                    slot.close()
+
+    @contextmanager
+    def _waiting(self, raw: sqlite3.Connection, wait_s: float) -> Iterator[None]:
+        """Let SQLite itself wait for a lock no longer than that."""
+        if wait_s >= self.lock_timeout_s:
+            yield
+            return
+        raw.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}")
+        try:
+            yield
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {int(self.lock_timeout_s * 1000)}")
+
+    def _roll_back(self, slot: _Slot) -> None:
+        try:
+            slot.connection.rollback()
+        except (SQLAlchemyError, sqlite3.Error):
+            slot.close()
+
+    def _wrap(self, error: Exception) -> StorageError | ClosedError:
+        if self._closed:
+            return ClosedError("this memory was closed while in use")
+        if _code(error) in _BUSY:
+            return LockTimeoutError(self.lock_timeout_s)
+        return StorageError(f"{self.path}: {getattr(error, 'orig', None) or error}")
+
+    def _checkpoint_alone(self) -> None:
+        """Move the log into the database while nobody can write; see ``driver.SERIALISE``."""
+        if self.log_bytes() < LOG_BYTES // 2:
+            return
+        with contextlib.suppress(StorageError), self._transaction("IMMEDIATE", 0.0), self.raw() as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Refuse new transactions, wait for running ones, and close; a second call does nothing.
+
+        Raises:
+            StorageError: Some are still running after ``lock_timeout_s``; their connections close when they end.
+        """
+        with self._state:
+            self._closed = True
+            left = self._wait_for_others(time.monotonic() + self.lock_timeout_s)
+        self.abandon()
+        if left:
+            raise StorageError(
+                f"{self.path} was closed, but {left} transactions were still running after {self.lock_timeout_s:g} s; "
+                "their connections close when they end"
+            )
+
+    def abandon(self) -> None:
+        """Refuse new transactions and close the connections that none uses; the others close when they end."""
+        with self._state:
+            self._closed = True
+            for slot in list(self._slots):
+                if slot.is_free:
+                    slot.close()
+            if not len(self._runs):
+                self._lock.release()
+
+    def _wait_for_others(self, deadline: float) -> int:
+        """Wait until no other thread is in a transaction; returns how many are left. Needs ``_state``."""
+        me = threading.get_ident()
+        while left := sum(run.thread != me for run in list(self._runs)):
+            rest = deadline - time.monotonic()
+            if rest <= 0:
+                break
+            # An interrupted transaction ends without a notification: look again from time to time.
+            self._state.wait(min(rest, 0.05))
+        return left
+
+    # --- fork --------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Wait for the transactions of other threads, keep new ones out, and close every connection."""
+        me = threading.get_ident()
+        with self._state:
+            self._forking = me
+            self._wait_for_others(time.monotonic() + _FORK_WAIT_S)
+            for slot in list(self._slots):
+                if slot.is_free:
+                    slot.close()
+            if not len(self._runs):
+                self._local.__dict__.pop("slots", None)
+                self._lock.release()
+
+    def after_fork_in_parent(self) -> None:
+        """Let transactions go on."""
+        with self._state:
+            self._forking = None
+            self._state.notify_all()
+
+    def after_fork_in_child(self) -> None:
+        """Forget what belongs to the parent; if a connection was open in it, the file cannot be used here."""
+        inherited = [slot for slot in list(self._slots) if slot.is_open]
+        if inherited or any(run.mode == "raw" for run in list(self._runs)):
+            _INHERITED.append(inherited)  # even closing them is forbidden
+            _POISONED.add(self._home)
+            self._broken = f"{self.path} {_FORKED}"
+        self._lock.release()
+        self._reset()
+
+
+class Group:
+    """What can be done in a transaction, by subject; see ``Transaction``.
+
+    Args:
+        connection: The transaction's.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
+    """Return SQLite's own side of a connection, for statements that would cost more to prepare than to run."""
+    raw = connection.connection.driver_connection
+    if not isinstance(raw, sqlite3.Connection):
+        raise StorageError("the connection to the database is gone")
+    return raw
+
+
+def _begin(connection: Connection) -> None:
+    driver(connection).execute(f"BEGIN {connection.info.get('begin', 'DEFERRED')}")
+
+
+def _code(error: Exception) -> int | None:
+    original = getattr(error, "orig", None) or error
+    code = getattr(original, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+
+
+_FORKED = (
+    "cannot be used in this process: it was forked while a transaction was under way. Fork outside of calls of the "
+    "memory, or start the process with 'spawn'."
+)
+_LIVE: weakref.WeakSet[Connections] = weakref.WeakSet()
+_INHERITED: list[object] = []
+_POISONED: set[Identity | None] = set()
+
+
+def _before_fork() -> None:
+    for connections in list(_LIVE):
+        connections.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for connections in list(_LIVE):
+        connections.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for connections in list(_LIVE):
+        connections.after_fork_in_child()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

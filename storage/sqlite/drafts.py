@@ -1,0 +1,299 @@
+"""Writing entries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, literal, select, update
+from typing_extensions import override
+
+from agent_memory.records import Entry
+from agent_memory.storage.base import Drafts
+from agent_memory.storage.codec import content_hash
+from agent_memory.storage.records import Draft, Removed, Written
+from agent_memory.storage.sqlite import lexical
+from agent_memory.storage.sqlite.changes import last_number, log_changes
+from agent_memory.storage.sqlite.conditions import encode_namespace
+from agent_memory.storage.sqlite.connections import Group, driver
+from agent_memory.storage.sqlite.entries import IN_LIST
+from agent_memory.storage.sqlite.schema import checked, entries, microseconds, sessions, vectors
+from agent_memory.storage.words import list_terms
+
+_COLUMNS = (
+    *("namespace", "key", "session_id", "speaker", "text", "metadata", "event_time", "expires_at", "importance"),
+    *("content_hash", "seq", "created_at", "updated_at", "id"),
+)
+_INSERT = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_REPLACE = f"UPDATE entries SET {', '.join(f'{name} = ?' for name in _COLUMNS[:-1])} WHERE id = ?"
+_PUT_VECTOR = "REPLACE INTO vectors (entry_id, generation_id, static, evolved, latents) VALUES (?, ?, ?, ?, ?)"
+
+_DROP_OTHERS = "DELETE FROM vectors WHERE entry_id = ? AND generation_id != ?"
+"""Other generations hold a vector of the former text; a missing one tells a re-index that this entry is behind."""
+
+_Place = tuple[str, str]
+
+
+def _write(
+    connection: Connection,
+    fresh: Sequence[tuple[Any, ...]],
+    replaced: Sequence[tuple[Any, ...]],
+    placed: Sequence[tuple[int, Draft]],
+    generation_id: int,
+) -> None:
+    raw = driver(connection)
+    if replaced:
+        raw.executemany(_REPLACE, replaced)
+        raw.executemany(_DROP_OTHERS, [(number, generation_id) for number, draft in placed if draft.vector is not None])
+    raw.executemany(_INSERT, fresh)
+    rows = ((number, generation_id, one.vector, one.evolved, one.latents) for number, one in placed if one.vector)
+    raw.executemany(_PUT_VECTOR, rows)
+    lexical.insert_rows(connection, ((number, list_terms(draft.text, draft.speaker)) for number, draft in placed))
+
+
+def _delete_words(connection: Connection, rows: Iterable[Row[Any]]) -> None:
+    lexical.delete_rows(connection, [(row.id, list_terms(row.text, row.speaker)) for row in rows])
+
+
+def _sessions_touched(former: Row[Any] | None, entry: Entry, draft: Draft, session_id: int | None) -> set[int]:
+    """Return the sessions whose evolved vectors no longer hold from a put entry on."""
+    touched: set[int | None] = {session_id}
+    if former is None:
+        unchanged = draft.evolved is not None
+    else:
+        touched.add(former.session_id)
+        unchanged = draft.vector is None and session_id == former.session_id and _seen(former) == _seen(entry)
+    return set() if unchanged else {number for number in touched if number is not None}
+
+
+def _seen(entry: Row[Any] | Entry) -> tuple[object, ...]:
+    """Return what a session encoder sees of an entry, beside its vector and its session."""
+    return entry.speaker, entry.text, entry.event_time
+
+
+def _row(
+    entry: Entry, namespace: str, session_id: int | None, metadata: str, text_hash: bytes, seq: int, entry_id: int
+) -> tuple[Any, ...]:
+    """Return the values of ``_COLUMNS``."""
+    updated_at = microseconds(entry.updated_at)
+    return (
+        namespace,
+        entry.key,
+        session_id,
+        entry.speaker,
+        entry.text,
+        metadata,
+        # Most entries happen when they are written.
+        updated_at if entry.event_time is entry.updated_at else microseconds(entry.event_time),
+        None if entry.expires_at is None else microseconds(entry.expires_at),
+        entry.importance,
+        text_hash,
+        seq,
+        updated_at if entry.created_at is entry.updated_at else microseconds(entry.created_at),
+        updated_at,
+        entry_id,
+    )
+
+
+def _entry_of(draft: Draft, created_at: datetime, now: datetime, twin: str) -> Entry:
+    return Entry(
+        key=draft.key,
+        text=draft.text,
+        namespace=draft.namespace,
+        session=draft.session,
+        speaker=draft.speaker,
+        metadata={} if draft.metadata == "{}" else json.loads(draft.metadata),
+        event_time=draft.event_time or now,
+        created_at=created_at,
+        updated_at=now,
+        expires_at=draft.expires_at,
+        importance=draft.importance,
+        duplicate_of=None if twin == draft.key else twin,
+    )
+
+
+_KNOWN = select(entries).where(
+    entries.c.namespace == bindparam("namespace"),
+    entries.c.key.in_(bindparam("keys", expanding=True)),
+    entries.c.superseded_at.is_(None),
+)
+
+
+def _known(connection: Connection, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row[Any]]:
+    found = {}
+    for namespace, keys in _grouped(places).items():
+        for start in range(0, len(keys), IN_LIST):
+            parameters = {"namespace": namespace, "keys": keys[start : start + IN_LIST]}
+            for row in connection.execute(_KNOWN, parameters):
+                found[row.namespace, row.key] = row
+    return found
+
+
+def _older_twins(
+    connection: Connection, places: Sequence[tuple[str, bytes]], keys: Sequence[str]
+) -> dict[tuple[str, bytes], str]:
+    """Return the key of the oldest entry, stored or in this batch, by namespace and content hash."""
+    oldest = dict(zip(reversed(places), reversed(keys), strict=True))
+    for namespace, wanted in _grouped(oldest).items():
+        for start in range(0, len(wanted), IN_LIST):
+            hashes = wanted[start : start + IN_LIST]
+            rows = driver(connection).execute(_twins(len(hashes)), (*hashes, namespace))
+            found = {row[0]: checked(entries.c.key, row[1]) for row in rows if row[1] is not None}
+            oldest.update({(namespace, text_hash): key for text_hash, key in found.items()})
+    return oldest
+
+
+@lru_cache(maxsize=IN_LIST)
+def _twins(count: int) -> str:
+    """Return the query for the oldest entry of each of so many hashes; however many there are, it reads one."""
+    oldest = "SELECT key FROM entries WHERE content_hash = hash AND namespace = scope AND superseded_at IS NULL"
+    wanted = f"WITH wanted(hash) AS (VALUES {', '.join(['(?)'] * count)}), here(scope) AS (VALUES (?))"
+    return f"{wanted} SELECT hash, ({oldest} ORDER BY id LIMIT 1) FROM wanted, here"
+
+
+def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
+    groups: dict[str, list[Any]] = {}
+    for name, value in pairs:
+        groups.setdefault(name, []).append(value)
+    return groups
+
+
+def _session_ids(
+    connection: Connection, drafts: Iterable[Draft], head_seq: int, now: datetime
+) -> dict[tuple[str, str], int]:
+    """Return the ids of the drafts' sessions, begun where new; their heads move to ``head_seq``."""
+    found: dict[tuple[str, str], int] = {}
+    for draft in drafts:
+        if draft.session is None:
+            continue
+        place = encode_namespace(draft.namespace), draft.session
+        if place in found:
+            continue
+        here = and_(sessions.c.namespace == place[0], sessions.c.name == place[1])
+        head = update(sessions).where(here).values(head_seq=head_seq).returning(sessions.c.id)
+        session_id = connection.execute(head).scalar()
+        if session_id is None:
+            begun = insert(sessions).values(namespace=place[0], name=place[1], created_at=now, head_seq=head_seq)
+            session_id = connection.execute(begun.returning(sessions.c.id)).scalar_one()
+        found[place] = session_id
+    return found
+
+
+def _drop_empty_sessions(connection: Connection, session_ids: Iterable[int]) -> None:
+    empty = "DELETE FROM sessions WHERE id = ? AND NOT EXISTS (SELECT 1 FROM entries WHERE session_id = sessions.id)"
+    driver(connection).executemany(empty, [(session_id,) for session_id in session_ids])
+
+
+def _archive(connection: Connection, rows: Sequence[Row[Any]], next_id: int, now: datetime, *, keep: int) -> None:
+    """Copy entries that are about to be replaced, with their vectors, to rows of their own.
+
+    Args:
+        connection: A write transaction.
+        rows: The entries as they are.
+        next_id: Id of the first copy.
+        now: When they stop being current.
+        keep: Versions to keep of each; older ones are deleted. 0 keeps none.
+    """
+    if keep < 1:
+        return
+    for copy_id, row in enumerate(rows, start=next_id):
+        copy = {**row._mapping, "id": copy_id, "superseded_at": now, "superseded_by": row.id}
+        connection.execute(insert(entries).values(**copy))
+        columns = (literal(copy_id), vectors.c.generation_id, vectors.c.static, vectors.c.evolved)
+        theirs = select(*columns).where(vectors.c.entry_id == row.id)
+        names = ["entry_id", "generation_id", "static", "evolved"]
+        connection.execute(insert(vectors).from_select(names, theirs))
+        former = (entries.c.superseded_by == row.id) & (entries.c.key == row.key)
+        surplus = select(entries.c.id).where(former).order_by(entries.c.id.desc()).limit(-1).offset(keep)
+        connection.execute(delete(entries).where(entries.c.id.in_(surplus.scalar_subquery())))
+
+
+class SqliteDrafts(Group, Drafts):
+    """``Drafts`` in SQLite."""
+
+    @override
+    def put(
+        self,
+        drafts: Sequence[Draft],
+        generation_id: int,
+        now: datetime,
+        *,
+        keep_versions: int,
+    ) -> Written:
+        places = [(encode_namespace(draft.namespace), draft.key) for draft in drafts]
+        final = dict(zip(places, drafts, strict=True))
+        known = _known(self._connection, [place for place, draft in final.items() if not draft.generated])
+        next_id = last_number(self._connection, "entries") + 1
+        ids = [known[place].id if place in known else next_id + offset for offset, place in enumerate(final)]
+        seqs = log_changes(self._connection, ids, "put")
+        session_ids = _session_ids(self._connection, final.values(), seqs[-1] if seqs else 0, now)
+        hashes = [content_hash(draft.text) for draft in final.values()]
+        scoped = [(namespace, found) for (namespace, _), found in zip(final, hashes, strict=True)]
+        twins = _older_twins(self._connection, scoped, [key for _, key in final])
+        stored: dict[_Place, tuple[int, Entry]] = {}
+        fresh: list[tuple[Any, ...]] = []
+        replaced: list[tuple[Any, ...]] = []
+        dirty: dict[int, int] = {}
+        for (place, draft), found, seq, entry_id in zip(final.items(), hashes, seqs, ids, strict=True):
+            former = known.get(place)
+            kept = former is not None and (former.expires_at is None or former.expires_at > now)
+            created_at = former.created_at if former is not None and kept else now
+            session_id = None if draft.session is None else session_ids[place[0], draft.session]
+            entry = _entry_of(draft, created_at, now, twins[place[0], found])
+            stored[place] = entry_id, entry
+            row = _row(entry, place[0], session_id, draft.metadata, found, seq, entry_id)
+            (fresh if former is None else replaced).append(row)
+            if former is not None or session_id is not None:
+                for touched in _sessions_touched(former, entry, draft, session_id):
+                    dirty[touched] = min(dirty.get(touched, entry_id), entry_id)
+        _archive(self._connection, list(known.values()), next_id + len(final), now, keep=keep_versions)
+        _delete_words(self._connection, known.values())
+        _write(self._connection, fresh, replaced, list(zip(ids, final.values(), strict=True)), generation_id)
+        _drop_empty_sessions(self._connection, {row.session_id for row in known.values()} - {None})
+        return Written([stored[place] for place in places], dirty)
+
+    @override
+    def remove(self, ids: Sequence[int]) -> Removed:
+        removed = 0
+        dirty: dict[int, int] = {}
+        for start in range(0, len(ids), IN_LIST):
+            chosen, version = entries.alias(), entries.alias()
+            same = and_(chosen.c.namespace == version.c.namespace, chosen.c.key == version.c.key)
+            query = select(version).join(chosen, same).where(chosen.c.id.in_(ids[start : start + IN_LIST])).distinct()
+            rows = self._connection.execute(query).all()
+            indexed = [row for row in rows if row.superseded_at is None]
+            _delete_words(self._connection, indexed)
+            gone = [row.id for row in rows]
+            for part in range(0, len(gone), IN_LIST):
+                self._connection.execute(delete(entries).where(entries.c.id.in_(gone[part : part + IN_LIST])))
+            removed += len({(row.namespace, row.key) for row in rows})
+            seqs = log_changes(self._connection, gone, "forget")
+            session_ids = {row.session_id for row in rows} - {None}
+            for row in indexed:
+                if row.session_id is not None:
+                    dirty[row.session_id] = min(dirty.get(row.session_id, row.id), row.id)
+            here = sessions.c.id.in_(session_ids)
+            self._connection.execute(update(sessions).where(here).values(head_seq=max(seqs, default=0)))
+            _drop_empty_sessions(self._connection, session_ids)
+        return Removed(removed, dirty)
+
+    @override
+    def mend(self, texts: Mapping[int, tuple[str, bytes]], generation_id: int) -> None:
+        for entry_id, (text, vector) in texts.items():
+            raw = driver(self._connection)
+            raw.execute("UPDATE entries SET content_hash = ? WHERE id = ?", (content_hash(text), entry_id))
+            raw.execute(_DROP_OTHERS, (entry_id, generation_id))
+            raw.execute(_PUT_VECTOR, (entry_id, generation_id, vector, None, None))
+        log_changes(self._connection, list(texts), "put")
+
+    @override
+    def supersede(self, old_id: int, new_id: int, now: datetime) -> int | None:
+        row = self._connection.execute(select(entries).where(entries.c.id == old_id)).one()
+        _delete_words(self._connection, [row])
+        mark = update(entries).where(entries.c.id == old_id)
+        self._connection.execute(mark.values(superseded_at=now, superseded_by=new_id))
+        session_id: int | None = row.session_id
+        return session_id

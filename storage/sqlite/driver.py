@@ -1,0 +1,61 @@
+"""Which SQLite is used: one without the fault that corrupts databases with several writers, wherever it can be had.
+
+SQLite before 3.51.3 can corrupt a database in WAL mode when one connection resets the log while another writes or
+checkpoints (the "WAL-reset bug"; https://sqlite.org/wal.html#walreset). The module of the standard library is used if
+its SQLite is new enough, else the package ``pysqlite3``, which brings its own. With neither, stores open with a
+warning, and checkpoints are serialised with writes (``SERIALISE``).
+
+All of this package uses one copy of SQLite. Two copies in one process do not see each other's locks, so that a program
+must not open a store's file with another one while a ``Memory`` has it open.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3 as stock
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import sqlite3 as sqlite3
+else:
+    sqlite3: ModuleType
+
+_log = logging.getLogger("agent_memory")
+
+SAFE = (3, 51, 3)
+"""The first version without the WAL-reset bug."""
+
+
+def _choose() -> Any:  # noqa: ANN401 - a DB-API module
+    if stock.sqlite_version_info >= SAFE:
+        return stock
+    try:
+        packaged = import_module("pysqlite3.dbapi2")
+    except ImportError:
+        return stock
+    return packaged if packaged.sqlite_version_info > stock.sqlite_version_info else stock
+
+
+if not TYPE_CHECKING:
+    sqlite3 = _choose()
+
+SERIALISE: bool = sqlite3.sqlite_version_info < SAFE
+"""Whether checkpoints must never run beside a write, because this SQLite has the WAL-reset bug."""
+
+
+def describe() -> str:
+    """Return the version of SQLite in use, and where it comes from."""
+    return f"SQLite {sqlite3.sqlite_version} ({sqlite3.__name__.partition('.')[0]})"
+
+
+def warn_if_unsafe() -> None:
+    """Warn if this SQLite has the WAL-reset bug."""
+    if SERIALISE:
+        _log.warning(
+            "%s can corrupt a store that several processes write to (its WAL-reset bug is mended in %s): "
+            "pip install pysqlite3, or use a Python with a newer SQLite. Checkpoints are serialised meanwhile.",
+            describe(),
+            ".".join(map(str, SAFE)),
+        )
