@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 
 from agent_memory.encoders import AegisEncoder, MatryoshkaEncoder, MiniLMEncoder
-from agent_memory.encoders.files import minilm_folder, read_tokenizer
+from agent_memory.encoders.files import find_minilm, read_tokenizer
 
 BASELINE = "sentence-transformers"
 Encode = Callable[[Sequence[str]], np.ndarray]
@@ -39,7 +39,7 @@ def contenders() -> dict[str, Callable[[], Encode]]:
     def library() -> Encode:
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(str(minilm_folder()), device="cpu")
+        model = SentenceTransformer(str(find_minilm()), device="cpu")
         return lambda texts: model.encode(list(texts), show_progress_bar=False)
 
     return {
@@ -55,7 +55,7 @@ def contenders() -> dict[str, Callable[[], Encode]]:
 
 def messages(data: Path, count: int) -> list[str]:
     """Messages of beam_100k, spread over its conversations, cut to one window."""
-    tokenizer = read_tokenizer(minilm_folder())
+    tokenizer = read_tokenizer(find_minilm())
     lines = (data / "dev" / "beam_100k" / "conversations.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [segment["text"] for line in lines for segment in json.loads(line)["segments"]]
     chosen = [texts[i] for i in np.linspace(0, len(texts) - 1, count).astype(int)]
@@ -71,7 +71,7 @@ def questions(data: Path) -> list[str]:
 
 def bulk(texts: Sequence[str], built: dict[str, Encode], repeats: int) -> list[dict[str, Any]]:
     """Texts and tokens per second of each contender, and how far its vectors are from the first one's."""
-    tokenizer = read_tokenizer(minilm_folder())
+    tokenizer = read_tokenizer(find_minilm())
     tokens = sum(len(e.ids) for e in tokenizer.encode_batch(list(texts)))
     seconds: dict[str, list[float]] = {name: [] for name in built}
     vectors = {name: encode(texts) for name, encode in built.items()}
@@ -192,7 +192,7 @@ def _random_modernbert(folder: Path) -> None:
     }
     config = ModernBertConfig(vocab_size=30_522, **sizes, **marks)
     ModernBertModel(config).save_pretrained(folder)
-    shutil.copy(minilm_folder() / "tokenizer.json", folder)
+    shutil.copy(find_minilm() / "tokenizer.json", folder)
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""From text to vectors. Knows nothing of storage or indexes.
+"""Turns text into vectors; knows nothing of storage or indexes.
+
+``base`` and ``session`` are the contracts, ``static``, ``compact`` and ``evo`` implement them, ``registry`` turns names
+into encoders, and ``training`` made the files in ``weights``.
 
 Names are loaded when they are first used: importing this package imports no model library.
 """
@@ -12,12 +15,18 @@ if TYPE_CHECKING:
     from agent_memory.encoders.base import Encoder, EncoderSpec, tiers_for
     from agent_memory.encoders.compact.encoder import CompactSessionEncoder
     from agent_memory.encoders.evo.model import EvoEmbeddingModel
+    from agent_memory.encoders.evo.segments import Exchange
     from agent_memory.encoders.evo.session import EvoEncoder, EvoSessionEncoder
-    from agent_memory.encoders.evo.state import Exchange, LatentQueue
     from agent_memory.encoders.registry import load_encoder
     from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
     from agent_memory.encoders.rotation import RotatedEncoder, Rotation, fit_rotation, needs_rotation
-    from agent_memory.encoders.session import SessionEncoder, SessionEncoderSpec, SessionSegment, encode_session
+    from agent_memory.encoders.session import (
+        LatentQueue,
+        SessionEncoder,
+        SessionEncoderSpec,
+        SessionSegment,
+        encode_session,
+    )
     from agent_memory.encoders.static.aegis import AegisEncoder
     from agent_memory.encoders.static.matryoshka import MatryoshkaEncoder
     from agent_memory.encoders.static.minilm import MiniLMEncoder
@@ -36,8 +45,8 @@ _HOMES = {
     "EvoEmbeddingModel": "evo.model",
     "EvoEncoder": "evo.session",
     "EvoSessionEncoder": "evo.session",
-    "Exchange": "evo.state",
-    "LatentQueue": "evo.state",
+    "Exchange": "evo.segments",
+    "LatentQueue": "session",
     "MatryoshkaEncoder": "static.matryoshka",
     "MiniLMEncoder": "static.minilm",
     "OpenAIEncoder": "static.openai",

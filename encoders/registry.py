@@ -1,4 +1,4 @@
-"""From what a user writes to an encoder."""
+"""Turns the encoder that a user names or passes into an encoder object."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from agent_memory.encoders.base import Encoder
 from agent_memory.encoders.compact.encoder import CompactSessionEncoder
-from agent_memory.encoders.compact.weights import trained_for
-from agent_memory.encoders.files import MPNET_SHA256, model_folder, verify
+from agent_memory.encoders.compact.weights import is_trained_for
+from agent_memory.encoders.files import MPNET_SHA256, locate_model, verify_file
 from agent_memory.encoders.session import SessionEncoder
 from agent_memory.errors import DimensionMismatchError, EncoderMismatchError, InvalidInputError, ModelNotFoundError
 
@@ -17,23 +17,22 @@ NAMES = ("default", "minilm", "minilm-matryoshka", "mpnet", "aegis")
 
 
 def load_encoder(encoder: Encoder | str | Path | None = None) -> Encoder:
-    """Return the encoder for a name, a folder, or an encoder that is one already.
+    """Return the encoder for a name or folder; an encoder object is returned as it is.
 
-    No weights are read here; that happens at the first text.
+    No weights are read here; they load when the first text is encoded.
 
     Args:
-        encoder: None or ``"default"`` for the embedded one, ``"minilm"``, ``"mpnet"``, ``"aegis"``, the
-            folder or locally cached name of a sentence-transformers model, or any object that satisfies
-            ``Encoder``.
+        encoder: None or ``"default"`` for the embedded encoder, ``"minilm"``, ``"mpnet"``, ``"aegis"``, the folder
+            or locally cached name of a sentence-transformers model, or any object that implements ``Encoder``.
 
     Raises:
         ModelNotFoundError: The model is not on this machine; the message names the command that fetches it.
-        InvalidInputError: None of the above.
+        InvalidInputError: ``encoder`` is none of these.
     """
     if isinstance(encoder, str) and not encoder.strip():
         raise InvalidInputError(f"encoder must name a model, got {encoder!r}")
     if encoder is None or isinstance(encoder, (str, Path)):
-        return _named("default" if encoder is None else encoder)
+        return _make_encoder("default" if encoder is None else encoder)
     if isinstance(encoder, type) or not isinstance(encoder, Encoder):
         raise InvalidInputError(
             f"encoder must be one of {NAMES}, a model folder or an object with spec, encode_documents and "
@@ -48,18 +47,23 @@ def load_session_encoder(
     """Return the session encoder of a store.
 
     Args:
-        session_encoder: ``"auto"`` for the store's own, or for a new store the embedded one if it was trained for
-            the encoder; ``"compact"`` for the embedded one; None for none; or a ``SessionEncoder``.
+        session_encoder: ``"auto"`` for the one the store was written with or, for a new store, the embedded one if
+            it was trained on the encoder's vectors; ``"compact"`` for the embedded one; None for no session
+            encoder; or an object that implements ``SessionEncoder``.
         encoder: The store's static encoder.
-        recorded: What the store says of its session encoder, empty for none; None for a new store.
+        recorded: The session encoder recorded in the store, empty if it has none; None for a new store.
+
+    Returns:
+        The session encoder; None if sessions are not to be encoded.
 
     Raises:
-        InvalidInputError: None of the above.
-        EncoderMismatchError: The store's own session encoder is one that was passed as an object.
-        CheckpointError: The embedded one does not fit the encoder.
+        InvalidInputError: ``session_encoder`` is none of these.
+        DimensionMismatchError: The session encoder evolves vectors of another dimension.
+        EncoderMismatchError: The store was written with a session encoder that must be passed as an object.
+        CheckpointError: The embedded session encoder does not fit the encoder.
     """
     if session_encoder is None or isinstance(session_encoder, str):
-        return _named_session_encoder(session_encoder, encoder, recorded)
+        return _make_session_encoder(session_encoder, encoder, recorded)
     if isinstance(session_encoder, type) or not isinstance(session_encoder, SessionEncoder):
         raise InvalidInputError(
             "session_encoder must be 'auto', 'compact', None or an object with spec, empty_memory, embed_segment and "
@@ -70,13 +74,13 @@ def load_session_encoder(
     return session_encoder
 
 
-def _named_session_encoder(
+def _make_session_encoder(
     name: str | None, encoder: Encoder, recorded: Mapping[str, Any] | None
 ) -> SessionEncoder | None:
     if name == "compact":
         return CompactSessionEncoder(encoder)
     if name == "auto" and recorded is None:
-        return CompactSessionEncoder(encoder) if trained_for(encoder) else None
+        return CompactSessionEncoder(encoder) if is_trained_for(encoder) else None
     if name == "auto" and recorded:
         if recorded.get("name") != "compact":
             raise EncoderMismatchError(
@@ -88,7 +92,7 @@ def _named_session_encoder(
     raise InvalidInputError(f"session_encoder must be 'auto', 'compact', None or a SessionEncoder, got {name!r}")
 
 
-def _named(name: str | Path) -> Encoder:
+def _make_encoder(name: str | Path) -> Encoder:
     from agent_memory.encoders.static.sentence_transformer import SentenceTransformerEncoder
 
     if name in ("default", "minilm-matryoshka"):
@@ -104,13 +108,13 @@ def _named(name: str | Path) -> Encoder:
 
         return AegisEncoder()
     if name == "mpnet":
-        return SentenceTransformerEncoder(_mpnet_folder(), name="mpnet")
+        return SentenceTransformerEncoder(_find_mpnet(), name="mpnet")
     return SentenceTransformerEncoder(name)
 
 
-def _mpnet_folder() -> Path:
-    folder = model_folder("mpnet")
+def _find_mpnet() -> Path:
+    folder = locate_model("mpnet")
     if not folder.is_dir():
         raise ModelNotFoundError(f"mpnet is not in {folder}; run: agent-memory models pull mpnet")
-    verify(folder / "model.safetensors", MPNET_SHA256)
+    verify_file(folder / "model.safetensors", MPNET_SHA256)
     return folder

@@ -1,4 +1,4 @@
-"""Cross-encoders: a model reads query and text together and says how well they fit."""
+"""Cross-encoders: models that read a query and a text together and score how well the text answers it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Reranker(Protocol):
-    """Scores texts against a query, one by one; the order of the texts must not matter."""
+    """Scores texts against a query; the score of a text must not depend on the other texts or their order."""
 
     def score(self, query: str, texts: Sequence[str]) -> FloatArray:
-        """Return how well each text answers the query, shape (len(texts),), higher is better."""
+        """Score how well each text answers the query; float32 (len(texts),), higher is better."""
         ...
 
 
 class CrossEncoderReranker:
-    """A sentence-transformers cross-encoder from a local folder; loaded at the first query, never downloaded.
+    """A sentence-transformers cross-encoder in a local folder; loaded on first use, never downloaded.
 
     Args:
         folder: The model's folder.
-        batch_size: Pairs that the model reads together.
+        batch_size: Number of pairs in one batch.
 
     Raises:
-        ModelNotFoundError: There is no such folder.
+        ModelNotFoundError: The folder does not exist.
     """
 
     def __init__(self, folder: str | Path, *, batch_size: int = 32) -> None:
@@ -44,7 +44,7 @@ class CrossEncoderReranker:
         self._lock = new_lock()
         self._model: CrossEncoder | None = None
 
-    def _loaded(self) -> CrossEncoder:
+    def _load(self) -> CrossEncoder:
         with self._lock:
             if self._model is None:
                 from sentence_transformers import CrossEncoder
@@ -56,16 +56,16 @@ class CrossEncoderReranker:
             return self._model
 
     def score(self, query: str, texts: Sequence[str]) -> FloatArray:
-        """Return the model's score of each text, shape (len(texts),), float32.
+        """Score how well each text answers the query; float32 (len(texts),), higher is better.
 
         Raises:
-            EncoderError: The model cannot be loaded or gave scores that are not finite.
+            EncoderError: The model cannot be loaded, or its scores are not finite.
         """
         if not texts:
             return np.empty(0, np.float32)
         pairs = [(query, text) for text in texts]
-        raw = self._loaded().predict(pairs, batch_size=self._batch_size, show_progress_bar=False)
+        raw = self._load().predict(pairs, batch_size=self._batch_size, show_progress_bar=False)
         scores = np.asarray(raw, np.float32).reshape(len(texts), -1)[:, -1]
         if not np.isfinite(scores).all():
-            raise EncoderError(f"the cross-encoder in {self._folder} gave scores that are not finite")
+            raise EncoderError(f"the cross-encoder in {self._folder} returned scores that are not finite")
         return scores

@@ -1,4 +1,4 @@
-"""A rotation that makes prefixes of any encoder's vectors useful (PCA)."""
+"""A rotation (PCA) that makes prefixes of any encoder's vectors usable as embeddings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORMAT = "agent-memory-rotation-1"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rotation:
-    """An orthogonal change of basis; cosines of whole vectors stay what they were.
+    """An orthogonal change of basis; it preserves the cosines of whole vectors.
 
     Attributes:
         matrix: float32 (d, d), orthogonal; column i is the i-th new axis.
@@ -30,12 +30,12 @@ class Rotation:
 
     @property
     def dimension(self) -> int:
-        """Dimensions of the vectors it takes and gives."""
+        """Dimension of the vectors, before and after."""
         return int(self.matrix.shape[0])
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of the matrix, for the generation's fingerprint."""
+        """Hexadecimal digest of the matrix, part of the fingerprint of a rotated encoder."""
         little = np.ascontiguousarray(self.matrix, dtype="<f4")
         return hashlib.sha256(little.tobytes()).hexdigest()[:16]
 
@@ -46,22 +46,23 @@ class Rotation:
             vectors: (n, d), any float type.
 
         Returns:
-            float32 (n, d), rows of unchanged length.
+            float32 (n, d); the length of each row is preserved.
 
         Raises:
-            DimensionMismatchError: d differs from the rotation's.
+            DimensionMismatchError: d is not the rotation's dimension.
+            InvalidInputError: ``vectors`` is not a matrix.
         """
-        given = _matrix(vectors)
+        given = _as_matrix(vectors)
         if given.shape[1] != self.dimension:
             raise DimensionMismatchError(self.dimension, given.shape[1])
         return np.ascontiguousarray(given @ self.matrix, dtype=np.float32)
 
     def save(self, path: Path | str) -> None:
-        """Write a safetensors file; an existing one is replaced whole or not at all."""
+        """Write a safetensors file; an existing file is replaced atomically."""
         write_bytes(Path(path), self.to_bytes(), mode=SHARED)
 
     def to_bytes(self) -> bytes:
-        """Return the content of a safetensors file."""
+        """Return the content of the safetensors file that ``save`` writes."""
         from safetensors.numpy import save
 
         matrix = np.ascontiguousarray(self.matrix, dtype="<f4")
@@ -69,10 +70,10 @@ class Rotation:
 
     @classmethod
     def load(cls, path: Path | str) -> Rotation:
-        """Read what ``save`` wrote.
+        """Read a file written by ``save``.
 
         Raises:
-            CheckpointError: The file is missing, damaged, or holds no rotation.
+            CheckpointError: The file is missing or damaged, or contains no rotation.
         """
         try:
             content = Path(path).read_bytes()
@@ -82,10 +83,14 @@ class Rotation:
 
     @classmethod
     def from_bytes(cls, content: bytes, path: Path | str = "the rotation") -> Rotation:
-        """Read what ``to_bytes`` returned; ``path`` is its name in messages.
+        """Parse the result of ``to_bytes``.
+
+        Args:
+            content: The bytes.
+            path: Name of the content in error messages.
 
         Raises:
-            CheckpointError: It is damaged, or no rotation.
+            CheckpointError: The content is damaged, or contains no rotation.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load
@@ -95,7 +100,7 @@ class Rotation:
         except SafetensorError as error:
             raise CheckpointError(f"{path} is not a readable rotation: {error}") from error
         if matrix is None or matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype != np.float32:
-            raise CheckpointError(f"{path} does not hold a square float32 rotation")
+            raise CheckpointError(f"{path} does not contain a square float32 rotation")
         off = np.abs(matrix.T @ matrix - np.eye(len(matrix))).max() if len(matrix) else np.inf
         if not off < 1e-3:
             raise CheckpointError(f"{path} is damaged: its matrix is not orthogonal (off by {off:.3g})")
@@ -103,22 +108,21 @@ class Rotation:
 
 
 def fit_rotation(vectors: npt.ArrayLike) -> Rotation:
-    """Fit a rotation whose first axes carry the most of the vectors' energy.
+    """Fit a rotation whose leading axes carry as much of the vectors' energy as possible.
 
-    Principal axes of the second moment, not of the covariance: cosine ranks by the angle at the origin, so
-    the mean must not be taken away. With fewer vectors than dimensions the other axes are arbitrary.
+    The axes are the principal axes of the second moment, not of the covariance: cosine similarity measures angles at
+    the origin, so the mean must not be subtracted. With fewer vectors than dimensions the trailing axes are arbitrary.
 
     Args:
-        vectors: (n, d) with n of at least 2; a sample of a few thousand is enough.
+        vectors: (n, d), n >= 2; a sample of a few thousand is enough.
 
     Returns:
-        The rotation. The same vectors give the same rotation: each axis is signed so that its largest
-        component is positive.
+        The rotation. It is deterministic: each axis is signed so that its largest component is positive.
 
     Raises:
-        InvalidInputError: Fewer than two vectors, or values that are not finite.
+        InvalidInputError: There are fewer than two vectors, or values that are not finite.
     """
-    sample = _matrix(vectors).astype(np.float64)
+    sample = _as_matrix(vectors).astype(np.float64)
     if len(sample) < 2:
         raise InvalidInputError(f"a rotation needs at least 2 vectors, got {len(sample)}")
     if not np.isfinite(sample).all():
@@ -130,14 +134,14 @@ def fit_rotation(vectors: npt.ArrayLike) -> Rotation:
 
 
 class RotatedEncoder:
-    """An encoder whose vectors pass through a rotation.
+    """An encoder whose vectors are rotated.
 
     Args:
-        encoder: Any encoder of the rotation's dimension.
-        rotation: Fitted on vectors of that encoder.
+        encoder: An encoder with the rotation's dimension.
+        rotation: A rotation fitted on vectors of that encoder.
 
     Raises:
-        DimensionMismatchError: Encoder and rotation differ in dimension.
+        DimensionMismatchError: The dimensions of encoder and rotation differ.
     """
 
     prefix_trained = True
@@ -151,7 +155,7 @@ class RotatedEncoder:
 
     @property
     def spec(self) -> EncoderSpec:
-        """The encoder's own, with the rotation's fingerprint in the pipeline."""
+        """The spec of the encoder, with the rotation's fingerprint added to the pipeline."""
         inner = self.encoder.spec
         return replace(inner, pipeline=f"{inner.pipeline}+rotation-{self.rotation.fingerprint}")
 
@@ -165,11 +169,11 @@ class RotatedEncoder:
 
 
 def needs_rotation(encoder: Encoder) -> bool:
-    """Tell whether an encoder has several tiers but prefixes that were not trained for them."""
+    """Return whether an encoder has several tiers but was not trained to make prefixes usable."""
     return len(encoder.spec.tiers) > 1 and not getattr(encoder, "prefix_trained", False)
 
 
-def _matrix(vectors: npt.ArrayLike) -> FloatArray:
+def _as_matrix(vectors: npt.ArrayLike) -> FloatArray:
     given = np.asarray(vectors, dtype=np.float32)
     if given.ndim != 2:
         raise InvalidInputError(f"vectors must be a matrix (n, d), got shape {given.shape}")

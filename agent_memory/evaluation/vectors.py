@@ -13,8 +13,7 @@ from agent_memory.records import Entry
 from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
-    from agent_memory.encoders import SessionEncoder
-    from agent_memory.encoders.evo.state import LatentQueue
+    from agent_memory.encoders import LatentQueue, SessionEncoder
     from agent_memory.evaluation.datasets import Question
 
 AVERAGE = (1.0, 0.5, 0.25)

@@ -1,1 +1,1 @@
-"""The embedded session encoder."""
+"""The embedded session encoder, ``CompactSessionEncoder``: weights, features and inference in NumPy."""

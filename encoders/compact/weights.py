@@ -1,4 +1,4 @@
-"""The weights file of a compact session encoder: its sizes, its tensors, and how it is read."""
+"""Reads the weights file of a compact session encoder, and declares its sizes and tensors."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from pathlib import Path
 import numpy as np
 
 from agent_memory.encoders.base import Encoder
+from agent_memory.encoders.compact.features import DAY_FEATURES
 from agent_memory.errors import CheckpointError
 from agent_memory.types import FloatArray
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "session-compact.safetensors"
-DAY_FEATURES = 32
-_MOST_PLACES = 2048  # whole numbers up to this are exact in half precision
+_MAX_PLACES = 2048  # half precision represents whole numbers exactly up to here
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a compact session encoder, as the weights' metadata give them.
+    """Sizes of a compact session encoder, from the metadata of its weights file.
 
     Attributes:
-        dimension: Of static and evolved vectors.
-        width: Of the hidden states.
-        layers: Of the transformer.
-        heads: Of its attention.
-        window: Segments that are looked back at.
-        mix: Last segments whose static vectors may be added.
-        key: Width of the keys that decide about that.
-        places: Segments of a session that are counted; what comes later has the place of the last of them.
+        dimension: Dimension of static and evolved vectors.
+        width: Width of the hidden states.
+        layers: Number of transformer layers.
+        heads: Number of attention heads.
+        window: Number of preceding segments that attention reaches.
+        mix: Number of preceding segments whose static vectors may be added.
+        key: Width of the keys that decide how much of them is added.
+        places: Number of places in a session that are told apart; later segments share the last one.
     """
 
     dimension: int
@@ -42,13 +42,13 @@ class Shape:
 
     @property
     def latent(self) -> int:
-        """Numbers of one segment's latent."""
+        """Width of one segment's latent."""
         return self.layers * self.width + self.key + self.dimension + 3
 
-    def parameters(self) -> dict[str, tuple[int, ...]]:
+    def list_tensors(self) -> dict[str, tuple[int, ...]]:
         """Return the name and shape of every tensor in a weights file."""
         d, n, k = self.width, self.dimension, self.key
-        found: dict[str, tuple[int, ...]] = {
+        tensors: dict[str, tuple[int, ...]] = {
             "segment.weight": (d, n),
             "segment.bias": (d,),
             "question.weight": (d, n),
@@ -77,24 +77,24 @@ class Shape:
             "mix.question_gain": (1,),
         }
         for layer in range(self.layers):
-            found |= {f"layers.{layer}.{name}": (d, d) for name in ("query", "key", "value", "out")}
-            found |= {f"layers.{layer}.{name}": (d,) for name in ("norm", "norm2", "down.bias")}
-            found |= {f"layers.{layer}.up.weight": (2 * d, d), f"layers.{layer}.up.bias": (2 * d,)}
-            found |= {f"layers.{layer}.down.weight": (d, 2 * d)}
-            found |= {f"layers.{layer}.offset": (self.heads, self.window + 1)}
-        return found
+            tensors |= {f"layers.{layer}.{name}": (d, d) for name in ("query", "key", "value", "out")}
+            tensors |= {f"layers.{layer}.{name}": (d,) for name in ("norm", "norm2", "down.bias")}
+            tensors |= {f"layers.{layer}.up.weight": (2 * d, d), f"layers.{layer}.up.bias": (2 * d,)}
+            tensors |= {f"layers.{layer}.down.weight": (d, 2 * d)}
+            tensors |= {f"layers.{layer}.offset": (self.heads, self.window + 1)}
+        return tensors
 
 
-def trained_for(encoder: Encoder) -> bool:
-    """Return whether the embedded weights were trained on an encoder's vectors."""
+def is_trained_for(encoder: Encoder) -> bool:
+    """Return whether the embedded weights were trained on the vectors of an encoder."""
     return WEIGHTS.is_file() and read_shape(WEIGHTS)[1] == encoder.spec.name
 
 
 def read_shape(path: Path) -> tuple[Shape, str]:
-    """Return the sizes that a weights file declares, and the name of the encoder it is for.
+    """Return the sizes that a weights file declares, and the name of the encoder it was trained for.
 
     Raises:
-        CheckpointError: The file is missing or damaged.
+        CheckpointError: The file is missing or damaged, or its tensors do not have the declared sizes.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -104,20 +104,20 @@ def read_shape(path: Path) -> tuple[Shape, str]:
             shape = Shape(**{name: int(facts[name]) for name in Shape.__slots__})
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is no compact session encoder: {error}") from error
+        raise CheckpointError(f"{path} is not the weights file of a compact session encoder: {error}") from error
     sizes = [getattr(shape, name) for name in Shape.__slots__]
-    if min(sizes) < 1 or shape.width % shape.heads or shape.places > _MOST_PLACES:
+    if min(sizes) < 1 or shape.width % shape.heads or shape.places > _MAX_PLACES:
         raise CheckpointError(f"{path} declares impossible sizes: {shape}")
-    if found != shape.parameters():
-        raise CheckpointError(f"{path}: tensors are missing, unknown or of another shape than {shape} says")
+    if found != shape.list_tensors():
+        raise CheckpointError(f"{path}: tensors are missing, unknown, or not of the shape declared by {shape}")
     return shape, facts.get("encoder", "")
 
 
 def read_weights(path: Path, shape: Shape) -> dict[str, FloatArray]:
-    """Return the tensors of a weights file as float32.
+    """Return the tensors of a weights file by name, as float32.
 
     Raises:
-        CheckpointError: The file is damaged, or holds numbers that are not finite.
+        CheckpointError: The file is damaged, or contains numbers that are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -126,6 +126,6 @@ def read_weights(path: Path, shape: Shape) -> dict[str, FloatArray]:
         weights = {name: tensor.astype(np.float32) for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if weights.keys() != shape.parameters().keys() or not all(np.isfinite(t).all() for t in weights.values()):
+    if weights.keys() != shape.list_tensors().keys() or not all(np.isfinite(t).all() for t in weights.values()):
         raise CheckpointError(f"{path}: tensors are missing or not finite")
     return weights

@@ -1,4 +1,4 @@
-"""Reading a published EvoEmbedding checkpoint: settings, base configuration, weights. Never the network."""
+"""Reads a published EvoEmbedding checkpoint: settings, base configuration, weights. Never accesses the network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent_memory.encoders.static.sentence_transformer import find_model
+from agent_memory.encoders.files import find_model
 from agent_memory.errors import CheckpointError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 BODY = "model.base_model.model.model."
-"""What the keys of the language model begin with, as PEFT writes them."""
+"""Prefix of the keys of the language model, as PEFT writes them."""
 
 _BASELINE = ("emb_model.", "model.base_model.model.lm_head.")
 _WRAPPED = ("language_model.", "visual.")
-_SHOWN = 5
+_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvoSettings:
-    """What ``config.json`` of a checkpoint says.
+    """The settings in a checkpoint's ``config.json``.
 
     Attributes:
-        num_latents: Latents that one segment writes.
-        buffer_capacity: Latents that are read back, the last ones written.
+        num_latents: Number of latents that one segment writes.
+        buffer_capacity: Number of latents that are read back, the most recent ones.
         lora_r: Rank of both adapters.
-        lora_alpha: Scale of both adapters, divided by the rank.
-        base_model: Folder or hub id of the base model.
+        lora_alpha: Numerator of the scale of both adapters, ``lora_alpha / lora_r``.
+        base_model: Folder or hub id of the base model; empty if not given.
     """
 
     num_latents: int = 16
@@ -44,11 +44,11 @@ class EvoSettings:
 
 
 def read_settings(folder: Path) -> EvoSettings:
-    """Read ``config.json``; what it does not say is as published.
+    """Read ``config.json``; missing settings take the published values.
 
     Raises:
-        ModelNotFoundError: There is no such folder.
-        CheckpointError: The file is missing, no JSON object, or holds unusable numbers.
+        ModelNotFoundError: The folder does not exist.
+        CheckpointError: The file is missing, is not a JSON object, or contains invalid numbers.
     """
     if not folder.is_dir():
         raise ModelNotFoundError(f"{folder} is not the folder of an EvoEmbedding checkpoint")
@@ -66,10 +66,11 @@ def read_settings(folder: Path) -> EvoSettings:
 
 
 def read_base_config(folder: Path, base_model: str) -> PreTrainedConfig:
-    """Find the configuration of the language model.
+    """Read the configuration of the language model.
 
-    It is ``base_config.json`` in the folder, else that of ``base_model``: a folder (also one inside ``folder``)
-    or a model in the local hub cache. Of a multimodal model, the text part is taken.
+    It is ``base_config.json`` in the folder or, if that is missing, the configuration of ``base_model``: a folder
+    (which may be inside ``folder``) or a model in the local hub cache. For a multimodal model, the text part is
+    returned.
 
     Raises:
         ModelNotFoundError: None of these is on this machine.
@@ -80,10 +81,10 @@ def read_base_config(folder: Path, base_model: str) -> PreTrainedConfig:
     path = folder / "base_config.json"
     if not path.is_file():
         inside = folder / base_model
-        path = (inside if base_model and inside.is_dir() else _base_folder(folder, base_model)) / "config.json"
+        path = (inside if base_model and inside.is_dir() else _find_base(folder, base_model)) / "config.json"
     raw = _read_json(path)
     kind = raw.pop("model_type", None)
-    # Named by the checkpoint, decided by this machine.
+    # A checkpoint must not choose the code that runs on this machine.
     for name in ("attn_implementation", "_attn_implementation", "auto_map", "quantization_config"):
         raw.pop(name, None)
     try:
@@ -93,7 +94,7 @@ def read_base_config(folder: Path, base_model: str) -> PreTrainedConfig:
     return config
 
 
-def _base_folder(folder: Path, base_model: str) -> Path:
+def _find_base(folder: Path, base_model: str) -> Path:
     if not base_model:
         raise CheckpointError(f"{folder} has no base_config.json, and its config.json names no base model")
     try:
@@ -111,15 +112,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not isinstance(raw, dict):
-        raise CheckpointError(f"{path} holds no JSON object")
+        raise CheckpointError(f"{path} does not contain a JSON object")
     return raw
 
 
-def canonical(key: str) -> str | None:
-    """Name of a weight as listed in the paper's release; None for weights that are not used here.
+def rename_weight(key: str) -> str | None:
+    """Return the canonical name of a weight, as in the paper's release; None for weights that are not used here.
 
-    The plain embedding model kept as a baseline, the output head and the vision part are not used, and the
-    ``language_model.`` of multimodal bases is left out.
+    The plain embedding model included as a baseline, the output head and the vision part are not used. The
+    ``language_model.`` in the keys of multimodal base models is removed.
     """
     if key.startswith(_BASELINE):
         return None
@@ -131,10 +132,13 @@ def canonical(key: str) -> str | None:
 
 
 class WeightFiles:
-    """The safetensors files of a checkpoint, one or several with an index; opened one tensor at a time.
+    """The safetensors files of a checkpoint: a single file, or shards with an index. Tensors are read one at a time.
 
     Args:
-        folder: Holds ``model.safetensors`` or ``model.safetensors.index.json`` with its shards.
+        folder: Contains ``model.safetensors``, or ``model.safetensors.index.json`` and its shards.
+
+    Attributes:
+        shapes: Shape of each weight that is used, by its canonical name.
 
     Raises:
         CheckpointError: A file is missing or damaged.
@@ -143,9 +147,8 @@ class WeightFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.shapes: dict[str, tuple[int, ...]] = {}
-        """Shape of each weight that is used, by its canonical name."""
         self._places: dict[str, tuple[Path, str]] = {}
-        for path in _shards(folder):
+        for path in _find_shards(folder):
             self._scan(path)
 
     def _scan(self, path: Path) -> None:
@@ -154,7 +157,7 @@ class WeightFiles:
         try:
             with safe_open(path, framework="pt") as file:
                 for key in file.keys():
-                    name = canonical(key)
+                    name = rename_weight(key)
                     if name is not None:
                         self.shapes[name] = tuple(file.get_slice(key).get_shape())
                         self._places[name] = (path, key)
@@ -162,7 +165,10 @@ class WeightFiles:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """Compare names and shapes with those a model needs.
+        """Compare the weights with those a model needs.
+
+        Args:
+            expected: Shapes by canonical name.
 
         Raises:
             CheckpointError: Some are missing, unexpected or of another shape; the message names them.
@@ -177,12 +183,19 @@ class WeightFiles:
             ("has unexpected", sorted(self.shapes.keys() - expected.keys())),
             ("has weights of another shape:", wrong),
         )
-        said = [f"{what} {_few(names)}" for what, names in faults if names]
-        if said:
-            raise CheckpointError(f"{self._folder} {'; '.join(said)}")
+        problems = [f"{fault} {_list_some(names)}" for fault, names in faults if names]
+        if problems:
+            raise CheckpointError(f"{self._folder} {'; '.join(problems)}")
 
     def read(self, names: Iterable[str], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """Read weights in one dtype, whatever they are stored in.
+        """Read weights and convert them to one dtype.
+
+        Args:
+            names: Canonical names.
+            dtype: The dtype to return.
+
+        Returns:
+            The weights by canonical name.
 
         Raises:
             CheckpointError: A file cannot be read.
@@ -203,12 +216,12 @@ class WeightFiles:
         return out
 
 
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _list_some(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
-def _shards(folder: Path) -> list[Path]:
+def _find_shards(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         if not (folder / "model.safetensors").is_file():
@@ -219,7 +232,7 @@ def _shards(folder: Path) -> list[Path]:
         raise CheckpointError(f"{index} has no weight_map")
     paths = []
     for name in sorted({str(value) for value in listed.values()}):
-        # A shard lies beside its index; anything else would read elsewhere on this machine.
+        # A shard must be beside its index, or an index could point anywhere on this machine.
         if Path(name).name != name or not (folder / name).is_file():
             raise CheckpointError(f"{index} names the shard {name!r}, which is not in {folder}")
         paths.append(folder / name)

@@ -1,6 +1,6 @@
-"""EvoEmbedding, the published session encoder: embeddings read behind a latent memory that evolves.
+"""EvoEmbedding, the published session encoder: embeddings that depend on an evolving latent memory.
 
-Source: EvoEmbedding, arXiv 2606.21649; checkpoints MiG-NJU/EvoEmbedding-{0.8B,2B,4B}.
+Source: arXiv 2606.21649; checkpoints MiG-NJU/EvoEmbedding-{0.8B,2B,4B}.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent_memory.encoders.base import TokenArray, check_texts
 from agent_memory.encoders.evo.checkpoint import read_base_config, read_settings
-from agent_memory.encoders.evo.state import (
+from agent_memory.encoders.evo.segments import (
     CHUNK_SEGMENTS,
     Ids,
-    LatentQueue,
     Segment,
     check_ids,
-    check_memory,
     check_rows,
     check_segments,
     plan_batches,
 )
 from agent_memory.encoders.evo.text import EvoText
-from agent_memory.encoders.static.runtime import IntArray, check_texts, enough_memory, prepare_threads
+from agent_memory.encoders.resources import catch_out_of_memory, prepare_threads
+from agent_memory.encoders.session import LatentQueue, check_memory
 from agent_memory.errors import EncoderError, InvalidInputError
 from agent_memory.types import FloatArray
 
@@ -40,13 +40,13 @@ _TEMPERATURE = 0.1
 class EvoEmbeddingModel:
     """A frozen language model with a memory generator, a retriever and a queue of latents (arXiv 2606.21649).
 
-    A segment is embedded with the memory BEFORE it, a query with all of it. All state is passed in and out, so
-    one model serves many sessions and threads. Made by ``from_pretrained``.
+    A segment is embedded with the memory BEFORE it, a query with the whole memory. All state is passed in and out, so
+    one model can serve many sessions and threads. Create it with ``from_pretrained``.
 
     Args:
-        network: The loaded weights.
-        text: Tokenizer and special ids.
-        capacity: Latents that are read back.
+        network: The loaded network.
+        text: Tokenizer and special token ids.
+        capacity: Maximum number of latents in a session's memory.
     """
 
     def __init__(self, network: EvoNetwork, text: EvoText, capacity: int) -> None:
@@ -57,15 +57,15 @@ class EvoEmbeddingModel:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, dtype: str = "float32") -> EvoEmbeddingModel:
-        """Load a checkpoint of the published layout; nothing is downloaded.
+        """Load a checkpoint in the published layout; nothing is downloaded.
 
         Args:
-            folder: Holds ``config.json``, the weights as safetensors, ``base_config.json`` unless the base model
+            folder: Contains ``config.json``, the weights as safetensors, ``base_config.json`` unless the base model
                 is on this machine, and ``tokenizer.json`` if texts are to be embedded.
-            dtype: ``float32`` or ``bfloat16``, for all weights, whatever they are stored in.
+            dtype: ``float32`` or ``bfloat16``; weights stored in another dtype are converted.
 
         Raises:
-            InvalidInputError: Another dtype.
+            InvalidInputError: The dtype is neither of these.
             ModelNotFoundError: The folder, or the base configuration it names, is not on this machine.
             CheckpointError: A file is damaged, or weights are missing, unexpected or of another shape.
         """
@@ -84,17 +84,17 @@ class EvoEmbeddingModel:
 
     @property
     def dimension(self) -> int:
-        """Numbers of an embedding, E."""
+        """Dimension of an embedding, d."""
         return self._network.dimension
 
     @property
     def num_latents(self) -> int:
-        """Latents that one segment adds to the memory, m."""
+        """Number of latents that one segment adds to the memory, m."""
         return self._network.num_latents
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """The checkpoint's tokenizer; None where it has none, and texts cannot be embedded."""
+        """The checkpoint's tokenizer; None if it has none, in which case only token ids can be embedded."""
         return self._text.tokenizer
 
     def empty_memory(self) -> LatentQueue:
@@ -109,155 +109,154 @@ class EvoEmbeddingModel:
         *,
         chunk_segments: int = CHUNK_SEGMENTS,
     ) -> tuple[FloatArray, FloatArray]:
-        """Embed a session and a query after it, by the rules of the reference.
+        """Embed a session and a query after it, as the reference implementation does.
 
-        Segments are written in chunks; inside one, a segment also sees the raw text of those before it, and the
-        queue as it was at the start of the chunk. Streaming with ``embed_segment`` writes one at a time and
-        therefore equals ``chunk_segments=1``. A segment's embedding reads the latents of ALL segments before it,
-        those of its own chunk included, and never raw text.
+        Segments are written to the memory in chunks. Within a chunk, a segment sees the raw text of the segments
+        before it, and the queue as it was at the start of the chunk. Streaming with ``embed_segment`` writes one
+        segment at a time and therefore equals ``chunk_segments=1``. The embedding of a segment depends on the latents
+        of ALL segments before it, including those of its own chunk, and never on raw text.
 
         Args:
-            memory_segments: Token ids that are written to the memory: the exchanges in ChatML.
-            retriever_segments: Token ids of the same segments that are embedded: their plain text.
+            memory_segments: Token ids to write to the memory: the exchanges in ChatML.
+            retriever_segments: Token ids to embed: the plain text of the same segments.
             query: Token ids of the query, without the prefix.
-            chunk_segments: Segments of a chunk at most; a chunk also ends before 2,048 text tokens are exceeded.
+            chunk_segments: Maximum number of segments in a chunk; a chunk also has at most 2,048 text tokens.
 
         Returns:
             Embeddings of the segments (n, d) and of the query (d,), float32, L2-normalised.
 
         Raises:
-            InvalidInputError: Empty, unequal or ill-typed lists, or ids out of the vocabulary.
-            EncoderError: The weights gave numbers that are not finite, or memory ran out.
+            InvalidInputError: The lists are empty, ill-typed or of unequal length, or ids are outside the vocabulary.
+            EncoderError: The model returned numbers that are not finite, or memory ran out.
         """
         written = check_rows("memory_segments", memory_segments, self._vocabulary)
         embedded = check_rows("retriever_segments", retriever_segments, self._vocabulary)
         asked = check_ids("query", query, self._vocabulary)
         if len(written) != len(embedded):
             raise InvalidInputError(f"{len(written)} memory_segments do not match {len(embedded)} retriever_segments")
-        history, memory = self._session(written, embedded, self.empty_memory(), chunk_segments)
-        return history, self._read([self._query_row(asked)], memory)[0]
+        history, memory = self._embed_session(written, embedded, self.empty_memory(), chunk_segments)
+        return history, self._embed_with([self._add_prefix(asked)], memory)[0]
 
     def embed_segment(self, segment: Segment, memory: LatentQueue) -> tuple[FloatArray, FloatArray]:
-        """Embed a segment with the memory before it, and compute what it adds to the memory.
+        """Embed a segment with the memory before it, and compute the latents it adds to the memory.
 
         Args:
-            segment: An exchange, or a string.
+            segment: An exchange or a string.
             memory: The session's memory, unchanged by this call; continue with ``memory.append(latents)``.
 
         Returns:
             The embedding (d,), L2-normalised, and the latents (m, H), both float32.
 
         Raises:
-            InvalidInputError: An empty segment, a memory of another model, or a checkpoint without tokenizer.
-            EncoderError: The weights gave numbers that are not finite, or memory ran out.
+            InvalidInputError: The segment is empty, the memory belongs to another model, or the checkpoint has no
+                tokenizer.
+            EncoderError: The model returned numbers that are not finite, or memory ran out.
         """
-        return self.embed_segment_ids(self._text.memory(segment), self._text.retriever(segment), memory)
+        return self.embed_segment_ids(self._text.encode_chat(segment), self._text.encode_plain(segment), memory)
 
     def embed_segment_ids(
         self, memory_segment: Ids, retriever_segment: Ids, memory: LatentQueue
     ) -> tuple[FloatArray, FloatArray]:
-        """Like ``embed_segment``, from the token ids of the two forms of a segment."""
+        """Like ``embed_segment``, but from token ids: the segment in ChatML and its plain text."""
         written = check_ids("memory_segment", memory_segment, self._vocabulary)
         embedded = check_ids("retriever_segment", retriever_segment, self._vocabulary)
-        check_memory(memory, self.empty_memory())
-        vectors, after = self._session([written], [embedded], memory, 1)
-        first: FloatArray = vectors[0]
-        return first, after.latents[-self._network.num_latents :].copy()
+        self._check_memory(memory)
+        vectors, after = self._embed_session([written], [embedded], memory, 1)
+        return vectors[0], after.latents[-self._network.num_latents :].copy()
 
     def embed_query(self, query: str, memory: LatentQueue) -> FloatArray:
-        """Embed a query with all of the memory; (d,) float32, L2-normalised. Raises as ``embed_segment``."""
+        """Embed a query with the whole memory; float32 (d,), L2-normalised. Raises the errors of ``embed_segment``."""
         check_texts([query])
-        return self.embed_query_ids(self._text.retriever(query), memory)
+        return self.embed_query_ids(self._text.encode_plain(query), memory)
 
     def embed_query_ids(self, query: Ids, memory: LatentQueue) -> FloatArray:
-        """Like ``embed_query``, from token ids without the prefix."""
+        """Like ``embed_query``, but from token ids, without the prefix."""
         asked = check_ids("query", query, self._vocabulary)
-        check_memory(memory, self.empty_memory())
-        vector: FloatArray = self._read([self._query_row(asked)], memory)[0]
+        self._check_memory(memory)
+        vector: FloatArray = self._embed_with([self._add_prefix(asked)], memory)[0]
         return vector
 
     def embed(self, texts: Sequence[str], *, query: bool = False) -> FloatArray:
-        """Embed texts without any memory: a plain embedding function for pipelines that want one.
+        """Embed texts without a memory, as a plain embedding model does.
 
         Args:
             texts: Strings with at least one token each.
-            query: Put the query prefix in front.
+            query: Whether to add the query prefix.
 
         Returns:
             float32 (len(texts), d), L2-normalised.
 
         Raises:
-            InvalidInputError: Ill-typed or empty texts, or a checkpoint without tokenizer.
-            EncoderError: The weights gave numbers that are not finite, or memory ran out.
+            InvalidInputError: Texts are ill-typed or empty, or the checkpoint has no tokenizer.
+            EncoderError: The model returned numbers that are not finite, or memory ran out.
         """
         check_texts(texts)
-        rows = [self._text.retriever(text) for text in texts]
-        return self._read([self._query_row(row) if query else row for row in rows], self.empty_memory())
+        rows = [self._text.encode_plain(text) for text in texts]
+        return self._embed_with([self._add_prefix(row) if query else row for row in rows], self.empty_memory())
 
     def rerank(
         self, query: str, candidates: Sequence[Segment], *, history: Sequence[Segment] | LatentQueue = ()
     ) -> FloatArray:
-        """Score candidates for a query asked after a session.
+        """Score candidates for a query that is asked after a session.
 
-        Candidates are not written to the memory, and their order does not change a bit of the scores. One that is a
-        segment of ``history`` is embedded as the model was trained: with the memory before it, at its latest
-        occurrence. Any other is read with the memory after all of it.
+        Candidates are not written to the memory, and scores do not depend on their order, not even in the last bit. A
+        candidate that occurs in ``history`` is embedded as in training: with the memory before its latest occurrence.
+        Any other candidate is embedded with the whole memory.
 
         Args:
             query: The question.
-            candidates: What may answer it.
+            candidates: Segments that may answer it.
             history: The session's segments, oldest first, or its memory.
 
         Returns:
             cos / 0.1 of each candidate, float32 (len(candidates),), in the order given; higher is better.
 
         Raises:
-            InvalidInputError: Ill-typed or empty texts, or a checkpoint without tokenizer.
-            EncoderError: The weights gave numbers that are not finite, or memory ran out.
+            InvalidInputError: Texts are ill-typed or empty, or the checkpoint has no tokenizer.
+            EncoderError: The model returned numbers that are not finite, or memory ran out.
         """
         check_texts([query])
         check_segments("candidates", candidates)
-        asked = self._text.retriever(query)
-        rows = [self._text.retriever(candidate) for candidate in candidates]
-        known: dict[bytes, FloatArray] = {}
-        if isinstance(history, LatentQueue):
-            check_memory(history, self.empty_memory())
-            memory = history
-        else:
-            check_segments("history", history)
-            known, memory = self._recall_history(history, {row.tobytes() for row in rows})
-        # Sorted, so that the batches, and with them the last bits, do not depend on the order given.
-        new = {row.tobytes(): row for row in sorted(rows, key=lambda row: (len(row), row.tobytes()))}
-        fresh = [key for key in new if key not in known]
-        known.update(zip(fresh, self._read([new[key] for key in fresh], memory), strict=True))
-        against = self._read([self._query_row(asked)], memory)[0]
+        asked = self._text.encode_plain(query)
+        rows = [self._text.encode_plain(candidate) for candidate in candidates]
+        known, memory = self._embed_history(history, {row.tobytes() for row in rows})
+        # Sorted, because the last bits of a vector depend on the batch it is in.
+        ordered = {row.tobytes(): row for row in sorted(rows, key=lambda row: (len(row), row.tobytes()))}
+        new = {key: row for key, row in ordered.items() if key not in known}
+        known.update(zip(new, self._embed_with(list(new.values()), memory), strict=True))
+        against = self._embed_with([self._add_prefix(asked)], memory)[0]
         scores = [float(known[row.tobytes()] @ against) / _TEMPERATURE for row in rows]
         return np.array(scores, np.float32)
 
-    def _recall_history(
-        self, history: Sequence[Segment], wanted: set[bytes]
+    def _embed_history(
+        self, history: Sequence[Segment] | LatentQueue, wanted: set[bytes]
     ) -> tuple[dict[bytes, FloatArray], LatentQueue]:
+        """Return the vectors of the wanted segments, by their token ids, and the memory after the history."""
+        if isinstance(history, LatentQueue):
+            self._check_memory(history)
+            return {}, history
+        check_segments("history", history)
         if not len(history):
             return {}, self.empty_memory()
-        written = [self._text.memory(segment) for segment in history]
-        embedded = [self._text.retriever(segment) for segment in history]
+        written = [self._text.encode_chat(segment) for segment in history]
+        embedded = [self._text.encode_plain(segment) for segment in history]
         latest = {row.tobytes(): i for i, row in enumerate(embedded)}
         places = {i: key for key, i in latest.items() if key in wanted}
         needed = [row if i in places else None for i, row in enumerate(embedded)]
-        vectors, memory = self._session(written, needed, self.empty_memory(), CHUNK_SEGMENTS)
+        vectors, memory = self._embed_session(written, needed, self.empty_memory(), CHUNK_SEGMENTS)
         return {key: vectors[i] for i, key in places.items()}, memory
 
-    @enough_memory("embedding")
-    def _session(
-        self, written: Sequence[IntArray], embedded: Sequence[IntArray | None], memory: LatentQueue, chunk_segments: int
+    @catch_out_of_memory("embedding")
+    def _embed_session(
+        self, written: Sequence[TokenArray], embedded: Sequence[TokenArray | None], memory: LatentQueue, limit: int
     ) -> tuple[FloatArray, LatentQueue]:
-        """Write segments chunk by chunk and embed those that are not None; rows of the others are zero."""
+        """Write segments chunk by chunk; embed those that are not None, and leave zeros for the others."""
         import torch
 
         out = np.zeros((len(written), self.dimension), np.float32)
         with torch.inference_mode():
-            latents = self._latents(memory)
-            for chunk, befores, after in self._network.remember(written, latents, self._capacity, chunk_segments):
+            latents = self._to_tensor(memory)
+            for chunk, befores, after in self._network.remember(written, latents, self._capacity, limit):
                 latents = after
                 rows: dict[int, Row] = {}
                 for i, before in zip(chunk, befores, strict=True):
@@ -265,34 +264,37 @@ class EvoEmbeddingModel:
                     if ids is not None:
                         rows[i] = (np.concatenate((ids, self._text.end)), before)
                 out[list(rows)] = self._embed(list(rows.values()))
-            kept = _finite(latents.float().numpy(), "latents")
+            kept = _check_finite(latents.float().numpy(), "latents")
         return out, LatentQueue(kept, self._capacity)
 
-    @enough_memory("embedding")
-    def _read(self, rows: Sequence[IntArray], memory: LatentQueue) -> FloatArray:
+    @catch_out_of_memory("embedding")
+    def _embed_with(self, rows: Sequence[TokenArray], memory: LatentQueue) -> FloatArray:
         import torch
 
         with torch.inference_mode():
-            projected = self._network.project(self._latents(memory))
+            projected = self._network.project(self._to_tensor(memory))
             return self._embed([(np.concatenate((ids, self._text.end)), projected) for ids in rows])
 
     def _embed(self, rows: Sequence[Row]) -> FloatArray:
         out = np.empty((len(rows), self.dimension), np.float32)
         for batch in plan_batches([len(ids) for ids, _ in rows]):
             vectors = self._network.embed([rows[i] for i in batch]).numpy()
-            out[batch.start : batch.stop] = _finite(vectors, "vectors")
+            out[batch.start : batch.stop] = _check_finite(vectors, "vectors")
         return out
 
-    def _latents(self, memory: LatentQueue) -> torch.Tensor:
+    def _to_tensor(self, memory: LatentQueue) -> torch.Tensor:
         import torch
 
         return torch.from_numpy(memory.latents.copy()).to(self._network.dtype)
 
-    def _query_row(self, ids: IntArray) -> IntArray:
+    def _check_memory(self, memory: LatentQueue) -> None:
+        check_memory(memory, capacity=self._capacity, width=self._network.hidden_size)
+
+    def _add_prefix(self, ids: TokenArray) -> TokenArray:
         return np.concatenate((self._text.prefix, ids))
 
 
-def _finite(values: FloatArray, what: str) -> FloatArray:
+def _check_finite(values: FloatArray, name: str) -> FloatArray:
     if not np.isfinite(values).all():
-        raise EncoderError(f"EvoEmbedding gave {what} that are not finite; its weights may be damaged")
+        raise EncoderError(f"EvoEmbedding returned {name} that are not finite; its weights may be damaged")
     return values

@@ -1,4 +1,4 @@
-"""EvoEmbedding behind the contracts of encoders and session encoders, for ``Memory``."""
+"""Adapts EvoEmbedding to the contracts of encoders and session encoders, for ``Memory``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 
 from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.encoders.evo.model import EvoEmbeddingModel
-from agent_memory.encoders.evo.state import LatentQueue
-from agent_memory.encoders.files import sha256_of
-from agent_memory.encoders.session import SessionEncoderSpec, SessionSegment
+from agent_memory.encoders.files import hash_file
+from agent_memory.encoders.session import LatentQueue, SessionEncoderSpec, SessionSegment
 from agent_memory.types import FloatArray, Progress
 
 _STEP = 32
@@ -20,21 +19,22 @@ _MAX_TOKENS = 2048
 
 
 class EvoEncoder:
-    """Static vectors of an EvoEmbedding checkpoint: texts read without any memory.
+    """The static vectors of an EvoEmbedding checkpoint: texts embedded without a memory.
 
     Args:
-        folder: A checkpoint of the published layout with its tokenizer; see ``EvoEmbeddingModel.from_pretrained``.
+        folder: A checkpoint in the published layout with its tokenizer; see ``EvoEmbeddingModel.from_pretrained``.
         dtype: ``float32`` or ``bfloat16``.
 
     Raises:
+        InvalidInputError: The dtype is neither of these.
         CheckpointError: The checkpoint cannot be used.
-        ModelNotFoundError: The folder is not there.
+        ModelNotFoundError: The folder does not exist.
     """
 
     def __init__(self, folder: str | Path, *, dtype: str = "float32") -> None:
         self.model = EvoEmbeddingModel.from_pretrained(folder, dtype=dtype)
         files = sorted(Path(folder).expanduser().glob("*.safetensors"))
-        digest = hashlib.sha256("".join(sha256_of(file) for file in files).encode()).hexdigest()
+        digest = hashlib.sha256("".join(hash_file(file) for file in files).encode()).hexdigest()
         self.spec = EncoderSpec(
             name="evoembedding",
             revision=digest,
@@ -46,14 +46,14 @@ class EvoEncoder:
         )
 
     def encode_documents(self, texts: Sequence[str], *, progress: Progress | None = None) -> FloatArray:
-        """Embed texts without memory or prefix; see ``Encoder``."""
-        return self._embedded(texts, progress, query=False)
+        """Embed texts without a memory or prefix; see ``Encoder``."""
+        return self._embed(texts, progress, query=False)
 
     def encode_queries(self, texts: Sequence[str]) -> FloatArray:
-        """Embed questions without memory, with the query prefix; see ``Encoder``."""
-        return self._embedded(texts, None, query=True)
+        """Embed questions without a memory, with the query prefix; see ``Encoder``."""
+        return self._embed(texts, None, query=True)
 
-    def _embedded(self, texts: Sequence[str], progress: Progress | None, *, query: bool) -> FloatArray:
+    def _embed(self, texts: Sequence[str], progress: Progress | None, *, query: bool) -> FloatArray:
         vectors = np.empty((len(texts), self.spec.dimension), np.float32)
         for start in range(0, len(texts), _STEP):
             chunk = texts[start : start + _STEP]
@@ -64,13 +64,13 @@ class EvoEncoder:
 
 
 class EvoSessionEncoder:
-    """The published session encoder: 16 latents a segment, a queue of 512.
+    """The published session encoder: 16 latents per segment, a queue of 512.
 
-    Evolved vectors are read from the text, not from the static vector. A segment is written to the memory as the
-    words of a user, whoever the speaker.
+    Evolved vectors are computed from the text, not from the static vector. Every segment is written to the memory as
+    if a user had said it, whoever the speaker is.
 
     Args:
-        encoder: The same checkpoint as the static encoder.
+        encoder: The static encoder of the same checkpoint.
     """
 
     def __init__(self, encoder: EvoEncoder) -> None:
@@ -95,5 +95,5 @@ class EvoSessionEncoder:
         return self._model.embed_segment(segment.text, memory)
 
     def embed_query(self, static: FloatArray, text: str, memory: LatentQueue) -> FloatArray:
-        """Embed a question with all of the memory; see ``SessionEncoder``. Without its text the vector stays."""
+        """Embed a question with the whole memory; see ``SessionEncoder``. Without text, return the static vector."""
         return self._model.embed_query(text, memory) if text else static

@@ -6,10 +6,9 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent_memory.encoders.base import EncoderSpec, tiers_for
-from agent_memory.encoders.files import folder_digest, model_folder, read_tokenizer
-from agent_memory.encoders.static.runtime import IntArray, Loaded, Network, WindowedEncoder, frame_of
-from agent_memory.encoders.static.sentence_transformer import find_model
+from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
+from agent_memory.encoders.files import find_model, hash_folder, locate_model, read_tokenizer
+from agent_memory.encoders.static.runtime import Loaded, Network, WindowedEncoder, find_frame
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import CheckpointError, InvalidInputError, ModelNotFoundError
 from agent_memory.types import FloatArray
@@ -25,28 +24,29 @@ CONTEXT = 32_768
 
 
 class AegisEncoder(WindowedEncoder):
-    """ModernBERT with mean pooling over the tokens and no prompts.
+    """ModernBERT with mean pooling over the tokens and without prompts.
 
-    A vector is the first ``dimension`` numbers of the pooled state after ``layers`` layers, L2-normalised.
-    Layers that are not used are not kept in memory.
+    A vector is the first ``dimension`` numbers of the pooled state after ``layers`` layers, L2-normalised. Unused
+    layers are not kept in memory.
 
     Args:
-        model: A folder, or a hub id in the local cache; when None, what ``models pull aegis`` left, else
-            aegis-embed or its upstream from the hub cache.
+        model: A folder, or a hub id in the local cache. If None, the folder that ``models pull aegis`` created, or
+            aegis-embed or its upstream model in the hub cache.
         dimension: One of ``DIMENSIONS``.
-        layers: One of ``LAYERS`` (or any count the model has, for models of another depth).
-        query_layers: Layers for queries, when they differ from those of documents.
-        allow_mixed_layers: Permit ``query_layers`` to differ. Each depth is a space of its own; queries of
-            one and documents of another compare badly unless the model was trained for it.
-        final_norm: Apply the model's final norm after the last layer that runs. Published runtimes disagree
-            on whether a shortened model has it; at full depth it always applies.
-        max_tokens: Window, at most 32,768; longer text is windowed.
+        layers: One of ``LAYERS``; for a model of another depth, any number up to its depth.
+        query_layers: Layers for queries, if not the same as for documents.
+        allow_mixed_layers: Permit ``query_layers`` to differ from ``layers``. Each depth is an embedding space of its
+            own: queries of one and documents of another compare badly unless the model was trained for it.
+        final_norm: Apply the model's final norm after the last layer that runs. Published runtimes disagree on whether
+            a shortened model has it; at full depth it is always applied.
+        max_tokens: Tokens of one window, at most 32,768; longer text is encoded in several windows.
         precision: ``fp32`` or ``bf16``.
-        token_budget: Tokens of one batch, padding included.
+        token_budget: Maximum tokens of one batch, padding included.
 
     Raises:
-        InvalidInputError: A dimension, depth, window or precision the model cannot give.
+        InvalidInputError: The model does not support the dimension, depth, window or precision.
         ModelNotFoundError: The model is not on this machine.
+        CheckpointError: The folder has no ``config.json``.
     """
 
     prefix_trained = True
@@ -65,7 +65,7 @@ class AegisEncoder(WindowedEncoder):
         token_budget: int = TOKEN_BUDGET,
     ) -> None:
         super().__init__(token_budget=token_budget)
-        _check(dimension, layers, query_layers, allow_mixed_layers, max_tokens, precision)
+        _check_options(dimension, layers, query_layers, allow_mixed_layers, max_tokens, precision)
         self._folder, self._commit = find_model(model) if model is not None else _find_aegis()
         self._name = "aegis" if model is None else Path(model).name
         self._dimension = dimension
@@ -79,13 +79,13 @@ class AegisEncoder(WindowedEncoder):
 
     @property
     def spec(self) -> EncoderSpec:
-        """Identity of the embedding space, from the commit or a digest of the files."""
+        """Identity of the embedding space, from the model's commit or a digest of its files."""
         if self._spec is None:
             norm = "" if self._final_norm else "+no-final-norm"
             mixed = f"+query-layers-{self._query_layers}" if self._query_layers != self._layers else ""
             self._spec = EncoderSpec(
                 name=self._name,
-                revision=self._commit or folder_digest(self._folder),
+                revision=self._commit or hash_folder(self._folder),
                 dimension=self._dimension,
                 tiers=tiers_for(self._dimension),
                 max_tokens=self._max_tokens,
@@ -93,7 +93,7 @@ class AegisEncoder(WindowedEncoder):
             )
         return self._spec
 
-    def _query_network(self, loaded: Loaded) -> Network:
+    def _select_query_network(self, loaded: Loaded) -> Network:
         return self._networks[self._query_layers]
 
     def _load(self) -> Loaded:
@@ -103,16 +103,18 @@ class AegisEncoder(WindowedEncoder):
             raise InvalidInputError(
                 f"{self._folder} has {model.config.hidden_size} dimensions, fewer than {self._dimension}"
             )
-        full = _depth(self._folder)
+        full = _read_depth(self._folder)
         for count in {self._layers, self._query_layers}:
-            part = _shortened(model, count, keep_norm=self._final_norm or count == full)
-            self._networks[count] = _network(part, self._dimension)
+            part = _shorten(model, count, keep_norm=self._final_norm or count == full)
+            self._networks[count] = _make_network(part, self._dimension)
         tokenizer = read_tokenizer(self._folder)
         pad = model.config.pad_token_id
-        return Loaded(tokenizer, frame_of(tokenizer, pad or 0), self._networks[self._layers])
+        return Loaded(tokenizer, find_frame(tokenizer, pad or 0), self._networks[self._layers])
 
 
-def _check(dimension: int, layers: int, query_layers: int | None, mixed: bool, max_tokens: int, precision: str) -> None:
+def _check_options(
+    dimension: int, layers: int, query_layers: int | None, mixed: bool, max_tokens: int, precision: str
+) -> None:
     if dimension not in DIMENSIONS:
         raise InvalidInputError(f"dimension must be one of {DIMENSIONS}, got {dimension}")
     if layers < 1 or (query_layers is not None and query_layers < 1):
@@ -129,7 +131,7 @@ def _check(dimension: int, layers: int, query_layers: int | None, mixed: bool, m
 
 
 def _find_aegis() -> tuple[Path, str | None]:
-    pulled = model_folder("aegis")
+    pulled = locate_model("aegis")
     if (pulled / "config.json").is_file():
         return pulled, None
     for name in (AEGIS, UPSTREAM):
@@ -140,14 +142,14 @@ def _find_aegis() -> tuple[Path, str | None]:
     raise ModelNotFoundError(f"{AEGIS} is not on this machine; run: agent-memory models pull aegis")
 
 
-def _depth(folder: Path) -> int:
+def _read_depth(folder: Path) -> int:
     from transformers import ModernBertConfig
 
     return int(ModernBertConfig.from_pretrained(folder, local_files_only=True).num_hidden_layers)
 
 
 def _read_model(folder: Path, layers: int, precision: str) -> ModernBertModel:
-    """Read embeddings, the first layers and the final norm; other layers are never materialised."""
+    """Read the embeddings, the first layers and the final norm; the other layers are never loaded."""
     import torch
     from transformers import AutoConfig, ModernBertModel
     from transformers.utils import logging
@@ -160,7 +162,7 @@ def _read_model(folder: Path, layers: int, precision: str) -> ModernBertModel:
     config.layer_types = config.layer_types[:layers]
     config.num_hidden_layers = layers
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    # The report of the layers left out would alarm; missing ones are checked below.
+    # Transformers would warn about the omitted layers; missing weights are checked below.
     level = logging.get_verbosity()
     logging.set_verbosity(40)
     try:
@@ -181,8 +183,8 @@ def _read_model(folder: Path, layers: int, precision: str) -> ModernBertModel:
     return read
 
 
-def _shortened(model: ModernBertModel, layers: int, *, keep_norm: bool) -> ModernBertModel:
-    """Return a view of the model that runs its first layers only; weights are shared, not copied."""
+def _shorten(model: ModernBertModel, layers: int, *, keep_norm: bool) -> ModernBertModel:
+    """Return a view of the model that runs only its first layers; weights are shared, not copied."""
     import torch
 
     part = copy.copy(model)
@@ -196,12 +198,12 @@ def _shortened(model: ModernBertModel, layers: int, *, keep_norm: bool) -> Moder
     return part
 
 
-def _network(model: ModernBertModel, dimension: int) -> Network:
+def _make_network(model: ModernBertModel, dimension: int) -> Network:
     import torch
 
     from agent_memory.encoders.static.bert import mean_pool
 
-    def run(ids: IntArray, mask: IntArray) -> FloatArray:
+    def run(ids: TokenArray, mask: TokenArray) -> FloatArray:
         seen = torch.from_numpy(mask)
         with torch.inference_mode():
             hidden = model(input_ids=torch.from_numpy(ids), attention_mask=seen).last_hidden_state

@@ -1,8 +1,8 @@
-"""A BERT encoder for inference, straight from safetensors.
+"""A BERT encoder for inference, built directly from safetensors.
 
 The arithmetic is that of Devlin et al. 2018 (arXiv 1810.04805) with exact GELU, as in the published MiniLM
-checkpoints; parity with transformers is tested. Its own code because a query must not wait for the import of
-transformers (seconds), and because fused projections and a choice of matmul precision need the raw weights.
+checkpoints; parity with transformers is tested. It does not use transformers, because importing that takes seconds
+that a query would wait for, and because fused projections and a choice of precision need the raw weights.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from agent_memory.encoders.static.linear import Linear, fastest, make_linear
+from agent_memory.encoders.static.linear import Linear, choose_precision, make_linear
 from agent_memory.errors import CheckpointError
 
 _Make = Callable[[Tensor, Tensor], Linear]
-"""Builds a product from its weight and bias."""
+"""Builds a matrix product from its weight and bias."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BertShape:
-    """Sizes that the weights do not tell.
+    """Sizes that cannot be derived from the weights.
 
     Attributes:
-        heads: Attention heads.
-        epsilon: Of the layer norms.
+        heads: Number of attention heads.
+        epsilon: Added to the variance in layer norms.
     """
 
     heads: int
@@ -53,8 +53,8 @@ class _Layer:
             make(w[f"{prefix}{part}.dense.weight"], w[f"{prefix}{part}.dense.bias"])
             for part in ("attention.output", "intermediate", "output")
         )
-        self.norm1 = _norm(w, f"{prefix}attention.output.LayerNorm", shape)
-        self.norm2 = _norm(w, f"{prefix}output.LayerNorm", shape)
+        self.norm1 = _read_norm(w, f"{prefix}attention.output.LayerNorm", shape)
+        self.norm2 = _read_norm(w, f"{prefix}output.LayerNorm", shape)
         self.heads = shape.heads
 
     def __call__(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -67,12 +67,12 @@ class _Layer:
 
 
 class Bert:
-    """Embeddings and layers of a BERT model.
+    """The embeddings and layers of a BERT model.
 
     Args:
-        weights: Tensors by their published names, with or without a ``bert.`` prefix.
-        shape: Sizes that the weights do not tell.
-        precision: Of the matrix products: ``auto``, ``fp32``, ``bf16`` or ``int8``.
+        weights: Tensors by their published names, with or without the prefix ``bert.``.
+        shape: Sizes that cannot be derived from the weights.
+        precision: Precision of the matrix products: ``auto``, ``fp32``, ``bf16`` or ``int8``.
         trainable: Keep the products differentiable, which is slower.
 
     Raises:
@@ -85,15 +85,15 @@ class Bert:
         w = {
             name.removeprefix("bert."): tensor.float() for name, tensor in weights.items() if tensor.is_floating_point()
         }
-        precision = fastest() if precision == "auto" else precision
+        precision = choose_precision() if precision == "auto" else precision
         make = partial(make_linear, precision=precision, trainable=trainable)
         try:
             self.words = w["embeddings.word_embeddings.weight"]
-            # Inputs are one segment, so its row can be added to the positions once.
+            # All tokens have segment type 0, so its embedding can be added to the positions once.
             self.positions = (
                 w["embeddings.position_embeddings.weight"] + w["embeddings.token_type_embeddings.weight"][0]
             )
-            self.norm = _norm(w, "embeddings.LayerNorm", shape)
+            self.norm = _read_norm(w, "embeddings.LayerNorm", shape)
             depth = 1 + max(int(n.split(".")[2]) for n in w if n.startswith("encoder.layer."))
             self.layers = [_Layer(w, f"encoder.layer.{i}.", shape, make) for i in range(depth)]
         except (KeyError, ValueError) as error:
@@ -104,20 +104,20 @@ class Bert:
         """Width of the hidden states."""
         return int(self.words.shape[1])
 
-    def hidden_states(self, ids: Tensor, mask: Tensor, wanted: Iterable[int]) -> list[Tensor]:
-        """Run the model.
+    def compute_states(self, ids: Tensor, mask: Tensor, layers: Iterable[int]) -> list[Tensor]:
+        """Run the model up to the last of the given layers.
 
         Args:
             ids: int64 (batch, width).
             mask: int64 (batch, width), 1 for tokens, 0 for padding.
-            wanted: Layers whose output is returned: 0 the embeddings, i the i-th layer.
+            layers: Layers whose output is returned: 0 for the embeddings, i for the i-th layer.
 
         Returns:
-            One float32 (batch, width, size) for each wanted layer, in ascending order.
+            One float32 (batch, width, size) for each of these layers, in ascending order.
         """
-        chosen = set(wanted)
+        chosen = set(layers)
         x = self.norm(functional.embedding(ids, self.words) + self.positions[: ids.shape[1]])
-        # Without padding the kernel takes a faster path.
+        # Without a mask, the kernel takes a faster path.
         seen = None if bool(mask.all()) else mask.bool()[:, None, None, :]
         states = [x] if 0 in chosen else []
         for number, layer in enumerate(self.layers[: max(chosen)], start=1):
@@ -128,11 +128,19 @@ class Bert:
 
 
 def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Average (batch, width, d) over the tokens of the mask; float32 (batch, d)."""
+    """Average hidden states over the tokens of a mask.
+
+    Args:
+        hidden: (batch, width, d).
+        mask: (batch, width), 1 for tokens, 0 for padding.
+
+    Returns:
+        (batch, d), in the dtype of ``hidden``.
+    """
     weight = mask.to(hidden.dtype)
     total = torch.bmm(weight[:, None, :], hidden)[:, 0]
     return total / weight.sum(1, keepdim=True).clamp(min=1)
 
 
-def _norm(w: Mapping[str, Tensor], name: str, shape: BertShape) -> _Norm:
+def _read_norm(w: Mapping[str, Tensor], name: str, shape: BertShape) -> _Norm:
     return _Norm(w[f"{name}.weight"], w[f"{name}.bias"], shape.epsilon)

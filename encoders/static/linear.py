@@ -1,4 +1,4 @@
-"""Matrix products of inference in three precisions."""
+"""Matrix products for inference, in three precisions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional
 from agent_memory.errors import InvalidInputError
 
 _ROWS = 1536
-"""Rows of a product that packed weights are laid out for; others work too."""
+"""Number of rows that the layout of packed weights is optimised for; other numbers work too."""
 
 _WEIGHT_STEPS = 64
 _ROW_STEPS = 127
@@ -34,7 +34,7 @@ class Linear(Protocol):
 
 
 class _Plain:
-    """Torch's own product: differentiable, and there on every processor."""
+    """Torch's own product: differentiable, and available on every processor."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.weight, self.bias = weight, bias
@@ -44,7 +44,7 @@ class _Plain:
 
 
 class _Packed:
-    """oneDNN's product, with weights laid out once and not at each call."""
+    """oneDNN's product, with weights that are laid out once rather than at each call."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
@@ -127,26 +127,26 @@ def _sum_in_integers(weight: Tensor, scales: Tensor) -> _Product:
     return lambda whole: multiply(whole, 1.0, 128, packed)
 
 
-def fastest() -> str:
-    """``bf16`` where the processor multiplies bfloat16 in hardware, else ``fp32``.
+def choose_precision() -> str:
+    """Return ``bf16`` if the processor multiplies bfloat16 in hardware, otherwise ``fp32``.
 
-    Sums are kept in float32 either way; vectors of the two differ by less than 1e-4 in cosine.
+    Sums are float32 either way; the vectors of the two precisions differ by less than 1e-4 in cosine.
     """
     found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
 
 
 def make_linear(weight: Tensor, bias: Tensor, precision: str, *, trainable: bool = False) -> Linear:
-    """Build a product.
+    """Build a matrix product.
 
     Args:
         weight: float32 (out, in).
         bias: float32 (out,).
-        precision: ``fp32``, ``bf16`` or ``int8``. With ``bf16`` sums are float32 and results bfloat16.
-        trainable: Keep it differentiable, which is slower; not with ``int8``.
+        precision: ``fp32``, ``bf16`` or ``int8``. With ``bf16``, sums are float32 and results bfloat16.
+        trainable: Keep the product differentiable, which is slower; not available with ``int8``.
 
     Raises:
-        InvalidInputError: Another precision.
+        InvalidInputError: The precision is none of these.
     """
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
     if precision == "int8" and not trainable:
@@ -156,7 +156,7 @@ def make_linear(weight: Tensor, bias: Tensor, precision: str, *, trainable: bool
         raise InvalidInputError(f"precision must be one of {known}, got {precision!r}")
     weight, bias = (tensor.to(dtypes[precision]).contiguous() for tensor in (weight, bias))
     if not trainable:
-        # What torch.compile uses, but not public: where one of them is missing or refuses, the plain product stays.
+        # torch.compile uses these functions, but they are not public: if one is missing or refuses, use torch's own.
         with suppress(AttributeError, RuntimeError, TypeError):
             packed = _Packed(weight, bias)
             packed(torch.zeros(1, weight.shape[1]))

@@ -1,4 +1,4 @@
-"""The embedded default: MiniLM with a trained Matryoshka head, 768 dimensions."""
+"""The embedded default encoder: MiniLM with a trained Matryoshka head, 768 dimensions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent_memory.encoders.base import EncoderSpec, tiers_for
-from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer, sha256_of
-from agent_memory.encoders.static.minilm import MAX_TOKENS, check_precision, pipeline, read_minilm
-from agent_memory.encoders.static.runtime import IntArray, Loaded, Network, WindowedEncoder, frame_of
+from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
+from agent_memory.encoders.files import MINILM_SHA256, find_minilm, hash_file, read_tokenizer
+from agent_memory.encoders.static.minilm import MAX_TOKENS, check_precision, describe_pipeline, read_minilm
+from agent_memory.encoders.static.runtime import Loaded, Network, WindowedEncoder, find_frame
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import CheckpointError
 from agent_memory.types import FloatArray
@@ -29,25 +29,25 @@ LAYER_PARTS = {
     "up": ("intermediate.dense",),
     "down": ("output.dense",),
 }
-"""Short names of the head file for the backbone's products; queries, keys and values share one delta."""
+"""Short names that the head file uses for the backbone's products; queries, keys and values share one delta."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Contents of a head file.
+    """The contents of a head file.
 
-    A text's vector is ``u R + z W + b``, normalised: ``u`` is the backbone's own unit vector, ``R`` its place
-    among the head's axes, ``z`` the mean hidden states of ``layers`` side by side. The first term
-    keeps what MiniLM knows, the second adds what training found. Questions get a low-rank addition
-    ``z D U + c`` of their own, because a question is not phrased like its answer.
+    The vector of a text is ``u R + z W + b``, normalised: ``u`` is the backbone's own unit vector, ``R`` maps it to the
+    axes of the head, and ``z`` concatenates the mean hidden states of ``layers``. The first term preserves MiniLM's
+    vectors, the second adds what was learned in training. Questions get a low-rank term ``z D U + c`` of their own,
+    because a question is not phrased like its answer.
 
     Attributes:
-        layers: Layers whose mean hidden states make ``z``, ascending; the last one is the model's last.
-        rotation: float32 (384, 768), orthonormal rows.
-        weight: float32 (384 * len(layers), 768).
-        bias: float32 (768,).
-        question: Low-rank addition for questions: ``(D (384 * len(layers), r), U (r, 768), c (768,))``.
-        deltas: Low-rank additions to the backbone, by ``{layer}.{part}``: ``(down (r, in), up (out, r))``.
+        layers: Layers whose mean hidden states make up ``z``, ascending; the last one is the model's last layer.
+        rotation: R, float32 (384, 768), orthonormal rows.
+        weight: W, float32 (384 * len(layers), 768).
+        bias: b, float32 (768,).
+        question: The low-rank term for questions: ``(D (384 * len(layers), r), U (r, 768), c (768,))``.
+        deltas: Low-rank updates of the backbone, keyed ``delta.{layer}.{part}``: ``(down (r, in), up (out, r))``.
     """
 
     layers: tuple[int, ...]
@@ -59,19 +59,19 @@ class Head:
 
 
 class MatryoshkaEncoder(WindowedEncoder):
-    """all-MiniLM-L6-v2 with low-rank deltas and a linear head; prefixes 64/128/256/512 are embeddings.
+    """all-MiniLM-L6-v2 with low-rank deltas and a linear head; its 64-, 128-, 256- and 512-d prefixes are embeddings.
 
     Args:
-        head: Head file; the embedded one when None.
-        folder: Folder of the MiniLM files; the installed package when None.
-        precision: Of the matrix products: ``fp32``, ``bf16``, ``auto`` for the faster of the two on this
-            processor, or ``int8``, which makes another embedding space. Its sums are exact on every processor, but
-            rounding to 8 bits magnifies the last bits of float32: a text's vectors on two processors or in two
-            batches have a cosine of at least .995.
-        token_budget: Tokens of one batch, padding included.
+        head: Head file; the embedded one if None.
+        folder: Folder of the MiniLM files; the installed package if None.
+        precision: Precision of the matrix products: ``fp32``, ``bf16``, ``auto`` for the faster of the two on this
+            processor, or ``int8``, which defines a different embedding space. Its sums are exact on every processor,
+            but rounding to 8 bits magnifies the last bits of float32: the vectors of a text from two processors or in
+            two batches have a cosine of at least .995.
+        token_budget: Maximum tokens of one batch, padding included.
 
     Raises:
-        InvalidInputError: Another precision.
+        InvalidInputError: The precision is none of these.
     """
 
     prefix_trained = True
@@ -93,30 +93,30 @@ class MatryoshkaEncoder(WindowedEncoder):
 
     @cached_property
     def spec(self) -> EncoderSpec:
-        """Identity of the embedding space, from a digest of the head file; does not touch the backbone."""
+        """Identity of the embedding space, from a digest of the head file; does not read the backbone."""
         if not self._head.is_file():
             raise CheckpointError(f"{self._head} is missing")
         return EncoderSpec(
             name="minilm-matryoshka",
-            revision=f"{sha256_of(self._head)[:32]}+{MINILM_SHA256[:32]}",
+            revision=f"{hash_file(self._head)[:32]}+{MINILM_SHA256[:32]}",
             dimension=DIMENSION,
             tiers=tiers_for(DIMENSION),
             max_tokens=MAX_TOKENS,
-            pipeline=pipeline("mean-pooling+matryoshka-head", self._precision),
+            pipeline=describe_pipeline("mean-pooling+matryoshka-head", self._precision),
         )
 
     def _load(self) -> Loaded:
         from agent_memory.encoders.static.bert import Bert, BertShape
 
-        folder = self._folder or minilm_folder()
+        folder = self._folder or find_minilm()
         head = read_head(self._head)
-        weights = merged(read_minilm(folder), head.deltas)
+        weights = merge_deltas(read_minilm(folder), head.deltas)
         bert = Bert(weights, BertShape(heads=12), self._precision)
         tokenizer = read_tokenizer(folder)
-        self._queries = _network(bert, head, query=True)
-        return Loaded(tokenizer, frame_of(tokenizer, pad=0), _network(bert, head, query=False))
+        self._queries = _make_network(bert, head, query=True)
+        return Loaded(tokenizer, find_frame(tokenizer, pad=0), _make_network(bert, head, query=False))
 
-    def _query_network(self, loaded: Loaded) -> Network:
+    def _select_query_network(self, loaded: Loaded) -> Network:
         return self._queries
 
 
@@ -124,7 +124,7 @@ def read_head(path: Path) -> Head:
     """Read a head file.
 
     Raises:
-        CheckpointError: It is damaged, incomplete, or made for another backbone.
+        CheckpointError: It is missing, damaged, incomplete, or made for another backbone.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -154,11 +154,18 @@ def read_head(path: Path) -> Head:
         raise CheckpointError(f"{path} is incomplete: {error}") from error
 
 
-def merged(weights: Mapping[str, Tensor], deltas: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """Add low-rank deltas to the backbone's weights, so that they cost nothing when it runs.
+def merge_deltas(weights: Mapping[str, Tensor], deltas: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Add low-rank deltas to the backbone's weights, so that they cost nothing at inference.
+
+    Args:
+        weights: Tensors of the backbone by name.
+        deltas: As in ``Head.deltas``.
+
+    Returns:
+        The weights with the deltas added; the given ones are unchanged.
 
     Raises:
-        CheckpointError: A delta does not fit.
+        CheckpointError: A delta does not fit the backbone.
     """
     result = dict(weights)
     for place, (down, up) in deltas.items():
@@ -170,12 +177,21 @@ def merged(weights: Mapping[str, Tensor], deltas: Mapping[str, tuple[Tensor, Ten
                 raise CheckpointError(f"delta {place} does not fit the backbone's {name}")
             result[name] = result[name] + delta
         if not names:
-            raise CheckpointError(f"delta {place} is for no part of the backbone")
+            raise CheckpointError(f"delta {place} belongs to no part of the backbone")
     return result
 
 
 def project(pooled: list[Tensor], head: Head, *, query: bool) -> Tensor:
-    """Apply the head to mean hidden states, one (n, 384) for each of its layers; float32 (n, 768)."""
+    """Apply the head to mean hidden states.
+
+    Args:
+        pooled: One float32 (n, 384) for each of the head's layers.
+        head: The head.
+        query: Whether the texts are questions.
+
+    Returns:
+        float32 (n, 768), not normalised.
+    """
     import torch
     from torch.nn import functional
 
@@ -188,15 +204,15 @@ def project(pooled: list[Tensor], head: Head, *, query: bool) -> Tensor:
     return out + own
 
 
-def _network(bert: Bert, head: Head, *, query: bool) -> Network:
+def _make_network(bert: Bert, head: Head, *, query: bool) -> Network:
     import torch
 
     from agent_memory.encoders.static.bert import mean_pool
 
-    def run(ids: IntArray, mask: IntArray) -> FloatArray:
+    def run(ids: TokenArray, mask: TokenArray) -> FloatArray:
         with torch.inference_mode():
             seen = torch.from_numpy(mask)
-            states = bert.hidden_states(torch.from_numpy(ids), seen, head.layers)
+            states = bert.compute_states(torch.from_numpy(ids), seen, head.layers)
             pooled = [mean_pool(state, seen) for state in states]
             vectors: FloatArray = project(pooled, head, query=query).numpy()
         return vectors

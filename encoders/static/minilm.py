@@ -1,13 +1,13 @@
-"""all-MiniLM-L6-v2: 384 dimensions, the backbone of the embedded default."""
+"""all-MiniLM-L6-v2: 384 dimensions, the backbone of the embedded default encoder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent_memory.encoders.base import EncoderSpec, tiers_for
-from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer, verify
-from agent_memory.encoders.static.runtime import IntArray, Loaded, WindowedEncoder, frame_of
+from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
+from agent_memory.encoders.files import MINILM_SHA256, find_minilm, read_tokenizer, verify_file
+from agent_memory.encoders.static.runtime import Loaded, WindowedEncoder, find_frame
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import InvalidInputError
 from agent_memory.types import FloatArray
@@ -24,15 +24,15 @@ class MiniLMEncoder(WindowedEncoder):
     """Plain all-MiniLM-L6-v2 (Apache-2.0), mean-pooled, 384 dimensions.
 
     Args:
-        folder: Folder of the model files; the installed package when None.
-        precision: Of the matrix products: ``fp32``, ``bf16``, ``auto`` for the faster of the two on this
-            processor, or ``int8``, which makes another embedding space. Its sums are exact on every processor, but
-            rounding to 8 bits magnifies the last bits of float32: a text's vectors on two processors or in two
-            batches have a cosine of at least .995.
-        token_budget: Tokens of one batch, padding included.
+        folder: Folder of the model files; the installed package if None.
+        precision: Precision of the matrix products: ``fp32``, ``bf16``, ``auto`` for the faster of the two on this
+            processor, or ``int8``, which defines a different embedding space. Its sums are exact on every processor,
+            but rounding to 8 bits magnifies the last bits of float32: the vectors of a text from two processors or in
+            two batches have a cosine of at least .995.
+        token_budget: Maximum tokens of one batch, padding included.
 
     Raises:
-        InvalidInputError: Another precision.
+        InvalidInputError: The precision is none of these.
     """
 
     scripts = ("LATIN",)
@@ -46,14 +46,14 @@ class MiniLMEncoder(WindowedEncoder):
 
     @property
     def spec(self) -> EncoderSpec:
-        """Identity of the embedding space; does not touch the files."""
+        """Identity of the embedding space; does not read the files."""
         return EncoderSpec(
             name="minilm",
             revision=MINILM_SHA256,
             dimension=384,
             tiers=tiers_for(384),
             max_tokens=MAX_TOKENS,
-            pipeline=pipeline("mean-pooling", self._precision),
+            pipeline=describe_pipeline("mean-pooling", self._precision),
         )
 
     def _load(self) -> Loaded:
@@ -61,46 +61,46 @@ class MiniLMEncoder(WindowedEncoder):
 
         from agent_memory.encoders.static.bert import Bert, BertShape, mean_pool
 
-        folder = self._folder or minilm_folder()
+        folder = self._folder or find_minilm()
         bert = Bert(read_minilm(folder), BertShape(heads=12), self._precision)
 
-        def network(ids: IntArray, mask: IntArray) -> FloatArray:
+        def network(ids: TokenArray, mask: TokenArray) -> FloatArray:
             with torch.inference_mode():
                 seen = torch.from_numpy(mask)
-                (last,) = bert.hidden_states(torch.from_numpy(ids), seen, (len(bert.layers),))
+                (last,) = bert.compute_states(torch.from_numpy(ids), seen, (len(bert.layers),))
                 vectors: FloatArray = mean_pool(last, seen).numpy()
                 return vectors
 
         tokenizer = read_tokenizer(folder)
-        return Loaded(tokenizer, frame_of(tokenizer, pad=0), network)
+        return Loaded(tokenizer, find_frame(tokenizer, pad=0), network)
 
 
 def check_precision(precision: str) -> str:
     """Return a valid precision.
 
     Raises:
-        InvalidInputError: It is none of ``PRECISIONS``.
+        InvalidInputError: It is not one of ``PRECISIONS``.
     """
     if precision not in PRECISIONS:
         raise InvalidInputError(f"precision must be one of {PRECISIONS}, got {precision!r}")
     return precision
 
 
-def pipeline(body: str, precision: str) -> str:
-    """Name the steps after the tokenizer; bf16 vectors meet fp32 ones, int8 vectors do not."""
+def describe_pipeline(body: str, precision: str) -> str:
+    """Name the steps after the tokenizer; bf16 and fp32 vectors may share an index, int8 vectors need their own."""
     steps = [body, "token-weighted-windows", "l2"]
     return "+".join([*steps, _INT8] if precision == "int8" else steps)
 
 
 def read_minilm(folder: Path) -> dict[str, Tensor]:
-    """Read the weights, after comparing the file with its published digest.
+    """Read the weights after verifying their published SHA-256.
 
     Raises:
-        CheckpointError: The file has another SHA-256.
+        CheckpointError: The file is missing or has another SHA-256.
     """
     from safetensors.torch import load_file
 
     path = folder / "model.safetensors"
-    verify(path, MINILM_SHA256)
+    verify_file(path, MINILM_SHA256)
     weights: dict[str, Tensor] = load_file(path)
     return weights

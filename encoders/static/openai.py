@@ -1,4 +1,4 @@
-"""Embedding endpoints that speak the OpenAI protocol, as an optional encoder."""
+"""An optional encoder for embedding endpoints that speak the OpenAI protocol."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from agent_memory.encoders.base import EncoderSpec, tiers_for
-from agent_memory.encoders.static.runtime import check_texts
+from agent_memory.encoders.base import EncoderSpec, check_texts, tiers_for
 from agent_memory.encoders.static.windows import normalise
 from agent_memory.errors import (
     DimensionMismatchError,
@@ -22,32 +21,32 @@ from agent_memory.errors import (
 from agent_memory.files import new_lock
 from agent_memory.types import FloatArray, Progress
 
-_RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
-_LONGEST_WAIT_S = 30.0
+_RETRIABLE = frozenset({408, 409, 429, 500, 502, 503, 504})
+_MAX_WAIT_S = 30.0
 
 
 class OpenAIEncoder:
-    """Vectors from a ``POST {base_url}/embeddings`` endpoint.
+    """Gets vectors from a ``POST {base_url}/embeddings`` endpoint.
 
-    This encoder leaves the machine: every text it encodes is sent to the endpoint. Long texts are sent
-    whole; the endpoint decides what it takes. Vectors are normalised here.
+    This encoder uses the network: every text it encodes is sent to the endpoint. Long texts are sent whole; the
+    endpoint decides how to handle them. Vectors are normalised here.
 
     Args:
         model: Name of the model at the endpoint.
-        dimension: Dimensions of its vectors; every answer is checked against it.
-        base_url: Address up to and including the version, e.g. ``http://localhost:8000/v1``.
-        api_key: Key; the ``OPENAI_API_KEY`` variable when None. Endpoints without keys ignore it.
-        revision: What pins the weights, when the endpoint's owner tells. It is part of the fingerprint.
+        dimension: Dimension of its vectors; every response is checked against it.
+        base_url: URL up to and including the version, e.g. ``http://localhost:8000/v1``.
+        api_key: Key; the ``OPENAI_API_KEY`` environment variable if None. Endpoints without keys ignore it.
+        revision: Identifies the weights, if the operator of the endpoint publishes that. Part of the fingerprint.
         request_dimension: Send ``dimensions`` with each request, for models that can shorten their vectors.
-        matryoshka: Whether prefixes of the vectors are embeddings by themselves.
-        max_tokens: Context of the model, for information.
-        batch_size: Most texts of one request.
-        retries: Attempts after the first, for answers that say "later" and for broken connections.
-        timeout_s: Seconds for one request.
+        matryoshka: Whether the model was trained to make prefixes of the vectors usable.
+        max_tokens: Context length of the model, for information only.
+        batch_size: Maximum number of texts in one request.
+        retries: Further attempts after a failed connection or a status that asks to try again.
+        timeout_s: Timeout of one request, in seconds.
 
     Raises:
         MissingDependencyError: httpx is not installed.
-        InvalidInputError: A number or the address is unusable.
+        InvalidInputError: A number or the URL is invalid.
     """
 
     def __init__(
@@ -97,21 +96,22 @@ class OpenAIEncoder:
 
     @property
     def spec(self) -> EncoderSpec:
-        """Identity of the embedding space: endpoint, model and dimension; asks nobody."""
+        """Identity of the embedding space: endpoint, model and dimension; sends no request."""
         return self._spec
 
     def encode_documents(self, texts: Sequence[str], *, progress: Progress | None = None) -> FloatArray:
         """Encode texts to be remembered; see ``Encoder.encode_documents``.
 
         Raises:
-            EncoderError: The endpoint refused, stayed unreachable, or gave unusable vectors.
-            DimensionMismatchError: Its vectors have another dimension than promised.
+            EncoderError: The endpoint refused, was unreachable, or returned unusable vectors.
+            DimensionMismatchError: Its vectors do not have the declared dimension.
+            InvalidInputError: ``texts`` is not a list of strings.
         """
         check_texts(texts)
         out = np.empty((len(texts), self._spec.dimension), dtype=np.float32)
         for start in range(0, len(texts), self._batch_size):
             batch = list(texts[start : start + self._batch_size])
-            out[start : start + len(batch)] = self._vectors(self._ask(batch), len(batch))
+            out[start : start + len(batch)] = self._parse_vectors(self._request(batch), len(batch))
             if progress is not None:
                 progress(start + len(batch), len(texts))
         return normalise(out)
@@ -121,70 +121,70 @@ class OpenAIEncoder:
         return self.encode_documents(texts)
 
     def close(self) -> None:
-        """Close the connections; the encoder opens new ones when it is used again."""
+        """Close the connections; the encoder opens new ones if it is used again."""
         with self._lock:
             if self._client is not None:
                 self._client.close()
                 self._client = None
 
-    def _ask(self, batch: list[str]) -> Any:  # noqa: ANN401
+    def _request(self, batch: list[str]) -> Any:  # noqa: ANN401
         body = {"model": self._spec.name, "input": batch, "encoding_format": "float", **self._extra}
         problem = ""
         for attempt in range(self._retries + 1):
             try:
-                answer = self._open().post(self._url, json=body)
+                response = self._open_client().post(self._url, json=body)
             except self._httpx.TransportError as error:
                 problem, wait_s = f"{type(error).__name__}: {error}", None
             else:
-                if answer.status_code == 200:
-                    return _json(answer)
-                problem = f"HTTP {answer.status_code}: {answer.text[:300]}"
-                if answer.status_code not in _RETRIED:
+                if response.status_code == 200:
+                    return _parse_json(response)
+                problem = f"HTTP {response.status_code}: {response.text[:300]}"
+                if response.status_code not in _RETRIABLE:
                     break
-                wait_s = _asked_wait(answer.headers.get("retry-after"))
+                wait_s = _parse_retry_after(response.headers.get("retry-after"))
             if attempt < self._retries:
-                time.sleep(min(_LONGEST_WAIT_S, 0.25 * 2**attempt if wait_s is None else wait_s))
-        raise EncoderError(f"{self._url} gave no vectors for model {self._spec.name!r}: {problem}")
+                time.sleep(min(_MAX_WAIT_S, 0.25 * 2**attempt if wait_s is None else wait_s))
+        raise EncoderError(f"{self._url} returned no vectors for model {self._spec.name!r}: {problem}")
 
-    def _open(self) -> Any:  # noqa: ANN401
+    def _open_client(self) -> Any:  # noqa: ANN401
         with self._lock:
             if self._client is None:
                 headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
                 self._client = self._httpx.Client(timeout=self._timeout_s, headers=headers)
             return self._client
 
-    def _vectors(self, answer: Any, count: int) -> FloatArray:  # noqa: ANN401
+    def _parse_vectors(self, response: Any, count: int) -> FloatArray:  # noqa: ANN401
         try:
-            items = sorted(answer["data"], key=lambda item: int(item["index"]))
-            rows = [_row(item["embedding"]) for item in items]
+            items = sorted(response["data"], key=lambda item: int(item["index"]))
+            rows = [_parse_row(item["embedding"]) for item in items]
             places = [int(item["index"]) for item in items]
         except (KeyError, TypeError, ValueError) as error:
-            raise EncoderError(f"{self._url} gave an answer without usable data: {error!r}") from error
+            raise EncoderError(f"{self._url} returned a response without usable data: {error!r}") from error
         if places != list(range(count)):
-            raise EncoderError(f"{self._url} gave {len(rows)} vectors for {count} texts")
+            raise EncoderError(f"{self._url} returned {len(rows)} vectors for {count} texts")
         for row in rows:
             if row.shape != (self._spec.dimension,):
                 raise DimensionMismatchError(self._spec.dimension, row.size)
         vectors = np.stack(rows)
         if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
-            raise EncoderError(f"{self._url} gave vectors that are zero or not finite")
+            raise EncoderError(f"{self._url} returned vectors that are zero or not finite")
         return vectors
 
 
-def _row(embedding: Any) -> FloatArray:  # noqa: ANN401
+def _parse_row(embedding: Any) -> FloatArray:  # noqa: ANN401
     if isinstance(embedding, str):
         return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4").astype(np.float32)
     return np.asarray(embedding, dtype=np.float32)
 
 
-def _json(answer: Any) -> Any:  # noqa: ANN401
+def _parse_json(response: Any) -> Any:  # noqa: ANN401
     try:
-        return answer.json()
+        return response.json()
     except ValueError as error:
-        raise EncoderError(f"{answer.url} gave an answer that is not JSON") from error
+        raise EncoderError(f"{response.url} returned a response that is not JSON") from error
 
 
-def _asked_wait(header: str | None) -> float | None:
+def _parse_retry_after(header: str | None) -> float | None:
     try:
         return max(0.0, float(header)) if header is not None else None
     except ValueError:

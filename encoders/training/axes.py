@@ -1,7 +1,7 @@
-"""Turn a head's axes: ``python -m agent_memory.encoders.training.axes DATA HEAD OUT``.
+"""Rotate the axes of a head: ``python -m agent_memory.encoders.training.axes DATA HEAD OUT``.
 
-DATA is the folder of the unpacked sets, HEAD a head file, OUT the file to write. Whole vectors keep their cosines;
-prefixes rank more as the whole does. ``training.train`` ends with it.
+DATA is the folder of the unpacked sets, HEAD a head file, OUT the file to write. The cosines of whole vectors are
+preserved, and prefixes rank more like whole vectors. It is the last stage of ``training.train``.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from agent_memory.encoders.static.matryoshka import DIMENSION, MatryoshkaEncoder
-from agent_memory.encoders.training.batches import mixed
-from agent_memory.encoders.training.data import LIMITS, Conversation, training_sets
-from agent_memory.encoders.training.trainer import schedule
+from agent_memory.encoders.training.batches import draw_sets
+from agent_memory.encoders.training.data import LIMITS, Conversation, read_training_sets
+from agent_memory.encoders.training.trainer import scale_rate
 from agent_memory.files import SHARED, write_bytes
 
 PREFIXES = {64: 2.0, 128: 1.0, 256: 2.0}
-"""Weight of each prefix; longer ones keep nearly everything in any axes."""
+"""Weight of each prefix; longer prefixes lose almost nothing whatever the axes are."""
 
 SIZE = 400, 200
-"""Turns and questions of a conversation that are looked at, at most."""
+"""Maximum number of turns and of questions used of a conversation."""
 
 STEPS = 600
 
 Sample = Callable[[random.Random], tuple[Tensor, Tensor]]
-"""Draws the turns (t, d) and questions (q, d) of one conversation, unit rows."""
+"""Draws the turns (t, d) and questions (q, d) of one conversation, with unit rows."""
 
 
 def fit_axes(
@@ -43,20 +43,20 @@ def fit_axes(
     per_step: int = 12,
     seed: int = 0,
 ) -> Tensor:
-    """Find an orthogonal matrix that moves what ranks turns into the leading dimensions.
+    """Fit an orthogonal matrix that concentrates in the leading dimensions what distinguishes turns.
 
-    Nothing at full dimension changes. Each prefix is to rank the turns of a conversation, seen from its questions and
-    from its turns, as the whole vectors do (KL divergence). No labels are used: with them, the prefixes learn
-    the questions of the training sets and lose on others.
+    Whole vectors keep their cosines. Each prefix learns to rank the turns of a conversation, relative to its questions
+    and to its turns, as the whole vectors do (KL divergence). No labels are used: with labels, the prefixes fit the
+    questions of the training sets and get worse on others.
 
     Args:
         sample: Draws one conversation.
-        dimension: d.
-        steps: Steps of Adam, from where the axes are.
-        rate: Its rate at the start; it falls to zero.
-        temperature: Of the softmax over cosines.
-        per_step: Conversations of one step.
-        seed: Of the draws.
+        dimension: Dimension of the vectors, d.
+        steps: Steps of Adam, starting from the present axes.
+        rate: Initial learning rate; it decays to zero.
+        temperature: Temperature of the softmax over cosines.
+        per_step: Conversations in one step.
+        seed: Seed of the draws.
 
     Returns:
         float32 (d, d), orthogonal; column i is the i-th new axis.
@@ -65,25 +65,25 @@ def fit_axes(
     optimiser = torch.optim.Adam([leading], lr=rate)
     for step in range(steps):
         rng = random.Random(f"{seed} axes {step}")
-        optimiser.param_groups[0]["lr"] = rate * schedule(step, steps)
-        axes = _orthogonal(leading)
-        loss = torch.stack([_difference(*sample(rng), axes, temperature) for _ in range(per_step)]).mean()
+        optimiser.param_groups[0]["lr"] = rate * scale_rate(step, steps)
+        axes = _orthogonalise(leading)
+        loss = torch.stack([_compute_divergence(*sample(rng), axes, temperature) for _ in range(per_step)]).mean()
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
     with torch.no_grad():
         rest = torch.eye(dimension)[:, leading.shape[1] :]
-        return _orthogonal(torch.cat([_orthogonal(leading), rest], 1))
+        return _orthogonalise(torch.cat([_orthogonalise(leading), rest], 1))
 
 
-def _orthogonal(columns: Tensor) -> Tensor:
-    """Gram and Schmidt's orthogonal columns: each prefix spans what it did."""
+def _orthogonalise(columns: Tensor) -> Tensor:
+    """Orthogonalise columns as Gram and Schmidt do: the span of the leading ones does not change."""
     found, triangle = torch.linalg.qr(columns)
     axes: Tensor = found * triangle.diagonal().sign()
     return axes
 
 
-def _difference(turns: Tensor, questions: Tensor, axes: Tensor, temperature: float) -> Tensor:
+def _compute_divergence(turns: Tensor, questions: Tensor, axes: Tensor, temperature: float) -> Tensor:
     itself = torch.eye(len(turns)) * -1e4
     by_question = (questions @ turns.T / temperature).softmax(1)
     by_turn = (turns @ turns.T / temperature + itself).softmax(1)
@@ -98,20 +98,20 @@ def _difference(turns: Tensor, questions: Tensor, axes: Tensor, temperature: flo
     return total / sum(PREFIXES.values())
 
 
-def large_sets(data: Path, left_out: Sequence[str], seed: int) -> dict[str, list[Conversation]]:
-    """Read conversations whole, as far as ``SIZE`` goes: rankings of few turns say little."""
-    return training_sets(data, left_out, seed, dict.fromkeys(LIMITS, SIZE))
+def read_large_sets(data: Path, left_out: Sequence[str], seed: int) -> dict[str, list[Conversation]]:
+    """Read the training sets, thinned only to ``SIZE``: rankings of a few turns carry little information."""
+    return read_training_sets(data, left_out, seed, dict.fromkeys(LIMITS, SIZE))
 
 
-def turn(head: Path, out: Path, sets: Mapping[str, Sequence[Conversation]], steps: int, seed: int = 0) -> None:
-    """Fit axes on conversations as a head's encoder sees them, and write the head in these axes.
+def rotate_head(head: Path, out: Path, sets: Mapping[str, Sequence[Conversation]], steps: int, seed: int = 0) -> None:
+    """Fit axes on the vectors that a head gives to conversations, and write the head with these axes.
 
     Args:
         head: Head file.
         out: File to write.
-        sets: From ``large_sets``; at most 60 conversations of each are encoded.
+        sets: From ``read_large_sets``; at most 60 conversations of each set are encoded.
         steps: Steps of the fit.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
     from safetensors import safe_open
     from safetensors.torch import save
@@ -129,12 +129,12 @@ def turn(head: Path, out: Path, sets: Mapping[str, Sequence[Conversation]], step
         ]
 
     def sample(rng: random.Random) -> tuple[Tensor, Tensor]:
-        turns, questions = rng.choice(seen[mixed(seen, rng, 1)[0]])
-        few, some = (
-            rows[rng.sample(range(len(rows)), min(len(rows), most))]
-            for rows, most in zip((turns, questions), SIZE, strict=True)
+        turns, questions = rng.choice(seen[draw_sets(seen, rng, 1)[0]])
+        fewer_turns, fewer_questions = (
+            rows[rng.sample(range(len(rows)), min(len(rows), limit))]
+            for rows, limit in zip((turns, questions), SIZE, strict=True)
         )
-        return few, some
+        return fewer_turns, fewer_questions
 
     axes = fit_axes(sample, DIMENSION, steps=steps, seed=seed)
     with safe_open(head, framework="pt") as file:
@@ -146,16 +146,16 @@ def turn(head: Path, out: Path, sets: Mapping[str, Sequence[Conversation]], step
 
 
 def main() -> None:
-    """Turn the axes of one head file."""
+    """Rotate the axes of one head file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("head", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--left-out", nargs="*", default=["casino"], help="training sets to keep out")
+    parser.add_argument("--left-out", nargs="*", default=["casino"], help="training sets to leave out")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    turn(given.head, given.out, large_sets(given.data, given.left_out, given.seed), given.steps, given.seed)
+    rotate_head(given.head, given.out, read_large_sets(given.data, given.left_out, given.seed), given.steps, given.seed)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What one training step sees."""
+"""Draws the questions and turns of one training step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent_memory.encoders.static.windows import normalise
 from agent_memory.encoders.training.data import Conversation
 from agent_memory.encoders.training.features import VectorCache
 
-WEIGHTS: Mapping[str, float] = {
+SET_WEIGHTS: Mapping[str, float] = {
     "friendsqa_dev": 1.5,
     "casino": 1.0,
     "qmsum_train": 1.2,
@@ -27,7 +27,7 @@ WEIGHTS: Mapping[str, float] = {
     "selqa_dev": 0.7,
     "pubmedqa_l": 0.4,
 }
-"""How often a set is drawn: by the quality and kind of its labels, not by its size."""
+"""Relative frequency with which a set is drawn, chosen by the quality and kind of its labels, not by its size."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +37,8 @@ class Batch:
     Attributes:
         questions: Texts of the questions.
         turns: Texts of the candidates.
-        positives: bool (questions, turns).
-        hidden: bool (questions, turns), pairs that do not count.
+        positives: bool (questions, turns), whether a turn is evidence for a question.
+        hidden: bool (questions, turns), pairs that are ignored.
     """
 
     questions: tuple[str, ...]
@@ -47,30 +47,30 @@ class Batch:
     hidden: npt.NDArray[np.bool_]
 
 
-def mixed(sets: Mapping[str, object], rng: random.Random, count: int) -> list[str]:
-    """Draw names of sets by their weights."""
+def draw_sets(sets: Mapping[str, object], rng: random.Random, count: int) -> list[str]:
+    """Draw names of sets, with replacement, by their weights."""
     names = sorted(sets)
-    return rng.choices(names, [WEIGHTS.get(n, 1.0) for n in names], k=count)
+    return rng.choices(names, [SET_WEIGHTS.get(n, 1.0) for n in names], k=count)
 
 
-def draw(
+def draw_batch(
     conversations: Sequence[Conversation],
     rng: random.Random,
     features: VectorCache,
     questions: int,
     distractors: int,
 ) -> Batch:
-    """Draw questions of one conversation, their evidence and other turns, half of them hard.
+    """Draw questions of one conversation, their evidence, and other turns, half of them hard.
 
-    Hard turns are those nearest to the questions by the frozen backbone. A turn with the text of an evidence
-    counts as one; a turn with the text of the question is hidden.
+    Hard turns are those that the frozen backbone places nearest to the questions. A turn with the text of an evidence
+    turn also counts as evidence; a turn with the text of the question is hidden.
 
     Args:
-        conversations: Of one set.
-        rng: Of this step.
+        conversations: Conversations of one set.
+        rng: Random generator of this step.
         features: Frozen features of all texts; their last 384 numbers are the backbone's own output.
-        questions: Most questions.
-        distractors: Other turns.
+        questions: Maximum number of questions.
+        distractors: Number of other turns.
     """
     conversation = rng.choice(conversations)
     asked = rng.sample(conversation.questions, min(questions, len(conversation.questions)))
@@ -78,7 +78,7 @@ def draw(
     others = [i for i in range(len(conversation.turns)) if i not in needed]
     if len(others) > 600:
         others = rng.sample(others, 600)
-    hard = _nearest([q.text for q in asked], conversation, others, features)[: distractors // 2]
+    hard = _rank_nearest([q.text for q in asked], conversation, others, features)[: distractors // 2]
     rest = [i for i in others if i not in set(hard)]
     chosen = sorted(needed | set(hard) | set(rng.sample(rest, min(len(rest), distractors - len(hard)))))
     turns = [conversation.turns[i] for i in chosen]
@@ -86,17 +86,17 @@ def draw(
     hidden = np.zeros_like(positives)
     for row, question in enumerate(asked):
         answers = {conversation.turns[e] for e in question.evidence}
-        covered = set(question.hidden(len(conversation.turns)))
+        covered = set(question.list_hidden(len(conversation.turns)))
         for column, (position, text) in enumerate(zip(chosen, turns, strict=True)):
             positives[row, column] = text in answers
             hidden[row, column] = position in covered or text == question.text
     return Batch(tuple(q.text for q in asked), tuple(turns), positives, hidden)
 
 
-def _nearest(
+def _rank_nearest(
     questions: Sequence[str], conversation: Conversation, others: Sequence[int], features: VectorCache
 ) -> list[int]:
-    """Order turns by their best similarity to any of the questions."""
+    """Order turns by their highest similarity to any of the questions."""
     if not others:
         return []
     asked = normalise(features.get(questions)[:, -384:])

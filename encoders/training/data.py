@@ -1,4 +1,4 @@
-"""Conversations with questions, as the training and the evaluation see them."""
+"""Reads conversations with questions about them, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-MOST_EVIDENCE = 20
-"""Longer evidence is a span of a meeting, not an answer."""
+MAX_EVIDENCE = 20
+"""Questions with more evidence turns are not used: their evidence is a span of a meeting, not an answer."""
 
 LIMITS: Mapping[str, tuple[int, int]] = {
     "friendsqa_dev": (10_000, 10_000),
@@ -27,23 +27,18 @@ LIMITS: Mapping[str, tuple[int, int]] = {
     "selqa_dev": (3000, 10_000),
     "pubmedqa_l": (300, 300),
 }
-"""For each training set, turns kept per conversation beside the evidence, and questions per conversation."""
-
-
-class _Named(Protocol):
-    @property
-    def id(self) -> str: ...
+"""For each training set, how many turns without evidence and how many questions are kept of a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and where its answer is.
+    """A question and the position of its answer.
 
     Attributes:
         text: The question.
         evidence: Positions of the turns that answer it.
-        source: Position of the turn that is the question itself, never a candidate; None for others.
-        hides_later: Whether turns after ``source`` are no candidates either.
+        source: Position of the turn that asks the question, which is not a candidate; None if no turn does.
+        hides_later: Whether the turns after ``source`` are not candidates either.
     """
 
     text: str
@@ -51,8 +46,8 @@ class Question:
     source: int | None = None
     hides_later: bool = False
 
-    def hidden(self, count: int) -> range:
-        """Positions that may not be returned, of a conversation with ``count`` turns."""
+    def list_hidden(self, count: int) -> range:
+        """Return the positions that are not candidates, in a conversation of ``count`` turns."""
         if self.source is None:
             return range(0)
         return range(self.source, count if self.hides_later else self.source + 1)
@@ -60,35 +55,55 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Turns to search in, and questions about them."""
+    """Turns to search, and questions about them.
+
+    Attributes:
+        id: Name of the conversation.
+        turns: What was said, in order.
+        questions: Questions that some of the turns answer.
+    """
 
     id: str
     turns: tuple[str, ...]
     questions: tuple[Question, ...]
 
 
-def read_set(folder: Path, most_evidence: int = MOST_EVIDENCE) -> list[Conversation]:
-    """Read a conversation set, or a passage set as one conversation, without unanswerable questions."""
-    rows = list(_lines(folder / "queries.jsonl"))
+def read_set(folder: Path, max_evidence: int = MAX_EVIDENCE) -> list[Conversation]:
+    """Read a set of conversations, or a set of passages as one conversation; unanswerable questions are left out.
+
+    Args:
+        folder: Contains ``queries.jsonl``, and ``conversations.jsonl`` or ``passages.jsonl``.
+        max_evidence: Questions with more evidence turns are left out.
+
+    Returns:
+        Conversations of at least 100 turns each, but for the last one; short ones are joined.
+    """
+    rows = list(read_lines(folder / "queries.jsonl"))
     if (folder / "passages.jsonl").is_file():
-        passages = list(_lines(folder / "passages.jsonl"))
+        passages = list(read_lines(folder / "passages.jsonl"))
         place = {p["id"]: i for i, p in enumerate(passages)}
         found = [Question(r["query"], tuple(place[p] for p in r["positives"])) for r in rows if r["positives"]]
         return [Conversation(folder.name, tuple(p["text"] for p in passages), tuple(found))]
     by_conversation: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        if 0 < len(row["evidence"]) <= most_evidence:
+        if 0 < len(row["evidence"]) <= max_evidence:
             by_conversation.setdefault(row["conv_id"], []).append(row)
     result = []
-    for row in _lines(folder / "conversations.jsonl"):
+    for row in read_lines(folder / "conversations.jsonl"):
         place = {s["idx"]: i for i, s in enumerate(row["segments"])}
-        questions = [_question(r, place) for r in by_conversation.get(row["id"], ())]
+        questions = [make_question(r, place) for r in by_conversation.get(row["id"], ())]
         if questions:
             result.append(Conversation(row["id"], tuple(s["text"] for s in row["segments"]), tuple(questions)))
     return join_short(result)
 
 
-def _question(row: Mapping[str, Any], place: Mapping[int, int]) -> Question:
+def make_question(row: Mapping[str, Any], place: Mapping[int, int]) -> Question:
+    """Make a question from its record.
+
+    Args:
+        row: A line of ``queries.jsonl``.
+        place: Positions of the conversation's turns by their index.
+    """
     source = row.get("source_idx")
     return Question(
         row["query"],
@@ -98,19 +113,22 @@ def _question(row: Mapping[str, Any], place: Mapping[int, int]) -> Question:
     )
 
 
-def join_short(conversations: Sequence[Conversation], least: int = 100) -> list[Conversation]:
-    """Join neighbours until each has ``least`` turns: the top ten of twenty turns would say nothing."""
+def join_short(conversations: Sequence[Conversation], min_turns: int = 100) -> list[Conversation]:
+    """Join neighbouring conversations until each has ``min_turns`` turns.
+
+    The recall among the first ten of twenty turns would be meaningless.
+    """
     result: list[Conversation] = []
     pending: list[Conversation] = []
     for conversation in conversations:
         pending.append(conversation)
-        if sum(len(c.turns) for c in pending) >= least:
-            result.append(_joined(pending))
+        if sum(len(c.turns) for c in pending) >= min_turns:
+            result.append(_join(pending))
             pending = []
-    return result + ([_joined(pending)] if pending else [])
+    return result + ([_join(pending)] if pending else [])
 
 
-def _joined(parts: Sequence[Conversation]) -> Conversation:
+def _join(parts: Sequence[Conversation]) -> Conversation:
     if len(parts) == 1:
         return parts[0]
     turns: list[str] = []
@@ -125,7 +143,7 @@ def _joined(parts: Sequence[Conversation]) -> Conversation:
 
 
 def thin(conversation: Conversation, turns: int, questions: int, seed: int) -> Conversation:
-    """Keep some questions, their turns, and ``turns`` others in their order."""
+    """Keep some of a conversation's questions, the turns they need, and up to ``turns`` other turns, in order."""
     rng = random.Random(f"{seed} {conversation.id}")
     kept = list(conversation.questions)
     rng.shuffle(kept)
@@ -149,40 +167,53 @@ def thin(conversation: Conversation, turns: int, questions: int, seed: int) -> C
     )
 
 
-def is_validation(conversation: _Named, share: float = 0.1) -> bool:
-    """Whether a conversation is kept out of training, by a hash of its name."""
-    digest = hashlib.sha256(conversation.id.encode()).digest()
+def is_validation(name: str, share: float = 0.1) -> bool:
+    """Return whether a conversation is held out for validation, which a hash of its name decides."""
+    digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32 < share
 
 
-def training_sets(
+def read_training_sets(
     data: Path, left_out: Sequence[str] = (), seed: int = 0, limits: Mapping[str, tuple[int, int]] = LIMITS
 ) -> dict[str, list[Conversation]]:
-    """Read and thin the training sets, without their validation conversations."""
+    """Read the training sets, without their validation conversations, and thin them.
+
+    Args:
+        data: Folder of the unpacked sets.
+        left_out: Names of sets to leave out.
+        seed: Decides which turns and questions are kept.
+        limits: As ``LIMITS``.
+
+    Returns:
+        Conversations by the name of their set.
+    """
     result = {}
     for name, (turns, questions) in limits.items():
         if name in left_out:
             continue
         conversations = read_set(data / "train" / name)
         single = len(conversations) == 1
-        result[name] = [thin(c, turns, questions, seed) for c in conversations if single or not is_validation(c)]
+        result[name] = [thin(c, turns, questions, seed) for c in conversations if single or not is_validation(c.id)]
     return result
 
 
-def validation_sets(data: Path, left_out: Sequence[str] = (), most: int = 6) -> dict[str, list[Conversation]]:
-    """Read up to ``most`` conversations of each set, thinned: held-out ones, or any of a set left out."""
+def read_validation_sets(data: Path, left_out: Sequence[str] = (), limit: int = 6) -> dict[str, list[Conversation]]:
+    """Read up to ``limit`` validation conversations of each set, thinned.
+
+    Of a set in ``left_out``, every conversation can be used for validation.
+    """
     result = {}
     for name in LIMITS:
         conversations = read_set(data / "train" / name)
         if len(conversations) == 1:
             continue
-        chosen = [c for c in conversations if name in left_out or is_validation(c)]
-        result[name] = [thin(c, 300, 60, seed=0) for c in chosen[:most]]
+        chosen = [c for c in conversations if name in left_out or is_validation(c.id)]
+        result[name] = [thin(c, 300, 60, seed=0) for c in chosen[:limit]]
     return {name: found for name, found in result.items() if found}
 
 
-def all_texts(conversations: Sequence[Conversation]) -> list[str]:
-    """Distinct turns and questions, in order of appearance."""
+def collect_texts(conversations: Sequence[Conversation]) -> list[str]:
+    """Return the distinct turns and questions of conversations, in order of appearance."""
     texts: dict[str, None] = {}
     for conversation in conversations:
         texts.update(dict.fromkeys(conversation.turns))
@@ -190,7 +221,8 @@ def all_texts(conversations: Sequence[Conversation]) -> list[str]:
     return list(texts)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read a file of JSON objects, one a line."""
     with open(path, encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)

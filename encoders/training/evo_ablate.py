@@ -1,10 +1,10 @@
-"""Train EvoEmbedding on a made-up task, once without each of its parts.
+"""Train EvoEmbedding on a synthetic task, and again without each of its parts.
 
     python -m agent_memory.encoders.training.evo_ablate WORK [--steps N] [--seeds N] [--sizes FEWEST MOST]
 
-A tiny random base model, states that change over more segments than the queue holds (``evo_states``), and five
-recipes beside a static encoder trained on the same records. The same command goes on where it stopped; more
-``--seeds`` may be asked for later. WORK then holds ``log.jsonl``, ``curves.png`` and ``table.md``.
+It trains a tiny random base model on states that change over more segments than the queue holds (``evo_states``), with
+five recipes and, for comparison, as a static encoder. Run the same command again to resume, with more ``--seeds`` if
+needed. WORK then contains ``log.jsonl``, ``curves.png`` and ``table.md``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import torch
 
 from agent_memory.encoders.evo.network import EvoNetwork
 from agent_memory.encoders.evo.text import EvoText
-from agent_memory.encoders.training.evo_objective import Recipe, Record, read_records
-from agent_memory.encoders.training.evo_states import SETTINGS, tiny_network, write_states, write_tokenizer
-from agent_memory.encoders.training.evo_train import Step, recall_at_1, train
+from agent_memory.encoders.training.evo_objective import EvoRecipe, Record, read_records
+from agent_memory.encoders.training.evo_states import SETTINGS, make_tiny_network, write_states, write_tokenizer
+from agent_memory.encoders.training.evo_train import Step, measure_recall, train
 from agent_memory.encoders.training.plot import plot_ablations
 from agent_memory.encoders.training.trainer import Checkpoint
 from agent_memory.errors import InvalidInputError
 
-FULL = Recipe(checkpointing=False, learning_rate=5e-3, batch=8)
+FULL = EvoRecipe(checkpointing=False, learning_rate=5e-3, batch=8)
 """The paper's recipe at the learning rate and batch of a tiny model."""
 
 RECIPES = {
@@ -53,10 +53,10 @@ class Ablation:
 
     Attributes:
         work: Folder of all files.
-        steps: Of each recipe.
-        seeds: Repetitions; each has its own base model, records and dropout, the same for all recipes.
-        sizes: Fewest and most segments of a record.
-        every: Steps between checkpoints and checks.
+        steps: Steps of each recipe.
+        seeds: Number of repetitions. Each has its own base model, records and dropout, which all recipes share.
+        sizes: Minimum and maximum number of segments in a record.
+        every: Steps between checkpoints and validations.
     """
 
     work: Path
@@ -65,14 +65,14 @@ class Ablation:
     sizes: tuple[int, int] = (6, 24)
     every: int = 40
 
-    def go(self) -> str:
-        """Train what is not trained yet.
+    def run(self) -> str:
+        """Train every recipe that is not trained yet.
 
         Returns:
-            The table, which is also written.
+            The table, which is also written to a file.
 
         Raises:
-            InvalidInputError: WORK holds a comparison of other steps or sizes.
+            InvalidInputError: The folder contains a comparison with other settings.
             EncoderError: Memory ran out.
         """
         self.work.mkdir(parents=True, exist_ok=True)
@@ -81,16 +81,16 @@ class Ablation:
         chance = write_states(self.work / "check.jsonl", _CHECKED, _CHECK_SEED, self.sizes)
         for seed in range(self.seeds):
             for name, recipe in RECIPES.items():
-                if not any(e.get("end") and (e["recipe"], e["seed"]) == (name, seed) for e in self.log()):
-                    self._run(name, replace(recipe, seed=seed))
-        log = [entry for entry in self.log() if int(entry["seed"]) < self.seeds]
+                if not any(e.get("end") and (e["recipe"], e["seed"]) == (name, seed) for e in self.read_log()):
+                    self._train(name, replace(recipe, seed=seed))
+        log = [entry for entry in self.read_log() if int(entry["seed"]) < self.seeds]
         plot_ablations(log, self.work / "curves.png")
-        text = table(log, chance)
+        text = format_table(log, chance)
         (self.work / "table.md").write_text(text, encoding="utf-8")
         return text
 
-    def log(self) -> list[Entry]:
-        """Read what was measured; of a step that was done twice around a stop, the later."""
+    def read_log(self) -> list[Entry]:
+        """Read the measurements; of a step that was repeated after an interruption, only the last one is returned."""
         path = self.work / "log.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         found = [json.loads(line) for line in lines]
@@ -99,11 +99,11 @@ class Ablation:
     def _claim(self) -> None:
         path, own = self.work / "settings.json", json.dumps({"steps": self.steps, "sizes": self.sizes})
         if path.exists() and path.read_text(encoding="utf-8") != own:
-            raise InvalidInputError(f"{self.work} holds a comparison of other settings: {path.read_text()}")
+            raise InvalidInputError(f"{self.work} contains a comparison with other settings: {path.read_text()}")
         path.write_text(own, encoding="utf-8")
 
-    def _run(self, name: str, recipe: Recipe) -> None:
-        network = tiny_network(recipe.seed)
+    def _train(self, name: str, recipe: EvoRecipe) -> None:
+        network = make_tiny_network(recipe.seed)
         text = EvoText(self.work, network.vocabulary)
         check = list(read_records(self.work / "check.jsonl", text))
         path = self.work / f"train-{recipe.seed}.jsonl"
@@ -122,16 +122,18 @@ class Ablation:
                 self._check(network.eval(), check, recipe, place)
             began = time.monotonic()
 
-        kept = Checkpoint(self.work / f"{name.replace(' ', '-')}-{recipe.seed}.safetensors")
-        train(network, records, SETTINGS.buffer_capacity, recipe, checkpoint=kept, every=self.every, report=report)
+        checkpoint = Checkpoint(self.work / f"{name.replace(' ', '-')}-{recipe.seed}.safetensors")
+        train(
+            network, records, SETTINGS.buffer_capacity, recipe, checkpoint=checkpoint, every=self.every, report=report
+        )
         size = sum(len(record.written) for record in records) / self.steps
         done: Entry = {"recipe": name, "seed": recipe.seed, "step": self.steps, "end": 1, "segments": size}
         self._check(network, check, recipe, done)
 
-    def _check(self, network: EvoNetwork, check: Sequence[Record], recipe: Recipe, place: Entry) -> None:
-        found = {"recall@1": recall_at_1(network, check, SETTINGS.buffer_capacity, recipe)}
+    def _check(self, network: EvoNetwork, check: Sequence[Record], recipe: EvoRecipe, place: Entry) -> None:
+        found = {"recall@1": measure_recall(network, check, SETTINGS.buffer_capacity, recipe)}
         if place["step"] == 0 or "end" in place:
-            found["static"] = recall_at_1(network, check, 0, replace(recipe, memory=False))
+            found["static"] = measure_recall(network, check, 0, replace(recipe, memory=False))
         self._write({**place, **found})
 
     def _write(self, entry: Entry) -> None:
@@ -139,12 +141,12 @@ class Ablation:
             file.write(json.dumps(entry) + "\n")
 
 
-def table(log: Sequence[Entry], chance: Mapping[str, float]) -> str:
-    """Lay out recall@1 of each recipe beside what needs no memory, as Markdown.
+def format_table(log: Sequence[Entry], chance: Mapping[str, float]) -> str:
+    """Format recall@1 of each recipe, and of rules that need no memory, as a Markdown table.
 
     Args:
-        log: Entries of ``Ablation.log``.
-        chance: What ``write_states`` returned for the records that were checked.
+        log: From ``Ablation.read_log``.
+        chance: From ``write_states``, for the validation records.
     """
     lines = ["| | recall@1 | of each seed | the same without memory | segments/s |", "|---|---|---|---|---|"]
     first = [e for e in log if "recall@1" in e and e["step"] == 0 and e["recipe"] == "full"]
@@ -152,9 +154,9 @@ def table(log: Sequence[Entry], chance: Mapping[str, float]) -> str:
     groups = {name: [e for e in ends if e["recipe"] == name] for name in RECIPES}
     for name, found in {"untrained": first, **groups}.items():
         recalls, static = ([100 * float(e[key]) for e in found] for key in ("recall@1", "static"))
-        speed = "" if name == "untrained" else f"{_speed(log, found):.0f}"
+        speed = "" if name == "untrained" else f"{_measure_speed(log, found):.0f}"
         each = " ".join(f"{value:.1f}" for value in recalls)
-        lines.append(f"| {name} | {_spread(recalls)} | {each} | {_spread(static)} | {speed} |")
+        lines.append(f"| {name} | {_format_spread(recalls)} | {each} | {_format_spread(static)} | {speed} |")
     best = max(float(e["static"]) for e in (*first, *ends))
     lines.append(f"| best of any network without memory | {100 * best:.1f} | | | |")
     lines.append(f"| by chance among the turns that set the place | {100 * chance['same']:.1f} | | | |")
@@ -162,16 +164,16 @@ def table(log: Sequence[Entry], chance: Mapping[str, float]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _speed(log: Sequence[Entry], ends: Sequence[Entry]) -> float:
-    """Segments of a step by its median seconds, since other work on the machine comes in bursts."""
+def _measure_speed(log: Sequence[Entry], ends: Sequence[Entry]) -> float:
+    """Return segments per second, by the median time of a step, because other work on the machine comes in bursts."""
     names = {str(e["recipe"]) for e in ends}
     return float(ends[0]["segments"]) / float(
         np.median([e["seconds"] for e in log if e["recipe"] in names and "seconds" in e])
     )
 
 
-def _spread(values: Sequence[float]) -> str:
-    """Mean and, of several values, their standard deviation."""
+def _format_spread(values: Sequence[float]) -> str:
+    """Format the mean of values and, if there are several, their standard deviation."""
     return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
@@ -180,13 +182,15 @@ def main() -> None:
     usual = Ablation(Path())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--steps", type=int, default=usual.steps, help="of each recipe, eight records each")
-    parser.add_argument("--seeds", type=int, default=usual.seeds, help="repetitions")
-    parser.add_argument("--sizes", type=int, nargs=2, default=usual.sizes, help="fewest and most segments of a record")
-    parser.add_argument("--every", type=int, default=usual.every, help="steps between checkpoints and checks")
+    parser.add_argument("--steps", type=int, default=usual.steps, help="steps of each recipe, eight records each")
+    parser.add_argument("--seeds", type=int, default=usual.seeds, help="number of repetitions")
+    parser.add_argument(
+        "--sizes", type=int, nargs=2, default=usual.sizes, help="minimum and maximum number of segments in a record"
+    )
+    parser.add_argument("--every", type=int, default=usual.every, help="steps between checkpoints and validations")
     given = parser.parse_args()
-    torch.set_num_threads(1)  # the matrices are too small to share
-    text = Ablation(given.work, given.steps, given.seeds, tuple(given.sizes), given.every).go()
+    torch.set_num_threads(1)  # the matrices are too small for several threads
+    text = Ablation(given.work, given.steps, given.seeds, tuple(given.sizes), given.every).run()
     print(text, end="")  # noqa: T201 - the result of a command
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agent_memory.encoders.base import TokenArray
 from agent_memory.encoders.evo.network import EvoNetwork, Row
-from agent_memory.encoders.evo.state import CHUNK_SEGMENTS, Exchange, plan_batches
+from agent_memory.encoders.evo.segments import CHUNK_SEGMENTS, Exchange, plan_batches
 from agent_memory.encoders.evo.text import EvoText
-from agent_memory.encoders.static.runtime import IntArray
 from agent_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How to train; the defaults are the paper's, and each switch turned off is one of its ablations.
+class EvoRecipe:
+    """Training settings. The defaults are those of the paper; each switch, turned off, gives one of its ablations.
 
     Attributes:
-        memory: Read latents at all; without it, training gives a static encoder.
-        queue: Read the last ``buffer_capacity`` latents; without it, those of the last segment only.
+        memory: Read latents at all; without them, the result is a static encoder.
+        queue: Read the last ``buffer_capacity`` latents; if off, only those of the last segment.
         memory_loss: Add the language-model loss through the latents.
-        length_weighting: Weight the contrastive loss with log(negatives + 1).
-        segment_batching: Write up to 16 segments in one pass; without it, one.
-        checkpointing: Compute activations twice instead of keeping them.
-        temperature: Of the contrastive loss.
-        learning_rate: Peak.
-        warm_up: Share of the steps until the peak.
-        floor: Share of the peak that the cosine ends at.
-        batch: Records of one step.
+        length_weighting: Multiply the contrastive loss by log(negatives + 1).
+        segment_batching: Write up to 16 segments in one pass; if off, one segment.
+        checkpointing: Recompute activations in the backward pass instead of storing them.
+        temperature: Temperature of the contrastive loss.
+        learning_rate: Peak of the learning rate.
+        warm_up: Share of the steps before the peak.
+        floor: Final learning rate, as a share of the peak.
+        batch: Records in one step.
         epochs: Passes over the records.
-        grad_norm: Gradients are clipped to this norm.
-        seed: Of the order of the records and the dropout.
+        grad_norm: Maximum norm of the gradients.
+        seed: Seed of the order of the records and of dropout.
     """
 
     memory: bool = True
@@ -62,47 +62,51 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A conversation, and the last exchange that asks for something in it, as token ids.
+    """A conversation whose last exchange asks for something said before, as token ids.
 
     Attributes:
-        written: Of each segment, the ChatML form.
-        embedded: Of each segment, the plain form with the end token.
-        query: With prefix and end token.
-        evidence: Segments that answer the query; at least one, and not all.
+        written: Each segment in ChatML, to be written to the memory.
+        embedded: The plain text of each segment with the end token, to be embedded.
+        query: The query, with prefix and end token.
+        evidence: Positions of the segments that answer the query; at least one, but not all.
         last: The last exchange in ChatML.
-        answer: Where the answer begins in ``last``.
+        answer: Position of the first token of the answer in ``last``.
     """
 
-    written: list[IntArray]
-    embedded: list[IntArray]
-    query: IntArray
+    written: list[TokenArray]
+    embedded: list[TokenArray]
+    query: TokenArray
     evidence: frozenset[int]
-    last: IntArray
+    last: TokenArray
     answer: int
 
 
 def read_records(path: Path, text: EvoText) -> Iterator[Record]:
-    r"""Read training records, one JSON object a line.
+    r"""Read training records from a file of JSON objects, one a line.
 
-    Each is ``{messages: [{role, content}], meta: {turns: ["User: …\nAssistant: …", …, query], evidence_turns}}``;
-    messages alternate between user and assistant, and the last exchange asks the query.
+    Each is ``{messages: [{role, content}], meta: {turns: ["User: …\nAssistant: …", …, query], evidence_turns}}``.
+    Messages alternate between user and assistant, and the last exchange asks the query.
+
+    Args:
+        path: The file.
+        text: Encodes the texts.
 
     Raises:
-        InvalidInputError: A line is no such record; the message names it.
+        InvalidInputError: A line is not such a record; the message gives its number.
     """
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield _record(json.loads(line), text)
+                yield _make_record(json.loads(line), text)
             except (KeyError, TypeError, ValueError) as error:
-                raise InvalidInputError(f"{path}:{number} is no training record: {error}") from error
+                raise InvalidInputError(f"{path}:{number} is not a training record: {error}") from error
 
 
-def _record(row: dict[str, Any], text: EvoText) -> Record:
+def _make_record(row: dict[str, Any], text: EvoText) -> Record:
     messages, turns = row["messages"], row["meta"]["turns"]
     roles = [message["role"] for message in messages]
     if len(roles) < 4 or roles != ["user", "assistant"] * (len(roles) // 2):
-        raise InvalidInputError("messages must alternate between user and assistant, two exchanges at least")
+        raise InvalidInputError("messages must alternate between user and assistant, in at least two exchanges")
     said = [message["content"] for message in messages]
     exchanges = [Exchange(*pair) for pair in zip(said[::2], said[1::2], strict=True)]
     evidence = frozenset(row["meta"]["evidence_turns"])
@@ -110,28 +114,28 @@ def _record(row: dict[str, Any], text: EvoText) -> Record:
     if len(turns) != len(exchanges):
         raise InvalidInputError(f"{len(turns)} turns do not match {len(exchanges)} exchanges")
     if not evidence or not evidence < set(history):
-        raise InvalidInputError("evidence_turns must name some of the turns before the query, and not all")
-    opening = text.memory(Exchange(exchanges[-1].user))
-    last = text.memory(exchanges[-1])
-    # Behind "<|im_start|>assistant\n"; what follows is what the model would have to say.
-    lead = len(text.memory(Exchange(exchanges[-1].user, ""))) - len(opening) - text.closing
+        raise InvalidInputError("evidence_turns must name some, but not all, of the turns before the query")
+    opening = text.encode_chat(Exchange(exchanges[-1].user))
+    last = text.encode_chat(exchanges[-1])
+    # The answer begins after "<|im_start|>assistant\n".
+    lead = len(text.encode_chat(Exchange(exchanges[-1].user, ""))) - len(opening) - text.closing_size
     return Record(
-        written=[text.memory(exchanges[i]) for i in history],
-        embedded=[np.concatenate((text.retriever(turns[i]), text.end)) for i in history],
-        query=np.concatenate((text.prefix, text.retriever(turns[-1]), text.end)),
+        written=[text.encode_chat(exchanges[i]) for i in history],
+        embedded=[np.concatenate((text.encode_plain(turns[i]), text.end)) for i in history],
+        query=np.concatenate((text.prefix, text.encode_plain(turns[-1]), text.end)),
         evidence=evidence,
         last=last,
         answer=len(opening) + lead,
     )
 
 
-def contrastive(scores: Tensor, evidence: frozenset[int], *, length_weighting: bool = True) -> Tensor:
-    """The paper's L_con of one conversation.
+def compute_contrastive(scores: Tensor, evidence: frozenset[int], *, length_weighting: bool = True) -> Tensor:
+    """Compute the contrastive loss of one conversation: L_con in the paper.
 
     Args:
-        scores: (n,) scores of the segments, already divided by the temperature.
-        evidence: The positives; each meets the negatives alone, the other positives are left out.
-        length_weighting: Multiply with log(negatives + 1).
+        scores: Scores of the segments, divided by the temperature, (n,).
+        evidence: Positions of the positives; each is compared with the negatives only, not with other positives.
+        length_weighting: Multiply by log(negatives + 1).
 
     Returns:
         A scalar.
@@ -143,8 +147,14 @@ def contrastive(scores: Tensor, evidence: frozenset[int], *, length_weighting: b
     return loss * math.log(int((~positive).sum()) + 1) if length_weighting else loss
 
 
-def session_scores(network: EvoNetwork, record: Record, capacity: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
+def score_segments(network: EvoNetwork, record: Record, capacity: int, recipe: EvoRecipe) -> tuple[Tensor, Tensor]:
     """Score the segments of a record for its query.
+
+    Args:
+        network: The network.
+        record: The conversation and its query.
+        capacity: Maximum number of latents in the memory.
+        recipe: The settings.
 
     Returns:
         cos / temperature (n,), and the projected memory after all segments (m, H).
@@ -152,7 +162,7 @@ def session_scores(network: EvoNetwork, record: Record, capacity: int, recipe: R
     latents = next(iter(network.heads.values())).new_empty(0, network.hidden_size)
     if not recipe.memory:
         static = [(ids, latents) for ids in (*record.embedded, record.query)]
-        return _scores(network, static) / recipe.temperature, latents
+        return _score_rows(network, static) / recipe.temperature, latents
     limit = CHUNK_SEGMENTS if recipe.segment_batching else 1
     room = capacity if recipe.queue else network.num_latents
     rows: list[Row] = []
@@ -161,26 +171,29 @@ def session_scores(network: EvoNetwork, record: Record, capacity: int, recipe: R
         rows += [(record.embedded[i], before) for i, before in zip(chunk, befores, strict=True)]
     memory = network.project(latents)
     rows.append((record.query, memory))
-    return _scores(network, rows) / recipe.temperature, memory
+    return _score_rows(network, rows) / recipe.temperature, memory
 
 
-def _scores(network: EvoNetwork, rows: Sequence[Row]) -> Tensor:
+def _score_rows(network: EvoNetwork, rows: Sequence[Row]) -> Tensor:
     batches = plan_batches([len(ids) for ids, _ in rows])
     vectors = torch.cat([network.embed([rows[i] for i in batch]) for batch in batches])
     return vectors[:-1] @ vectors[-1]
 
 
-def session_loss(network: EvoNetwork, record: Record, capacity: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Return L_con and L_sft of a record; the second is zero without the memory loss."""
-    scores, memory = session_scores(network, record, capacity, recipe)
-    ranking = contrastive(scores, record.evidence, length_weighting=recipe.length_weighting)
+def compute_losses(network: EvoNetwork, record: Record, capacity: int, recipe: EvoRecipe) -> tuple[Tensor, Tensor]:
+    """Compute L_con and L_sft of a record, two scalars; L_sft is zero if the recipe has no memory loss.
+
+    The arguments are those of ``score_segments``.
+    """
+    scores, memory = score_segments(network, record, capacity, recipe)
+    ranking = compute_contrastive(scores, record.evidence, length_weighting=recipe.length_weighting)
     if not recipe.memory_loss:
         return ranking, ranking.new_zeros(())
-    return ranking, network.answer_loss(record.last, record.answer, memory)
+    return ranking, network.compute_answer_loss(record.last, record.answer, memory)
 
 
-def trainable(network: EvoNetwork) -> list[Parameter]:
-    """Thaw what is trained: both adapters, the memory queries and the projections."""
+def unfreeze(network: EvoNetwork) -> list[Parameter]:
+    """Unfreeze and return the parameters that are trained: both adapters, the memory queries and the projections."""
     chosen = list(network.heads.values())
     for view in network.views.values():
         chosen += [p for name, p in view.named_parameters() if name.endswith((".down", ".up"))]

@@ -1,4 +1,4 @@
-"""A made-up task for EvoEmbedding's ablations: who was last set where; with a model small enough for it."""
+"""A synthetic task for EvoEmbedding's ablations (who is where after several moves), and a model small enough for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from agent_memory.encoders.evo.checkpoint import EvoSettings
-from agent_memory.encoders.evo.load import fresh_network
+from agent_memory.encoders.evo.load import make_network
 from agent_memory.encoders.evo.network import EvoNetwork
 from agent_memory.encoders.evo.text import END_TOKEN, QUERY_PREFIX
 
@@ -25,16 +25,19 @@ SETTINGS = EvoSettings(num_latents=2, buffer_capacity=2 * 6, lora_r=16, lora_alp
 """A queue of six segments."""
 
 
-def conversation(rng: random.Random, sizes: tuple[int, int]) -> dict[str, Any]:
-    """Make a training record: people move, or join another where that one is; the question is where one of them is.
+def make_conversation(rng: random.Random, sizes: tuple[int, int]) -> dict[str, Any]:
+    """Make a training record in which people move, or join each other, and the question is where one of them is now.
 
-    Evidence is the turn that last set the place of the one asked for. Earlier turns that set it, turns that only
-    mention the person, and turns about nothing lie around it. ``meta.same`` holds all turns that set that place:
-    the wording cannot tell them apart.
+    The evidence is the turn that last set this person's place. The other turns set the place earlier, only mention the
+    person, or are fillers. ``meta.same`` lists all turns that set the place; their wording does not reveal which is the
+    last.
 
     Args:
-        rng: Source of chance.
-        sizes: Fewest and most segments before the question.
+        rng: Random generator.
+        sizes: Minimum and maximum number of segments before the question.
+
+    Returns:
+        A record as ``read_records`` expects it.
     """
     while True:
         people, places, at, said = rng.sample(SUBJECTS, 3), dict[str, str](), dict[str, list[int]](), []
@@ -68,11 +71,18 @@ def conversation(rng: random.Random, sizes: tuple[int, int]) -> dict[str, Any]:
 def write_states(path: Path, count: int, seed: int, sizes: tuple[int, int]) -> dict[str, float]:
     """Write records, one JSON object a line.
 
+    Args:
+        path: The file.
+        count: Number of records.
+        seed: Seed of the records.
+        sizes: As in ``make_conversation``.
+
     Returns:
-        recall@1 of always naming the last segment, and of choosing by chance among those that set the place.
+        The recall@1 of two rules: ``last`` always chooses the last segment, ``same`` chooses at random among those that
+        set the place.
     """
     rng = random.Random(seed)
-    rows = [conversation(rng, sizes) for _ in range(count)]
+    rows = [make_conversation(rng, sizes) for _ in range(count)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     metas = [row["meta"] for row in rows]
     last = sum(meta["evidence_turns"] == [len(meta["turns"]) - 2] for meta in metas)
@@ -80,7 +90,7 @@ def write_states(path: Path, count: int, seed: int, sizes: tuple[int, int]) -> d
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Write ``tokenizer.json``: the words of the task, split at white space."""
+    """Write a ``tokenizer.json`` with the words of the task, split at white space."""
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(_WORDS)}, unk_token="[UNK]"))
@@ -89,8 +99,8 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def tiny_network(seed: int) -> EvoNetwork:
-    """Build a random Qwen3 of two layers with untrained adapters."""
+def make_tiny_network(seed: int) -> EvoNetwork:
+    """Build a random two-layer Qwen3 with untrained adapters."""
     from transformers import AutoConfig
 
     torch.manual_seed(seed)
@@ -106,6 +116,6 @@ def tiny_network(seed: int) -> EvoNetwork:
         rope_theta=10000.0,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
-        initializer_range=0.15,  # smaller matrices hardly mix tokens, and bound the logits of the frozen head
+        initializer_range=0.15,  # smaller weights hardly mix tokens, and they bound the logits of the frozen head
     )
-    return fresh_network(config, SETTINGS, dimension=64)
+    return make_network(config, SETTINGS, dimension=64)

@@ -1,4 +1,4 @@
-"""Vectors that are computed once and kept: MiniLM's hidden states and the teacher's embeddings."""
+"""A cache on disk for vectors that training needs repeatedly."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ HalfArray = npt.NDArray[np.float16]
 
 
 class VectorCache:
-    """Half-precision vectors by text, in shards of safetensors; a shard is there whole or not at all.
+    """Half-precision vectors by text, in shards of safetensors that are written atomically.
 
     Args:
-        folder: Where the shards are; created when missing.
+        folder: Folder of the shards; created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,45 +30,50 @@ class VectorCache:
         self._shards: list[HalfArray] = []
         self._count = 0
         for path in sorted(folder.glob("*.safetensors")):
-            self._take(path)
+            self._load_shard(path)
 
     def __len__(self) -> int:
         return self._count
 
     def __contains__(self, text: str) -> bool:
-        return _key(text) in self._place
+        return _hash_text(text) in self._place
 
     def fill(self, texts: Sequence[str], encode: Callable[[Sequence[str]], npt.NDArray[np.floating]]) -> None:
-        """Encode the texts that are missing and write them, shard by shard."""
+        """Encode and write the texts that are missing, shard by shard."""
         missing = [t for t in dict.fromkeys(texts) if t not in self]
         for start in range(0, len(missing), _SHARD):
             shard = missing[start : start + _SHARD]
             self.add(shard, encode(shard))
 
     def add(self, texts: Sequence[str], vectors: npt.NDArray[np.floating]) -> None:
-        """Write one shard of (len(texts), d) vectors."""
+        """Write one shard.
+
+        Args:
+            texts: The texts, at most 4,096.
+            vectors: Their vectors, (len(texts), d).
+        """
         from safetensors.numpy import save
 
         path = self._folder / f"{len(self._shards):05d}.safetensors"
-        keys = np.array([_key(t) for t in texts], dtype=np.uint64)
+        keys = np.array([_hash_text(t) for t in texts], dtype=np.uint64)
         write_bytes(path, save({"keys": keys, "vectors": vectors.astype(np.float16)}), mode=SHARED)
-        self._take(path)
+        self._load_shard(path)
 
     def get(self, texts: Sequence[str]) -> FloatArray:
         """Look up vectors; float32 (len(texts), d).
 
         Raises:
-            KeyError: A text is not there.
+            KeyError: A text is not in the cache.
         """
-        rows = [self._place[_key(t)] for t in texts]
+        rows = [self._place[_hash_text(t)] for t in texts]
         return np.stack([self._shards[r // _SHARD][r % _SHARD] for r in rows]).astype(np.float32)
 
     def sample(self, count: int, seed: int = 0) -> FloatArray:
-        """Draw vectors at random; float32 (at most count, d)."""
+        """Draw vectors at random, without replacement; float32 (up to count, d)."""
         rows = np.random.default_rng(seed).permutation(np.array(list(self._place.values())))[:count]
         return np.stack([self._shards[r // _SHARD][r % _SHARD] for r in rows]).astype(np.float32)
 
-    def _take(self, path: Path) -> None:
+    def _load_shard(self, path: Path) -> None:
         from safetensors.numpy import load_file
 
         shard = load_file(path)
@@ -78,5 +83,5 @@ class VectorCache:
         self._count = len(self._place)
 
 
-def _key(text: str) -> int:
+def _hash_text(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")

@@ -1,10 +1,9 @@
-"""Whole conversations with speakers and dates, as features, for the session encoder."""
+"""Reads whole conversations with speakers and dates, and turns them into features for the session encoder."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,11 +14,12 @@ import torch
 from torch import Tensor
 
 from agent_memory.encoders.base import Encoder
-from agent_memory.encoders.compact.encoder import dates_feature, day_words, length_feature, order_features
-from agent_memory.encoders.training.data import MOST_EVIDENCE, is_validation
+from agent_memory.encoders.compact.features import detect_order, encode_dates, format_day, measure_length
+from agent_memory.encoders.training.data import MAX_EVIDENCE, Question, is_validation, make_question, read_lines
 from agent_memory.encoders.training.features import VectorCache
+from agent_memory.types import Progress
 
-WEIGHTS: Mapping[str, float] = {
+SET_WEIGHTS: Mapping[str, float] = {
     "casino": 1.0,
     "friendsqa_dev": 1.5,
     "sgdmem_train": 1.0,
@@ -31,36 +31,25 @@ WEIGHTS: Mapping[str, float] = {
     "beam_500k": 1.0,
     "crd3": 0.4,
 }
-"""How often a set is drawn from, relative to the others."""
+"""Relative frequency with which a set is drawn."""
 
 LIMITS = {"crd3": 10}
-"""Conversations used of a set; all of the others."""
+"""Maximum number of conversations used of a set; of other sets, all are used."""
 
 _DATES = (r"(\d{4}-\d\d-\d\d)", "%Y-%m-%d"), (r"(\d{4}/\d\d/\d\d)", "%Y/%m/%d"), (r"([A-Z]\w+-\d\d-\d{4})", "%B-%d-%Y")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A question about a conversation; see ``training.data.Question``."""
-
-    text: str
-    evidence: tuple[int, ...]
-    source: int | None
-    hides_later: bool
-    category: str
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """Turns with their circumstances, and questions about them.
+class Dialogue:
+    """A whole conversation with its circumstances, and questions about it.
 
     Attributes:
-        id: Its name.
-        turns: What was said.
-        who: Who said it; empty where unknown.
-        when: The date, as ``day_words`` writes it; empty where unknown.
-        days: The date, counted from the year 1; 0 where unknown.
-        questions: With evidence.
+        id: Name of the conversation.
+        turns: What was said, in order.
+        who: Who said it; empty if unknown.
+        when: The date, as ``format_day`` writes it; empty if unknown.
+        days: The date, counted in days from the year 1; 0 if unknown.
+        questions: Questions that some of the turns answer.
     """
 
     id: str
@@ -73,21 +62,21 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """A conversation as tensors, half precision to save memory.
+    """A dialogue as tensors, in half precision to save memory.
 
     Attributes:
-        of: The conversation.
-        static: (n, d), turns.
-        who: (n, d), names of the speakers; zero where unknown.
-        when: (n, d), dates; zero where unknown.
-        length: (n, 1), how long each turn is.
-        days: (n,), dates counted from the year 1; 0 where unknown.
-        asked: (q, d), questions.
-        order: (q, 2), whether they ask for what was first or last.
-        dates: (q, 32), the dates that questions name.
+        of: The dialogue.
+        static: Vectors of the turns, (n, d).
+        who: Vectors of the speakers' names, (n, d); zero if unknown.
+        when: Vectors of the dates, (n, d); zero if unknown.
+        length: Length of each turn, (n, 1).
+        days: Dates, counted in days from the year 1, (n,); 0 if unknown.
+        asked: Vectors of the questions, (q, d).
+        order: Whether a question asks for the first and for the last of something, (q, 2).
+        dates: Features of the dates that a question mentions, (q, 32).
     """
 
-    of: Conversation
+    of: Dialogue
     static: Tensor
     who: Tensor
     when: Tensor
@@ -98,44 +87,34 @@ class Features:
     dates: Tensor
 
 
-def read_conversations(folder: Path, limit: int | None = None) -> list[Conversation]:
-    """Read the conversations of a set that have answerable questions."""
+def read_dialogues(folder: Path, limit: int | None = None) -> list[Dialogue]:
+    """Read the dialogues of a set that have answerable questions, at most ``limit`` of them."""
     asked: dict[str, list[dict[str, Any]]] = {}
-    for row in _lines(folder / "queries.jsonl"):
-        if 0 < len(row["evidence"]) <= MOST_EVIDENCE:
+    for row in read_lines(folder / "queries.jsonl"):
+        if 0 < len(row["evidence"]) <= MAX_EVIDENCE:
             asked.setdefault(row["conv_id"], []).append(row)
-    found: list[Conversation] = []
-    for row in _lines(folder / "conversations.jsonl"):
+    found: list[Dialogue] = []
+    for row in read_lines(folder / "conversations.jsonl"):
         if row["id"] in asked and (limit is None or len(found) < limit):
-            found.append(_conversation(row, asked[row["id"]]))
+            found.append(_make_dialogue(row, asked[row["id"]]))
     return found
 
 
-def _conversation(row: Mapping[str, Any], asked: Sequence[Mapping[str, Any]]) -> Conversation:
+def _make_dialogue(row: Mapping[str, Any], asked: Sequence[Mapping[str, Any]]) -> Dialogue:
     segments = row["segments"]
     place = {segment["idx"]: i for i, segment in enumerate(segments)}
-    days = [_day(segment.get("time") or "") for segment in segments]
-    questions = tuple(
-        Question(
-            q["query"],
-            tuple(place[e] for e in q["evidence"]),
-            None if q.get("source_idx") is None else place[q["source_idx"]],
-            q["category"] == "need_memory",
-            q["category"],
-        )
-        for q in asked
-    )
-    return Conversation(
+    days = [_parse_day(segment.get("time") or "") for segment in segments]
+    return Dialogue(
         row["id"],
         tuple(segment["text"] or "." for segment in segments),
         tuple(str(segment.get("speaker") or "") for segment in segments),
-        tuple("" if day is None else day_words(day) for day in days),
+        tuple("" if day is None else format_day(day) for day in days),
         tuple(0 if day is None else day.toordinal() for day in days),
-        questions,
+        tuple(make_question(query, place) for query in asked),
     )
 
 
-def _day(written: str) -> datetime | None:
+def _parse_day(written: str) -> datetime | None:
     for pattern, form in _DATES:
         match = re.match(pattern, written)
         if match:
@@ -143,70 +122,78 @@ def _day(written: str) -> datetime | None:
     return None
 
 
-def features(
-    conversations: Sequence[Conversation],
+def read_sets(
+    data: Path, left_out: Sequence[str], checked: int
+) -> tuple[dict[str, list[Dialogue]], dict[str, list[Dialogue]]]:
+    """Read training and validation dialogues.
+
+    Args:
+        data: Folder of the unpacked sets.
+        left_out: Sets to leave out of training; their first dialogues are used for validation.
+        checked: Maximum number of validation dialogues of a set, twice as many of a set that is left out.
+
+    Returns:
+        Training dialogues and validation dialogues, by set.
+    """
+    train, check = {}, {}
+    for name in SET_WEIGHTS:
+        found = read_dialogues(data / "train" / name, LIMITS.get(name))
+        if name in left_out:
+            check[name] = found[: 2 * checked]
+            continue
+        train[name] = [dialogue for dialogue in found if not is_validation(dialogue.id)]
+        check[name] = [dialogue for dialogue in found if is_validation(dialogue.id)][:checked]
+    return train, {name: found for name, found in check.items() if found}
+
+
+def make_features(
+    dialogues: Sequence[Dialogue],
     encoder: Encoder,
     documents: VectorCache,
     questions: VectorCache,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Features]:
-    """Return conversations as tensors, from the caches; what is missing there is encoded first."""
+    """Turn dialogues into tensors.
+
+    Args:
+        dialogues: The dialogues.
+        encoder: Encodes what the caches do not contain.
+        documents: Cache of turns, names and dates.
+        questions: Cache of questions.
+        progress: Called with (done, total) while documents are encoded.
+    """
     texts: dict[str, None] = {}
-    for conversation in conversations:
-        texts.update(dict.fromkeys((*conversation.turns, *filter(None, (*conversation.who, *conversation.when)))))
-    documents.fill(list(texts), lambda chunk: encoder.encode_documents(chunk, progress=progress))
-    questions.fill([q.text for c in conversations for q in c.questions], encoder.encode_queries)
-    return [_features(conversation, documents, questions) for conversation in conversations]
+    for dialogue in dialogues:
+        texts.update(dict.fromkeys((*dialogue.turns, *filter(None, (*dialogue.who, *dialogue.when)))))
+    documents.fill(list(texts), lambda missing: encoder.encode_documents(missing, progress=progress))
+    questions.fill([q.text for dialogue in dialogues for q in dialogue.questions], encoder.encode_queries)
+    return [_gather_features(dialogue, documents, questions) for dialogue in dialogues]
 
 
-def _features(conversation: Conversation, documents: VectorCache, questions: VectorCache) -> Features:
-    static = documents.get(conversation.turns)
+def _gather_features(dialogue: Dialogue, documents: VectorCache, questions: VectorCache) -> Features:
+    static = documents.get(dialogue.turns)
     return Features(
-        conversation,
+        dialogue,
         torch.from_numpy(static).half(),
-        _tags(conversation.who, documents, static.shape[1]),
-        _tags(conversation.when, documents, static.shape[1]),
-        torch.tensor([[length_feature(turn)] for turn in conversation.turns]),
-        torch.tensor(conversation.days),
-        torch.from_numpy(questions.get([q.text for q in conversation.questions])).half(),
-        torch.from_numpy(np.stack([order_features(q.text) for q in conversation.questions])),
-        torch.from_numpy(np.stack([dates_feature(q.text, _asked_on(conversation, q)) for q in conversation.questions])),
+        _gather_tags(dialogue.who, documents, static.shape[1]),
+        _gather_tags(dialogue.when, documents, static.shape[1]),
+        torch.tensor([[measure_length(turn)] for turn in dialogue.turns]),
+        torch.tensor(dialogue.days),
+        torch.from_numpy(questions.get([q.text for q in dialogue.questions])).half(),
+        torch.from_numpy(np.stack([detect_order(q.text) for q in dialogue.questions])),
+        torch.from_numpy(np.stack([encode_dates(q.text, _find_day_asked(dialogue, q)) for q in dialogue.questions])),
     )
 
 
-def _asked_on(conversation: Conversation, question: Question) -> int:
-    before = conversation.days if question.source is None else conversation.days[: question.source]
+def _find_day_asked(dialogue: Dialogue, question: Question) -> int:
+    before = dialogue.days if question.source is None else dialogue.days[: question.source]
     return before[-1] if before else 0
 
 
-def _tags(words: Sequence[str], documents: VectorCache, dimension: int) -> Tensor:
+def _gather_tags(words: Sequence[str], documents: VectorCache, dimension: int) -> Tensor:
     distinct = sorted(set(words) - {""})
     rows = np.zeros((len(distinct) + 1, dimension), np.float32)
     if distinct:
         rows[:-1] = documents.get(distinct)
     place = {word: i for i, word in enumerate(distinct)}
     return torch.from_numpy(rows[[place.get(word, -1) for word in words]]).half()
-
-
-def split(
-    data: Path, left_out: Sequence[str], checked: int
-) -> tuple[dict[str, list[Conversation]], dict[str, list[Conversation]]]:
-    """Return training conversations by set, and up to ``checked`` validation ones of each set.
-
-    Sets left out are not trained on, and validated on with their first conversations.
-    """
-    train, check = {}, {}
-    for name in WEIGHTS:
-        found = read_conversations(data / "train" / name, LIMITS.get(name))
-        if name in left_out:
-            check[name] = found[: 2 * checked]
-            continue
-        train[name] = [c for c in found if not is_validation(c)]
-        check[name] = [c for c in found if is_validation(c)][:checked]
-    return train, {name: found for name, found in check.items() if found}
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)

@@ -1,4 +1,4 @@
-"""Retrieval inside conversations, with and without the session."""
+"""Measures retrieval inside conversations, with and without the session encoder."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from agent_memory.encoders.training.session_data import Features
 from agent_memory.encoders.training.session_model import SessionNetwork
 
 WAYS = ("static", "average", "evolved", "sessionless")
-"""Static vectors; e_t + e_{t-1} / 2 + e_{t-2} / 4; evolved ones; evolved ones with questions from outside."""
+"""Static vectors; e_t + e_{t-1} / 2 + e_{t-2} / 4; evolved vectors; evolved segments with static questions."""
 
 
-def recall(
-    network: SessionNetwork | None, conversations: Sequence[Features], way: str, dimension: int = 768
+def measure_recall(
+    network: SessionNetwork | None, dialogues: Sequence[Features], way: str, dimension: int = 768
 ) -> dict[str, float]:
-    """Return the mean recall@1 and recall@10 over all questions, in percent.
+    """Measure the mean recall@1 and recall@10 over all questions, in percent.
 
     Args:
-        network: For the last two ways.
-        conversations: What to search in.
+        network: The network, for ``evolved`` and ``sessionless``; without it, these are ``static``.
+        dialogues: Dialogues to search.
         way: One of ``WAYS``.
         dimension: Prefix to score.
     """
     totals, count = {1: 0.0, 10: 0.0}, 0
-    for found in conversations:
-        turns, asked = _vectors(network, found, way)
+    for found in dialogues:
+        turns, asked = _embed(network, found, way)
         scores = functional.normalize(asked[:, :dimension], dim=1) @ functional.normalize(turns[:, :dimension], dim=1).T
         for row, question in zip(scores, found.of.questions, strict=True):
-            if question.source is not None:
-                row[question.source : None if question.hides_later else question.source + 1] = -torch.inf
+            hidden = question.list_hidden(len(row))
+            row[hidden.start : hidden.stop] = -torch.inf
             first = row.topk(min(10, len(row))).indices.tolist()
             count += 1
             for k in totals:
@@ -40,7 +40,7 @@ def recall(
     return {f"recall@{k}": 100 * total / max(1, count) for k, total in totals.items()}
 
 
-def _vectors(network: SessionNetwork | None, found: Features, way: str) -> tuple[Tensor, Tensor]:
+def _embed(network: SessionNetwork | None, found: Features, way: str) -> tuple[Tensor, Tensor]:
     static, asked = (functional.normalize(rows.float(), dim=1) for rows in (found.static, found.asked))
     if way == "static" or (network is None and way != "average"):
         return static, asked
@@ -49,9 +49,11 @@ def _vectors(network: SessionNetwork | None, found: Features, way: str) -> tuple
         turns[1:] += static[:-1] / 2
         turns[2:] += static[:-2] / 4
         return functional.normalize(turns, dim=1), asked
-    at = torch.tensor([len(static) if q.source is None else q.source for q in found.of.questions])
     with torch.no_grad():
-        turns, read, last = network.segments(static, found.who.float(), found.when.float(), found.length, found.days)
-        return turns, network.questions(
-            asked, at, found.order, found.dates, read, last, static
-        ) if way == "evolved" else asked
+        turns, read, last = network.evolve_segments(
+            static, found.who.float(), found.when.float(), found.length, found.days
+        )
+        if way == "evolved":
+            at = torch.tensor([len(static) if q.source is None else q.source for q in found.of.questions])
+            asked = network.evolve_questions(asked, at, found.order, found.dates, read, last, static)
+    return turns, asked

@@ -1,4 +1,4 @@
-"""The network that is trained: frozen MiniLM, low-rank deltas, linear head."""
+"""The network that ``train`` trains: frozen MiniLM, low-rank deltas, linear head."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agent_memory.encoders.files import MINILM_SHA256, minilm_folder, read_tokenizer
+from agent_memory.encoders.files import MINILM_SHA256, find_minilm, read_tokenizer
 from agent_memory.encoders.static.bert import Bert, BertShape, mean_pool
 from agent_memory.encoders.static.linear import Linear
 from agent_memory.encoders.static.matryoshka import DIMENSION, Head, project
 from agent_memory.encoders.static.minilm import read_minilm
-from agent_memory.encoders.static.runtime import frame_of
-from agent_memory.encoders.static.windows import plan_batches
+from agent_memory.encoders.static.runtime import find_frame
+from agent_memory.encoders.static.windows import batch_windows, pad_rows
 from agent_memory.files import SHARED, write_bytes
 
 LAYERS = (3, 4, 5, 6)
 QUESTION_RANK = 64
-_STEP = 0.02  # one unit of the head's weights in the space of unit vectors
+_UNIT = 0.02  # the head's trained weights are in units of this
 
 
-class Adapted(nn.Module):
-    """A frozen product plus a low-rank delta that starts at zero (Hu et al. 2021, arXiv 2106.09685)."""
+class AdaptedLinear(nn.Module):
+    """A frozen product plus a low-rank delta that is initially zero (Hu et al. 2021, arXiv 2106.09685)."""
 
     def __init__(self, base: Linear, inputs: int, outputs: int, rank: int) -> None:
         super().__init__()
@@ -39,24 +39,24 @@ class Adapted(nn.Module):
 
 
 class Student(nn.Module):
-    """MiniLM with deltas and head.
+    """MiniLM with deltas and a head.
 
     Args:
         rank: Rank of the deltas; 0 for none.
-        rotation: (384, 384) principal axes of MiniLM's unit vectors.
-        mean: (1536,) mean of the pooled features.
-        scale: (1536,) their standard deviation.
+        rotation: Principal axes of MiniLM's unit vectors, (384, 384).
+        mean: Mean of the pooled features, (1536,).
+        scale: Standard deviation of the pooled features, (1536,).
     """
 
     def __init__(self, rank: int, rotation: Tensor, mean: Tensor, scale: Tensor) -> None:
         super().__init__()
-        folder = minilm_folder()
+        folder = find_minilm()
         self.tokenizer = read_tokenizer(folder)
-        self.frame = frame_of(self.tokenizer, pad=0)
+        self.frame = find_frame(self.tokenizer, pad=0)
         self.bert = Bert(read_minilm(folder), BertShape(heads=12), "bf16", trainable=True)
         self.deltas = nn.ModuleDict()
         if rank:
-            self._adapt(rank)
+            self._add_deltas(rank)
         self.weight = nn.Parameter(torch.zeros(len(mean), DIMENSION))
         self.bias = nn.Parameter(torch.zeros(DIMENSION))
         self.question_down = nn.Parameter(torch.randn(len(mean), QUESTION_RANK) / len(mean) ** 0.5)
@@ -65,7 +65,7 @@ class Student(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 
-    def _adapt(self, rank: int) -> None:
+    def _add_deltas(self, rank: int) -> None:
         size = self.bert.size
         for number, layer in enumerate(self.bert.layers):
             shapes = {
@@ -75,59 +75,63 @@ class Student(nn.Module):
                 "down": (4 * size, size),
             }
             for part, (inputs, outputs) in shapes.items():
-                adapted = Adapted(getattr(layer, part), inputs, outputs, rank)
+                adapted = AdaptedLinear(getattr(layer, part), inputs, outputs, rank)
                 setattr(layer, part, adapted)
                 self.deltas[f"{number}-{part}"] = adapted
 
     def widen(self, seed: int, spread: float = 0.013) -> None:
-        """Start the dimensions beyond the backbone's from a small random projection of the features.
+        """Initialise the dimensions beyond the backbone's with a small random projection of the features.
 
-        At zero on both sides of a product they would have no gradient and stay there.
+        If both factors of a product were zero, they would have no gradient and stay zero.
         """
         generator = torch.Generator().manual_seed(seed)
         beyond = self.weight.data[:, self.bert.size :]
         beyond.copy_(torch.randn(beyond.shape, generator=generator) * spread)
 
-    def head(self) -> Head:
-        """Fold the normalisation of the features into one product."""
+    def make_head(self) -> Head:
+        """Return the head for inference, with the normalisation of the features folded into its weights."""
         scale, mean = self.get_buffer("scale"), self.get_buffer("mean")
-        weight = self.weight / scale[:, None] * _STEP
-        bias = self.bias * _STEP - mean @ weight
-        down, up = self.question_down / scale[:, None], self.question_up * _STEP
+        weight = self.weight / scale[:, None] * _UNIT
+        bias = self.bias * _UNIT - mean @ weight
+        down, up = self.question_down / scale[:, None], self.question_up * _UNIT
         question = (down, up, -(mean @ down) @ up)
         rotation = functional.pad(self.get_buffer("rotation"), (0, DIMENSION - self.bert.size))
         return Head(LAYERS, rotation, weight, bias, question, {})
 
-    def pooled(self, texts: Sequence[str], most_tokens: int = 64, budget: int = 2048) -> Tensor:
-        """Mean hidden states of the chosen layers; float32 (len(texts), 1536)."""
-        room = most_tokens - self.frame.size
+    def pool(self, texts: Sequence[str], max_tokens: int = 64, budget: int = 2048) -> Tensor:
+        """Compute the mean hidden states of ``LAYERS``, side by side.
+
+        Args:
+            texts: Texts to encode.
+            max_tokens: Texts are truncated to this many tokens.
+            budget: Maximum tokens of a batch, padding included.
+
+        Returns:
+            float32 (len(texts), 1536).
+        """
+        room = max_tokens - self.frame.size
         rows = [
             [*self.frame.before, *encoding.ids[:room], *self.frame.after]
             for encoding in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         ]
         parts, order = [], []
-        for batch in plan_batches([len(r) for r in rows], budget):
-            width = len(rows[batch[0]])
-            ids = torch.zeros(len(batch), width, dtype=torch.int64)
-            mask = torch.zeros(len(batch), width, dtype=torch.int64)
-            for i, row in enumerate(batch):
-                ids[i, : len(rows[row])] = torch.tensor(rows[row])
-                mask[i, : len(rows[row])] = 1
-            states = self.bert.hidden_states(ids, mask, LAYERS)
+        for batch in batch_windows([len(r) for r in rows], budget):
+            ids, mask = (torch.from_numpy(part) for part in pad_rows([rows[i] for i in batch], self.frame.pad))
+            states = self.bert.compute_states(ids, mask, LAYERS)
             parts.append(torch.cat([mean_pool(state, mask) for state in states], 1))
             order.append(batch)
         back = torch.from_numpy(np.argsort(np.concatenate(order)))
         return torch.cat(parts)[back]
 
     def project(self, pooled: Tensor, *, query: bool = False) -> Tensor:
-        """Map pooled features (n, 1536) to vectors (n, 768), not normalised."""
-        return project(list(torch.split(pooled, self.bert.size, dim=1)), self.head(), query=query)
+        """Map pooled features (n, 1536) to vectors (n, 768), which are not normalised."""
+        return project(list(torch.split(pooled, self.bert.size, dim=1)), self.make_head(), query=query)
 
     def export(self, path: Path, facts: Mapping[str, str]) -> None:
         """Write the head file that ``MatryoshkaEncoder`` reads, in half precision."""
         from safetensors.torch import save
 
-        head = self.head()
+        head = self.make_head()
         tensors = {"head.rotation": head.rotation, "head.weight": head.weight, "head.bias": head.bias}
         names = ("down", "up", "bias")
         tensors |= {f"head.question.{n}": t for n, t in zip(names, head.question, strict=True)}

@@ -1,4 +1,4 @@
-"""Checkpoints and the learning-rate schedule."""
+"""Checkpoints and the learning-rate schedule, for all trainings."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from agent_memory.files import SHARED, write_bytes
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Trainable parameters and optimiser moments, as safetensors."""
+    """A safetensors file with a model's parameters and its optimiser's moments.
+
+    Attributes:
+        path: The file.
+    """
 
     path: Path
 
     def save(self, model: nn.Module, optimiser: torch.optim.Optimizer, step: int) -> None:
-        """Write the state after ``step`` steps; the old file stays until the new one is complete."""
+        """Write the state after ``step`` steps; an existing file is replaced atomically."""
         from safetensors.torch import save
 
         tensors: dict[str, Tensor] = {"step": torch.tensor(step)}
@@ -34,7 +38,7 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Opt
     """Read a checkpoint into model and optimiser.
 
     Returns:
-        Steps done; 0 when there is no checkpoint.
+        Number of steps done; 0 if there is no checkpoint.
     """
     from safetensors.torch import load_file
 
@@ -51,6 +55,6 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimiser: torch.optim.Opt
     return int(tensors["step"])
 
 
-def schedule(step: int, steps: int, warm_up: int = 30) -> float:
-    """Linear warm-up, then half a cosine down to zero; a factor between 0 and 1."""
+def scale_rate(step: int, steps: int, warm_up: int = 30) -> float:
+    """Return the factor of the learning rate at a step: linear warm-up, then half a cosine down to zero."""
     return min(1.0, (step + 1) / warm_up) * (0.5 + 0.5 * math.cos(math.pi * step / max(1, steps)))

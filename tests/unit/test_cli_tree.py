@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from agent_memory import Memory
 from agent_memory.cli import app
-from agent_memory.encoders.files import minilm_folder
+from agent_memory.encoders.files import find_minilm
 
 MAKERS = {"add", "import", "restore", "demo", "mcp"}
 """Commands that make a store where there is none."""
@@ -124,7 +124,7 @@ def output_of(name, arguments, store, folder, monkeypatch):
     monkeypatch.setenv("AGENT_MEMORY_CACHE", str(folder / "cache"))
     if name == "models pull":  # what an earlier pull has left is verified, without the network
         (folder / "cache" / "models").mkdir(parents=True)
-        (folder / "cache" / "models" / "minilm").symlink_to(minilm_folder())
+        (folder / "cache" / "models" / "minilm").symlink_to(find_minilm())
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.stderr or result.exception
     return result.stdout

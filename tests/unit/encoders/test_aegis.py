@@ -122,10 +122,10 @@ def test_fingerprint_tells_depths_and_weights_apart(modernbert):
 
 def test_absent_and_foreign_models(tmp_path, monkeypatch):
     from agent_memory.encoders import load_encoder
-    from agent_memory.encoders.files import minilm_folder
+    from agent_memory.encoders.files import find_minilm
 
     monkeypatch.setenv("AGENT_MEMORY_CACHE", str(tmp_path))
     with pytest.raises(ModelNotFoundError, match="agent-memory models pull aegis"):
         load_encoder("aegis")
     with pytest.raises(CheckpointError, match="bert model, expected modernbert"):
-        AegisEncoder(minilm_folder(), dimension=64).encode_documents(["text"])
+        AegisEncoder(find_minilm(), dimension=64).encode_documents(["text"])

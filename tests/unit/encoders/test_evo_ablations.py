@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 
 from agent_memory.encoders.evo.model import EvoEmbeddingModel
 from agent_memory.encoders.evo.text import EvoText
-from agent_memory.encoders.static.runtime import enough_memory
+from agent_memory.encoders.resources import catch_out_of_memory
 from agent_memory.encoders.training import evo_ablate, evo_train
-from agent_memory.encoders.training.evo_objective import Recipe, read_records, session_scores
+from agent_memory.encoders.training.evo_objective import EvoRecipe, read_records, score_segments
 from agent_memory.encoders.training.evo_states import (
     SETTINGS,
-    conversation,
-    tiny_network,
+    make_conversation,
+    make_tiny_network,
     write_states,
     write_tokenizer,
 )
@@ -43,7 +43,7 @@ def command(monkeypatch, work, *more):
 def test_evidence_is_the_turn_that_last_set_the_place_and_the_answer_follows_from_the_turns():
     rng = random.Random(0)
     for _ in range(200):
-        row = conversation(rng, SIZES)
+        row = make_conversation(rng, SIZES)
         said = [message["content"] for message in row["messages"]]
         *turns, question = said[::2]
         who = question.split()[2]
@@ -60,7 +60,7 @@ def test_evidence_is_the_turn_that_last_set_the_place_and_the_answer_follows_fro
 def test_all_words_of_the_task_are_known(tmp_path):
     write_tokenizer(tmp_path)
     chance = write_states(tmp_path / "rows.jsonl", 20, 0, SIZES)
-    network = tiny_network(0)
+    network = make_tiny_network(0)
     text = EvoText(tmp_path, network.vocabulary)
     unknown = text.tokenizer.token_to_id("[UNK]")
     records = list(read_records(tmp_path / "rows.jsonl", text))
@@ -70,7 +70,7 @@ def test_all_words_of_the_task_are_known(tmp_path):
 
 def test_an_untrained_network_is_saved_and_read_back(tmp_path):
     write_tokenizer(tmp_path)
-    network = tiny_network(0)
+    network = make_tiny_network(0)
     write_states(tmp_path / "rows.jsonl", 1, 0, SIZES)
     text = EvoText(tmp_path, network.vocabulary)
     record = next(read_records(tmp_path / "rows.jsonl", text))
@@ -78,11 +78,11 @@ def test_an_untrained_network_is_saved_and_read_back(tmp_path):
         json.dumps({name: getattr(SETTINGS, name) for name in ("num_latents", "buffer_capacity", "lora_r")})
     )
     (tmp_path / "base_config.json").write_text(network.base.config.to_json_string(use_diff=False))
-    evo_train.save(network, tmp_path, tmp_path / "saved")
+    evo_train.save_checkpoint(network, tmp_path, tmp_path / "saved")
     model = EvoEmbeddingModel.from_pretrained(tmp_path / "saved")
-    vectors = [model._read([row[:-1]], model.empty_memory())[0] for row in (*record.embedded, record.query)]
+    vectors = [model._embed_with([row[:-1]], model.empty_memory())[0] for row in (*record.embedded, record.query)]
     want = np.array(vectors[:-1]) @ vectors[-1]
-    scores, _ = session_scores(network, record, SETTINGS.buffer_capacity, Recipe(memory=False))
+    scores, _ = score_segments(network, record, SETTINGS.buffer_capacity, EvoRecipe(memory=False))
     np.testing.assert_allclose(scores.numpy(), 10 * want, atol=1e-4)
 
 
@@ -120,7 +120,7 @@ def test_it_goes_on_to_the_same_weights_and_writes_table_and_curves(tmp_path, mo
 def test_a_folder_of_other_settings_is_refused(tmp_path):
     evo_ablate.Ablation(tmp_path, steps=4)._claim()
     with pytest.raises(InvalidInputError, match="other settings"):
-        evo_ablate.Ablation(tmp_path, steps=5).go()
+        evo_ablate.Ablation(tmp_path, steps=5).run()
 
 
 def too_large(*given, **more):
@@ -130,7 +130,7 @@ def too_large(*given, **more):
 def test_running_out_of_memory_is_an_error_of_the_encoder(tmp_path, monkeypatch):
     write_tokenizer(tmp_path)
     write_states(tmp_path / "rows.jsonl", 2, 0, SIZES)
-    network = tiny_network(0)
+    network = make_tiny_network(0)
     text = EvoText(tmp_path, network.vocabulary)
     model = EvoEmbeddingModel(network, text, SETTINGS.buffer_capacity)
     records = list(read_records(tmp_path / "rows.jsonl", text))
@@ -140,7 +140,7 @@ def test_running_out_of_memory_is_an_error_of_the_encoder(tmp_path, monkeypatch)
         lambda: model.embed_segment("Ann moves to Rome", model.empty_memory()),
         lambda: model.rerank("where is Ann", ["Bob"], history=["Bob", "Ann"]),
         lambda: evo_train.train(network, records, SETTINGS.buffer_capacity, evo_ablate.FULL),
-        lambda: evo_train.recall_at_1(network, records, SETTINGS.buffer_capacity, evo_ablate.FULL),
+        lambda: evo_train.measure_recall(network, records, SETTINGS.buffer_capacity, evo_ablate.FULL),
     ):
         with pytest.raises(EncoderError, match="memory ran out while"):
             call()
@@ -150,10 +150,10 @@ def test_running_out_of_memory_is_an_error_of_the_encoder(tmp_path, monkeypatch)
     "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError()]
 )
 def test_what_counts_as_running_out_of_memory(error):
-    with pytest.raises(EncoderError, match="while embedding"), enough_memory("embedding"):
+    with pytest.raises(EncoderError, match="while embedding"), catch_out_of_memory("embedding"):
         raise error
 
 
 def test_other_errors_stay():
-    with pytest.raises(RuntimeError, match="memory format"), enough_memory("embedding"):
+    with pytest.raises(RuntimeError, match="memory format"), catch_out_of_memory("embedding"):
         raise RuntimeError("unsupported memory format")

@@ -10,7 +10,7 @@ import pytest
 from unit.encoders.test_evoembedding_files import BODY, QWEN3, SPECIALS, WORDS, random_weights, write_checkpoint
 
 from agent_memory.encoders.evo.model import EvoEmbeddingModel
-from agent_memory.encoders.evo.state import plan_batches, plan_chunks
+from agent_memory.encoders.evo.segments import plan_batches, plan_chunks
 from agent_memory.encoders.evo.text import END_ID, PREFIX_IDS, QUERY_PREFIX
 
 GOLDEN = Path(__file__).parents[2] / "format" / "data" / "evoembedding-tiny.tar.xz"

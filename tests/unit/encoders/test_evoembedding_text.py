@@ -74,7 +74,7 @@ def test_an_exchange_is_written_as_chat_and_embedded_as_plain_text(model):
 
 
 def test_control_tokens_in_a_text_are_only_text(model):
-    written = model._text.memory("<|im_end|><|endoftext|>").tolist()
+    written = model._text.encode_chat("<|im_end|><|endoftext|>").tolist()
     controls = [i for i in written if WORDS[i].startswith("<|")]
     assert [WORDS[i] for i in controls] == ["<|im_start|>", "<|im_end|>"]
 
@@ -112,8 +112,8 @@ def test_the_order_of_candidates_does_not_change_a_bit(model, history):
 
 
 def test_a_candidate_of_the_history_is_read_with_the_memory_before_it(model):
-    written = [model._text.memory(segment) for segment in HISTORY]
-    embedded = [model._text.retriever(segment) for segment in HISTORY]
+    written = [model._text.encode_chat(segment) for segment in HISTORY]
+    embedded = [model._text.encode_plain(segment) for segment in HISTORY]
     history, query = model.embed_token_ids(written, embedded, ids("where"))
     scores = model.rerank("where", HISTORY[::-1], history=HISTORY)
     np.testing.assert_allclose(scores, 10 * (history @ query)[::-1], atol=1e-4)

@@ -14,12 +14,12 @@ from unit.encoders.test_evoembedding_files import QWEN3, WORDS, random_weights, 
 from agent_memory.encoders.evo.model import EvoEmbeddingModel
 from agent_memory.encoders.training import evo_train
 from agent_memory.encoders.training.evo_objective import (
-    Recipe,
-    contrastive,
+    EvoRecipe,
+    compute_contrastive,
+    compute_losses,
     read_records,
-    session_loss,
-    session_scores,
-    trainable,
+    score_segments,
+    unfreeze,
 )
 from agent_memory.errors import CheckpointError, InvalidInputError
 
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 
 def conversation(rng):
-    """Values of keys are set and set anew; the question is which segment holds the latest of one key."""
+    """Values of keys are set repeatedly; the question is which segment holds the latest of one key."""
     keys = rng.sample("abcdef", 3)
     said = [(key, rng.choice("uvwxyz")) for key in [*keys, *rng.choices(keys, k=4)]]
     asked = rng.choice(sorted({key for key, _ in said if sum(key == other for other, _ in said) > 1}))
@@ -66,7 +66,7 @@ def write_records(path, count, seed):
 
 @pytest.fixture
 def loaded(folder):
-    return evo_train.load(folder)
+    return evo_train.load_checkpoint(folder)
 
 
 @pytest.fixture
@@ -110,14 +110,14 @@ def test_the_contrastive_loss_as_written_down():
     e = [math.exp(s) for s in scores.tolist()]
     others = e[1] + e[3] + e[4]
     want = (-math.log(e[0] / (e[0] + others)) - math.log(e[2] / (e[2] + others))) / 2
-    plain = contrastive(scores, frozenset({0, 2}), length_weighting=False)
+    plain = compute_contrastive(scores, frozenset({0, 2}), length_weighting=False)
     assert plain.item() == pytest.approx(want, rel=1e-5)
-    assert contrastive(scores, frozenset({0, 2})).item() == pytest.approx(want * math.log(4), rel=1e-5)
+    assert compute_contrastive(scores, frozenset({0, 2})).item() == pytest.approx(want * math.log(4), rel=1e-5)
 
 
 def test_training_sees_what_the_model_gives(folder, loaded, record):
     network, text, _ = loaded
-    scores, _ = session_scores(network, record, CAPACITY, Recipe())
+    scores, _ = score_segments(network, record, CAPACITY, EvoRecipe())
     query = record.query[len(text.prefix) : -1]
     history, asked = EvoEmbeddingModel.from_pretrained(folder).embed_token_ids(
         record.written, [row[:-1] for row in record.embedded], query
@@ -132,7 +132,7 @@ def test_the_language_loss_reads_the_memory_after_three_tokens_without_adapters(
             if name.endswith(".up"):
                 parameter.data.normal_()
     memory = torch.randn(4, network.hidden_size)
-    loss = network.answer_loss(record.last, record.answer, memory)
+    loss = network.compute_answer_loss(record.last, record.answer, memory)
     table = network.base.get_input_embeddings().weight
     tokens = table[torch.from_numpy(record.last)]
     x = torch.cat((tokens[:3], memory, tokens[3:]))[None]
@@ -146,10 +146,10 @@ def test_the_language_loss_reads_the_memory_after_three_tokens_without_adapters(
 @pytest.mark.parametrize("recompute", [False, True])
 def test_both_adapters_have_gradients_and_the_base_has_none(loaded, record, recompute):
     network, _, _ = loaded
-    trainable(network)
+    unfreeze(network)
     network.train().recompute = recompute
     torch.manual_seed(0)
-    ranking, language = session_loss(network, record, CAPACITY, Recipe())
+    ranking, language = compute_losses(network, record, CAPACITY, EvoRecipe())
     language.backward(retain_graph=True)
     names = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert any("memory_generator" in name for name in names) and not any("retriever" in name for name in names)
@@ -162,8 +162,8 @@ def test_both_adapters_have_gradients_and_the_base_has_none(loaded, record, reco
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_each_ablation_changes_what_it_names(loaded, record, name):
     network, _, _ = loaded
-    full = session_loss(network, record, CAPACITY, Recipe())
-    without = session_loss(network, record, CAPACITY, Recipe(**{name: False}))
+    full = compute_losses(network, record, CAPACITY, EvoRecipe())
+    without = compute_losses(network, record, CAPACITY, EvoRecipe(**{name: False}))
     changed = [not torch.allclose(a, b, rtol=1e-6) for a, b in zip(full, without, strict=True)]
     assert changed == {"memory_loss": [False, True], "length_weighting": [True, False]}.get(name, [True, True])
 
@@ -183,12 +183,12 @@ def test_a_few_steps_lower_the_loss_and_the_command_writes_a_checkpoint(folder, 
     before, after = (EvoEmbeddingModel.from_pretrained(place).embed(["ab"]) for place in (folder, out))
     assert np.abs(before - after).max() > 1e-3
     with pytest.raises(InvalidInputError, match="exists"):
-        evo_train.save(evo_train.load(folder)[0], folder, out)
+        evo_train.save_checkpoint(evo_train.load_checkpoint(folder)[0], folder, out)
 
 
 def test_what_cannot_be_trained(loaded, tmp_path):
     with pytest.raises(InvalidInputError):
-        evo_train.train(loaded[0], [], CAPACITY, Recipe())
+        evo_train.train(loaded[0], [], CAPACITY, EvoRecipe())
     untied = write_checkpoint(tmp_path / "untied", QWEN3 | {"tie_word_embeddings": False})
     with pytest.raises(CheckpointError, match="tied"):
-        evo_train.load(untied)
+        evo_train.load_checkpoint(untied)

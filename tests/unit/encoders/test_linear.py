@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from agent_memory.encoders import linear
-from agent_memory.encoders.linear import make_linear, quantise_rows, quantise_weight
+from agent_memory.encoders.static import linear
+from agent_memory.encoders.static.linear import make_linear, quantise_rows, quantise_weight
 
 
 def signs(kind, count, width, seed):

@@ -5,7 +5,7 @@ import pytest
 
 from agent_memory.encoders import MatryoshkaEncoder, MiniLMEncoder, load_encoder, needs_rotation
 from agent_memory.encoders.files import MINILM_SHA256
-from agent_memory.encoders.static.matryoshka import HEAD, Head, merged, project, read_head
+from agent_memory.encoders.static.matryoshka import HEAD, Head, merge_deltas, project, read_head
 from agent_memory.errors import CheckpointError
 
 TEXTS = ["Alice moved to Berlin in May.", "The soup was cold.", "ok", "He plays the drums in a band. " * 30]
@@ -90,14 +90,14 @@ def test_low_rank_deltas_equal_the_sum():
     parts = ("query", "key", "value")
     weights = {f"encoder.layer.0.attention.self.{n}.weight": torch.randn(size, size) for n in parts}
     down, up = torch.randn(2, size), torch.randn(3 * size, 2)
-    result = merged(weights, {"delta.0.qkv": (down, up)})
+    result = merge_deltas(weights, {"delta.0.qkv": (down, up)})
     for i, n in enumerate(parts):
         name = f"encoder.layer.0.attention.self.{n}.weight"
         torch.testing.assert_close(result[name], weights[name] + (up @ down)[i * size : (i + 1) * size])
     with pytest.raises(CheckpointError, match="does not fit"):
-        merged(weights, {"delta.1.qkv": (down, up)})
+        merge_deltas(weights, {"delta.1.qkv": (down, up)})
     with pytest.raises(CheckpointError, match="no part"):
-        merged(weights, {"delta.0.what": (down, up)})
+        merge_deltas(weights, {"delta.0.what": (down, up)})
 
 
 def test_questions_take_their_own_addition():

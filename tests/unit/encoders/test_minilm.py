@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agent_memory.encoders import Encoder, MatryoshkaEncoder, MiniLMEncoder, SentenceTransformerEncoder, load_encoder
-from agent_memory.encoders.files import MINILM_SHA256, minilm_folder
+from agent_memory.encoders.files import MINILM_SHA256, find_minilm
 from agent_memory.encoders.static.runtime import Loaded
 from agent_memory.errors import CheckpointError, EncoderError, InvalidInputError, ModelNotFoundError
 
@@ -29,13 +29,13 @@ def minilm():
 
 @pytest.fixture(scope="module")
 def through_library():
-    return SentenceTransformerEncoder(minilm_folder())
+    return SentenceTransformerEncoder(find_minilm())
 
 
 def test_equals_sentence_transformers(minilm, through_library):
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(minilm_folder()), device="cpu")
+    model = SentenceTransformer(str(find_minilm()), device="cpu")
     expected = model.encode(TEXTS, normalize_embeddings=True)
     for encoder in (minilm, through_library):
         vectors = encoder.encode_documents(TEXTS)
@@ -190,8 +190,8 @@ def test_load_encoder_by_name_folder_and_object(minilm):
     assert load_encoder(minilm) is minilm
     assert isinstance(load_encoder(None), Encoder)
     assert load_encoder(None).spec == load_encoder("default").spec
-    assert load_encoder(minilm_folder()).spec.dimension == 384
-    assert load_encoder(str(minilm_folder())).spec.max_tokens == 256
+    assert load_encoder(find_minilm()).spec.dimension == 384
+    assert load_encoder(str(find_minilm())).spec.max_tokens == 256
 
 
 @pytest.mark.parametrize("wrong", [3, object(), MiniLMEncoder, "", "  "])

