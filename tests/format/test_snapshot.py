@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+from oracle import search_flat
 
 from agent_memory.errors import CorruptSnapshotError, IndexStateError, InvalidInputError, StaleGenerationError
 from agent_memory.index import IndexOptions, TieredIndex, planning
-from agent_memory.index.flat import flat_search
 from agent_memory.index.snapshot import manifest
 from agent_memory.index.snapshot import write as snapshot
 
@@ -399,7 +399,7 @@ def test_forged_codes_cannot_crash_or_break_the_contract(damaged, name, change):
     assert (result.ids >= 0).all()
     np.testing.assert_array_equal(
         index.search(vectors(5, seed=1), 7, exact=True).ids,
-        flat_search(np.arange(700) * 3, vectors(700), vectors(5, seed=1), 7)[1],
+        search_flat(np.arange(700) * 3, vectors(700), vectors(5, seed=1), 7)[1],
     )
 
 

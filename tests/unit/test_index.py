@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from oracle import search_flat
 
 from agent_memory.errors import DimensionMismatchError, IndexStateError, InvalidInputError
 from agent_memory.index import IndexOptions, TieredIndex, cascade, faiss_tools, planning, tiered
-from agent_memory.index.flat import flat_search
 
 SMALL = IndexOptions(exact_below=500, sample_queries=64, recall_target=0.9)
 SHAPES = [(6,), (64, 128), (64, 256, 384), (64, 256, 768)]
@@ -57,11 +57,11 @@ def test_importing_the_index_loads_no_faiss():
 def test_exact_is_the_oracle(tiers, dtype, maintain):
     index, ids, rows = built(900, tiers, dtype=dtype, maintain=maintain)
     queries = vectors(20, tiers[-1], seed=1)
-    same(index.search(queries, 10, exact=True), flat_search(ids, rows, queries, 10, dtype=dtype))
-    same(index.search(queries, 1000, exact=True), flat_search(ids, rows, queries, 1000, dtype=dtype))
+    same(index.search(queries, 10, exact=True), search_flat(ids, rows, queries, 10, dtype=dtype))
+    same(index.search(queries, 1000, exact=True), search_flat(ids, rows, queries, 1000, dtype=dtype))
     for step in (2, 50):
         allowed = ids[::step]
-        expected = flat_search(ids, rows, queries, 10, allowed=allowed, dtype=dtype)
+        expected = search_flat(ids, rows, queries, 10, allowed=allowed, dtype=dtype)
         same(index.search(queries, 10, exact=True, allowed=allowed), expected)
 
 
@@ -72,7 +72,7 @@ def test_the_cascade_reaches_its_target(tiers):
     assert plan.layout == "cascade"
     assert plan.recall >= SMALL.recall_target
     queries = vectors(50, tiers[-1], seed=1)
-    assert recall(index.search(queries, 10), flat_search(ids, rows, queries, 10)) >= 0.85
+    assert recall(index.search(queries, 10), search_flat(ids, rows, queries, 10)) >= 0.85
 
 
 def test_large_indexes_get_larger_codes(monkeypatch):
@@ -80,7 +80,7 @@ def test_large_indexes_get_larger_codes(monkeypatch):
     index, ids, rows = built(3000, (64, 256, 384))
     assert (index.stats().coarse_bytes, index.stats().coarse_dimension) == (40, 240)
     queries = vectors(30, 384, seed=1)
-    assert recall(index.search(queries, 10), flat_search(ids, rows, queries, 10)) >= 0.85
+    assert recall(index.search(queries, 10), search_flat(ids, rows, queries, 10)) >= 0.85
 
 
 def test_growth_and_shrinkage_train_anew():
@@ -124,7 +124,7 @@ def test_scores_are_cosines_of_the_stored_rows():
     index, ids, rows = built(6000, (64, 256, 384))
     query = vectors(1, 384, seed=2)[0]
     result = index.search(query, 5)
-    scores, found = flat_search(ids, rows, query, 6000)
+    scores, found = search_flat(ids, rows, query, 6000)
     by_id = dict(zip(found[0].tolist(), scores[0].tolist(), strict=True))
     assert [by_id[entry] for entry in result.ids[0].tolist()] == result.scores[0].tolist()
     assert result.scores.dtype == np.float32
@@ -151,7 +151,7 @@ def test_an_added_id_replaces_the_row_it_had():
     index.add(ids[:30], fresh)
     assert len(index) == 2000
     rows = np.concatenate([fresh, rows[30:]])
-    same(index.search(fresh[:9], 10, exact=True), flat_search(ids, rows, fresh[:9], 10))
+    same(index.search(fresh[:9], 10, exact=True), search_flat(ids, rows, fresh[:9], 10))
     assert index.search(fresh[:9], 1).ids[:, 0].tolist() == ids[:9].tolist()
 
 
@@ -196,7 +196,7 @@ def test_a_batch_among_equal_rows_is_the_oracle():
     index = TieredIndex(64, (64,), options=SMALL)
     index.add(np.arange(4000), rows)
     queries = vectors(30, 64, seed=1)
-    same(index.search(queries, 10), flat_search(np.arange(4000), rows, queries, 10))
+    same(index.search(queries, 10), search_flat(np.arange(4000), rows, queries, 10))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -219,7 +219,7 @@ def test_removed_rows_are_gone_and_compacted():
     assert index.remove([12345678]) == 0
     assert len(index) == 3000
     queries = vectors(20, 384, seed=1)
-    expected = flat_search(ids[1::2], rows[1::2], queries, 10)
+    expected = search_flat(ids[1::2], rows[1::2], queries, 10)
     assert not set(index.search(queries, 10).ids.ravel().tolist()) & set(ids[::2].tolist())
     same(index.search(queries, 10, exact=True), expected)
     assert index.stats().maintenance_due
@@ -251,7 +251,7 @@ def test_a_filter_gives_back_all_it_can(share, removed):
     rng = np.random.default_rng(3)
     queries = vectors(30, 384, seed=1)
     allowed = rng.permutation(ids)[: max(1, int(len(ids) * share))]
-    expected = flat_search(ids, rows, queries, 20, allowed=allowed)
+    expected = search_flat(ids, rows, queries, 20, allowed=allowed)
     noisy = np.concatenate([allowed, allowed[:3], [10**12, 1]])
     result = index.search(queries, 20, allowed=noisy)
     assert ((result.ids >= 0).sum(axis=1) == min(20, len(allowed))).all()
@@ -300,7 +300,7 @@ def test_a_view_never_changes():
         np.testing.assert_array_equal(a.scores, c.scores)
     assert len(view) == 3000
     np.testing.assert_array_equal(view.ids(), ids)
-    same(view.search(queries, 10, exact=True), flat_search(ids, rows, queries, 10))
+    same(view.search(queries, 10, exact=True), search_flat(ids, rows, queries, 10))
 
 
 def test_explain_says_which_tier_dropped_an_id():
@@ -341,8 +341,8 @@ def test_threads_do_not_change_answers():
     many.add(ids, rows)
     many.maintain()
     queries = vectors(17, 384, seed=1)
-    same(many.search(queries, 10, exact=True), flat_search(ids, rows, queries, 10))
-    assert recall(many.search(queries, 10), flat_search(ids, rows, queries, 10)) > 0.85
+    same(many.search(queries, 10, exact=True), search_flat(ids, rows, queries, 10))
+    assert recall(many.search(queries, 10), search_flat(ids, rows, queries, 10)) > 0.85
     assert index.search(queries, 10).ids.shape == many.search(queries, 10).ids.shape
 
 

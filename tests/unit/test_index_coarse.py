@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from oracle import search_flat
 
 from agent_memory.index import IndexOptions, TieredIndex, cascade, coarse, planning
 from agent_memory.index.coarse import CoarseTier
-from agent_memory.index.flat import flat_search
 from agent_memory.index.records import EVERYWHERE
 
 ROWS, COUNT = 6000, 400
@@ -134,7 +134,7 @@ def test_candidates_are_those_of_the_lists_within_reach(routed, reach, share, co
 
 def recall(index, queries, allowed=None, k=10):
     rows = vectors(ROWS, 384)
-    truth = flat_search(np.arange(ROWS), rows, queries, k, allowed=allowed)[1]
+    truth = search_flat(np.arange(ROWS), rows, queries, k, allowed=allowed)[1]
     found = index.search(queries, k, allowed=allowed).ids
     return np.mean([np.isin(one, other).mean() for one, other in zip(truth, found, strict=True)])
 
