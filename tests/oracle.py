@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from agent_memory.index.vectors import Dtype, as_ids, as_queries, as_unit_rows
+from agent_memory.index.vectors import Dtype, check_ids, normalise_queries, normalise_rows
 from agent_memory.types import FloatArray, IdArray
 
 
@@ -33,12 +33,12 @@ def search_flat(
         scores in ascending order of id.
     """
     matrix = np.asarray(vectors)
-    names = as_ids(ids)
-    rows = as_unit_rows(matrix, matrix.shape[1]).astype(dtype).astype(np.float32)
+    names = check_ids(ids)
+    rows = normalise_rows(matrix, matrix.shape[1]).astype(dtype).astype(np.float32)
     if allowed is not None:
         keep = np.isin(names, np.asarray(allowed))
         names, rows = names[keep], rows[keep]
-    wanted = as_queries(queries, matrix.shape[1])
+    wanted = normalise_queries(queries, matrix.shape[1])
     scores = np.full((len(wanted), k), -np.inf, np.float32)
     found = np.full((len(wanted), k), -1, np.int64)
     for number, query in enumerate(wanted):

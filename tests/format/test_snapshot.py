@@ -29,7 +29,7 @@ def built(count=700, tiers=TIERS, dtype="float16", *, large=300):
     index.add(np.arange(count) * 3, vectors(count, dimension=tiers[-1]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "_LARGE", large)
-        patch.setattr(planning, "MOST_SCANNED", 1.0)
+        patch.setattr(planning, "MAX_SCANNED", 1.0)
         index.maintain()
     return index
 
@@ -235,7 +235,7 @@ def forged(damaged, change):
     body = json.loads((damaged / "manifest.json").read_text())
     body.pop("sha256")
     change(body)
-    body["sha256"] = manifest._digest(body)
+    body["sha256"] = manifest._compute_digest(body)
     (damaged / "manifest.json").write_text(json.dumps(body))
 
 
@@ -415,7 +415,7 @@ def test_leftovers_of_dead_writers_are_cleaned(tmp_path):
     dead = tmp_path / ".tmp-0123456789abcdef"
     dead.mkdir()
     (dead / "native-0.rows").write_bytes(b"x" * 100)
-    with snapshot._temporary(tmp_path) as alive:
+    with snapshot._make_temporary_folder(tmp_path) as alive:
         built().save(tmp_path, generation="g", seq=1)
         assert alive.exists()
         assert not dead.exists()

@@ -110,11 +110,11 @@ def test_growth_in_small_steps_trains_anew_too(monkeypatch):
 
 def test_faiss_threads_are_bounded_and_given_back():
     index, _, _ = built(1000, (64, 256, 384))
-    lib = faiss_tools.faiss()
+    lib = faiss_tools.load_faiss()
     before = lib.omp_get_max_threads()
-    with faiss_tools.one_call(1):
+    with faiss_tools.limit_threads(1):
         assert lib.omp_get_max_threads() == 1
-    with pytest.raises(IndexStateError, match="refused"), faiss_tools.one_call(1):
+    with pytest.raises(IndexStateError, match="refused"), faiss_tools.limit_threads(1):
         raise RuntimeError("boom")
     index.search(np.ones(384), 3)
     assert lib.omp_get_max_threads() == before
@@ -208,7 +208,7 @@ def test_rows_that_come_singly_are_stored_as_those_that_come_together(dtype):
     for number in range(350):
         singly.add([number], rows[number : number + 1])
     for one, other in ((together._state.native, singly._state.native), (together._state.main, singly._state.main)):
-        np.testing.assert_array_equal(one.span(0, 350), other.span(0, 350))
+        np.testing.assert_array_equal(one.read_span(0, 350), other.read_span(0, 350))
     np.testing.assert_array_equal(together._state.scales[:350], singly._state.scales[:350])
 
 
@@ -474,4 +474,4 @@ def test_counts_are_measured_where_rows_are_opposite():
     index = TieredIndex(64, (16, 64), options=SMALL)
     index.add(np.arange(600), rows)
     assert index.maintain().plan.layout == "cascade"
-    assert np.isfinite(planning._midpoints(index._state, planning._pairs(index._state, 64, 1))).all()
+    assert np.isfinite(planning._compute_midpoints(index._state, planning._draw_pairs(index._state, 64, 1))).all()

@@ -49,7 +49,7 @@ def test_a_threshold_brings_up_about_the_best_rows(tier, share):
     bitmap = None if share is None else bits(mask)
     queries = vectors(50, 384, seed=1)
     best, order = tier.search(queries, 2 * COUNT, bitmap, threads=1)
-    found = tier.candidates(queries, COUNT, bitmap, reach=EVERYWHERE, ranked=True)
+    found = tier.find_candidates(queries, COUNT, bitmap, reach=EVERYWHERE, ranked=True)
     sizes = [len(rows) for _, rows in found]
     assert min(sizes) >= COUNT / 2
     assert max(sizes) <= 2 * COUNT
@@ -64,9 +64,9 @@ def test_a_threshold_brings_up_about_the_best_rows(tier, share):
 def test_many_queries_bring_up_what_single_ones_do(tier):
     queries = vectors(70, 384, seed=3)
     for ranked in (False, True):
-        together = tier.candidates(queries, COUNT, None, reach=EVERYWHERE, ranked=ranked)
+        together = tier.find_candidates(queries, COUNT, None, reach=EVERYWHERE, ranked=ranked)
         for number, (scores, rows) in enumerate(together):
-            one = tier.candidates(queries[number : number + 1], COUNT, None, reach=EVERYWHERE, ranked=ranked)[0]
+            one = tier.find_candidates(queries[number : number + 1], COUNT, None, reach=EVERYWHERE, ranked=ranked)[0]
             np.testing.assert_array_equal(one[1], rows)
             np.testing.assert_array_equal(one[0], scores)
 
@@ -75,7 +75,7 @@ def test_many_queries_bring_up_what_single_ones_do(tier):
 def test_where_no_threshold_can_be_guessed_the_best_are_found_after_all(tier, allowed):
     mask = np.zeros(ROWS, bool)
     mask[1 : 2 * allowed : 2] = True  # none of which is in the sample
-    for _, rows in tier.candidates(vectors(3, 384, seed=4), COUNT, bits(mask), reach=EVERYWHERE, ranked=False):
+    for _, rows in tier.find_candidates(vectors(3, 384, seed=4), COUNT, bits(mask), reach=EVERYWHERE, ranked=False):
         assert set(rows[rows >= 0].tolist()) == set(np.flatnonzero(mask).tolist())
 
 
@@ -86,7 +86,7 @@ def test_a_query_opposite_to_all_rows_finds_the_best_after_all():
     queries = np.stack([-np.eye(384, dtype=np.float32)[0], vectors(1, 384)[0]])
     best, order = index._state.coarse.search(queries, COUNT, None, threads=1)
     assert best[0, 0] < 0 < best[1, COUNT - 1]
-    first, second = index._state.coarse.candidates(queries, COUNT, None, reach=EVERYWHERE, ranked=False)
+    first, second = index._state.coarse.find_candidates(queries, COUNT, None, reach=EVERYWHERE, ranked=False)
     np.testing.assert_array_equal(first[1], order[0])
     assert np.isin(order[1, : COUNT // 2], second[1]).all()
 
@@ -94,7 +94,7 @@ def test_a_query_opposite_to_all_rows_finds_the_best_after_all():
 def test_equal_rows_do_not_flood_the_next_tier():
     rows = vectors(64, 384)[np.random.default_rng(0).integers(0, 3, ROWS)]
     index = indexed(rows)
-    found = index._state.coarse.candidates(rows[:4], COUNT, None, reach=EVERYWHERE, ranked=False)
+    found = index._state.coarse.find_candidates(rows[:4], COUNT, None, reach=EVERYWHERE, ranked=False)
     assert [len(places) for _, places in found] == [COUNT] * 4
 
 
@@ -103,14 +103,14 @@ def test_codes_are_the_same_however_the_tier_came_about(tier):
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     grown = CoarseTier(tier.codebook)
     for start, stop in ((0, 1), (1, 33), (33, 64), (64, 64), (64, 1000), (1000, ROWS)):
-        grown = grown.extended([rows[start:stop]], threads=1)
-    opened = CoarseTier(tier.codebook, grown.codes())
-    again = CoarseTier(tier.codebook).extended([rows[:: coarse.SAMPLE_STEP]], threads=1)
+        grown = grown.extend([rows[start:stop]], threads=1)
+    opened = CoarseTier(tier.codebook, grown.export_codes())
+    again = CoarseTier(tier.codebook).extend([rows[:: coarse.SAMPLE_STEP]], threads=1)
     for name in ("packed", "lists", "sample"):
-        np.testing.assert_array_equal(getattr(opened.codes(), name), getattr(grown.codes(), name))
-    np.testing.assert_array_equal(grown.codes().lists[:: coarse.SAMPLE_STEP], again.codes().lists)
+        np.testing.assert_array_equal(getattr(opened.export_codes(), name), getattr(grown.export_codes(), name))
+    np.testing.assert_array_equal(grown.export_codes().lists[:: coarse.SAMPLE_STEP], again.export_codes().lists)
     for queries in (vectors(3, 384, seed=5), vectors(1, 384, seed=6)):
-        np.testing.assert_array_equal(opened.gaps(queries, None), grown.gaps(queries, None))
+        np.testing.assert_array_equal(opened.measure_gaps(queries, None), grown.measure_gaps(queries, None))
 
 
 @pytest.mark.parametrize("reach", [0.02, 0.1, 0.2])
@@ -119,10 +119,10 @@ def test_codes_are_the_same_however_the_tier_came_about(tier):
 def test_candidates_are_those_of_the_lists_within_reach(routed, reach, share, count):
     tier, queries = routed._state.coarse, vectors(40, 384, seed=7)
     bitmap = None if share is None else bits(np.random.default_rng(2).random(ROWS) < share)
-    near = tier.gaps(queries, bitmap) <= reach
-    lists = tier.lists()
-    everywhere = tier.candidates(queries, count, bitmap, reach=EVERYWHERE, ranked=False)
-    within = tier.candidates(queries, count, bitmap, reach=reach, ranked=False)
+    near = tier.measure_gaps(queries, bitmap) <= reach
+    lists = tier.export_lists()
+    everywhere = tier.find_candidates(queries, count, bitmap, reach=EVERYWHERE, ranked=False)
+    within = tier.find_candidates(queries, count, bitmap, reach=reach, ranked=False)
     fewer = 0
     for mine, (_, rows), (_, some) in zip(near, everywhere, within, strict=True):
         some = some[some >= 0]
@@ -143,15 +143,15 @@ def test_a_routed_index_scans_some_lists_and_reaches_its_target(routed, monkeypa
     stats = routed.stats()
     assert (stats.plan.layout, stats.coarse_lists) == ("routed", 32)
     assert stats.plan.recall >= SMALL.recall_target
-    assert 0 < stats.plan.scanned < planning.MOST_SCANNED
-    counts, probes = [], CoarseTier._probes
+    assert 0 < stats.plan.scanned < planning.MAX_SCANNED
+    counts, probes = [], CoarseTier._choose_probes
 
     def look(*arguments):
         answer = probes(*arguments)
         counts.extend(answer[0].tolist())
         return answer
 
-    monkeypatch.setattr(CoarseTier, "_probes", look)
+    monkeypatch.setattr(CoarseTier, "_choose_probes", look)
     assert recall(routed, vectors(100, 384, seed=1)) >= SMALL.recall_target
     assert len(counts) == 100
     assert 1 <= min(counts) < np.mean(counts) < 0.7 * 32
@@ -168,9 +168,9 @@ def test_lists_are_sought_around_the_rows_that_may_be_returned(routed, monkeypat
     """A filter may leave nothing in the lists that a query is nearest to."""
     monkeypatch.setattr(cascade, "_GATHER_LIMIT", 0)
     tier, queries = routed._state.coarse, vectors(60, 384, seed=1)
-    far = np.argsort(np.bincount(tier.gaps(queries, None).argmin(axis=1), minlength=32))[:8]
-    mask = np.isin(tier.lists(), far)
-    gaps = tier.gaps(queries, bits(mask))
+    far = np.argsort(np.bincount(tier.measure_gaps(queries, None).argmin(axis=1), minlength=32))[:8]
+    mask = np.isin(tier.export_lists(), far)
+    gaps = tier.measure_gaps(queries, bits(mask))
     assert (gaps[:, far].min(axis=1) <= 0).all()
     assert gaps.min() < -0.3
     assert recall(routed, queries, np.flatnonzero(mask)) >= SMALL.recall_target
@@ -214,7 +214,7 @@ def test_rows_that_lists_do_not_divide_stay_in_one():
 def test_no_list_is_left_out_where_no_sampled_row_may_be_returned(routed):
     tier = routed._state.coarse
     queries, nowhere = vectors(3, 384, seed=4), bits(np.zeros(ROWS, bool))
-    assert np.isneginf(tier.gaps(queries, nowhere)).all()
-    everywhere = tier.gaps(queries, None)
+    assert np.isneginf(tier.measure_gaps(queries, nowhere)).all()
+    everywhere = tier.measure_gaps(queries, None)
     assert (everywhere.min(axis=1) <= 0).all()
     assert (everywhere.max(axis=1) < EVERYWHERE).all()
