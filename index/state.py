@@ -58,7 +58,7 @@ class State:
     @property
     def tail(self) -> int:
         """Number of rows that are not in the coarse tier."""
-        return self.native.count - (len(self.coarse) if self.coarse else 0)
+        return self.native.count - (0 if self.coarse is None else len(self.coarse))
 
     @property
     def live_rows(self) -> RowArray:
