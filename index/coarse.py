@@ -193,18 +193,16 @@ class CoarseTier:
             floors[~(floors > 0)] = 1  # no row scores that high
             passing = self._scan(arranged / floors, probes, bitmap)
         answers = []
-        for number, (scores, rows) in enumerate(passing):
-            mine, places = scores * floors[number], rows
-            if 2 * len(places) < count * shares[number]:
+        for number, (quotients, rows) in enumerate(passing):
+            scores = quotients * floors[number]
+            if 2 * len(rows) < count * shares[number]:
                 found, near = self.search(queries[number : number + 1], count, bitmap, threads=1)
-                mine, places = found[0], near[0]
-            elif len(places) > 2 * count:
-                kept = select_best(mine, count)
-                mine, places = mine[kept], places[kept]
-            if ranked:
-                order = np.argsort(-mine, kind="stable")
-                mine, places = mine[order], places[order]
-            answers.append((mine, places))
+                scores, rows = found[0], near[0]
+            elif len(rows) > 2 * count:
+                kept = select_best(scores, count)
+                scores, rows = scores[kept], rows[kept]
+            order = np.argsort(-scores, kind="stable") if ranked else slice(None)
+            answers.append((scores[order], rows[order]))
         return answers
 
     def _choose_probes(
