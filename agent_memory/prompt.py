@@ -1,4 +1,4 @@
-"""Recalled text on its way into a prompt, and recognised on its way back."""
+"""Formats recalled entries for a prompt, and recognises such a block when it comes back as input."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _TAG = re.compile(r"<(/?)(recalled-memory)", re.IGNORECASE)
 def format_hits(hits: Iterable[Hit], *, max_chars: int = 4000) -> str:
     """Return hits as one block of text for a prompt; empty if there are none.
 
-    The block is tagged: ``Memory.add`` recognises it and does not remember it again. A tag inside a remembered text
-    is defused, so that no entry can close the block and pose as instructions.
+    The block is tagged, so that ``Memory.add`` recognises it and does not store it again. Tags inside an entry's text
+    are broken up, so that no entry can close the block and pass for instructions.
 
     Args:
-        hits: Best first. Those that no longer fit are left out; the first is cut if it alone is too long.
-        max_chars: Most characters of the block.
+        hits: Best first. Hits that no longer fit are left out; the first one is truncated if it is too long by itself.
+        max_chars: Maximum length of the block, in characters.
 
     Raises:
         InvalidInputError: ``max_chars`` leaves no room for any text.
@@ -34,7 +34,7 @@ def format_hits(hits: Iterable[Hit], *, max_chars: int = 4000) -> str:
     lines: list[str] = []
     room = max_chars - frame
     for hit in hits:
-        line = _line(hit)
+        line = _format_hit(hit)
         if len(line) > room:
             if not lines:
                 lines.append(line[: room - 1] + "…")
@@ -44,16 +44,16 @@ def format_hits(hits: Iterable[Hit], *, max_chars: int = 4000) -> str:
     return "\n".join([OPENING, _NOTICE, *lines, CLOSING]) if lines else ""
 
 
-def _line(hit: Hit) -> str:
+def _format_hit(hit: Hit) -> str:
     facts = [hit.entry.event_time.date().isoformat(), hit.entry.session, hit.entry.speaker]
     origin = ", ".join(fact for fact in facts if fact)
-    return _defused(f"- ({origin}) {' '.join(hit.text.split())}")
+    return _break_tags(f"- ({origin}) {' '.join(hit.text.split())}")
 
 
-def _defused(text: str) -> str:
+def _break_tags(text: str) -> str:
     return _TAG.sub(r"<\1 \2", text)
 
 
 def without_recalled(text: str) -> str:
-    """Return a text without the blocks that ``format_hits`` made."""
+    """Return a text without the blocks that ``format_hits`` produced."""
     return _BLOCK.sub("", text) if OPENING in text else text

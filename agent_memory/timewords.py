@@ -1,4 +1,4 @@
-"""Expressions of time in a query: "last week", "in May 2023", "yesterday", "on 24 January"."""
+"""Time expressions in a query: "last week", "in May 2023", "yesterday", "on 24 January"."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
 
 _MONTH = (
     "(?:jan(?:uary)?|feb(?:ruary)?|march|mar|april|apr|may|june|jun|july|jul|aug(?:ust)?|sept?(?:ember)?|"
@@ -15,49 +16,50 @@ _DAY = "(?:mon|tues|wednes|thurs|fri|satur|sun)day"
 _NUMBER = "(?:\\d{1,3}|a|an|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
 _YEAR = "(?:19|20)\\d\\d"
 
-_Span = Callable[[datetime], tuple[datetime, datetime]]
+_Cover: TypeAlias = Callable[[datetime], tuple[datetime, datetime]]
+"""From a moment to the start and end of the day, week, month or year around it."""
 
 
-def _day(moment: datetime) -> tuple[datetime, datetime]:
+def _cover_day(moment: datetime) -> tuple[datetime, datetime]:
     start = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     return start, start + timedelta(days=1)
 
 
-def _week(moment: datetime) -> tuple[datetime, datetime]:
-    start = _day(moment)[0] - timedelta(days=moment.weekday())
+def _cover_week(moment: datetime) -> tuple[datetime, datetime]:
+    start = _cover_day(moment)[0] - timedelta(days=moment.weekday())
     return start, start + timedelta(days=7)
 
 
-def _month(moment: datetime) -> tuple[datetime, datetime]:
-    start = _day(moment)[0].replace(day=1)
+def _cover_month(moment: datetime) -> tuple[datetime, datetime]:
+    start = _cover_day(moment)[0].replace(day=1)
     return start, (start + timedelta(days=32)).replace(day=1)
 
 
-def _year(moment: datetime) -> tuple[datetime, datetime]:
-    start = _day(moment)[0].replace(month=1, day=1)
+def _cover_year(moment: datetime) -> tuple[datetime, datetime]:
+    start = _cover_day(moment)[0].replace(month=1, day=1)
     return start, start.replace(year=start.year + 1)
 
 
-# The longest spelling first: what one pattern has taken is not offered to the next.
-_PATTERNS: tuple[tuple[str, _Span], ...] = (
-    (f"{_YEAR}-\\d\\d-\\d\\d", _day),
-    (f"\\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {_MONTH},?(?: {_YEAR})?", _day),
-    (f"{_MONTH} \\d{{1,2}}(?:st|nd|rd|th)?(?:,? {_YEAR})?(?!\\d)", _day),
-    (f"(?:in )?(?:early |late |mid )?{_MONTH},?(?: of)? {_YEAR}", _month),
-    ("(?:the )?day before yesterday", _day),
-    ("yesterday|today|tonight|tomorrow", _day),
-    (f"(?:last|this past|on) {_DAY}", _day),
-    ("last week|this week|next week", _week),
-    ("last month|this month|next month", _month),
-    ("last year|this year|next year", _year),
-    (f"{_NUMBER} days? ago", _day),
-    (f"{_NUMBER} weeks? ago", _week),
-    (f"{_NUMBER} months? ago", _month),
-    (f"{_NUMBER} years? ago", _year),
-    (f"(?:in|during|since|last|this) {_MONTH}\\b", _month),
-    (f"(?:in|during|of|since) {_YEAR}\\b", _year),
+# Longest spelling first: text that one pattern has matched is hidden from the next.
+_PATTERNS: tuple[tuple[str, _Cover], ...] = (
+    (f"{_YEAR}-\\d\\d-\\d\\d", _cover_day),
+    (f"\\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {_MONTH},?(?: {_YEAR})?", _cover_day),
+    (f"{_MONTH} \\d{{1,2}}(?:st|nd|rd|th)?(?:,? {_YEAR})?(?!\\d)", _cover_day),
+    (f"(?:in )?(?:early |late |mid )?{_MONTH},?(?: of)? {_YEAR}", _cover_month),
+    ("(?:the )?day before yesterday", _cover_day),
+    ("yesterday|today|tonight|tomorrow", _cover_day),
+    (f"(?:last|this past|on) {_DAY}", _cover_day),
+    ("last week|this week|next week", _cover_week),
+    ("last month|this month|next month", _cover_month),
+    ("last year|this year|next year", _cover_year),
+    (f"{_NUMBER} days? ago", _cover_day),
+    (f"{_NUMBER} weeks? ago", _cover_week),
+    (f"{_NUMBER} months? ago", _cover_month),
+    (f"{_NUMBER} years? ago", _cover_year),
+    (f"(?:in|during|since|last|this) {_MONTH}\\b", _cover_month),
+    (f"(?:in|during|of|since) {_YEAR}\\b", _cover_year),
 )
-_COMPILED = tuple((re.compile(rf"\b(?:{pattern})", re.IGNORECASE), span) for pattern, span in _PATTERNS)
+_COMPILED = tuple((re.compile(rf"\b(?:{pattern})", re.IGNORECASE), cover) for pattern, cover in _PATTERNS)
 _LEADING = re.compile(
     rf"^(?:in|on|during|of|since|the|this past|early|late|mid|(?:last|this)(?= {_MONTH}\b))\s+", re.IGNORECASE
 )
@@ -65,12 +67,12 @@ _LEADING = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A stretch of time that a query speaks of.
+    """A period that a query mentions.
 
     Attributes:
-        words: How the query put it.
-        start: First moment (UTC).
-        end: The moment after the last (UTC).
+        words: The words of the query.
+        start: Start of the period (UTC).
+        end: End of the period (UTC), exclusive.
     """
 
     words: str
@@ -79,25 +81,25 @@ class Interval:
 
 
 def intervals(query: str, now: datetime) -> list[Interval]:
-    """Return the stretches of time that an English query speaks of, relative to ``now`` (UTC).
+    """Return the periods that an English query mentions, relative to ``now`` (UTC).
 
-    Dates without a year are taken to lie in the past. What an expression means is decided by the dateparser library;
-    how long a stretch it covers (day, week, month, year), by its form.
+    Dates without a year are assumed to lie in the past. The dateparser library decides which moment an expression
+    means; the form of the expression decides whether it covers a day, a week, a month or a year.
     """
     found = []
-    for pattern, span in _COMPILED:
+    for pattern, cover in _COMPILED:
         match = pattern.search(query)
         while match:
             query = query[: match.start()] + "\x00" * len(match.group()) + query[match.end() :]
             moment = _parse(match.group(), now)
             if moment is not None:
-                found.append(Interval(match.group(), *span(moment)))
+                found.append(Interval(match.group(), *cover(moment)))
             match = pattern.search(query)
     return found
 
 
 def _parse(words: str, now: datetime) -> datetime | None:
-    import dateparser  # its import takes a while, and few queries speak of time
+    import dateparser  # slow to import, and few queries mention a time
 
     plain = _LEADING.sub("", _LEADING.sub("", words))
     weekday = re.fullmatch(rf"(?:last )?({_DAY})", plain, re.IGNORECASE)

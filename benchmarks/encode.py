@@ -1,10 +1,10 @@
-"""Speed of the encoders beside sentence-transformers, in one run.
+"""Speed of the encoders compared with sentence-transformers, in one run.
 
     python benchmarks/encode.py DATA [--messages 1000] [--repeats 3] [--threads 2] [--out FILE.json]
 
-Contenders take turns, so that a busy machine slows all of them alike; medians are printed with their range.
-Messages are those of dev/beam_100k, cut to the model's window so that all contenders read the same tokens,
-because sentence-transformers drops the rest of a long text and agent-memory does not.
+Encoders take turns, so that a busy machine slows all of them equally; medians are printed with their range. Messages
+come from dev/beam_100k. They are cut to the model's window, so that all encoders read the same tokens:
+sentence-transformers drops the rest of a long text, agent-memory does not.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ BASELINE = "sentence-transformers"
 Encode = Callable[[Sequence[str]], np.ndarray]
 
 
-def contenders() -> dict[str, Callable[[], Encode]]:
-    """Ways to encode, by name; each is built on first use."""
+def list_encoders() -> dict[str, Callable[[], Encode]]:
+    """Return what builds each encoder, by name."""
 
-    def library() -> Encode:
+    def build_baseline() -> Encode:
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(str(find_minilm()), device="cpu")
         return lambda texts: model.encode(list(texts), show_progress_bar=False)
 
     return {
-        BASELINE: library,
+        BASELINE: build_baseline,
         "minilm fp32": lambda: MiniLMEncoder(precision="fp32").encode_documents,
         "minilm bf16": lambda: MiniLMEncoder(precision="bf16").encode_documents,
         "minilm int8": lambda: MiniLMEncoder(precision="int8").encode_documents,
@@ -53,8 +53,8 @@ def contenders() -> dict[str, Callable[[], Encode]]:
     }
 
 
-def messages(data: Path, count: int) -> list[str]:
-    """Messages of beam_100k, spread over its conversations, cut to one window."""
+def read_messages(data: Path, count: int) -> list[str]:
+    """Return messages of beam_100k, spread over its conversations and cut to one window."""
     tokenizer = read_tokenizer(find_minilm())
     lines = (data / "dev" / "beam_100k" / "conversations.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [segment["text"] for line in lines for segment in json.loads(line)["segments"]]
@@ -63,27 +63,27 @@ def messages(data: Path, count: int) -> list[str]:
     return [t[: e.offsets[min(len(e.ids), 254) - 1][1]] for t, e in zip(chosen, encodings, strict=True)]
 
 
-def questions(data: Path) -> list[str]:
-    """Every second question of beam_100k."""
+def read_questions(data: Path) -> list[str]:
+    """Return every second question of beam_100k."""
     lines = (data / "dev" / "beam_100k" / "queries.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["query"] for line in lines[::2]]
 
 
-def bulk(texts: Sequence[str], built: dict[str, Encode], repeats: int) -> list[dict[str, Any]]:
-    """Texts and tokens per second of each contender, and how far its vectors are from the first one's."""
+def measure_bulk(texts: Sequence[str], encoders: dict[str, Encode], repeats: int) -> list[dict[str, Any]]:
+    """Return texts and tokens per second of each encoder, and how close its vectors are to the reference."""
     tokenizer = read_tokenizer(find_minilm())
     tokens = sum(len(e.ids) for e in tokenizer.encode_batch(list(texts)))
-    seconds: dict[str, list[float]] = {name: [] for name in built}
-    vectors = {name: encode(texts) for name, encode in built.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in encoders}
+    vectors = {name: encode(texts) for name, encode in encoders.items()}
     for _ in range(repeats):
-        for name, encode in built.items():
+        for name, encode in encoders.items():
             start = time.perf_counter()
             encode(texts)
             seconds[name].append(time.perf_counter() - start)
     rows = []
     for name, times in seconds.items():
         reference = vectors["default fp32" if name.startswith("default") else BASELINE]
-        cosines = _cosines(vectors[name], reference)
+        cosines = _compare(vectors[name], reference)
         rates = sorted(len(texts) / t for t in times)
         rows.append(
             {
@@ -99,11 +99,11 @@ def bulk(texts: Sequence[str], built: dict[str, Encode], repeats: int) -> list[d
     return rows
 
 
-def latency(texts: Sequence[str], built: dict[str, Encode], count: int) -> list[dict[str, Any]]:
-    """Milliseconds for one short question at a time."""
-    times: dict[str, list[float]] = {name: [] for name in built}
+def measure_latency(texts: Sequence[str], encoders: dict[str, Encode], count: int) -> list[dict[str, Any]]:
+    """Return the milliseconds for one short question at a time."""
+    times: dict[str, list[float]] = {name: [] for name in encoders}
     for text in (texts * (1 + count // len(texts)))[:count]:
-        for name, encode in built.items():
+        for name, encode in encoders.items():
             start = time.perf_counter()
             encode([text])
             times[name].append(1000 * (time.perf_counter() - start))
@@ -113,8 +113,8 @@ def latency(texts: Sequence[str], built: dict[str, Encode], count: int) -> list[
     ]
 
 
-def peak_memory(name: str, script: Path, data: Path, count: int, threads: int) -> dict[str, Any]:
-    """Peak resident memory of a process that does nothing else."""
+def measure_memory(name: str, script: Path, data: Path, count: int, threads: int) -> dict[str, Any]:
+    """Return the peak resident memory of a process that only encodes."""
     command = [sys.executable, str(script), str(data), "--child", name, "--messages", str(count)]
     done = subprocess.run(
         [*command, "--threads", str(threads)], capture_output=True, text=True, check=True, env=os.environ
@@ -122,19 +122,19 @@ def peak_memory(name: str, script: Path, data: Path, count: int, threads: int) -
     return {"name": name, **json.loads(done.stdout.splitlines()[-1])}
 
 
-def child(name: str, texts: Sequence[str]) -> None:
-    """Encode in this process and print its start and peak memory."""
+def run_child(name: str, texts: Sequence[str]) -> None:
+    """Encode in this process, and print the time to its first vector and its peak memory."""
     start = time.perf_counter()
-    encode = contenders()[name]()
+    encode = list_encoders()[name]()
     encode(["a short question?"])
     ready = time.perf_counter() - start
     encode(texts)
-    peak = _peak_mib()
+    peak = _read_peak_mib()
     print(json.dumps({"first_vector_s": ready, "peak_mib": peak}))
 
 
-def _peak_mib() -> float:
-    """Return the most memory this process has used; ``ru_maxrss`` of a child may be its parent's."""
+def _read_peak_mib() -> float:
+    """Return the peak memory of this process; ``ru_maxrss`` of a child may be its parent's."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
@@ -142,16 +142,16 @@ def _peak_mib() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def aegis(layers: Sequence[int], repeats: int, folder: Path) -> list[dict[str, Any]]:
-    """Speed of ModernBERT of the real size at each depth, random weights."""
-    _random_modernbert(folder)
+def measure_aegis(layers: Sequence[int], repeats: int, folder: Path) -> list[dict[str, Any]]:
+    """Return the speed of a full-size ModernBERT with random weights at each depth."""
+    _write_random_modernbert(folder)
     texts = [" ".join(f"word{(i * 7 + j) % 50}" for j in range(60)) for i in range(8)]
-    built = {n: AegisEncoder(folder, layers=n).encode_documents for n in layers}
-    for encode in built.values():
+    encoders = {n: AegisEncoder(folder, layers=n).encode_documents for n in layers}
+    for encode in encoders.values():
         encode(texts)
     times: dict[int, list[float]] = {n: [] for n in layers}
     for _ in range(repeats):
-        for n, encode in built.items():
+        for n, encode in encoders.items():
             start = time.perf_counter()
             encode(texts)
             times[n].append(time.perf_counter() - start)
@@ -170,7 +170,7 @@ def aegis(layers: Sequence[int], repeats: int, folder: Path) -> list[dict[str, A
     return rows
 
 
-def _random_modernbert(folder: Path) -> None:
+def _write_random_modernbert(folder: Path) -> None:
     import shutil
 
     import torch
@@ -195,7 +195,7 @@ def _random_modernbert(folder: Path) -> None:
     shutil.copy(find_minilm() / "tokenizer.json", folder)
 
 
-def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _compare(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
@@ -212,47 +212,49 @@ def _print(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Run all parts and print their tables."""
+    """Measure the selected parts and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--messages", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parts", default="bulk,latency,memory,aegis")
-    parser.add_argument("--only", default="", help="names of contenders, separated by commas")
+    parser.add_argument("--only", default="", help="comma-separated names of encoders; all if empty")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    options = parser.parse_args()
     import torch
 
-    torch.set_num_threads(given.threads)
-    texts = messages(given.data, given.messages)
-    if given.child:
-        child(given.child, texts)
+    torch.set_num_threads(options.threads)
+    texts = read_messages(options.data, options.messages)
+    if options.child:
+        run_child(options.child, texts)
         return
-    asked = questions(given.data)
-    only = given.only.split(",") if given.only else list(contenders())
-    built = {name: build() for name, build in contenders().items() if name in {BASELINE, *only}}
+    questions = read_questions(options.data)
+    only = options.only.split(",") if options.only else list(list_encoders())
+    encoders = {name: build() for name, build in list_encoders().items() if name in {BASELINE, *only}}
     results: dict[str, Any] = {}
-    parts = given.parts.split(",")
+    parts = options.parts.split(",")
     if "bulk" in parts:
-        results["messages"] = bulk(texts, built, given.repeats)
-        _print(f"{len(texts)} messages, {given.threads} threads", results["messages"])
-        results["questions"] = bulk(asked, built, given.repeats)
-        _print(f"{len(asked)} questions", results["questions"])
+        results["messages"] = measure_bulk(texts, encoders, options.repeats)
+        _print(f"{len(texts)} messages, {options.threads} threads", results["messages"])
+        results["questions"] = measure_bulk(questions, encoders, options.repeats)
+        _print(f"{len(questions)} questions", results["questions"])
     if "latency" in parts:
-        results["latency"] = latency(asked, built, 200)
+        results["latency"] = measure_latency(questions, encoders, 200)
         _print("one question at a time", results["latency"])
     if "memory" in parts:
         script = Path(__file__)
-        results["memory"] = [peak_memory(n, script, given.data, min(300, given.messages), given.threads) for n in built]
-        _print("a process of its own", results["memory"])
+        results["memory"] = [
+            measure_memory(name, script, options.data, min(300, options.messages), options.threads) for name in encoders
+        ]
+        _print("each in its own process", results["memory"])
     if "aegis" in parts:
         with tempfile.TemporaryDirectory() as folder:
-            results["aegis"] = aegis((22, 11, 6, 3), given.repeats, Path(folder))
+            results["aegis"] = measure_aegis((22, 11, 6, 3), options.repeats, Path(folder))
         _print("aegis size, random weights, 60-word texts", results["aegis"])
-    if given.out:
-        given.out.write_text(json.dumps(results, indent=1))
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""Compare the index with what users would pick instead: one thread, one process, same vectors, same queries.
+"""Compare the index with its alternatives: one thread, one process, the same vectors, the same queries.
 
     python benchmarks/index.py                        10,000 and 100,000 synthetic vectors
     python benchmarks/index.py --sizes 1000000 --engines "agent-memory,FAISS Flat,FAISS IVF-SQ8"
     python benchmarks/index.py --vectors file.npy --queries queries.npy
     python benchmarks/index.py --large                ten million, out of core (BENCH_TMP), this index only
 
-Every engine with a search-time knob gets the smallest setting that reaches ``--target`` on every other
-query and is measured on the queries between. Latencies are medians of rounds in which the engines take
-turns, and are compared as ratios within a round. Writes a table, ``index-SIZE.json`` and
+Each engine with a search-time knob gets the smallest setting that reaches ``--target`` on half of the
+queries, and is measured on the other half. Latencies are medians of rounds in which the engines take
+turns, and are compared as ratios within a round. Prints a table, and writes ``index-SIZE.json`` and
 ``index-SIZE.png`` to ``--out``.
 
-Synthetic vectors: a power-law spectrum (see ``synthetic``), clusters of Pareto-distributed size and
-log-normal width, calibrated so that the exact 64-dimension prefix finds about what it finds for sentence
-vectors.
+Synthetic vectors have a power-law spectrum (see ``make_vectors``) and clusters of Pareto-distributed size
+and log-normal width, calibrated so that the exact 64-dimension prefix has about the same recall as with
+sentence vectors.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 import numpy.typing as npt
-from index_engines import Engine, Ours, resident_bytes
-from index_peers import engines
-from index_report import plot, table
+from index_engines import AgentMemory, Engine, read_resident_bytes
+from index_peers import make_engines
+from index_report import format_table, plot
+from timing import summarise_ratios, time_calls
+
+from agent_memory.types import FloatArray, RowArray
 
 K = 10
 IN_RAM = 2_000_000
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.floating[Any]]
+Matrix = npt.NDArray[np.floating[Any]]
 
 
-def room(shape: tuple[int, int]) -> npt.NDArray[np.float16]:
-    """Return space for rows: in RAM, or in a file that is gone with the process if they are too many."""
+def allocate_rows(shape: tuple[int, int]) -> npt.NDArray[np.float16]:
+    """Return space for rows: in RAM, or, if there are too many, in a file that is deleted with the process."""
     if shape[0] <= IN_RAM:
         return np.empty(shape, np.float16)
     with tempfile.TemporaryFile(dir=os.environ.get("BENCH_TMP")) as file:
         return np.memmap(file, np.float16, "w+", shape=shape)
 
 
-def synthetic(count: int, dimension: int, queries: int, seed: int) -> tuple[npt.NDArray[np.float16], Floats]:
+def make_vectors(count: int, dimension: int, queries: int, seed: int) -> tuple[npt.NDArray[np.float16], FloatArray]:
     """Return unit vectors (count, dimension) and queries of the same distribution."""
     rng = np.random.default_rng(seed)
     clusters = max(64, count // 250)
@@ -59,7 +59,7 @@ def synthetic(count: int, dimension: int, queries: int, seed: int) -> tuple[npt.
     centres = rng.standard_normal((clusters, dimension), dtype=np.float32) * scale
     weights = rng.pareto(1.2, clusters) + 0.3
     widths = (rng.lognormal(0, 0.25, clusters) * 1.6).astype(np.float32)
-    out = room((count + queries, dimension))
+    out = allocate_rows((count + queries, dimension))
     for at in range(0, len(out), 50_000):
         size = min(50_000, len(out) - at)
         chosen = rng.choice(clusters, size, p=weights / weights.sum())
@@ -71,8 +71,8 @@ def synthetic(count: int, dimension: int, queries: int, seed: int) -> tuple[npt.
     return out[:count], out[count:].astype(np.float32)
 
 
-def truth_of(rows: Rows, queries: Floats, allowed: Ints | None = None) -> Ints:
-    """Exact nearest rows by brute force, (nq, K)."""
+def find_truth(rows: Matrix, queries: FloatArray, allowed: RowArray | None = None) -> RowArray:
+    """Return the exact nearest rows by brute force, (nq, K)."""
     scores, ids = np.full((len(queries), K), -np.inf, np.float32), np.full((len(queries), K), -1)
     keep = np.arange(len(rows)) if allowed is None else allowed
     for at in range(0, len(keep), 50_000):
@@ -87,60 +87,50 @@ def truth_of(rows: Rows, queries: Floats, allowed: Ints | None = None) -> Ints:
     return ids
 
 
-def recall(found: Ints, truth: Ints) -> float:
-    """Share of the true neighbours that were found."""
+def measure_recall(found: RowArray, truth: RowArray) -> float:
+    """Return the share of the true neighbours that were found."""
     return float(np.mean([np.isin(b, a).mean() for a, b in zip(found, truth, strict=True)]))
 
 
-def tuned(engine: Engine, queries: Floats, truth: Ints, target: float) -> int | None:
-    """Return the smallest effort that reaches the target, or the largest there is."""
+def tune(engine: Engine, queries: FloatArray, truth: RowArray, target: float) -> int | None:
+    """Return the smallest effort that reaches the target, or the largest one if none does."""
     for effort in engine.efforts:
-        if recall(engine.search(queries, K, effort), truth) >= target:
+        if measure_recall(engine.search(queries, K, effort), truth) >= target:
             return effort
     return engine.efforts[-1] if engine.efforts else None
 
 
-def timed_ms(function: Callable[[Any], object], items: Iterable[Any]) -> npt.NDArray[np.float64]:
-    """Milliseconds of each call."""
-    spent = []
-    for item in items:
-        began = time.perf_counter()
-        function(item)
-        spent.append((time.perf_counter() - began) * 1e3)
-    return np.array(spent)
-
-
-def prepare(engine: Engine, rows: Rows, queries: Floats, truth: Ints, target: float) -> dict[str, Any]:
+def prepare(engine: Engine, rows: Matrix, queries: FloatArray, truth: RowArray, target: float) -> dict[str, Any]:
     """Build and tune one engine."""
     faiss.omp_set_num_threads(1)
-    before = resident_bytes()
-    data = rows if isinstance(engine, Ours) else np.asarray(rows, np.float32)
+    before = read_resident_bytes()
+    data = rows if isinstance(engine, AgentMemory) else np.asarray(rows, np.float32)
     began = time.perf_counter()
     engine.build(data)
     build_s = time.perf_counter() - began
     del data
-    effort = tuned(engine, np.ascontiguousarray(queries[::2]), truth[::2], target)
+    effort = tune(engine, np.ascontiguousarray(queries[::2]), truth[::2], target)
     return {
         "version": engine.version,
         "effort": effort,
         "build_s": build_s,
-        "ram_bytes_per_row": max(0, resident_bytes() - before) / len(rows),
-        "disk_bytes_per_row": engine.disk_bytes() / len(rows),
-        "recall": recall(engine.search(np.ascontiguousarray(queries[1::2]), K, effort), truth[1::2]),
+        "ram_bytes_per_row": max(0, read_resident_bytes() - before) / len(rows),
+        "disk_bytes_per_row": engine.count_disk_bytes() / len(rows),
+        "recall": measure_recall(engine.search(np.ascontiguousarray(queries[1::2]), K, effort), truth[1::2]),
     }
 
 
-def measure(field: list[Engine], results: dict[str, Any], queries: Floats, rounds: int) -> None:
-    """Time single queries and batches, the engines taking turns."""
+def measure_latency(field: list[Engine], results: dict[str, Any], queries: FloatArray, rounds: int) -> None:
+    """Time single queries and batches; the engines take turns."""
     half = np.ascontiguousarray(queries[1::2])
-    singles: dict[str, list[npt.NDArray[np.float64]]] = {engine.name: [] for engine in field}
+    singles: dict[str, list[list[float]]] = {engine.name: [] for engine in field}
     batches: dict[str, list[float]] = {engine.name: [] for engine in field}
     for number in range(rounds):
         print(f"  round {number + 1}/{rounds}", file=sys.stderr, flush=True)
         for engine in field:
             effort = results[engine.name]["effort"]
             sample = half if results[engine.name]["recall"] < 1 or len(half) < 60 else half[:60]
-            singles[engine.name].append(timed_ms(lambda q, e=engine, f=effort: e.search(q[None], K, f), sample))
+            singles[engine.name].append(time_calls(lambda q, e=engine, f=effort: e.search(q[None], K, f), sample))
             faiss.omp_set_num_threads(1)
             began = time.perf_counter()
             engine.search(sample, K, effort)
@@ -153,52 +143,52 @@ def measure(field: list[Engine], results: dict[str, Any], queries: Floats, round
             "p50_ms": float(np.median(medians[name])),
             "p95_ms": float(np.median([np.percentile(turn, 95) for turn in turns])),
             "batch_qps": float(np.median(batches[name])),
-            "latency_ratio": [float(x) for x in (ratios.min(), np.median(ratios), ratios.max())],
+            "latency_ratio": summarise_ratios(ratios),
         }
 
 
-def filters(field: list[Engine], results: dict[str, Any], rows: Rows, queries: Floats, rounds: int) -> None:
-    """Time searches among 1 % and 10 % of the rows, beside unfiltered ones of the same engine."""
+def measure_filters(
+    field: list[Engine], results: dict[str, Any], rows: Matrix, queries: FloatArray, rounds: int
+) -> None:
+    """Time searches among 1 % and 10 % of the rows, and compare them with unfiltered ones of the same engine."""
     sample = queries[-40:]
     for share in (0.01, 0.1):
         allowed = np.flatnonzero(np.random.default_rng(5).random(len(rows)) < share)
-        truth = truth_of(rows, sample, allowed)
+        truth = find_truth(rows, sample, allowed)
         for engine in field:
             effort = results[engine.name]["effort"]
-            first = engine.filtered(sample[:1], K, allowed, effort)
-            if first is None:
+            if engine.search_filtered(sample[:1], K, allowed, effort) is None:
                 continue
-            found, ratios, times = [], [], []
+            ratios, times = [], []
             for _ in range(rounds):
-                plain = timed_ms(lambda q, e=engine, f=effort: e.search(q[None], K, f), sample)
-                found, spent = [], []
-                for query in sample:
-                    began = time.perf_counter()
-                    found.append(engine.filtered(query[None], K, allowed, effort)[0])
-                    spent.append((time.perf_counter() - began) * 1e3)
-                ratios.append(float(np.median(spent) / np.median(plain)))
-                times.append(float(np.median(spent)))
+                plain = time_calls(lambda q, e=engine, f=effort: e.search(q[None], K, f), sample)
+                filtered = time_calls(
+                    lambda q, e=engine, a=allowed, f=effort: e.search_filtered(q[None], K, a, f), sample
+                )
+                ratios.append(float(np.median(filtered) / np.median(plain)))
+                times.append(float(np.median(filtered)))
+            found = np.concatenate([engine.search_filtered(q[None], K, allowed, effort) for q in sample])
             results[engine.name][f"filter_{share:g}"] = {
                 "p50_ms": float(np.median(times)),
-                "recall": recall(np.array(found), truth),
-                "ratio_to_unfiltered": [min(ratios), float(np.median(ratios)), max(ratios)],
+                "recall": measure_recall(found, truth),
+                "ratio_to_unfiltered": summarise_ratios(ratios),
             }
 
 
-def changes(field: list[Engine], results: dict[str, Any], rows: Rows, rounds: int) -> None:
-    """Time single adds, the engines taking turns, and the removal of 1 % of the rows."""
+def measure_changes(field: list[Engine], results: dict[str, Any], rows: Matrix, rounds: int) -> None:
+    """Time single adds, for which the engines take turns, and the removal of 1 % of the rows."""
     fresh, count = np.asarray(rows[: 60 * rounds], np.float32), 60
     spent: dict[str, list[float]] = {engine.name: [] for engine in field}
     for turn in range(rounds):
         for engine in field:
             numbers = range(turn * count, (turn + 1) * count)
-            times = timed_ms(lambda i, e=engine: e.add(len(rows) + i, fresh[i : i + 1]), numbers)
+            times = time_calls(lambda i, e=engine: e.add(len(rows) + i, fresh[i : i + 1]), numbers)
             spent[engine.name].append(float(np.median(times)))
     for engine in field:
         ratios = np.array(spent[engine.name]) / np.array(spent[field[0].name])
         results[engine.name] |= {
             "add_one_ms": float(np.median(spent[engine.name])),
-            "add_ratio": [float(x) for x in (ratios.min(), np.median(ratios), ratios.max())],
+            "add_ratio": summarise_ratios(ratios),
         }
         gone = np.arange(0, len(rows), 100)
         began = time.perf_counter()
@@ -222,9 +212,13 @@ print(spent, after, before, (rss("RssAnon") - private) * 1024**2 / len(opened))
 """
 
 
-def opening(engine: Engine) -> dict[str, float]:
-    """Open the snapshot in a fresh process: seconds, resident MB, private bytes per row after searching."""
-    if not isinstance(engine, Ours):
+def measure_opening(engine: Engine) -> dict[str, float]:
+    """Open the snapshot in a fresh process.
+
+    Returns:
+        Seconds, resident MB before and after opening, and private bytes per row after searching.
+    """
+    if not isinstance(engine, AgentMemory):
         return {}
     command = [sys.executable, "-c", PROBE, engine.folder.name]
     answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -232,21 +226,21 @@ def opening(engine: Engine) -> dict[str, float]:
     return dict(zip(names, map(float, answer.split()), strict=True))
 
 
-def run(rows: Rows, queries: Floats, name: str, options: argparse.Namespace) -> None:
-    """Run all measurements on one set of vectors."""
+def compare(rows: Matrix, queries: FloatArray, name: str, options: argparse.Namespace) -> None:
+    """Measure everything on one set of vectors and report it."""
     dimension = rows.shape[1]
     tiers = (*(tier for tier in (64, 256) if tier < dimension), dimension)
-    truth = truth_of(rows, queries)
+    truth = find_truth(rows, queries)
     wanted = {part.strip() for part in options.engines.split(",") if part.strip()}
-    field, results = engines(wanted, tiers, options.target, len(rows)), {}
+    field, results = make_engines(wanted, tiers, options.target, len(rows)), {}
     for engine in field:
         print(f"  building {engine.name}", file=sys.stderr, flush=True)
-        results[engine.name] = prepare(engine, rows, queries, truth, options.target) | opening(engine)
-    measure(field, results, queries, options.rounds)
-    filters(field, results, rows, queries, options.rounds)
-    changes(field, results, rows, options.rounds)
+        results[engine.name] = prepare(engine, rows, queries, truth, options.target) | measure_opening(engine)
+    measure_latency(field, results, queries, options.rounds)
+    measure_filters(field, results, rows, queries, options.rounds)
+    measure_changes(field, results, rows, options.rounds)
     ours = field[0]
-    if isinstance(ours, Ours):
+    if isinstance(ours, AgentMemory):
         stats = ours.index.stats()
         results[ours.name] |= {"plan": str(stats.plan), "coarse_bytes": stats.coarse_bytes,
                                "counted_ram_bytes_per_row": stats.ram_bytes_per_row}  # fmt: skip
@@ -254,7 +248,7 @@ def run(rows: Rows, queries: Floats, name: str, options: argparse.Namespace) -> 
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"index-{name}.json").write_text(json.dumps(report, indent=1))
     plot(results, options.out / f"index-{name}.png", f"{name}: {len(rows):,} x {dimension}")
-    print(f"\n## {name}: {len(rows):,} x {dimension}, recall@{K}\n\n{table(results)}\n", flush=True)
+    print(f"\n## {name}: {len(rows):,} x {dimension}, recall@{K}\n\n{format_table(results)}\n", flush=True)
     print({name: one["version"] for name, one in results.items()}, flush=True)
     print(
         {key: value for key, value in results[ours.name].items() if "open" in key or key == "plan"},
@@ -265,11 +259,11 @@ def run(rows: Rows, queries: Floats, name: str, options: argparse.Namespace) -> 
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--sizes", default="10000,100000", help="synthetic sizes")
-    parser.add_argument("--large", action="store_true", help="ten million rows, this index only")
+    parser.add_argument("--sizes", default="10000,100000", help="numbers of synthetic vectors")
+    parser.add_argument("--large", action="store_true", help="ten million rows, with this index only")
     parser.add_argument("--vectors", type=Path, help=".npy file (n, d) of real vectors")
-    parser.add_argument("--queries", type=Path, help=".npy file (nq, d); the last 400 vectors if not given")
-    parser.add_argument("--engines", default="", help="comma-separated names, all if empty")
+    parser.add_argument("--queries", type=Path, help=".npy file (nq, d); the last 400 vectors if left out")
+    parser.add_argument("--engines", default="", help="comma-separated names; all if empty")
     parser.add_argument("--target", type=float, default=0.985)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
@@ -279,14 +273,14 @@ def main() -> None:
         rows = np.load(options.vectors, mmap_mode="r")
         queries = np.load(options.queries)[:400] if options.queries else np.asarray(rows[-400:])
         rows = rows if options.queries else rows[:-400]
-        run(rows, np.ascontiguousarray(queries, np.float32), options.vectors.stem, options)
+        compare(rows, np.ascontiguousarray(queries, np.float32), options.vectors.stem, options)
         return
     sizes = [10_000_000] if options.large else [int(size) for size in options.sizes.split(",")]
     if options.large:
         options.engines = "agent-memory"
     for size in sizes:
-        rows, queries = synthetic(size, 768, 400, options.seed)
-        run(rows, queries, f"synthetic-{size}", options)
+        rows, queries = make_vectors(size, 768, 400, options.seed)
+        compare(rows, queries, f"synthetic-{size}", options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One face for every engine that ``benchmarks/index.py`` compares."""
+"""A common interface of the engines that ``benchmarks/index.py`` compares."""
 
 from __future__ import annotations
 
@@ -10,54 +10,51 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
 from agent_memory.index import IndexOptions, TieredIndex
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+from agent_memory.types import FloatArray, RowArray
 
 
-def resident_bytes() -> int:
-    """Anonymous resident memory of this process: pages of mapped files are not counted."""
+def read_resident_bytes() -> int:
+    """Return the anonymous resident memory of this process, without the pages of mapped files."""
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) * 1024
 
 
 class Engine(ABC):
-    """An engine under test; ``effort`` is its one search-time knob, None if it has none."""
+    """An engine to be measured; ``effort`` is its search-time knob, None if it has none."""
 
     name = ""
     efforts: tuple[int, ...] = ()
     version = f"faiss {faiss.__version__}"
 
     @abstractmethod
-    def build(self, rows: Floats) -> None:
+    def build(self, rows: FloatArray) -> None:
         """Index rows with ids 0 to n - 1."""
 
     @abstractmethod
-    def search(self, queries: Floats, k: int, effort: int | None) -> Ints:
+    def search(self, queries: FloatArray, k: int, effort: int | None) -> RowArray:
         """Return ids (nq, k)."""
 
-    def filtered(self, query: Floats, k: int, allowed: Ints, effort: int | None) -> Ints | None:
-        """Return ids (1, k) among ``allowed``, None if the engine cannot filter."""
+    def search_filtered(self, query: FloatArray, k: int, allowed: RowArray, effort: int | None) -> RowArray | None:
+        """Return ids (1, k) among ``allowed``, or None if the engine cannot filter."""
         return None
 
-    def add(self, number: int, row: Floats) -> bool:
-        """Add one row (1, d); False if the engine cannot."""
+    def add(self, number: int, row: FloatArray) -> bool:
+        """Add one row (1, d); return False if the engine cannot."""
         return False
 
-    def remove(self, ids: Ints) -> bool:
-        """Remove rows; False if the engine cannot."""
+    def remove(self, ids: RowArray) -> bool:
+        """Remove rows; return False if the engine cannot."""
         return False
 
-    def disk_bytes(self) -> int:
-        """Bytes in files."""
+    def count_disk_bytes(self) -> int:
+        """Return the bytes in files."""
         return 0
 
 
-class Ours(Engine):
-    """This package's index, saved and reopened, so that rows are served from mapped files."""
+class AgentMemory(Engine):
+    """This package's index, saved, so that rows are served from mapped files."""
 
     name = "agent-memory"
     version = "this tree"
@@ -67,8 +64,8 @@ class Ours(Engine):
         self.out_of_core = out_of_core
         self.folder = tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_TMP"))
 
-    def build(self, rows: Floats) -> None:
-        """Add in pieces, maintain, save, and serve from the saved files."""
+    def build(self, rows: FloatArray) -> None:
+        """Add in pieces, maintain, and save."""
         self.index = TieredIndex(self.tiers[-1], self.tiers, options=self.options)
         step = 50_000
         for number, at in enumerate(range(0, len(rows), step)):
@@ -83,66 +80,66 @@ class Ours(Engine):
         """Save a snapshot."""
         self.path = self.index.save(Path(self.folder.name), generation="bench", seq=seq)
 
-    def search(self, queries: Floats, k: int, effort: int | None) -> Ints:
+    def search(self, queries: FloatArray, k: int, effort: int | None) -> RowArray:
         """Search with the plan that the index chose."""
         return self.index.search(queries, k).ids
 
-    def filtered(self, query: Floats, k: int, allowed: Ints, effort: int | None) -> Ints:
+    def search_filtered(self, query: FloatArray, k: int, allowed: RowArray, effort: int | None) -> RowArray:
         """Filter inside the search."""
         return self.index.search(query, k, allowed=allowed).ids
 
-    def add(self, number: int, row: Floats) -> bool:
+    def add(self, number: int, row: FloatArray) -> bool:
         """Add one row."""
         self.index.add(np.array([number]), row)
         return True
 
-    def remove(self, ids: Ints) -> bool:
-        """Set tombstones."""
+    def remove(self, ids: RowArray) -> bool:
+        """Leave tombstones."""
         return self.index.remove(ids) == len(ids)
 
-    def disk_bytes(self) -> int:
-        """Bytes of the snapshot."""
+    def count_disk_bytes(self) -> int:
+        """Return the bytes of the snapshot."""
         return sum(file.stat().st_size for file in self.path.iterdir())
 
 
 class Faiss(Engine):
-    """A FAISS index made by a factory string."""
+    """A FAISS index built from a factory string."""
 
     def __init__(self, name: str, factory: str, knob: str | None = None, efforts: tuple[int, ...] = ()) -> None:
         self.name, self.factory, self.knob, self.efforts = name, factory, knob, efforts
 
-    def build(self, rows: Floats) -> None:
-        """Train on at most 100,000 rows and add."""
+    def build(self, rows: FloatArray) -> None:
+        """Train on up to 100,000 rows and add all."""
         self.index = faiss.index_factory(rows.shape[1], self.factory, faiss.METRIC_INNER_PRODUCT)
         self.index.train(rows[:100_000])
         for at in range(0, len(rows), 50_000):
             self.index.add(np.ascontiguousarray(rows[at : at + 50_000], np.float32))
 
-    def _options(self, effort: int | None, selector: object) -> object:
+    def _make_options(self, effort: int | None, selector: object) -> object:
         if self.knob == "efSearch":
             return faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
         if self.knob == "nprobe":
             return faiss.SearchParametersIVF(nprobe=effort, sel=selector)
         return faiss.SearchParameters(sel=selector)
 
-    def search(self, queries: Floats, k: int, effort: int | None) -> Ints:
+    def search(self, queries: FloatArray, k: int, effort: int | None) -> RowArray:
         """Search."""
-        return self.index.search(queries, k, params=self._options(effort, None))[1]
+        return self.index.search(queries, k, params=self._make_options(effort, None))[1]
 
-    def filtered(self, query: Floats, k: int, allowed: Ints, effort: int | None) -> Ints:
+    def search_filtered(self, query: FloatArray, k: int, allowed: RowArray, effort: int | None) -> RowArray:
         """Search with a bitmap."""
         mask = np.zeros(self.index.ntotal, bool)
         mask[allowed] = True
         selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        return self.index.search(query, k, params=self._options(effort, selector))[1]
+        return self.index.search(query, k, params=self._make_options(effort, selector))[1]
 
-    def add(self, number: int, row: Floats) -> bool:
+    def add(self, number: int, row: FloatArray) -> bool:
         """Add one row."""
         self.index.add(row)
         return True
 
-    def remove(self, ids: Ints) -> bool:
-        """Remove and shift, where the index can."""
+    def remove(self, ids: RowArray) -> bool:
+        """Remove and shift, if the index supports it."""
         try:
             self.index.remove_ids(ids)
         except RuntimeError:
@@ -156,7 +153,7 @@ class Hnswlib(Engine):
     name = "hnswlib"
     efforts = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 400)
 
-    def build(self, rows: Floats) -> None:
+    def build(self, rows: FloatArray) -> None:
         """Build on one thread."""
         import hnswlib
 
@@ -166,13 +163,13 @@ class Hnswlib(Engine):
         self.index.set_num_threads(1)
         self.index.add_items(rows, np.arange(len(rows)))
 
-    def search(self, queries: Floats, k: int, effort: int | None) -> Ints:
+    def search(self, queries: FloatArray, k: int, effort: int | None) -> RowArray:
         """Search."""
         self.index.set_ef(effort)
         return self.index.knn_query(queries, k)[0].astype(np.int64)
 
-    def filtered(self, query: Floats, k: int, allowed: Ints, effort: int | None) -> Ints | None:
-        """Search with a Python callback, the only filter it has."""
+    def search_filtered(self, query: FloatArray, k: int, allowed: RowArray, effort: int | None) -> RowArray | None:
+        """Search with a Python callback, the only kind of filter it has."""
         self.index.set_ef(effort)
         keep = set(allowed.tolist())
         try:
@@ -180,12 +177,12 @@ class Hnswlib(Engine):
         except RuntimeError:
             return np.full((1, k), -1)
 
-    def add(self, number: int, row: Floats) -> bool:
+    def add(self, number: int, row: FloatArray) -> bool:
         """Add one row."""
         self.index.add_items(row, np.array([number]))
         return True
 
-    def remove(self, ids: Ints) -> bool:
+    def remove(self, ids: RowArray) -> bool:
         """Mark as deleted."""
         for entry in ids.tolist():
             self.index.mark_deleted(entry)
@@ -198,7 +195,7 @@ class Usearch(Engine):
     name = "usearch f16"
     efforts = (16, 32, 48, 64, 96, 128, 192, 256, 400)
 
-    def build(self, rows: Floats) -> None:
+    def build(self, rows: FloatArray) -> None:
         """Build on one thread."""
         import usearch
         from usearch.index import Index
@@ -209,18 +206,18 @@ class Usearch(Engine):
             piece = rows[at : at + 50_000]
             self.index.add(np.arange(at, at + len(piece)), piece, threads=1)
 
-    def search(self, queries: Floats, k: int, effort: int | None) -> Ints:
+    def search(self, queries: FloatArray, k: int, effort: int | None) -> RowArray:
         """Search."""
         self.index.expansion_search = effort
         keys = self.index.search(queries, k, threads=1).keys
         return np.asarray(keys, np.int64).reshape(len(queries), -1)
 
-    def add(self, number: int, row: Floats) -> bool:
+    def add(self, number: int, row: FloatArray) -> bool:
         """Add one row."""
         self.index.add(number, row[0])
         return True
 
-    def remove(self, ids: Ints) -> bool:
+    def remove(self, ids: RowArray) -> bool:
         """Remove each."""
         for entry in ids.tolist():
             self.index.remove(entry)

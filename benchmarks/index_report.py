@@ -1,4 +1,4 @@
-"""What ``benchmarks/index.py`` prints and draws."""
+"""The table and the plot of ``benchmarks/index.py``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 
-def table(results: dict[str, Any]) -> str:
-    """Format the results as Markdown."""
+def format_table(results: dict[str, Any]) -> str:
+    """Return the results as a Markdown table."""
     head = (
         "| engine | knob | recall | p50 ms | p95 ms | ratio (min..max) | batch/s | RAM B/row | disk B/row "
         "| build s | add ms | ratio | 1 % filter ms @ recall | 10 % filter | delete 1 %, ms |\n|" + "---|" * 15
@@ -15,7 +15,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [head]
     for name, one in results.items():
         low, middle, high = one["latency_ratio"]
-        slow, usual, fast = one["add_ratio"]
+        least, usual, most = one["add_ratio"]
         gone = one["remove_1_percent_ms"]
         cells = [f"{one[f'filter_{s}']['p50_ms']:.2f} @ {one[f'filter_{s}']['recall']:.3f}"
                  if f"filter_{s}" in one else "none" for s in ("0.01", "0.1")]  # fmt: skip
@@ -23,14 +23,14 @@ def table(results: dict[str, Any]) -> str:
             f"| {name} | {one['effort']} | {one['recall']:.4f} | {one['p50_ms']:.3f} | {one['p95_ms']:.3f} "
             f"| {middle:.2f} ({low:.2f}..{high:.2f}) | {one['batch_qps']:.0f} "
             f"| {one['ram_bytes_per_row']:.0f} | {one['disk_bytes_per_row']:.0f} "
-            f"| {one['build_s']:.1f} | {one['add_one_ms']:.4f} | {usual:.1f} ({slow:.1f}..{fast:.1f}) "
+            f"| {one['build_s']:.1f} | {one['add_one_ms']:.4f} | {usual:.1f} ({least:.1f}..{most:.1f}) "
             f"| {cells[0]} | {cells[1]} | {'none' if gone is None else f'{gone:.1f}'} |"
         )
     return "\n".join(lines)
 
 
 def plot(results: dict[str, Any], path: Path, title: str) -> None:
-    """Draw recall against latency; the area of a dot is RAM per row."""
+    """Plot recall against latency; the area of each dot grows with the RAM per row."""
     import matplotlib
 
     matplotlib.use("Agg")

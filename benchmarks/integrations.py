@@ -1,10 +1,10 @@
-"""What each adapter adds to the store: a recall through the adapter beside the same recall by itself.
+"""The overhead of each adapter: a recall through the adapter, compared with the same recall without it.
 
     python benchmarks/integrations.py --rows 10000
 
-Both are called in turn on the same store with the same queries; vectors are given, so that no encoder is timed. Every
-figure is a median in milliseconds. An adapter that is awaited is compared with an awaited recall. Adapters whose
-framework is not installed are left out.
+Both are called in turn on the same store with the same queries; vectors are drawn beforehand, so that no encoder is
+timed. Every figure is a median in milliseconds. Asynchronous adapters are compared with an awaited recall. Adapters
+whose framework is not installed are left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import asyncio
 import json
 import platform
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from statistics import median
@@ -22,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from timing import time_calls
 
 from agent_memory import EncoderSpec, Memory
 
@@ -33,8 +33,8 @@ WORDS = [f"word{number}" for number in range(5000)]
 Pair = tuple[Callable[[str], Any], Callable[[str], Any]]
 
 
-class Drawn:
-    """Stands where an encoder would: equal texts have equal random vectors, drawn beforehand."""
+class RandomEncoder:
+    """Replaces an encoder: draws a random vector for each distinct text, once."""
 
     def __init__(self) -> None:
         self._vectors: dict[str, np.ndarray] = {}
@@ -44,7 +44,7 @@ class Drawn:
         )
 
     def encode_documents(self, texts: list[str], *, progress: object = None) -> np.ndarray:
-        """Return drawn vectors, shape (len(texts), 384)."""
+        """Return random vectors, shape (len(texts), 384); equal texts have equal vectors."""
         for text in texts:
             if text not in self._vectors:
                 vector = self._generator.standard_normal(DIMENSION).astype(np.float32)
@@ -52,23 +52,23 @@ class Drawn:
         return np.stack([self._vectors[text] for text in texts])
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:
-        """Return drawn vectors, shape (len(texts), 384)."""
+        """Return random vectors, shape (len(texts), 384); equal texts have equal vectors."""
         return self.encode_documents(texts)
 
 
-def texts(count: int) -> list[str]:
-    """Return sentences of ten words."""
+def make_sentences(count: int) -> list[str]:
+    """Return sentences of ten random words."""
     generator = np.random.default_rng(1)
     return [" ".join(generator.choice(WORDS, 10)) for _ in range(count)]
 
 
-async def awaited(memory: Memory, query: str) -> object:
-    """Recall as a program does that must not block its event loop."""
+async def recall_in_thread(memory: Memory, query: str) -> object:
+    """Recall without blocking the event loop."""
     return await asyncio.to_thread(memory.recall, query, k=K)
 
 
-def langchain(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
-    """Yield the LangChain adapters, each with the bare call."""
+def yield_langchain(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
+    """Yield the LangChain adapters, each with the direct call."""
     from langchain_core.messages import HumanMessage, SystemMessage
 
     from agent_memory.integrations.langchain import (
@@ -94,16 +94,16 @@ def langchain(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator
 
         middleware = AgentMemoryMiddleware(memory, k=K)
 
-        def through_middleware(query: str) -> object:
+        def call_middleware(query: str) -> object:
             message = HumanMessage(query)
             request = ModelRequest(model=None, messages=[message], system_message=SystemMessage("Be kind."))
             return middleware.wrap_model_call(request, lambda request: request)
 
-        yield "LangChain middleware", (bare, through_middleware)
+        yield "LangChain middleware", (bare, call_middleware)
 
 
-def langgraph(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
-    """Yield the LangGraph store, searched and read."""
+def yield_langgraph(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
+    """Yield the LangGraph store: a search and a read."""
     from langgraph.store.base import PutOp
 
     from agent_memory.integrations.langgraph import AgentMemoryStore
@@ -126,8 +126,8 @@ def langgraph(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator
     )
 
 
-def mcp(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
-    """Yield the MCP tool, called in the server (a client adds its transport)."""
+def yield_mcp(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
+    """Yield the MCP tool, called within the server; the transport of a client comes on top."""
     from agent_memory.integrations.mcp import build_server
 
     memory.add_many(rows)
@@ -135,23 +135,23 @@ def mcp(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple
     yield (
         "MCP tool recall",
         (
-            lambda query: loop.run(awaited(memory, query)),
+            lambda query: loop.run(recall_in_thread(memory, query)),
             lambda query: loop.run(server.call_tool("recall", {"query": query, "k": K})),
         ),
     )
 
 
-def autogen(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
+def yield_autogen(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
     """Yield the AutoGen memory."""
     from agent_memory.integrations.autogen import AutoGenMemory
 
     memory.add_many(rows)
     adapter = AutoGenMemory(memory, k=K)
-    bare = lambda query: loop.run(awaited(memory, query))  # noqa: E731
+    bare = lambda query: loop.run(recall_in_thread(memory, query))  # noqa: E731
     yield "AutoGen query", (bare, lambda query: loop.run(adapter.query(query)))
 
 
-def pydantic_ai(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
+def yield_pydantic_ai(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
     """Yield the Pydantic AI instructions."""
     from agent_memory.integrations.pydantic_ai import recalled
 
@@ -160,14 +160,14 @@ def pydantic_ai(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterat
     yield (
         "Pydantic AI instructions",
         (
-            lambda query: loop.run(awaited(memory, query)),
+            lambda query: loop.run(recall_in_thread(memory, query)),
             lambda query: loop.run(instructions(SimpleNamespace(prompt=query))),
         ),
     )
 
 
-def openai_agents(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
-    """Yield the OpenAI Agents session; it reads back, it does not search."""
+def yield_openai_agents(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
+    """Yield the OpenAI Agents session, which reads items back instead of searching."""
     from agent_memory.integrations.openai_agents import AgentMemorySession
 
     session = AgentMemorySession(memory, session="s")
@@ -182,7 +182,7 @@ def openai_agents(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iter
     )
 
 
-def llama_index(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
+def yield_llama_index(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
     """Yield the LlamaIndex vector store."""
     from llama_index.core.schema import TextNode
     from llama_index.core.vector_stores import VectorStoreQuery
@@ -193,15 +193,15 @@ def llama_index(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterat
     store = AgentMemoryLlamaStore(memory)
     store.add([TextNode(text=text, embedding=vector.tolist()) for text, vector in zip(rows, vectors, strict=True)])
 
-    def through_store(query: str) -> object:
+    def query_store(query: str) -> object:
         vector = memory.encoder.encode_queries([query])[0].tolist()
         return store.query(VectorStoreQuery(query_embedding=vector, similarity_top_k=K))
 
-    yield "LlamaIndex vector store", (lambda query: memory.recall(query, k=K, mode="dense"), through_store)
+    yield "LlamaIndex vector store", (lambda query: memory.recall(query, k=K, mode="dense"), query_store)
 
 
-def crewai(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
-    """Yield the CrewAI storage; the bare recall has the same filter."""
+def yield_crewai(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tuple[str, Pair]]:
+    """Yield the CrewAI storage; the direct recall has the same filter."""
     from crewai.memory.types import MemoryRecord
 
     from agent_memory.integrations.crewai import AgentMemoryStorage
@@ -220,40 +220,36 @@ def crewai(memory: Memory, rows: list[str], loop: asyncio.Runner) -> Iterator[tu
 
 
 ADAPTERS = {
-    "langchain_core": langchain,
-    "langgraph": langgraph,
-    "mcp": mcp,
-    "autogen_core": autogen,
-    "pydantic_ai": pydantic_ai,
-    "agents": openai_agents,
-    "llama_index": llama_index,
-    "crewai": crewai,
+    "langchain_core": yield_langchain,
+    "langgraph": yield_langgraph,
+    "mcp": yield_mcp,
+    "autogen_core": yield_autogen,
+    "pydantic_ai": yield_pydantic_ai,
+    "agents": yield_openai_agents,
+    "llama_index": yield_llama_index,
+    "crewai": yield_crewai,
 }
 
 
-def medians(pair: Pair, queries: list[str]) -> tuple[float, float, float]:
-    """Return the median milliseconds of both calls, made in turn, and of what the second takes longer."""
+def compare(pair: Pair, queries: list[str]) -> tuple[float, float, float]:
+    """Return the median milliseconds of both calls, made in turn, and the median difference."""
     for call in pair:
         for query in queries[:20]:
             call(query)
-    taken: list[tuple[float, float]] = []
+    times: list[list[float]] = [[], []]
     for query in queries * REPEATS:
-        both = []
-        for call in pair:
-            started = time.perf_counter()
-            call(query)
-            both.append((time.perf_counter() - started) * 1000)
-        taken.append((both[0], both[1]))
-    bare, adapted = (median(times) for times in zip(*taken, strict=True))
-    return bare, adapted, median(second - first for first, second in taken)
+        for call, taken in zip(pair, times, strict=True):
+            taken += time_calls(call, [query])
+    bare, adapted = times
+    return median(bare), median(adapted), median(second - first for first, second in zip(*times, strict=True))
 
 
 def main() -> None:
-    """Measure what is installed and print a table and one line of JSON."""
+    """Measure the adapters whose framework is installed; print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000)
     rows = parser.parse_args().rows
-    sentences, queries = texts(rows), texts(rows + QUERIES)[rows:]
+    sentences, queries = make_sentences(rows), make_sentences(rows + QUERIES)[rows:]
     results: dict[str, Any] = {}
     print(f"{rows} entries, {DIMENSION} dimensions, k={K}, Python {platform.python_version()}; medians in ms")
     print(f"{'':34}{'bare':>8}{'adapter':>9}{'added':>8}")
@@ -261,9 +257,9 @@ def main() -> None:
         for package, adapters in ADAPTERS.items():
             if find_spec(package) is None:
                 continue
-            with tempfile.TemporaryDirectory() as folder, Memory(folder, encoder=Drawn()) as memory:
+            with tempfile.TemporaryDirectory() as folder, Memory(folder, encoder=RandomEncoder()) as memory:
                 for name, pair in adapters(memory, sentences, loop):
-                    bare, adapted, added = medians(pair, queries)
+                    bare, adapted, added = compare(pair, queries)
                     results[name] = {"bare": bare, "adapter": adapted, "added": added}
                     print(f"{name:34}{bare:8.3f}{adapted:9.3f}{added:8.3f}", flush=True)
     print(json.dumps(results))

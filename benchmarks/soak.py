@@ -1,10 +1,10 @@
-"""Everything at once for a while: adds, changes, forgets, recalls, re-indexes, rollbacks, maintenance, backups.
+"""A long run of everything: changes, recalls, re-indexes, rollbacks, maintenance and backups, with a second writer.
 
     python benchmarks/soak.py --seconds 600
 
-The store is kept at about the same size, with few former versions, so that whatever grows is a leak. Another process
-writes too. Figures are taken after a warm-up of a tenth of the time and at the end; the exit code is 1 if the store is
-not sound or an acknowledged entry is missing.
+The store keeps about the same size, with few versions per entry, so that anything that grows is a leak. Another process
+writes at the same time. Figures are taken after a warm-up of a tenth of the time, and at the end. The exit code is 1 if
+the check finds problems or an acknowledged entry is missing.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from agent_memory import Config, EncoderSpec, Memory
 
 DIMENSION = 256
 ENTRIES = 2_000
-SETTINGS = Config(keep_versions=2)  # the default of 20 would let the store grow for as long as the soak runs
+CONFIG = Config(keep_versions=2)  # with the default of 20, the store would grow during the whole run
 
 
-class Hashed:
-    """Vectors that depend on the text alone and cost nothing."""
+class HashEncoder:
+    """An encoder that costs next to nothing; its vectors depend on the text alone."""
 
     def __init__(self, name: str) -> None:
         self.spec = EncoderSpec(name=name, revision="1", dimension=DIMENSION, tiers=(64, DIMENSION), max_tokens=1)
@@ -44,10 +44,10 @@ class Hashed:
     encode_queries = encode_documents
 
 
-def figures(folder: Path) -> dict[str, int]:
-    """Return what may grow: resident memory, open files, log, database, snapshots, and all of the folder.
+def measure_sizes(folder: Path) -> dict[str, int]:
+    """Return what could grow: resident memory, open files, log, database, snapshots, and the whole folder.
 
-    Pages of the database that are free, or that await the vacuum, are in its size.
+    The size of the database includes its free pages.
     """
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     wal = folder / "memory.db-wal"
@@ -61,13 +61,13 @@ def figures(folder: Path) -> dict[str, int]:
     }
 
 
-def write(folder: Path) -> None:
-    """Write from another process until killed; follows the encoder by trying both."""
+def write_until_killed(folder: Path) -> None:
+    """Write from another process until killed; after each switch of the encoder, find the new one by trying both."""
     number = 0
     while True:
         for name in ("first", "second"):
             try:
-                with Memory(folder, encoder=Hashed(name), config=SETTINGS) as memory:
+                with Memory(folder, encoder=HashEncoder(name), config=CONFIG) as memory:
                     while True:
                         memory.add(f"other process {number}", key=f"other{number % 200}")
                         number += 1
@@ -78,47 +78,47 @@ def write(folder: Path) -> None:
 
 
 def soak(folder: Path, seconds: float) -> dict[str, object]:
-    """Run, and return the figures."""
-    chance = random.Random(3)
+    """Use a store for this long and return the figures."""
+    rng = random.Random(3)
     names = ["first", "second"]
-    memory = Memory(folder, encoder=Hashed("first"), config=SETTINGS)
+    memory = Memory(folder, encoder=HashEncoder("first"), config=CONFIG)
     memory.add_many({"text": f"note {number}", "key": str(number)} for number in range(ENTRIES))
     other = subprocess.Popen([sys.executable, __file__, "--writer", str(folder)])
     kept = {str(number): f"note {number}" for number in range(ENTRIES)}
     counts = dict.fromkeys(("changes", "recalls", "re-indexes", "rollbacks", "maintenance", "backups", "re-opened"), 0)
     began, before, last = time.monotonic(), None, 0.0
     while (now := time.monotonic() - began) < seconds:
-        key = str(chance.randrange(ENTRIES))
+        key = str(rng.randrange(ENTRIES))
         kept[key] = f"note {key} at {counts['changes']}"
         memory.add(kept[key], key=key)
         counts["changes"] += 1
-        if chance.random() < 0.3 and memory.recall(kept[key], k=1, mode="dense")[0].score > 0.99:
+        if rng.random() < 0.3 and memory.recall(kept[key], k=1, mode="dense")[0].score > 0.99:
             counts["recalls"] += 1
         if now - last > max(1.0, seconds / 40):
             last = now
             other_name = names[memory.encoder.spec.name == names[0]]
-            if len(memory.generations()) == 1 or chance.random() < 0.5:
-                memory.reindex(encoder=Hashed(other_name))
+            if len(memory.generations()) == 1 or rng.random() < 0.5:
+                memory.reindex(encoder=HashEncoder(other_name))
                 counts["re-indexes"] += 1
             else:
-                memory.rollback(encoder=Hashed(other_name))
+                memory.rollback(encoder=HashEncoder(other_name))
                 counts["rollbacks"] += 1
-            memory.collect_generations(grace=timedelta(0) if chance.random() < 0.5 else timedelta(days=1))
+            memory.collect_generations(grace=timedelta(0) if rng.random() < 0.5 else timedelta(days=1))
             memory.maintenance(dry_run=False)
             memory.backup(folder.parent / "copy.db")
             for count in ("maintenance", "backups"):
                 counts[count] += 1
-            if chance.random() < 0.3:
+            if rng.random() < 0.3:
                 name = memory.encoder.spec.name
                 memory.close()
-                memory = Memory(folder, encoder=Hashed(name), config=SETTINGS)
+                memory = Memory(folder, encoder=HashEncoder(name), config=CONFIG)
                 counts["re-opened"] += 1
         if before is None and now > seconds / 10:
-            before = figures(folder)
+            before = measure_sizes(folder)
     other.kill()
     other.wait()
     memory.collect_generations(grace=timedelta(0))
-    after = figures(folder)
+    after = measure_sizes(folder)
     report = memory.check()
     stored = {entry.key: entry.text for entry in memory.entries()}
     memory.close()
@@ -127,9 +127,9 @@ def soak(folder: Path, seconds: float) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run and print one JSON document."""
+    """Run, and print one JSON document."""
     if sys.argv[1:2] == ["--writer"]:
-        write(Path(sys.argv[2]))
+        write_until_killed(Path(sys.argv[2]))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600)

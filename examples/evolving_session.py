@@ -1,7 +1,7 @@
 """One question before and after a correction: python examples/evolving_session.py [folder].
 
-Only the conversation is written down; what is found comes from the embedded encoders. "A new pair of running shoes."
-and "I would love a cookbook" name neither Ben nor a birthday: the session does.
+The conversation is scripted; the embedded encoders find the answers. "A new pair of running shoes." and "I would love
+a cookbook" mention neither Ben nor a birthday: that is known from the session alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CORRECTION = [
 
 
 def main(folder: str) -> None:
-    """Ask with the session encoder and, in a second store, without it."""
+    """Ask a store with a session encoder and a store without one."""
     evolving, static = Memory(f"{folder}/evolving"), Memory(f"{folder}/static", session_encoder=None)
     with evolving, static:
         print(QUESTION)

@@ -22,13 +22,13 @@ DOCUMENTS = [
 ]
 
 
-def joined(documents: list[Document]) -> str:
-    """Return documents as the context of a prompt."""
+def join_texts(documents: list[Document]) -> str:
+    """Return the text of documents as the context of a prompt."""
     return "\n".join(document.page_content for document in documents)
 
 
-def from_context(messages: list[BaseMessage]) -> AIMessage:
-    """Stand in for a model that reads its context."""
+def answer_from_context(messages: list[BaseMessage]) -> AIMessage:
+    """Replace a language model that reads its context."""
     return AIMessage("At six." if "opens at six" in str(messages[0].content) else "I do not know.")
 
 
@@ -39,8 +39,8 @@ def main(folder: str) -> None:
         store.add_documents(DOCUMENTS, ids=["hours", "old-hours", "parcels"])
         retriever = store.as_retriever(search_kwargs={"k": 1, "filter": {"year": {"$gte": 2024}}})
         prompt = ChatPromptTemplate.from_template("Context:\n{context}\n\nQuestion: {question}")
-        model = ScriptedModel(replies=[from_context])
-        inputs = {"context": retriever | joined, "question": RunnablePassthrough()}
+        model = ScriptedModel(replies=[answer_from_context])
+        inputs = {"context": retriever | join_texts, "question": RunnablePassthrough()}
         chain = inputs | prompt | model | StrOutputParser()
         print(chain.invoke("When does the Hamburg warehouse open?"))
 

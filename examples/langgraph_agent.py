@@ -15,20 +15,20 @@ from agent_memory.integrations.langchain import AgentMemoryMiddleware, memory_to
 from agent_memory.integrations.langgraph import AgentMemoryStore
 
 
-def from_memory(messages: list[BaseMessage]) -> AIMessage:
-    """Stand in for a model that reads what was recalled."""
+def answer_from_memory(messages: list[BaseMessage]) -> AIMessage:
+    """Replace a language model that reads what was recalled."""
     return AIMessage("Berlin." if "moved to Berlin" in str(messages[0].content) else "I do not know.")
 
 
 def main(folder: str) -> None:
     """Say something in one conversation, and ask about it in another."""
-    model = ScriptedModel(replies=[AIMessage("Noted."), from_memory])
+    model = ScriptedModel(replies=[AIMessage("Noted."), answer_from_memory])
     with Memory(folder) as memory:
         agent = create_agent(
             model,
-            tools=memory_tools(memory),  # the agent may recall and remember of its own accord
-            middleware=[AgentMemoryMiddleware(memory)],  # and does so anyway, before and after each run
-            store=AgentMemoryStore(memory),  # what its tools put into the graph's store is kept as well
+            tools=memory_tools(memory),  # the agent can recall and remember by itself
+            middleware=[AgentMemoryMiddleware(memory)],  # this does both before and after each run
+            store=AgentMemoryStore(memory),  # keeps what tools put into the graph's store
             checkpointer=InMemorySaver(),
         )
         for thread, text in (("monday", "Alice moved to Berlin."), ("friday", "Where does Alice live?")):

@@ -1,6 +1,6 @@
-"""A chat model that says what it is told to: the examples need neither a key nor the network.
+"""A chat model with scripted replies, so that the examples need neither a key nor the network.
 
-In your own program use a real one instead, e.g. ``langchain.chat_models.init_chat_model("...")``.
+Use a real model in your own program, e.g. ``langchain.chat_models.init_chat_model("...")``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Reply = AIMessage | Callable[[list[BaseMessage]], AIMessage]
 
 
 class ScriptedModel(BaseChatModel):
-    """Gives its replies one after the other; a function among them is called with the messages."""
+    """Returns its replies one after the other; a reply that is a function is called with the messages."""
 
     replies: list[Any]
 
@@ -26,7 +26,7 @@ class ScriptedModel(BaseChatModel):
         return "scripted"
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> ScriptedModel:  # noqa: ANN401
-        """Accept tools; the script knows when to call them."""
+        """Accept tools; the script decides when to call them."""
         return self
 
     def _generate(

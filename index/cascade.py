@@ -10,40 +10,41 @@ import numpy.typing as npt
 
 from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.exact import ExactScan
-from agent_memory.index.records import EVERYWHERE, ScoreArray, TierTrace
-from agent_memory.index.rows import Rows
+from agent_memory.index.records import EVERYWHERE, TierTrace
+from agent_memory.index.rows import Bitmap, Rows
 from agent_memory.index.state import State
-from agent_memory.index.vectors import best, ordered, scores_of
+from agent_memory.index.vectors import score_rows, select_best, sort_best
 from agent_memory.types import FloatArray, IdArray, RowArray
 
 _CHUNK = 1024
 _GROUP = 64
-"""Queries of a batch that go through the tiers together: more gain nothing and take memory."""
+"""Queries of a batch that go through the tiers together; larger groups are no faster and take more memory."""
 _GATHER_LIMIT, GATHER_SHARE = 4096, 24
-"""With fewer rows allowed than this, or than this part of all, gathering them beats a scan under a bitmap."""
+"""If fewer rows than this, or fewer than one in this many, are allowed, gathering them beats scanning with a bitmap."""
 _FURTHEST, _REACH_GROWTH = 10, 0.1
-"""A reach is measured for ten of one row in ``GATHER_SHARE``; up to so many times beyond, it grows to this power."""
+"""The reach is measured for ten results among one row in ``GATHER_SHARE``. Where results are up to ten times sparser,
+the reach is multiplied by the sparseness to this power; beyond that, all lists are scanned."""
 _REFINE_US, _RERANK_US = 0.1, 1.0
-"""Cost of a row at the main and at the native tier, from which a budget is shared out."""
+"""Estimated cost of a row at the main and at the native tier, used to fit the work into a time budget."""
 
 
 @dataclass(slots=True)
-class Found:
+class Answer:
     """Answer to one query: float32 scores (c,) and int64 ids (c,), c <= k, best first."""
 
-    scores: ScoreArray
+    scores: FloatArray
     ids: IdArray
     tier_reached: int
     traces: tuple[TierTrace, ...] = ()
 
 
 class Cascade:
-    """One search call: the same view, filter and limits for all its queries.
+    """One search call: the same state, filter and limits for all its queries.
 
     Args:
         state: What is searched.
-        tiers: Tier dimensions.
-        chosen: Live rows that may be returned, unique; None for all live rows.
+        tiers: Dimensions of the tiers.
+        allowed: Live rows that may be returned, unique; None for all live rows.
         k: Results per query.
         exact: Scan all rows at the native dimension.
         deadline: ``time.perf_counter`` value after which tiers are skipped, None for never.
@@ -54,16 +55,16 @@ class Cascade:
         self,
         state: State,
         tiers: tuple[int, ...],
-        chosen: RowArray | None,
+        allowed: RowArray | None,
         k: int,
         *,
         exact: bool,
         deadline: float | None,
         explain: bool,
     ) -> None:
-        self.state, self.tiers, self.chosen, self.k = state, tiers, chosen, k
+        self.state, self.tiers, self.allowed, self.k = state, tiers, allowed, k
         self.deadline, self.explain = deadline, explain
-        self.matching = state.live if chosen is None else len(chosen)
+        self.matching = state.live if allowed is None else len(allowed)
         plan, grow = state.plan, max(1.0, k / 10)
         self.coarse_count = int(plan.coarse_candidates * grow**0.5) + k
         self.main_count = max(int(plan.main_candidates * grow), k)
@@ -72,128 +73,136 @@ class Cascade:
         self.exact = exact or plan.layout == "exact" or state.coarse is None
         few = max(_GATHER_LIMIT, state.count // GATHER_SHARE, self.coarse_count)
         self.gather = not self.exact and self.matching <= few
-        self.mask = self._mask() if not self.gather else None
-        self.bits = self._bits() if self.mask is not None and not self.exact else None
+        self.mask = self._make_mask() if not self.gather else None
+        self.bitmap = self._make_bitmap() if self.mask is not None and not self.exact else None
 
-    def run(self, queries: FloatArray) -> list[Found]:
+    def answer(self, queries: FloatArray) -> list[Answer]:
         """Answer each query (nq, d)."""
         if not self.matching:
-            nothing = Found(np.empty(0, np.float32), np.empty(0, np.int64), self.tiers[-1])
+            nothing = Answer(np.empty(0, np.float32), np.empty(0, np.int64), self.tiers[-1])
             return [nothing] * len(queries)
         groups = (queries[at : at + _GROUP] for at in range(0, len(queries), _GROUP))
-        return [found for group in groups for found in self._run(group)]
+        return [answer for group in groups for answer in self._answer_group(group)]
 
-    def _run(self, queries: FloatArray) -> list[Found]:
+    def _answer_group(self, queries: FloatArray) -> list[Answer]:
         coarse = self.state.coarse
         if self.exact or coarse is None:
-            scan = ExactScan(self.state, self.chosen, self.mask, self.k)
-            found = scan.best_of_many(queries)
-            return [self._finish(query, rows, []) for query, rows in zip(queries, found, strict=True)]
+            scan = ExactScan(self.state, self.allowed, self.mask, self.k)
+            shortlists = scan.shortlist_many(queries)
+            return [self._rank(query, rows, []) for query, rows in zip(queries, shortlists, strict=True)]
         if self.gather:
             return self._gather(queries)
         return self._scan(queries, coarse)
 
-    def _gather(self, queries: FloatArray) -> list[Found]:
-        """Refine all rows that may be returned; those of the main tier are read once for all queries."""
-        rows, main = self._all_rows(), self.state.main
+    def _gather(self, queries: FloatArray) -> list[Answer]:
+        """Refine all rows that may be returned; the main tier reads each of them once for all queries."""
+        rows, main = self._list_allowed(), self.state.main
         if main is None or self.deadline is not None or len(rows) <= self.main_count:
             return [self._refine(query, rows, []) for query in queries]
-        scores = main_scores(self.state, main, rows, queries)
+        scores = score_main(self.state, main, rows, queries)
         return [self._refine(query, rows, [], mine) for query, mine in zip(queries, scores, strict=True)]
 
-    def _all_rows(self) -> RowArray:
-        return self.state.live_rows if self.chosen is None else self.chosen
+    def _list_allowed(self) -> RowArray:
+        return self.state.live_rows if self.allowed is None else self.allowed
 
-    def _mask(self) -> npt.NDArray[np.bool_] | None:
-        """Set where a row may be returned; None if that is everywhere."""
+    def _make_mask(self) -> npt.NDArray[np.bool_] | None:
+        """Return where a row may be returned, or None if every row may."""
         state = self.state
-        if self.chosen is None:
+        if self.allowed is None:
             return state.alive[: state.count] if state.dead else None
         mask = np.zeros(state.count, bool)
-        mask[self.chosen] = True
+        mask[self.allowed] = True
         return mask
 
-    def _bits(self) -> npt.NDArray[np.uint8] | None:
-        if self.chosen is None:
+    def _make_bitmap(self) -> Bitmap | None:
+        if self.allowed is None:
             return self.state.alive_bits
         return np.packbits(self.mask, bitorder="little") if self.mask is not None else None
 
-    def _tail_rows(self, start: int) -> RowArray:
+    def _list_tail(self, start: int) -> RowArray:
         if self.mask is None:
             return np.arange(start, self.state.count)
         return start + np.flatnonzero(self.mask[start:])
 
-    def _final(self, query: FloatArray, rows: RowArray) -> ScoreArray:
+    def _score_native(self, query: FloatArray, rows: RowArray) -> FloatArray:
         if len(rows) <= _CHUNK:
-            return scores_of(self.state.native.take(rows), query)
+            return score_rows(self.state.native.take(rows), query)
         pieces = np.array_split(rows, -(-len(rows) // _CHUNK))
-        return np.concatenate([scores_of(self.state.native.take(piece), query) for piece in pieces])
+        return np.concatenate([score_rows(self.state.native.take(piece), query) for piece in pieces])
 
-    def _scan(self, queries: FloatArray, coarse: CoarseTier) -> list[Found]:
-        tail = self._tail_rows(len(coarse))
+    def _scan(self, queries: FloatArray, coarse: CoarseTier) -> list[Answer]:
+        tail = self._list_tail(len(coarse))
         count = min(self.coarse_count, len(coarse))
         ranked = self.explain or self.deadline is not None
-        candidates = coarse.candidates(queries, count, self.bits, reach=self.reach, ranked=ranked)
+        candidates = coarse.find_candidates(queries, count, self.bitmap, reach=self.reach, ranked=ranked)
         answers = []
-        for query, (found, places) in zip(queries, candidates, strict=True):
-            kept = places >= 0
-            places = places[kept]
-            traces = self._trace([], 0, places, found[kept], len(places))
-            places = np.concatenate([places, tail])
-            if len(places) < min(self.k, self.matching):
-                places = self._all_rows()
-            answers.append(self._refine(query, places, traces))
+        for query, (scores, rows) in zip(queries, candidates, strict=True):
+            kept = rows >= 0
+            rows = rows[kept]
+            traces = self._add_trace([], 0, rows, scores[kept], len(rows))
+            rows = np.concatenate([rows, tail])
+            if len(rows) < min(self.k, self.matching):
+                rows = self._list_allowed()
+            answers.append(self._refine(query, rows, traces))
         return answers
 
     def _refine(
-        self, query: FloatArray, rows: RowArray, traces: list[TierTrace], scores: ScoreArray | None = None
-    ) -> Found:
-        """Narrow candidates with the main tier, whose scores may be known, then score the rest at the native one."""
+        self, query: FloatArray, rows: RowArray, traces: list[TierTrace], scores: FloatArray | None = None
+    ) -> Answer:
+        """Narrow candidates at the main tier, then rank the rest at the native tier.
+
+        Args:
+            query: float32 (d,).
+            rows: int64 (c,), the candidates.
+            traces: Traces of the tiers before.
+            scores: float32 (c,), scores at the main tier if they were computed already.
+        """
         state = self.state
         if state.main is None or len(rows) <= self.main_count:
-            return self._finish(query, rows, traces)
-        room, reached = self._room(), self.tiers[-1]
-        if room < len(rows) * _REFINE_US:
-            rows, reached = rows[: max(self.k, int(room / _REFINE_US))], self.tiers[0]
+            return self._rank(query, rows, traces)
+        left, reached = self._measure_time_left(), self.tiers[-1]
+        if left < len(rows) * _REFINE_US:
+            rows, reached = rows[: max(self.k, int(left / _REFINE_US))], self.tiers[0]
         if scores is None:
-            scores = main_scores(state, state.main, rows, query[None])[0]
+            scores = score_main(state, state.main, rows, query[None])[0]
         kept = self.main_count
-        if self._room() < kept * _RERANK_US:
+        if self._measure_time_left() < kept * _RERANK_US:
             kept, reached = self.k, min(reached, self.tiers[-2])
-        chosen = best(scores, kept)
+        chosen = select_best(scores, kept)
         if self.explain:
             order = np.argsort(-scores, kind="stable")
-            traces = self._trace(traces, -2, rows[order], scores[order], kept)
-        return self._finish(query, rows[chosen], traces, reached=reached)
+            traces = self._add_trace(traces, -2, rows[order], scores[order], kept)
+        return self._rank(query, rows[chosen], traces, reached=reached)
 
-    def _room(self) -> float:
-        """Microseconds left."""
+    def _measure_time_left(self) -> float:
+        """Return the microseconds until the deadline."""
         return np.inf if self.deadline is None else max(0.0, (self.deadline - time.perf_counter()) * 1e6)
 
-    def _finish(
+    def _rank(
         self, query: FloatArray, rows: RowArray, traces: list[TierTrace], *, reached: int | None = None
-    ) -> Found:
-        scores = self._final(query, rows)
-        ids = self.state.ids.ids(self.state.count)[rows]
-        order = ordered(scores, ids, len(rows) if self.explain else self.k)
+    ) -> Answer:
+        """Rank candidates at the native tier and keep the best k."""
+        scores = self._score_native(query, rows)
+        ids = self.state.ids.read_ids(self.state.count)[rows]
+        order = sort_best(scores, ids, len(rows) if self.explain else self.k)
         if self.explain:
-            traces = self._trace(traces, -1, rows[order], scores[order], min(self.k, len(rows)))
+            traces = self._add_trace(traces, -1, rows[order], scores[order], min(self.k, len(rows)))
             order = order[: self.k]
-        return Found(scores[order], ids[order], self.tiers[-1] if reached is None else reached, tuple(traces))
+        return Answer(scores[order], ids[order], self.tiers[-1] if reached is None else reached, tuple(traces))
 
-    def _trace(
-        self, traces: list[TierTrace], tier: int, rows: RowArray, scores: ScoreArray, kept: int
+    def _add_trace(
+        self, traces: list[TierTrace], tier: int, rows: RowArray, scores: FloatArray, kept: int
     ) -> list[TierTrace]:
         if not self.explain:
             return traces
-        ids = self.state.ids.ids(self.state.count)[rows]
+        ids = self.state.ids.read_ids(self.state.count)[rows]
         return [*traces, TierTrace(tier=self.tiers[tier], ids=ids, scores=scores, kept=min(kept, len(rows)))]
 
 
-def main_scores(state: State, main: Rows, rows: RowArray, queries: FloatArray) -> ScoreArray:
-    """Scores (nq, m) of rows (m,) at the main tier, in pieces that stay in the processor's cache.
+def score_main(state: State, main: Rows, rows: RowArray, queries: FloatArray) -> FloatArray:
+    """Return the scores (nq, m) of rows (m,) at the main tier, computed in chunks that fit the processor's cache.
 
-    A query's scores do not depend on the other queries, which a matrix product would not promise.
+    A query's scores do not depend on the other queries; a matrix product would not guarantee that.
     """
     scores = np.empty((len(queries), len(rows)), np.float32)
     for at in range(0, len(rows), _CHUNK):

@@ -1,4 +1,4 @@
-"""FAISS, loaded on first use, with its threads bounded and its arrays shared."""
+"""FAISS, imported on first use, with bounded threads and shared arrays."""
 
 from __future__ import annotations
 
@@ -10,86 +10,86 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from agent_memory.errors import IndexStateError
 from agent_memory.files import new_lock
-from agent_memory.index.rows import HEAD_BYTES, Block
+from agent_memory.index.rows import HEAD_BYTES, Bitmap, Block
+from agent_memory.types import FloatArray, RowArray
 
 _header_lock = new_lock()
 
 
 @cache
-def faiss() -> Any:  # noqa: ANN401 - FAISS has no type information
+def load_faiss() -> Any:  # noqa: ANN401 - FAISS has no type information
     """Return the FAISS module, imported on first use.
 
-    Waiting OpenMP threads are told to sleep before the runtime starts: spinning ones slow a busy neighbour
-    down thirty times.
+    Before the OpenMP runtime starts, its waiting threads are told to sleep: spinning ones slow down other busy
+    processes thirtyfold.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import faiss as module
+    import faiss
 
-    return module
+    return faiss
 
 
 @contextmanager
-def one_call(threads: int) -> Iterator[None]:
-    """Bound the threads of FAISS calls made by this thread, and turn its errors into ours."""
-    lib = faiss()
-    before = lib.omp_get_max_threads()
-    lib.omp_set_num_threads(threads)
+def limit_threads(threads: int) -> Iterator[None]:
+    """Bound the threads of the FAISS calls in this block, and wrap their errors.
+
+    Raises:
+        IndexStateError: FAISS raised an error.
+    """
+    faiss = load_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
     try:
         yield
     except RuntimeError as error:
         raise IndexStateError(f"FAISS refused the call: {error}") from error
     finally:
-        lib.omp_set_num_threads(before)
+        faiss.omp_set_num_threads(before)
 
 
 @cache
-def _empty_header(width: int, half: bool) -> bytes:
-    lib = faiss()
+def _make_header(width: int, half: bool) -> bytes:
+    """Return the bytes of an empty FAISS index of float16 or float32 rows."""
+    faiss = load_faiss()
     if half:
-        index = lib.IndexScalarQuantizer(width, lib.ScalarQuantizer.QT_fp16, lib.METRIC_INNER_PRODUCT)
+        index = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
     else:
-        index = lib.IndexFlatIP(width)
-    return bytes(lib.serialize_index(index))
+        index = faiss.IndexFlatIP(width)
+    return bytes(faiss.serialize_index(index))
 
 
-def scan_block(
-    block: Block,
-    query: npt.NDArray[np.float32],
-    count: int,
-    bitmap: npt.NDArray[np.uint8] | None,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def scan_block(block: Block, query: FloatArray, count: int, bitmap: Bitmap | None) -> tuple[FloatArray, RowArray]:
     """Score all rows of a native block with FAISS' vectorised kernels, without copying them.
 
-    A FAISS header is written into the free space before the rows, and FAISS reads "the file" from memory: its
+    A FAISS header is written into the free space before the rows, and FAISS reads this "file" from memory: its
     index then points at our rows. Header and rows are ours, so nothing from disk is parsed.
 
     Args:
         block: float16 or float32 rows.
         query: float32 (1, d).
-        count: Results wanted, at most the rows of the block.
-        bitmap: Bit per row of the block, set where it may be returned.
+        count: Number of results, at most the rows of the block.
+        bitmap: Rows of the block that may be returned; None for all.
 
     Returns:
-        Scores and row numbers within the block, (count,), padded with row -1.
+        Scores and row numbers within the block, (count,), best first, padded with row -1.
     """
-    lib = faiss()
+    faiss = load_faiss()
     rows, width = block.array.shape
     half = block.array.dtype == np.float16
-    empty = _empty_header(width, half)
+    empty = _make_header(width, half)
     size = block.array.nbytes
     length = size if half else size // 4
     header = empty[:8] + rows.to_bytes(8, "little") + empty[16:-8] + length.to_bytes(8, "little")
     start = HEAD_BYTES - len(header)
     with _header_lock:
         block.raw[start:HEAD_BYTES] = np.frombuffer(header, np.uint8)
-        reader = lib.ZeroCopyIOReader(lib.swig_ptr(block.raw[start:]), len(header) + size)
-        index = lib.read_index(reader)
-    options = None if bitmap is None else lib.SearchParameters(sel=lib.IDSelectorBitmap(bitmap))
-    with one_call(1):
+        reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(block.raw[start:]), len(header) + size)
+        index = faiss.read_index(reader)
+    options = None if bitmap is None else faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))
+    with limit_threads(1):
         scores, found = index.search(query, count, params=options)
     return scores[0], found[0]
 

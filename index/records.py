@@ -1,22 +1,19 @@
-"""What the index takes as options and hands back as results."""
+"""Options that an index takes and results that it returns."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from agent_memory.errors import InvalidInputError
-from agent_memory.types import IdArray
-
-ScoreArray = npt.NDArray[np.float32]
+from agent_memory.types import FloatArray, IdArray
 
 MAX_ROWS = 2**31 - 1
-"""Rows are numbered in 32 bits; an index that would grow past this refuses the add."""
+"""Most rows of one index, tombstones included: row numbers have 32 bits."""
 
 EVERYWHERE = 2.0
-"""A reach beyond which no inverted list lies: no two cosines differ by more."""
+"""A reach that leaves no inverted list out: two cosines never differ by more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +21,13 @@ class IndexOptions:
     """How an index trades time for recall.
 
     Attributes:
-        recall_target: Share of the exact top 10 that the cascade is measured and set up to find.
-        exact_below: With fewer live rows than this, every search is exact.
-        threads: Threads that one call may use; queries of a batch are divided among them.
+        recall_target: Share of the exact top 10 that the cascade must find; ``maintain`` measures it and chooses the
+            plan accordingly.
+        exact_below: Number of live rows below which every search is exact.
+        threads: Maximum number of threads per call; the queries of a batch are divided among them.
         seed: Seed of sampling and training.
-        sample_queries: Queries, each midway between two own vectors, with which the cascade is measured.
-        train_rows: Rows that the coarse codebooks are trained on, at most.
+        sample_queries: Number of queries used to measure the cascade; each lies midway between two stored vectors.
+        train_rows: Maximum number of rows used to train the coarse codebook.
         compact_above: Share of tombstones above which maintenance rewrites the rows without them.
     """
 
@@ -54,19 +52,19 @@ class IndexOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How a search runs, chosen by size and by measurement; stored in the snapshot.
+    """How searches run: chosen by size and measurement, and stored in the snapshot.
 
     Attributes:
-        layout: ``exact`` scans every row; ``cascade`` narrows tier by tier; ``routed`` does so with the rows of the
-            lists that are near the query.
-        coarse_candidates: K1, rows that the coarse tier hands on (for k = 10).
-        main_candidates: K2, rows that the main tier hands on to the native one (for k = 10).
-        reach: How much further than the nearest list of a query's own another may be and still be scanned, a
-            difference of cosines; ``EVERYWHERE`` leaves none out.
-        scanned: Share of the rows in the lists that are scanned, in the mean.
-        recall: Recall@10 measured on a sample of the store's own vectors; 1.0 when exact.
+        layout: ``exact`` scans every row; ``cascade`` narrows the candidates tier by tier; ``routed`` does the same,
+            but scans only the inverted lists near the query.
+        coarse_candidates: K1, candidates that the coarse tier passes on (for k = 10).
+        main_candidates: K2, candidates that the main tier passes on to the native tier (for k = 10).
+        reach: Largest gap at which a list is still scanned. The gap is how much further from the query the list is
+            than the nearest of the query's own lists, as a difference of cosines; ``EVERYWHERE`` scans all lists.
+        scanned: Mean share of the rows that lie in scanned lists.
+        recall: Recall@10 measured on a sample of the index's own vectors; 1.0 when exact.
         recall_error: Standard error of ``recall``.
-        measured_rows: Live rows at the time of the measurement.
+        measured_rows: Number of live rows when this was measured.
     """
 
     layout: str = "exact"
@@ -81,39 +79,39 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierTrace:
-    """The candidates of one query that survived to be ranked at one tier, best first.
+    """The candidates of one query that were ranked at one tier, best first.
 
     Attributes:
         tier: Dimensions of the tier.
         ids: int64 (c,), ids in the order of this tier.
-        scores: float32 (c,), scores of this tier; only those of the native tier are cosines.
-        kept: How many of them, from the first, were handed on to the next tier (or returned).
+        scores: float32 (c,), scores at this tier; only those of the native tier are cosines.
+        kept: How many of them, counted from the best, were passed on to the next tier (or returned).
     """
 
     tier: int
     ids: IdArray
-    scores: ScoreArray
+    scores: FloatArray
     kept: int
 
     def rank(self, entry_id: int) -> int | None:
-        """Zero-based place of an id at this tier, None if it did not get here."""
+        """Return the zero-based rank of an id at this tier, or None if it was dropped before."""
         places = np.flatnonzero(self.ids == entry_id)
         return int(places[0]) if places.size else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """Nearest rows of each query.
+    """The nearest rows of each query.
 
     Attributes:
         scores: float32 (nq, k), best first, padded with -inf.
         ids: int64 (nq, k), padded with -1; equal scores in ascending order of id.
-        tier_reached: Dimensions of the tier that chose the candidates: the native dimension, or a smaller
-            tier when ``budget_ms`` ran out.
-        traces: With ``explain``, per query the tiers it went through in order; otherwise empty.
+        tier_reached: Dimensions of the tier that chose the candidates: the native dimension, or a smaller tier if
+            ``budget_ms`` ran out.
+        traces: With ``explain``, the tiers that each query went through, in order; otherwise empty.
     """
 
-    scores: ScoreArray
+    scores: FloatArray
     ids: IdArray
     tier_reached: int
     traces: tuple[tuple[TierTrace, ...], ...] = ()
@@ -121,19 +119,19 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexStats:
-    """State of an index.
+    """The state of an index.
 
     Attributes:
         rows: Live rows.
         tombstones: Removed rows that still take space.
-        tail: Rows that are searched exactly because they are not yet in the coarse tier.
+        tail: Rows that are not in the coarse tier yet, and are therefore searched exactly.
         dimension: Native dimension.
-        tiers: Tier dimensions.
+        tiers: Dimensions of the tiers.
         plan: Layout, K1, K2 and measured recall.
         coarse_bytes: Bytes of one coarse code, 0 without a coarse tier.
-        coarse_dimension: Leading dimensions that a coarse code describes; more than the coarse tier's own.
-        coarse_lists: Inverted lists that coarse codes are divided among, 0 without a coarse tier.
-        ram_bytes_per_row: Resident bytes per row, not counting pages of memory-mapped files.
+        coarse_dimension: Leading dimensions that a coarse code covers; more than the coarse tier's own.
+        coarse_lists: Inverted lists that the coarse codes are divided into, 0 without a coarse tier.
+        ram_bytes_per_row: Resident bytes per row, without the pages of memory-mapped files.
         disk_bytes_per_row: Bytes per row in memory-mapped files, 0 if none is mapped.
         maintenance_due: Whether ``maintain`` would change how searches run.
     """
@@ -154,13 +152,13 @@ class IndexStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceReport:
-    """What one ``maintain`` did.
+    """What one call of ``maintain`` did.
 
     Attributes:
         folded: Rows moved from the exact tail into the coarse tier.
-        compacted: Tombstones whose space was given back.
-        trained: Whether the coarse codebooks were trained anew.
-        plan: The plan in force afterwards.
+        compacted: Tombstones whose space was freed.
+        trained: Whether the coarse codebook was retrained.
+        plan: The plan that is in force afterwards.
         seconds: Wall-clock time.
     """
 

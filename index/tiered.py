@@ -1,4 +1,4 @@
-"""The index over tiers of one vector that grows, shrinks, and is searched meanwhile."""
+"""The index over tiers of one vector: it grows and shrinks while it is searched."""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ import numpy.typing as npt
 from agent_memory.errors import IndexStateError, InvalidInputError
 from agent_memory.index import planning
 from agent_memory.index.coarse import CoarseTier
-from agent_memory.index.codebook import CENTROIDS
 from agent_memory.index.records import MAX_ROWS, IndexOptions, IndexStats, MaintenanceReport, Plan, SearchResult
-from agent_memory.index.state import State, empty_state, stored, with_copied, with_rows, without_rows
-from agent_memory.index.vectors import Dtype, as_ids, distinct
+from agent_memory.index.state import State, append_rows, copy_rows, make_state, prepare_rows, remove_rows
+from agent_memory.index.vectors import Dtype, check_ids, deduplicate
 from agent_memory.index.view import IndexView
 from agent_memory.types import IdArray
 
 _SMALLEST_TAIL = 2048
 _TAIL_SHARE = 256
-_RETRAIN_GROWTH, _RETRAIN_SHRINKAGE = 2, 4
 
 
 class TieredIndex:
     """Nearest neighbours by inner product of unit vectors, through prefixes of growing length.
 
-    Rows get numbers in order of arrival and keep them until compaction. All methods may be called from
+    Rows are numbered in order of arrival and keep their numbers until compaction. All methods may be called from
     several threads; ``view`` and ``search`` never wait for ``maintain`` or ``save``.
 
     Args:
         dimension: Native dimension.
         tiers: One to three ascending prefix dimensions, the last of them native: coarse, main, native.
-        dtype: How native rows are stored.
+        dtype: Precision in which native rows are stored.
         options: Recall target, thresholds, threads, seed.
 
     Raises:
@@ -60,17 +58,17 @@ class TieredIndex:
             raise InvalidInputError(f"dtype must be float16 or float32, got {dtype!r}")
         self.dimension, self.tiers, self.dtype, self.options = int(dimension), tiers, dtype, options
         self._lock = threading.Lock()
-        self._upkeep = threading.Lock()
-        self._state = empty_state(tiers, dtype)
+        self._maintenance_lock = threading.Lock()
+        self._state = make_state(tiers, dtype)
 
     def __len__(self) -> int:
         return self._state.live
 
     def add(self, ids: npt.ArrayLike, vectors: npt.ArrayLike) -> None:
-        """Add rows, or replace those whose id is present; visible to every view taken afterwards.
+        """Add rows, replacing rows whose id is present; every view taken afterwards sees them.
 
         Args:
-            ids: int64 (n,), none negative, none twice.
+            ids: int64 (n,), not negative, unique.
             vectors: (n, dimension), normalised here.
 
         Raises:
@@ -78,48 +76,50 @@ class TieredIndex:
             InvalidInputError: Unusable ids or vectors; nothing was changed.
             IndexStateError: More rows than 2**31 - 1; nothing was changed.
         """
-        names = as_ids(ids)
-        pieces = stored(vectors, self.tiers, self.dtype)
-        given = sum([len(native) for native, _, _ in pieces])
-        if len(names) != given:
-            raise InvalidInputError(f"got {len(names)} ids for {given} vectors")
-        if len(distinct(names)) != len(names):
+        new = check_ids(ids)
+        pieces = prepare_rows(vectors, self.tiers, self.dtype)
+        count = sum([len(native) for native, _, _ in pieces])
+        if len(new) != count:
+            raise InvalidInputError(f"got {len(new)} ids for {count} vectors")
+        if len(deduplicate(new)) != len(new):
             raise InvalidInputError("an id is given twice in one call")
-        if not len(names):
+        if not len(new):
             return
         with self._lock:
-            if self._state.count + len(names) > MAX_ROWS:
+            if self._state.count + len(new) > MAX_ROWS:
                 raise IndexStateError(f"an index holds at most {MAX_ROWS} rows, tombstones included")
-            replaced = self._state.rows_of(names)
-            state = without_rows(self._state, replaced) if replaced.size else self._state
+            replaced = self._state.find_rows(new)
+            state = remove_rows(self._state, replaced) if replaced.size else self._state
             at = 0
             for native, codes, scales in pieces:
-                state = with_rows(state, names[at : at + len(native)], native, codes, scales)
+                state = append_rows(state, new[at : at + len(native)], native, codes, scales)
                 at += len(native)
             self._state = state
             self._fold_long_tail()
 
     def remove(self, ids: npt.ArrayLike) -> int:
-        """Remove rows by id and return how many there were; unknown ids are ignored."""
-        names = distinct(as_ids(ids))
+        """Remove rows by id and return how many were present; unknown ids are ignored.
+
+        Raises:
+            InvalidInputError: Ids that are not integers, or negative.
+        """
+        gone = deduplicate(check_ids(ids))
         with self._lock:
-            rows = self._state.rows_of(names)
+            rows = self._state.find_rows(gone)
             if rows.size:
-                self._state = without_rows(self._state, rows)
+                self._state = remove_rows(self._state, rows)
             return len(rows)
 
     def _fold_long_tail(self) -> None:
-        """Encode the tail once it slows searches; copying the codes then costs microseconds per row added."""
+        """Encode the tail once it slows searches down; copying the codes then costs microseconds per added row."""
         state = self._state
-        if state.coarse is None:
-            return
-        tail = state.count - len(state.coarse)
-        if tail > max(_SMALLEST_TAIL, state.count // _TAIL_SHARE):
-            self._state = replace(state, coarse=self._folded(state, state.coarse))
+        if state.coarse is not None and state.tail > max(_SMALLEST_TAIL, state.count // _TAIL_SHARE):
+            self._state = replace(state, coarse=self._fold(state, state.coarse))
 
-    def _folded(self, state: State, coarse: CoarseTier) -> CoarseTier:
-        batches = planning.prefixes(state, len(coarse), state.count, coarse.codebook.dimension)
-        return coarse.extended(batches, threads=self.options.threads)
+    def _fold(self, state: State, coarse: CoarseTier) -> CoarseTier:
+        """Return the coarse tier extended to all rows."""
+        batches = planning.iter_prefixes(state, len(coarse), state.count, coarse.codebook.dimension)
+        return coarse.extend(batches, threads=self.options.threads)
 
     def view(self) -> IndexView:
         """Return the index as it is now; later changes never show in it."""
@@ -143,60 +143,54 @@ class TieredIndex:
         return self.view().ids()
 
     def stats(self) -> IndexStats:
-        """Return sizes, plan and whether maintenance is due."""
-        state = self._state
-        rows = max(state.count, 1)
-        columns = [state.native, *([state.main] if state.main is not None else [])]
-        mapped = sum(column.mapped * column.row_bytes for column in columns)
-        held = sum(block.raw.nbytes for column in columns for block in column.blocks if block.path is None)
-        held += state.ids.nbytes + state.alive.nbytes + state.scales.nbytes
-        held += state.coarse.nbytes if state.coarse else 0
+        """Return sizes, the plan, and whether maintenance is due."""
+        state, rows = self._state, max(self._state.count, 1)
+        codebook = state.coarse.codebook if state.coarse else None
+        held, mapped = state.count_bytes()
         return IndexStats(
             rows=state.live,
             tombstones=state.dead,
-            tail=state.count - (len(state.coarse) if state.coarse else 0),
+            tail=state.tail,
             dimension=self.dimension,
             tiers=self.tiers,
             plan=state.plan,
-            coarse_bytes=state.coarse.codebook.code_bytes if state.coarse else 0,
-            coarse_dimension=state.coarse.codebook.dimension if state.coarse else 0,
-            coarse_lists=state.coarse.codebook.lists if state.coarse else 0,
+            coarse_bytes=codebook.code_bytes if codebook else 0,
+            coarse_dimension=codebook.dimension if codebook else 0,
+            coarse_lists=codebook.lists if codebook else 0,
             ram_bytes_per_row=held / rows,
             disk_bytes_per_row=mapped / rows,
-            maintenance_due=self._due(state),
+            maintenance_due=self._is_maintenance_due(state),
         )
 
-    def _wants_cascade(self, state: State) -> bool:
-        small = state.live < max(self.options.exact_below, CENTROIDS)
-        return not small and len(self.tiers) > 1 and self.tiers[0] >= 8
-
-    def _too_dead(self, state: State) -> bool:
+    def _needs_compaction(self, state: State) -> bool:
         return state.dead > self.options.compact_above * state.count
 
-    def _due(self, state: State) -> bool:
-        if self._too_dead(state) or self._wants_cascade(state) != (state.coarse is not None):
+    def _is_maintenance_due(self, state: State) -> bool:
+        coarse, live, measured = state.coarse, state.live, state.plan.measured_rows
+        needs_coarse = planning.needs_cascade(state, self.tiers, self.options)
+        if self._needs_compaction(state) or needs_coarse != (coarse is not None):
             return True
-        live, measured = state.live, state.plan.measured_rows
-        return state.coarse is not None and not (measured / 2 <= live <= measured * 2 and _suits(state.coarse, live))
+        in_range = measured / 2 <= live <= measured * 2
+        return coarse is not None and not (in_range and planning.fits(coarse.codebook, live))
 
     def maintain(self) -> MaintenanceReport:
-        """Bring the index into the shape that suits its size: fold the tail, compact, train, measure.
+        """Adapt the index to its size: fold the tail, compact, train, measure.
 
-        Searches and adds go on meanwhile. Costs seconds at a million rows when it trains or compacts; call it
-        when ``stats().maintenance_due``, or when the process is idle.
+        Searches and adds continue meanwhile. Takes seconds for a million rows when it trains or compacts; call it
+        when ``stats().maintenance_due`` is set, or when the process is idle.
         """
         began = time.perf_counter()
-        with self._upkeep:
-            compacted = self._compact() if self._too_dead(self._state) else 0
+        with self._maintenance_lock:
+            compacted = self._compact() if self._needs_compaction(self._state) else 0
             state = self._state
             coarse, plan, trained, folded = None, Plan(), False, 0
-            if self._wants_cascade(state):
-                coarse, trained = self._suitable(state)
+            if planning.needs_cascade(state, self.tiers, self.options):
+                coarse, trained = self._make_coarse(state)
                 folded = len(coarse) - (len(state.coarse) if state.coarse and not trained else 0)
-                plan = planning.measure(state, coarse, self.tiers, self.options)
-                if trained and coarse.codebook.lists > 1 and plan.scanned > planning.MOST_SCANNED:
-                    coarse = self._folded(state, CoarseTier(coarse.codebook.undivided()))
-                    plan = planning.measure(state, coarse, self.tiers, self.options)
+                plan = planning.measure_plan(state, coarse, self.tiers, self.options)
+                if trained and coarse.codebook.lists > 1 and plan.scanned > planning.MAX_SCANNED:
+                    coarse = self._fold(state, CoarseTier(coarse.codebook.merge_lists()))
+                    plan = planning.measure_plan(state, coarse, self.tiers, self.options)
             with self._lock:
                 self._state = replace(self._state, coarse=coarse, plan=plan)
         return MaintenanceReport(
@@ -207,35 +201,35 @@ class TieredIndex:
             seconds=time.perf_counter() - began,
         )
 
-    def _suitable(self, state: State) -> tuple[CoarseTier, bool]:
-        """Return a coarse tier over all rows, trained anew if the present one was for another size of index."""
-        if state.coarse and _suits(state.coarse, state.live):
-            return self._folded(state, state.coarse), False
-        codebook = planning.learn(state, self.tiers, self.options)
-        return self._folded(state, CoarseTier(codebook)), True
+    def _make_coarse(self, state: State) -> tuple[CoarseTier, bool]:
+        """Return a coarse tier over all rows, and whether it was retrained because the index has another size now."""
+        if state.coarse and planning.fits(state.coarse.codebook, state.live):
+            return self._fold(state, state.coarse), False
+        codebook = planning.learn_codebook(state, self.tiers, self.options)
+        return self._fold(state, CoarseTier(codebook)), True
 
     def _compact(self) -> int:
         """Rewrite all rows without the removed ones, then catch up with what changed meanwhile."""
         old = self._state
         kept = np.flatnonzero(old.alive[: old.count])
-        fresh = with_copied(empty_state(self.tiers, self.dtype), old, kept)
+        fresh = copy_rows(make_state(self.tiers, self.dtype), old, kept)
         if old.coarse:
-            fresh = replace(fresh, coarse=self._folded(fresh, CoarseTier(old.coarse.codebook)), plan=old.plan)
+            fresh = replace(fresh, coarse=self._fold(fresh, CoarseTier(old.coarse.codebook)), plan=old.plan)
         with self._lock:
             now = self._state
-            fresh = without_rows(fresh, np.flatnonzero(~now.alive[kept]))
+            fresh = remove_rows(fresh, np.flatnonzero(~now.alive[kept]))
             late = old.count + np.flatnonzero(now.alive[old.count : now.count])
-            self._state = with_copied(fresh, now, late)
+            self._state = copy_rows(fresh, now, late)
         return old.dead
 
     def save(self, folder: Path, *, generation: str, seq: int) -> Path:
-        """Write a snapshot below ``folder`` and serve the rows from its files from then on.
+        """Write a snapshot below ``folder``, and serve the rows from its files from then on.
 
-        Rows that an earlier snapshot already holds are linked, not written again.
+        Rows that an earlier snapshot already holds are linked instead of being written again.
 
         Args:
-            folder: Where snapshots live; made if missing.
-            generation: What the vectors belong to; ``load`` asks for the same.
+            folder: Where snapshots are kept; created if missing.
+            generation: What the vectors belong to; ``load`` must be given the same.
             seq: The last change that the index contains, at least 0.
 
         Returns:
@@ -243,19 +237,19 @@ class TieredIndex:
 
         Raises:
             InvalidInputError: An unusable generation or seq.
-            IndexStateError: It could not be written, e.g. the disk is full; earlier snapshots are untouched.
+            IndexStateError: It could not be written, e.g. because the disk is full; earlier snapshots are unchanged.
         """
-        from agent_memory.index.snapshot import write as snapshot
+        from agent_memory.index.snapshot.write import write_snapshot
 
-        with self._upkeep:
+        with self._maintenance_lock:
             state = self._state
-            saved = snapshot.write(Path(folder), state, self.tiers, self.dtype, generation=generation, seq=seq)
+            written = write_snapshot(Path(folder), state, self.tiers, self.dtype, generation=generation, seq=seq)
             with self._lock:
                 now = self._state
-                native = now.native.replace_prefix(saved.native)
-                main = now.main.replace_prefix(saved.main) if now.main is not None else None
+                native = now.native.replace_prefix(written.native)
+                main = now.main.replace_prefix(written.main) if now.main is not None else None
                 self._state = replace(now, native=native, main=main)
-        return saved.path
+        return written.path
 
     @classmethod
     def load(
@@ -267,32 +261,36 @@ class TieredIndex:
     ) -> tuple[TieredIndex, int]:
         """Open the newest valid snapshot below ``folder``.
 
-        All small files are verified now, rows when they are first used: a search of a damaged file raises
-        ``CorruptSnapshotError`` instead of answering.
+        All small files are verified now, rows when they are first used: searching a damaged file raises
+        ``CorruptSnapshotError`` instead of returning an answer.
+
+        Args:
+            folder: Where snapshots are kept.
+            generation: What the vectors must belong to.
+            options: Recall target, thresholds, threads, seed.
 
         Returns:
-            The index and the seq it was saved with.
+            The index and the seq that it was saved with.
 
         Raises:
-            CorruptSnapshotError: No snapshot, or none that passes verification.
-            StaleGenerationError: Only snapshots of another generation.
+            CorruptSnapshotError: There is no snapshot, or none that passes verification.
+            StaleGenerationError: There are snapshots of another generation only.
         """
-        from agent_memory.index.snapshot import read as snapshot_reading
+        from agent_memory.index.snapshot.read import read_snapshot
 
-        state, tiers, dtype, seq = snapshot_reading.read(Path(folder), generation=generation)
+        state, tiers, dtype, seq = read_snapshot(Path(folder), generation=generation)
         index = cls(tiers[-1], tiers, dtype=dtype, options=options)
         index._state = state
         return index, seq
 
     def verify(self) -> None:
-        """Verify every byte of the mapped files; raises ``CorruptSnapshotError`` at the first damage."""
+        """Verify every byte of the mapped files.
+
+        Raises:
+            CorruptSnapshotError: A mapped file was damaged since it was saved.
+        """
         state = self._state
         for column in (state.native, state.main):
             for block in column.blocks if column is not None else ():
-                if block.checks:
-                    block.checks.ensure_span(0, len(block.array))
-
-
-def _suits(coarse: CoarseTier, live: int) -> bool:
-    learned_at = coarse.codebook.learned_at
-    return learned_at <= _RETRAIN_SHRINKAGE * live and live <= _RETRAIN_GROWTH * learned_at
+                if block.checksums:
+                    block.checksums.verify_span(0, len(block.array))

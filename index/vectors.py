@@ -1,4 +1,4 @@
-"""Vectors in, vectors stored, vectors compared: the arithmetic that every tier and the oracle share."""
+"""The arithmetic of vectors that all tiers share: check, store, score, select."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import DimensionMismatchError, InvalidInputError
-from agent_memory.types import FloatArray
+from agent_memory.types import FloatArray, IdArray, RowArray
 
 Dtype = Literal["float16", "float32"]
 
-_ALREADY_UNIT = 1e-3
+_UNIT_TOLERANCE = 1e-3
 _TINY = np.float32(1e-12)
 _HALF_BIAS = np.float32(2.0**112)
 
 
-def as_ids(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Return ids as int64 (n,), refusing what is not a list of integers in [0, 2**63).
+def check_ids(ids: npt.ArrayLike) -> IdArray:
+    """Return ids as int64 (n,).
 
     Raises:
-        InvalidInputError: Not one-dimensional, not integers, or negative (-1 marks "no result").
+        InvalidInputError: Not one-dimensional, not integers, or outside of [0, 2**63); -1 means "no result".
     """
     array = np.asarray(ids)
     if array.size == 0 and array.ndim == 1:
@@ -38,57 +38,61 @@ def as_ids(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return array
 
 
-def distinct(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the distinct values (m,) in ascending order; quick if they are already so."""
+def deduplicate(values: IdArray) -> IdArray:
+    """Return the distinct values (m,) in ascending order; fast if they already are."""
     if values.size < 2 or bool((values[1:] > values[:-1]).all()):
         return values
     values = np.sort(values)
     different: npt.NDArray[np.bool_] = values[1:] != values[:-1]
-    kept: npt.NDArray[np.int64] = values[np.append(True, different)]
+    kept: IdArray = values[np.append(True, different)]
     return kept
 
 
-def as_unit_rows(vectors: npt.ArrayLike, dimension: int) -> FloatArray:
+def normalise_rows(vectors: npt.ArrayLike, dimension: int) -> FloatArray:
     """Return vectors as float32 (n, dimension) of unit length.
 
-    Rows whose length is 1 within 1e-3 are taken as they are, so that a vector read back in half precision
-    gives bit for bit the row that the original gave.
+    Rows whose length is 1 within 1e-3 are not scaled, so that a vector read back in half precision gives bit for
+    bit the same row as the original.
 
     Raises:
         DimensionMismatchError: Another number of dimensions.
-        InvalidInputError: Not numbers, not a matrix, NaN, infinite, or a zero vector.
+        InvalidInputError: Not a matrix of numbers, or a vector that is NaN, infinite or zero.
     """
-    rows = numeric(vectors)
+    rows = cast_to_float32(vectors)
     if rows.ndim != 2:
         raise InvalidInputError(f"vectors must have two axes, got shape {rows.shape}")
     if rows.shape[1] != dimension:
         raise DimensionMismatchError(dimension, rows.shape[1])
-    if len(rows) == 1 and abs(float(rows[0].dot(rows[0])) - 1) <= 2 * _ALREADY_UNIT:
+    if len(rows) == 1 and abs(float(rows[0].dot(rows[0])) - 1) <= 2 * _UNIT_TOLERANCE:
         return rows
     with np.errstate(over="ignore", invalid="ignore"):
         squared = np.vecdot(rows, rows)
-    odd = np.flatnonzero(~(np.abs(squared - 1) <= 2 * _ALREADY_UNIT))
+    odd = np.flatnonzero(~(np.abs(squared - 1) <= 2 * _UNIT_TOLERANCE))
     if odd.size:
         rows = rows.copy()
-        rows[odd] = _scaled_to_unit(rows[odd], odd)
+        rows[odd] = _scale_to_unit(rows[odd], odd)
     return rows
 
 
-def _scaled_to_unit(rows: FloatArray, numbers: npt.NDArray[np.int64]) -> FloatArray:
+def _scale_to_unit(rows: FloatArray, numbers: RowArray) -> FloatArray:
     peak = np.abs(rows).max(axis=1)
     bad = np.flatnonzero(~np.isfinite(peak))
     if bad.size:
         raise InvalidInputError(f"row {numbers[bad[0]]} has NaN or infinite numbers")
     if not peak.all():
         zero = numbers[np.flatnonzero(peak == 0)[0]]
-        raise InvalidInputError(f"row {zero} is a zero vector, it has no direction")
+        raise InvalidInputError(f"row {zero} is a zero vector, which has no direction")
     rows = rows / peak[:, None]
     unit: FloatArray = rows / np.sqrt((rows * rows).sum(axis=1))[:, None]
     return unit
 
 
-def numeric(vectors: npt.ArrayLike) -> FloatArray:
-    """Return real numbers as a contiguous float32 array."""
+def cast_to_float32(vectors: npt.ArrayLike) -> FloatArray:
+    """Return real numbers as a contiguous float32 array.
+
+    Raises:
+        InvalidInputError: Not real numbers, or rows of different lengths.
+    """
     if isinstance(vectors, np.ndarray) and vectors.dtype == np.float32 and vectors.flags.c_contiguous:
         return vectors
     try:
@@ -101,18 +105,17 @@ def numeric(vectors: npt.ArrayLike) -> FloatArray:
         raise InvalidInputError(f"vectors must be a matrix of real numbers: {error}") from error
 
 
-def as_queries(queries: npt.ArrayLike, dimension: int) -> FloatArray:
-    """Return one query (d,) or many (nq, d) as float32 (nq, d) of unit length; raises as ``as_unit_rows``."""
-    array = numeric(queries)
-    return as_unit_rows(array[None, :] if array.ndim == 1 else array, dimension)
+def normalise_queries(queries: npt.ArrayLike, dimension: int) -> FloatArray:
+    """Return one query (d,) or several (nq, d) as float32 (nq, d) of unit length; raises as ``normalise_rows``."""
+    array = cast_to_float32(queries)
+    return normalise_rows(array[None, :] if array.ndim == 1 else array, dimension)
 
 
 def widen(rows: npt.NDArray[Any]) -> FloatArray:
     """Return stored rows, float16 or float32, as float32 of the same shape.
 
-    Half precision is widened with integer operations, which NumPy vectorises, unlike its own conversion:
-    the bits are moved in place and the exponent is put right by one multiplication. Exact for every finite
-    half.
+    Half precision is widened by integer operations: NumPy vectorises these, but not its own conversion. The bits
+    are shifted into place, and one multiplication corrects the exponent. Exact for every finite half.
     """
     if rows.dtype == np.float32:
         return rows
@@ -124,19 +127,19 @@ def widen(rows: npt.NDArray[Any]) -> FloatArray:
     return wide
 
 
-def scores_of(rows: npt.NDArray[Any], query: FloatArray) -> FloatArray:
-    """Inner product of each stored row (n, d) with one query (d,): float32 (n,).
+def score_rows(rows: npt.NDArray[Any], query: FloatArray) -> FloatArray:
+    """Return the inner product of each stored row (n, d) with one query (d,), float32 (n,).
 
-    Products are summed pairwise row by row, so equal rows get equal scores wherever they stand in memory.
-    BLAS does not promise that, its sums depend on alignment.
+    Products are summed pairwise, row by row, so that equal rows get equal scores wherever they lie in memory. BLAS
+    does not guarantee that: its sums depend on alignment.
     """
     products = widen(rows) * query
     scores: FloatArray = np.add.reduce(products, axis=1)
     return scores
 
 
-def rough_scores_of(rows: npt.NDArray[Any], query: FloatArray) -> FloatArray:
-    """The same, faster, and right to the last few bits only."""
+def score_rows_roughly(rows: npt.NDArray[Any], query: FloatArray) -> FloatArray:
+    """Return what ``score_rows`` does, faster, but exact only up to the last few bits."""
     scores: FloatArray = np.vecdot(widen(rows), query)
     return scores
 
@@ -144,8 +147,8 @@ def rough_scores_of(rows: npt.NDArray[Any], query: FloatArray) -> FloatArray:
 def quantize(prefixes: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
     """Return int8 codes (n, d) and the float32 scale (n,) of each row: ``unit prefix = code * scale``.
 
-    Prefixes are brought to unit length, which finds more of the true neighbours than raw ones. The scale
-    has the row's own peak, so that codes never depend on other rows and never change.
+    Prefixes are scaled to unit length, which finds more of the true neighbours than raw ones. The scale depends on
+    the peak of its own row alone, so a row's code never changes when other rows are added.
     """
     if len(prefixes) == 1:
         return _quantize_one(prefixes[0])
@@ -158,7 +161,7 @@ def quantize(prefixes: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
 
 
 def _quantize_one(prefix: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
-    """Return what ``quantize`` does, bit for bit, without the overhead of a matrix: rows often come singly."""
+    """Return what ``quantize`` does, bit for bit, but faster: rows are often added one at a time."""
     sizes = np.abs(prefix)
     peak = max(sizes[sizes.argmax()], _TINY)
     length = max(np.float32(math.sqrt(np.vecdot(prefix, prefix))), _TINY)
@@ -167,13 +170,13 @@ def _quantize_one(prefix: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]
     return codes[None], np.array([peak / (127 * length)], np.float32)
 
 
-def best(scores: FloatArray, count: int) -> npt.NDArray[np.int64]:
-    """Positions of the ``count`` highest scores, in no order; all of them if there are fewer."""
+def select_best(scores: FloatArray, count: int) -> RowArray:
+    """Return the positions of the ``count`` highest scores, unordered; all positions if there are fewer."""
     if count >= scores.size:
         return np.arange(scores.size)
     return np.argpartition(scores, scores.size - count)[scores.size - count :]
 
 
-def ordered(scores: FloatArray, ids: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """Positions of the ``count`` best, highest score first, equal scores by ascending id."""
+def sort_best(scores: FloatArray, ids: IdArray, count: int) -> RowArray:
+    """Return the positions of the ``count`` highest scores, best first, equal scores in ascending order of id."""
     return np.lexsort((ids, -scores))[:count]

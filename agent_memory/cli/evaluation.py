@@ -53,7 +53,8 @@ def eval_(
     as_json: JsonOption = False,
 ) -> None:
     """Measure retrieval quality and latency on labelled data."""
-    from agent_memory.evaluation.datasets import evaluate, plot_vectors
+    from agent_memory.evaluation.datasets import evaluate
+    from agent_memory.evaluation.plots import plot_vectors
 
     modes = ["lexical", "dense", "hybrid", "hybrid+session"] if compare else [mode]
     results = []

@@ -57,10 +57,11 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Ask one question at several moments of a session: its best hits, by meaning alone, as the session grows."""
-    with open_store(path, namespace) as memory:
-        from agent_memory.evaluation.session_view import plot_session_view, session_view
+    from agent_memory.evaluation.plots import plot_session_view
+    from agent_memory.evaluation.session_view import view_session
 
-        view = session_view(memory, name, query, steps=steps, k=k)
+    with open_store(path, namespace) as memory:
+        view = view_session(memory, name, query, steps=steps, k=k)
     if plot is not None:
         plot_session_view(view, plot)
     if as_json:

@@ -1,1 +1,1 @@
-"""Measure retrieval on conversations and passages, and look at a session."""
+"""Retrieval quality on labelled data, and how a session's answers evolve."""

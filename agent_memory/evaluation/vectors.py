@@ -2,98 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent_memory.evaluation.questions import Question
 from agent_memory.memory import Memory
 from agent_memory.records import Entry
-from agent_memory.types import FloatArray
+from agent_memory.types import FloatArray, Progress
 
 if TYPE_CHECKING:
     from agent_memory.encoders import LatentQueue, SessionEncoder
-    from agent_memory.evaluation.datasets import Question
 
 AVERAGE = (1.0, 0.5, 0.25)
-"""Weights of a segment and of those before it in the moving average."""
+"""Weights of a segment and of the two before it in the moving average."""
 
 _PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class _Session:
+class _Segments:
+    """The entries of one conversation, or all passages, with their vectors."""
+
     keys: list[str]
-    places: dict[int, int]
+    positions: dict[int, int]
     static: FloatArray
     evolved: FloatArray | None
-    memories: Callable[[int], LatentQueue] | None
+    memory_before: Callable[[int], LatentQueue] | None
 
 
-def ways(session_encoder: SessionEncoder | None, *, conversations: bool) -> tuple[str, ...]:
-    """Return what can be compared.
+def list_kinds(session_encoder: SessionEncoder | None, *, conversations: bool) -> tuple[str, ...]:
+    """Return the kinds of vectors that can be compared.
 
-    ``static``; inside conversations ``average``, ``evolved``, and ``sessionless``: evolved entries, static questions.
+    ``static`` always; inside conversations also ``average``, ``evolved``, and ``sessionless`` (evolved entries,
+    static questions).
     """
     if not conversations:
         return ("static",)
     return ("static", "average") if session_encoder is None else ("static", "average", "evolved", "sessionless")
 
 
-def rankings(
+def rank_entries(
     memory: Memory,
     questions: Sequence[Question],
     *,
     session_encoder: SessionEncoder | None,
     dimensions: Sequence[int],
-    most: int,
-    progress: Callable[[int, int], None],
-) -> Iterable[tuple[Question, str, int, list[str]]]:
-    """Yield (question, way, dimension, keys found, best first) of every question.
+    limit: int,
+    progress: Progress,
+) -> Iterator[tuple[Question, str, int, list[str]]]:
+    """Yield (question, kind of vector, dimension, keys of the nearest entries, best first) for every question.
 
-    A segment is evolved with the memory before it; a question with all of the conversation, or where it is a turn
-    of the conversation, with what comes before that turn.
+    Each segment is evolved with the latent memory before it. A question is evolved with the memory of the whole
+    conversation, or, if it is itself a turn of the conversation, with the memory before that turn.
 
     Args:
         memory: A store that holds the conversations or passages.
-        questions: What is asked.
-        session_encoder: Evolves vectors; None to leave that out.
-        dimensions: Prefixes to compare by.
-        most: Keys to return of each.
+        questions: The questions to rank entries for.
+        session_encoder: Evolves vectors; None to leave evolved vectors out.
+        dimensions: Prefix lengths to compare vectors by.
+        limit: Maximum number of keys per ranking.
         progress: Called with (questions done, questions in all).
     """
     by_session: dict[str | None, list[Question]] = {}
     for question in questions:
         by_session.setdefault(question.session, []).append(question)
     done = 0
-    for session, asked in by_session.items():
-        found = _read(memory, session, session_encoder)
-        vectors = memory.encoder.encode_queries([question.text for question in asked])
-        compared = ways(session_encoder, conversations=session is not None)
-        turns = {way: _turns(found, way) for way in compared}
-        for question, vector in zip(asked, vectors, strict=True):
-            start, end = _hidden(question, found)
-            for way in compared:
-                query = _query(found, way, vector, question, session_encoder, start)
-                for dimension in dimensions:
-                    scores = _cut(turns[way], dimension) @ query[:dimension]
-                    scores[start:end] = -np.inf
-                    best = np.argsort(-scores, kind="stable")[:most]
-                    yield question, way, dimension, [found.keys[i] for i in best]
-        done += len(asked)
+    for session, group in by_session.items():
+        yield from _rank_in_session(memory, session, group, session_encoder, dimensions, limit)
+        done += len(group)
         progress(done, len(questions))
 
 
-def _read(memory: Memory, session: str | None, encoder: SessionEncoder | None) -> _Session:
+def _rank_in_session(
+    memory: Memory,
+    session: str | None,
+    questions: Sequence[Question],
+    session_encoder: SessionEncoder | None,
+    dimensions: Sequence[int],
+    limit: int,
+) -> Iterator[tuple[Question, str, int, list[str]]]:
+    segments = _read_segments(memory, session, session_encoder)
+    vectors = memory.encoder.encode_queries([question.text for question in questions])
+    kinds = list_kinds(session_encoder, conversations=session is not None)
+    rows = {kind: _choose_rows(segments, kind) for kind in kinds}
+    for question, vector in zip(questions, vectors, strict=True):
+        start, end = _find_hidden(question, segments)
+        for kind in kinds:
+            query = vector
+            if kind == "evolved" and session_encoder is not None and segments.memory_before is not None:
+                query = session_encoder.embed_query(vector, question.text, segments.memory_before(start))
+            for dimension in dimensions:
+                scores = _cut(rows[kind], dimension) @ query[:dimension]
+                scores[start:end] = -np.inf
+                best = np.argsort(-scores, kind="stable")[:limit]
+                yield question, kind, dimension, [segments.keys[i] for i in best]
+
+
+def _read_segments(memory: Memory, session: str | None, encoder: SessionEncoder | None) -> _Segments:
     entries = memory.entries(session=session)
     keys = [entry.key for entry in entries]
     static = read_vectors(memory, keys)
-    places = {entry.metadata["idx"]: i for i, entry in enumerate(entries) if "idx" in entry.metadata}
+    positions = {entry.metadata["idx"]: i for i, entry in enumerate(entries) if "idx" in entry.metadata}
     if session is None or encoder is None:
-        return _Session(keys, places, static, None, None)
-    evolved, memories = evolved_session(encoder, entries, static)
-    return _Session(keys, places, static, evolved, memories)
+        return _Segments(keys, positions, static, None, None)
+    evolved, memory_before = evolve_session(encoder, entries, static)
+    return _Segments(keys, positions, static, evolved, memory_before)
 
 
 def read_vectors(memory: Memory, keys: Sequence[str]) -> FloatArray:
@@ -104,18 +120,18 @@ def read_vectors(memory: Memory, keys: Sequence[str]) -> FloatArray:
     return np.stack([rows[key] for key in keys])
 
 
-def evolved_session(
+def evolve_session(
     encoder: SessionEncoder, entries: Sequence[Entry], static: FloatArray
 ) -> tuple[FloatArray, Callable[[int], LatentQueue]]:
     """Embed a whole session.
 
     Args:
         encoder: The session encoder.
-        entries: The session's entries, in their order.
+        entries: The session's entries, in order.
         static: Their static vectors, float32 (n, dimension).
 
     Returns:
-        Evolved vectors, float32 (n, dimension), and what returns the latent memory before a position.
+        The evolved vectors, float32 (n, dimension), and a function from a position to the latent memory before it.
     """
     from agent_memory.encoders import SessionSegment, encode_session
 
@@ -125,41 +141,35 @@ def evolved_session(
     ]
     evolved, latents, _ = encode_session(encoder, segments, encoder.empty_memory())
 
-    def memory_before(place: int) -> LatentQueue:
+    def memory_before(position: int) -> LatentQueue:
         queue = encoder.empty_memory()
-        last = latents[max(0, place - encoder.spec.segments) : place]
+        last = latents[max(0, position - encoder.spec.segments) : position]
         return queue.append(np.concatenate(last)) if last else queue
 
     return evolved, memory_before
 
 
-def _hidden(question: Question, found: _Session) -> tuple[int, int]:
+def _find_hidden(question: Question, segments: _Segments) -> tuple[int, int]:
+    """Return the positions [start, end) that the question must not find."""
     if question.source is None:
-        return len(found.keys), len(found.keys)
-    start = found.places[question.source]
-    return start, len(found.keys) if question.hides_later else start + 1
+        return len(segments.keys), len(segments.keys)
+    start = segments.positions[question.source]
+    return start, len(segments.keys) if question.hides_later else start + 1
 
 
-def _turns(found: _Session, way: str) -> FloatArray:
-    if way in ("evolved", "sessionless") and found.evolved is not None:
-        return found.evolved
-    if way == "static":
-        return found.static
-    mixed = np.zeros_like(found.static)
+def _choose_rows(segments: _Segments, kind: str) -> FloatArray:
+    if kind in ("evolved", "sessionless") and segments.evolved is not None:
+        return segments.evolved
+    if kind == "static":
+        return segments.static
+    mixed = np.zeros_like(segments.static)
     for back, weight in enumerate(AVERAGE):
-        mixed[back:] += weight * found.static[: len(mixed) - back]
+        mixed[back:] += weight * segments.static[: len(mixed) - back]
     return mixed
 
 
-def _query(
-    found: _Session, way: str, vector: FloatArray, question: Question, encoder: SessionEncoder | None, before: int
-) -> FloatArray:
-    if way != "evolved" or encoder is None or found.memories is None:
-        return vector
-    return encoder.embed_query(vector, question.text, found.memories(before))
-
-
 def _cut(rows: FloatArray, dimension: int) -> FloatArray:
+    """Return the leading dimensions of each row, scaled to unit length."""
     prefix = rows[:, :dimension]
-    result: FloatArray = prefix / np.linalg.norm(prefix, axis=1, keepdims=True)
-    return result
+    unit: FloatArray = prefix / np.linalg.norm(prefix, axis=1, keepdims=True)
+    return unit

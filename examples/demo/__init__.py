@@ -1,1 +1,1 @@
-"""The conversation that `agent-memory demo` remembers, and the questions that it then asks."""
+"""The conversation that ``agent-memory demo`` remembers, and the questions that it asks."""

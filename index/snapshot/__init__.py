@@ -1,1 +1,1 @@
-"""Index files: written, read and verified."""
+"""Index snapshots: write, read, manifest."""

@@ -1,10 +1,9 @@
 """Snapshots of an index on disk: immutable folders, written whole or not at all.
 
-A snapshot is ``snapshot-SEQ-RANDOM``, SEQ in twenty digits. It is written as ``.tmp-RANDOM`` under a file
-lock that dies with its writer, every file and the folder are flushed to disk, then it is renamed. Row
-files of an earlier snapshot are linked into the next one; only new rows are written, and small blocks are
-merged into larger ones on the way, so that there are never more than a dozen. ``manifest`` describes the
-content.
+A snapshot is a folder ``snapshot-SEQ-RANDOM``, SEQ in twenty digits. It is written as ``.tmp-RANDOM`` under a file
+lock that ends with its writer; every file and the folder are flushed to disk before it is renamed. Row files of an
+earlier snapshot are linked into the next one; only new rows are written. Small blocks are merged into larger ones
+on the way, so that there are never more than a dozen. ``manifest`` describes the content.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,28 +22,37 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import IndexStateError, InvalidInputError
-from agent_memory.files import failpoint, sync_folder
+from agent_memory.files import failpoint, put_in_place, sync_folder
+from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.lists import BLOCK_ROWS
-from agent_memory.index.rows import HEAD_BYTES, Block, Rows, check_sums
-from agent_memory.index.snapshot import manifest as manifests
-from agent_memory.index.snapshot.manifest import CoarseShape, Manifest
-from agent_memory.index.snapshot.read import map_rows, name_pattern
+from agent_memory.index.rows import HEAD_BYTES, Block, Rows, compute_checksums
+from agent_memory.index.snapshot.manifest import MANIFEST_NAME, CoarseShape, Manifest, encode_manifest
+from agent_memory.index.snapshot.read import SNAPSHOT_NAME, map_rows, read_manifest
 from agent_memory.index.state import State
 
 _MERGE_RATIO = 4
 _WRITE_ROWS = 16_384
+_SEQ_CHARS = len("snapshot-") + 20
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """A written snapshot, and its row files mapped in place of the rows they hold."""
+class WrittenSnapshot:
+    """A written snapshot.
+
+    Attributes:
+        path: Its folder.
+        native: Its native rows, mapped.
+        main: Its rows of the main tier, mapped; empty with fewer than three tiers.
+    """
 
     path: Path
     native: tuple[Block, ...]
     main: tuple[Block, ...]
 
 
-def write(folder: Path, state: State, tiers: tuple[int, ...], dtype: str, *, generation: str, seq: int) -> Saved:
+def write_snapshot(
+    folder: Path, state: State, tiers: tuple[int, ...], dtype: str, *, generation: str, seq: int
+) -> WrittenSnapshot:
     """Write ``state``; see ``TieredIndex.save``."""
     if not isinstance(generation, str) or len(generation) > 1000:
         raise InvalidInputError("generation must be text of at most 1000 characters")
@@ -52,24 +60,23 @@ def write(folder: Path, state: State, tiers: tuple[int, ...], dtype: str, *, gen
         raise InvalidInputError(f"seq must be an integer in [0, 2**63), got {seq!r}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _clean(folder)
-        with _temporary(folder) as work:
-            saved = _write_files(work, state, tiers, dtype, generation, int(seq))
+        _delete_leftovers(folder)
+        with _make_temporary_folder(folder) as work:
+            manifest = _write_files(work, state, tiers, dtype, generation, int(seq))
             final = folder / f"snapshot-{int(seq):020d}-{secrets.token_hex(4)}"
             failpoint("snapshot-before-rename")
-            os.rename(work, final)
+            put_in_place(work, final)
         failpoint("snapshot-after-rename")
-        sync_folder(folder)
-        blocks = [map_rows(final, saved, name) for name in ("native", "main")[: len(saved.columns())]]
+        blocks = [map_rows(final, manifest, name) for name, _, _ in manifest.columns]
         _prune(folder, final, generation)
     except OSError as error:
         raise IndexStateError(f"cannot write a snapshot below {folder}: {error}") from error
-    return Saved(final, blocks[0], blocks[1] if len(blocks) == 2 else ())
+    return WrittenSnapshot(final, blocks[0], blocks[1] if len(blocks) == 2 else ())
 
 
 @contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    """Make a locked folder; it is gone afterwards unless it was renamed."""
+def _make_temporary_folder(folder: Path) -> Iterator[Path]:
+    """Make a locked folder, which is deleted afterwards unless it was renamed."""
     while True:
         work = folder / f".tmp-{secrets.token_hex(8)}"
         work.mkdir()
@@ -85,8 +92,8 @@ def _temporary(folder: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def _clean(folder: Path) -> None:
-    """Delete temporary folders whose writer is dead: its lock is free."""
+def _delete_leftovers(folder: Path) -> None:
+    """Delete temporary folders whose writer is dead, which shows in their free lock."""
     for work in folder.glob(".tmp-*"):
         if work.is_symlink() or not work.is_dir():
             continue
@@ -104,71 +111,84 @@ def _clean(folder: Path) -> None:
 
 
 def _prune(folder: Path, newest: Path, generation: str) -> None:
-    """Delete other snapshots of the generation that are not newer; readers keep what they have mapped."""
-    for path in folder.iterdir():
-        match = name_pattern.fullmatch(path.name)
-        if not match or path.is_symlink() or path == newest or path.name[:29] > newest.name[:29]:
-            continue
-        try:
-            data = (path / manifests.NAME).read_bytes()[: manifests.MAX_BYTES + 1]
-            if manifests.decode(data, path).generation != generation:
-                continue
-        except (OSError, IndexStateError):
-            pass
-        shutil.rmtree(path, ignore_errors=True)
+    """Delete unreadable snapshots and those of the generation, except newer ones; readers keep what they mapped."""
+    for path, owner in _iter_snapshots(folder):
+        newer = path.name[:_SEQ_CHARS] > newest.name[:_SEQ_CHARS]
+        if path != newest and not newer and owner in (None, generation):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def discard_others(folder: Path, generations: Collection[str]) -> int:
-    """Delete the snapshots of generations that are not among the given; returns how many. Unreadable ones stay."""
-    gone = 0
+    """Delete the snapshots of all other generations and return how many; unreadable ones are kept.
+
+    Args:
+        folder: Where snapshots are kept.
+        generations: The generations whose snapshots are kept.
+    """
     if folder.is_symlink() or not folder.is_dir():
-        return gone
+        return 0
+    others = [path for path, owner in _iter_snapshots(folder) if owner is not None and owner not in generations]
+    for path in others:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(others)
+
+
+def _iter_snapshots(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Yield (path, generation) of the snapshots in a folder; the generation of an unreadable one is None."""
     for path in folder.iterdir():
-        if not name_pattern.fullmatch(path.name) or path.is_symlink():
+        if not SNAPSHOT_NAME.fullmatch(path.name) or path.is_symlink():
             continue
         try:
-            data = (path / manifests.NAME).read_bytes()[: manifests.MAX_BYTES + 1]
-            if manifests.decode(data, path).generation in generations:
-                continue
+            generation = read_manifest(path).generation
         except (OSError, IndexStateError):
-            continue
-        shutil.rmtree(path, ignore_errors=True)
-        gone += 1
-    return gone
+            generation = None
+        yield path, generation
+
+
+class _FileWriter:
+    """Writes the files of a snapshot and collects their sizes and hashes for its manifest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, tuple[int, str]] = {}
+
+    def write_array(self, name: str, array: npt.NDArray[np.generic]) -> None:
+        data = np.ascontiguousarray(array).data.cast("B") if array.size else b""
+        _write_file(self.folder / name, [data])
+        self.files[name] = (len(data), hashlib.sha256(data).hexdigest())
+
+    def write_column(self, name: str, rows: Rows, sizes: tuple[int, ...]) -> None:
+        """Write the rows of one tier, divided into files of these sizes, and their checksums."""
+        start = 0
+        for number, size in enumerate(sizes):
+            sums = _link_or_write_rows(self.folder / f"{name}-{number}.rows", rows, start, start + size)
+            self.write_array(f"{name}-{number}.sums", sums)
+            start += size
+
+    def write_coarse(self, coarse: CoarseTier) -> CoarseShape:
+        codes, book = coarse.export_codes(), coarse.codebook
+        self.write_array("codes.bin", codes.packed)
+        self.write_array("lists.bin", codes.lists.astype("<u2", copy=False))
+        self.write_array("directions.bin", book.directions)
+        self.write_array("sample.bin", codes.sample)
+        self.write_array("codebook.bin", book.centroids)
+        self.write_array("order.bin", book.order)
+        blocks = len(codes.packed) // (BLOCK_ROWS * book.code_bytes)
+        return CoarseShape(book.dimension, book.code_bytes, len(coarse), book.lists, blocks, book.learned_at)
 
 
 def _write_files(work: Path, state: State, tiers: tuple[int, ...], dtype: str, generation: str, seq: int) -> Manifest:
-    files: dict[str, tuple[int, str]] = {}
-
-    def put(name: str, array: npt.NDArray[np.generic]) -> None:
-        data = np.ascontiguousarray(array).data.cast("B") if array.size else b""
-        _write(work / name, [data])
-        files[name] = (len(data), hashlib.sha256(data).hexdigest())
-
-    count = state.count
-    coarse, shape = state.coarse, None
-    columns = [("native", state.native), *([("main", state.main)] if state.main is not None else [])]
-    blocks = _division(state.native)
-    for name, rows in columns:
-        start = 0
-        for number, size in enumerate(blocks):
-            put(f"{name}-{number}.sums", _put_rows(work / f"{name}-{number}.rows", rows, start, start + size))
-            start += size
-    put("ids.bin", state.ids.ids(count).astype("<i8", copy=False))
-    put("alive.bin", np.packbits(state.alive[:count], bitorder="little"))
+    writer, count = _FileWriter(work), state.count
+    blocks = _divide_rows(state.native)
+    writer.write_column("native", state.native, blocks)
     if state.main is not None:
-        put("scales.bin", state.scales[:count])
+        writer.write_column("main", state.main, blocks)
+    writer.write_array("ids.bin", state.ids.read_ids(count).astype("<i8", copy=False))
+    writer.write_array("alive.bin", np.packbits(state.alive[:count], bitorder="little"))
+    if state.main is not None:
+        writer.write_array("scales.bin", state.scales[:count])
     failpoint("snapshot-mid-write")
-    if coarse:
-        codes, book = coarse.codes(), coarse.codebook
-        put("codes.bin", codes.packed)
-        put("lists.bin", codes.lists.astype("<u2", copy=False))
-        put("directions.bin", book.directions)
-        put("sample.bin", codes.sample)
-        put("codebook.bin", book.centroids)
-        put("order.bin", book.order)
-        blocks_of_codes = len(codes.packed) // (BLOCK_ROWS * book.code_bytes)
-        shape = CoarseShape(book.dimension, book.code_bytes, len(coarse), book.lists, blocks_of_codes, book.learned_at)
+    shape = writer.write_coarse(state.coarse) if state.coarse else None
     manifest = Manifest(
         generation=generation,
         seq=seq,
@@ -179,45 +199,45 @@ def _write_files(work: Path, state: State, tiers: tuple[int, ...], dtype: str, g
         blocks=blocks,
         coarse=shape,
         plan=state.plan,
-        files=files,
+        files=writer.files,
     )
-    _write(work / manifests.NAME, [manifests.encode(manifest)])
+    _write_file(work / MANIFEST_NAME, [encode_manifest(manifest)])
     sync_folder(work)
     return manifest
 
 
-def _division(rows: Rows) -> tuple[int, ...]:
-    """Row counts of the files to write: old files stay while what follows them is a quarter of their size."""
+def _divide_rows(rows: Rows) -> tuple[int, ...]:
+    """Return the row counts of the files to write: a file is kept while what follows is at most a quarter of it."""
     sizes = [len(block.array) for block in rows.blocks if len(block.array)]
     while len(sizes) > 1 and sizes[-2] < _MERGE_RATIO * sizes[-1]:
         sizes[-2:] = [sizes[-2] + sizes[-1]]
     return tuple(sizes)
 
 
-def _put_rows(path: Path, rows: Rows, start: int, stop: int) -> npt.NDArray[np.uint32]:
+def _link_or_write_rows(path: Path, rows: Rows, start: int, stop: int) -> npt.NDArray[np.uint32]:
     """Link the file that holds exactly these rows, or write one; return its checksums."""
     for block in rows.blocks:
-        if block.checks and block.path and (block.start, block.stop) == (start, stop):
+        if block.checksums and block.path and (block.start, block.stop) == (start, stop):
             try:
                 os.link(block.path, path, follow_symlinks=False)
-                return block.checks.sums
+                return block.checksums.sums
             except OSError:
                 break
-    digests = [np.empty(0, np.uint32)]
+    sums = [compute_checksums(memoryview(bytes(HEAD_BYTES)), HEAD_BYTES)]
 
-    def pieces() -> Iterator[bytes | memoryview]:
+    def iter_pieces() -> Iterator[bytes | memoryview]:
         yield bytes(HEAD_BYTES)
-        step = _WRITE_ROWS - _WRITE_ROWS % rows.rows_per_check
+        step = _WRITE_ROWS - _WRITE_ROWS % rows.rows_per_checksum
         for at in range(start, stop, step):
-            data = np.ascontiguousarray(rows.span(at, min(at + step, stop))).data.cast("B")
-            digests.append(check_sums(data, rows.row_bytes))
+            data = np.ascontiguousarray(rows.read_span(at, min(at + step, stop))).data.cast("B")
+            sums.append(compute_checksums(data, rows.row_bytes))
             yield data
 
-    _write(path, pieces())
-    return np.concatenate([check_sums(memoryview(bytes(HEAD_BYTES)), HEAD_BYTES), *digests])
+    _write_file(path, iter_pieces())
+    return np.concatenate(sums)
 
 
-def _write(path: Path, pieces: Iterator[bytes | memoryview] | list[bytes | memoryview]) -> None:
+def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     with path.open("xb") as file:
         for piece in pieces:
             file.write(piece)

@@ -5,9 +5,9 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from oracle import search_flat
 
 from agent_memory.index import IndexOptions, TieredIndex
-from agent_memory.index.flat import flat_search
 
 SHAPES = [(6,), (8, 16), (8, 16, 24)]
 IDS = st.lists(st.integers(0, 60) | st.integers(2**62, 2**62 + 9), max_size=25, unique=True)
@@ -79,14 +79,14 @@ class IndexMachine(RuleBasedStateMachine):
         query = self.rows(2, seed + 50)
         names = np.array(list(model), np.int64)
         rows = np.array(list(model.values())).reshape(-1, self.tiers[-1])
-        scores, ids = flat_search(names, rows, query, k, allowed=allowed, dtype=self.dtype)
+        scores, ids = search_flat(names, rows, query, k, allowed=allowed, dtype=self.dtype)
         wanted = None if allowed is None else np.array(allowed, np.int64)
         exact = index.search(query, k, allowed=wanted, exact=True)
         np.testing.assert_array_equal(exact.ids, ids)
         np.testing.assert_array_equal(exact.scores, scores)
         found = index.search(query, k, allowed=wanted)
         assert ((found.ids >= 0) == (ids >= 0)).all()
-        every = flat_search(names, rows, query, len(model) or 1, allowed=allowed, dtype=self.dtype)
+        every = search_flat(names, rows, query, len(model) or 1, allowed=allowed, dtype=self.dtype)
         for number in range(len(query)):
             truth = dict(zip(every[1][number].tolist(), every[0][number].tolist(), strict=True))
             mine = [entry for entry in found.ids[number].tolist() if entry >= 0]

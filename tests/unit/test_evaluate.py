@@ -6,7 +6,8 @@ import pytest
 from support import WordEncoder
 
 from agent_memory import InvalidInputError, NotFoundError
-from agent_memory.evaluation.datasets import _figures, evaluate, plot_vectors
+from agent_memory.evaluation.datasets import _compute_figures, evaluate
+from agent_memory.evaluation.plots import plot_vectors
 
 
 def write(path, lines):
@@ -41,7 +42,7 @@ def conversations(tmp_path):
 
 
 def test_figures_of_known_rankings():
-    figures = _figures(["x", "a", "y", "b"], ["a", "b"])
+    figures = _compute_figures(["x", "a", "y", "b"], ["a", "b"])
     assert figures["recall@1"] == 0
     assert figures["recall@5"] == 100
     expected = (1 / 1.5849625 + 1 / 2.3219281) / (1 + 1 / 1.5849625)

@@ -8,7 +8,8 @@ from support import WordEncoder
 
 from agent_memory import InvalidInputError, Memory, NotFoundError, StorageError
 from agent_memory.cli.app import main
-from agent_memory.evaluation.session_view import plot_session_view, session_view
+from agent_memory.evaluation.plots import plot_session_view
+from agent_memory.evaluation.session_view import view_session
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def store(tmp_path_factory):
 
 def test_a_view_is_what_recall_said_at_each_moment(store, tmp_path):
     with Memory(tmp_path / "growing") as growing, Memory(store) as memory:
-        view = session_view(memory, "s", "When do Ann and Bob meet?", steps=5, k=2)
+        view = view_session(memory, "s", "When do Ann and Bob meet?", steps=5, k=2)
         assert view.after == [1, 2, 3, 4, 5]
         entries = memory.entries(session="s")
         for step, entry in enumerate(entries):
@@ -36,7 +37,7 @@ def test_a_view_is_what_recall_said_at_each_moment(store, tmp_path):
 
 def test_a_view_is_drawn(store, tmp_path):
     with Memory(store) as memory:
-        view = session_view(memory, "s")
+        view = view_session(memory, "s")
     assert view.query == "Where shall we eat?"
     plot_session_view(view, tmp_path / "view.png")
     assert (tmp_path / "view.png").read_bytes().startswith(b"\x89PNG")
@@ -46,11 +47,11 @@ def test_a_view_is_drawn(store, tmp_path):
 
 def test_sessions_that_cannot_be_viewed(store, tmp_path):
     with Memory(store) as memory, pytest.raises(NotFoundError):
-        session_view(memory, "other")
+        view_session(memory, "other")
     with Memory(tmp_path / "words", encoder=WordEncoder()) as memory:
         memory.add("a", session="s")
         with pytest.raises(InvalidInputError, match="session encoder"):
-            session_view(memory, "s")
+            view_session(memory, "s")
 
 
 def run(monkeypatch, *arguments):

@@ -1,14 +1,15 @@
-"""Brute-force search in NumPy: the reference that every index is compared with, and nothing else."""
+"""Brute-force search in NumPy: the reference that every index is compared with."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from agent_memory.index.vectors import Dtype, as_ids, as_queries, as_unit_rows
+from agent_memory.index.vectors import Dtype, check_ids, normalise_queries, normalise_rows
+from agent_memory.types import FloatArray, IdArray
 
 
-def flat_search(
+def search_flat(
     ids: npt.ArrayLike,
     vectors: npt.ArrayLike,
     queries: npt.ArrayLike,
@@ -16,12 +17,12 @@ def flat_search(
     *,
     allowed: npt.ArrayLike | None = None,
     dtype: Dtype = "float16",
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+) -> tuple[FloatArray, IdArray]:
     """Score every allowed vector against every query and sort.
 
     Args:
         ids: int64 (n,), unique.
-        vectors: (n, d), normalised and rounded to ``dtype`` here as an index does it.
+        vectors: (n, d), normalised and rounded to ``dtype`` here, as an index does it.
         queries: (nq, d) or (d,).
         k: Results per query.
         allowed: Ids that may be returned, all if None.
@@ -29,15 +30,15 @@ def flat_search(
 
     Returns:
         float32 scores (nq, k) padded with -inf and int64 ids (nq, k) padded with -1, best first, equal
-        scores by ascending id.
+        scores in ascending order of id.
     """
     matrix = np.asarray(vectors)
-    names = as_ids(ids)
-    rows = as_unit_rows(matrix, matrix.shape[1]).astype(dtype).astype(np.float32)
+    names = check_ids(ids)
+    rows = normalise_rows(matrix, matrix.shape[1]).astype(dtype).astype(np.float32)
     if allowed is not None:
         keep = np.isin(names, np.asarray(allowed))
         names, rows = names[keep], rows[keep]
-    wanted = as_queries(queries, matrix.shape[1])
+    wanted = normalise_queries(queries, matrix.shape[1])
     scores = np.full((len(wanted), k), -np.inf, np.float32)
     found = np.full((len(wanted), k), -1, np.int64)
     for number, query in enumerate(wanted):

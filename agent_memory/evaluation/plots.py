@@ -1,0 +1,92 @@
+"""Figures of evaluations and session views, drawn with matplotlib if it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent_memory.errors import MissingDependencyError, StorageError
+from agent_memory.evaluation.datasets import Evaluation
+from agent_memory.evaluation.session_view import SessionView
+
+
+def plot_vectors(results: Sequence[Evaluation], path: Path) -> None:
+    """Plot recall@10 of each kind of vector against the dimension, one panel per data set.
+
+    Args:
+        results: Evaluations that compared vectors.
+        path: The file to write; PNG, or the format of the suffix.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        StorageError: The file cannot be written.
+    """
+    pyplot = _load_pyplot()
+    figure, axes = pyplot.subplots(1, len(results), figsize=(4.5 * len(results), 4), squeeze=False)
+    for axis, result in zip(axes[0], results, strict=True):
+        for kind, scores in result.vectors.items():
+            axis.plot(list(scores), [score.micro["recall@10"] for score in scores.values()], "o-", label=kind)
+        axis.set(title=result.name, xlabel="dimensions", ylabel="recall@10", xscale="log")
+        dimensions = sorted({dimension for scores in result.vectors.values() for dimension in scores})
+        axis.set_xticks(dimensions, [str(dimension) for dimension in dimensions], minor=False)
+        axis.minorticks_off()
+        axis.legend()
+    _save(figure, path)
+
+
+def plot_session_view(view: SessionView, path: Path) -> None:
+    """Plot the best segments against the session's length, and how far the question and the memory have moved.
+
+    Args:
+        view: What to plot.
+        path: The file to write; PNG, or the format of the suffix.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        StorageError: The file cannot be written.
+    """
+    pyplot = _load_pyplot()
+    figure, axes = pyplot.subplots(1, 3, figsize=(16, 5), width_ratios=(2, 1, 1))
+    for rank in range(max(map(len, view.top))):
+        points = [(after, top[rank]) for after, top in zip(view.after, view.top, strict=True) if rank < len(top)]
+        axes[0].plot(*zip(*points, strict=True), "o-" if rank == 0 else ".", label=f"hit {rank + 1}")
+    axes[0].plot(view.after, [after - 1 for after in view.after], ":", color="grey", label="latest segment")
+    axes[0].set(xlabel="segments in the session", ylabel="position of the hit", title=_shorten(view.query, 70))
+    axes[0].legend()
+    panels = zip(axes[1:], (view.question, view.latents), ("question's vector", "mean latents"), strict=True)
+    for axis, matrix, name in panels:
+        image = axis.imshow(matrix, vmin=min(0.0, float(matrix.min())), vmax=1, origin="lower")
+        ticks = range(0, len(view.after), max(1, len(view.after) // 6))
+        axis.set_xticks(list(ticks), [str(view.after[i]) for i in ticks])
+        axis.set_yticks(list(ticks), [str(view.after[i]) for i in ticks])
+        axis.set(title=f"{name}: cosine between steps", xlabel="segments")
+        figure.colorbar(image, ax=axis, shrink=0.7)
+    _save(figure, path)
+
+
+def _load_pyplot() -> Any:  # noqa: ANN401 - matplotlib may not be installed
+    """Return pyplot with a backend that needs no display."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingDependencyError("matplotlib", "plot") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure: Any, path: Path) -> None:  # noqa: ANN401 - matplotlib may not be installed
+    pyplot = _load_pyplot()
+    figure.tight_layout()
+    try:
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be written: {error}") from error
+    finally:
+        pyplot.close(figure)
+
+
+def _shorten(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

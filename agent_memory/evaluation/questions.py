@@ -1,0 +1,76 @@
+"""Labelled questions, read from the files of a data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent_memory.errors import InvalidInputError, NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A labelled query.
+
+    Attributes:
+        text: The query.
+        session: The conversation to search; None for a collection of passages.
+        evidence: Keys of the entries that answer it.
+        category: Its kind.
+        source: Index of the turn that the query was taken from; that turn is hidden from the search.
+        hides_later: Whether the turns after ``source`` are hidden too.
+    """
+
+    text: str
+    session: str | None
+    evidence: tuple[str, ...]
+    category: str
+    source: int | None = None
+    hides_later: bool = False
+
+    @property
+    def where(self) -> Mapping[str, Any] | None:
+        """Filter that hides the source turn, and the turns after it if they are hidden too."""
+        return None if self.source is None else {"idx": {"$lt" if self.hides_later else "$ne": self.source}}
+
+
+def read_questions(folder: Path) -> Iterator[Question]:
+    """Yield the questions of ``queries.jsonl``, those without evidence included.
+
+    Raises:
+        NotFoundError: The file is missing.
+        InvalidInputError: A line is not a JSON object.
+    """
+    for line in read_lines(folder / "queries.jsonl"):
+        category = line.get("category", "all")
+        if "positives" in line:
+            yield Question(line["query"], None, tuple(line["positives"]), category)
+            continue
+        evidence = tuple(f"{line['conv_id']}:{index}" for index in line["evidence"])
+        # What a reply needed must have been said before it.
+        later = category == "need_memory"
+        yield Question(line["query"], line["conv_id"], evidence, category, line.get("source_idx"), later)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a file, one a line.
+
+    Raises:
+        NotFoundError: The file is missing.
+        InvalidInputError: A line is not a JSON object.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, raw in enumerate(file, start=1):
+                try:
+                    line = json.loads(raw)
+                except (ValueError, RecursionError) as error:
+                    raise InvalidInputError(f"{path}, line {number}: {error}") from error
+                if not isinstance(line, dict):
+                    raise InvalidInputError(f"{path}, line {number}: expected an object")
+                yield line
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {path}") from error
