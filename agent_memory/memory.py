@@ -23,8 +23,9 @@ from agent_memory.records import Entry, Hits, Trace
 from agent_memory.types import FloatArray, Namespace, Progress, Time
 from agent_memory.upkeep.operator import Operator
 from agent_memory.upkeep.worker import Worker
+from agent_memory.writing.items import Item
 from agent_memory.writing.transfer import Importer, export
-from agent_memory.writing.writer import Item, Writer
+from agent_memory.writing.writer import Writer
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, Reranker, SessionEncoder
@@ -78,9 +79,9 @@ class Memory:
         config: Config | Mapping[str, Any] | None = None,
         maintenance: str | None = None,
     ) -> None:
-        self.path = inputs.folder("path", path)
-        self.namespace: Namespace = inputs.namespace(namespace)
-        self.config = inputs.config(config)
+        self.path = inputs.parse_folder("path", path)
+        self.namespace: Namespace = inputs.parse_namespace(namespace)
+        self.config = inputs.parse_config(config)
         if maintenance not in (None, "background"):
             raise InvalidInputError(f"maintenance must be None or 'background', got {maintenance!r}")
         self._store = Store(self.path, self.config, encoder, session_encoder)
@@ -258,7 +259,7 @@ class Memory:
         Raises:
             InvalidInputError: Nothing, or a contradiction, was said about what to forget.
         """
-        scope = inputs.scope(namespace, self.namespace)
+        scope = inputs.resolve_namespace(namespace, self.namespace)
         chosen = [key is not None, bool(where) or session is not None, everything]
         if sum(chosen) != 1:
             raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
@@ -376,7 +377,7 @@ class Memory:
         _check_options("recall_many", options)
         if isinstance(queries, str) or not isinstance(queries, Sequence):
             raise InvalidInputError(f"queries must be a list of texts, got {type(queries).__name__}")
-        texts = [inputs.text(query, self.config, "query") for query in queries]
+        texts = [inputs.check_text("query", query, self.config) for query in queries]
         requests = [self._make_request(text, namespace, options) for text in texts]
 
         def answer(space: Space) -> list[Hits]:
@@ -411,7 +412,7 @@ class Memory:
         """
         _check_options("why", options)
         request = self._make_request(query, namespace, {**options, "explain": True})
-        name = inputs.required_name("key", key)
+        name = inputs.check_name("key", key)
 
         def answer(space: Space) -> Trace:
             (encoded,) = encode_requests([request], space)
@@ -421,7 +422,7 @@ class Memory:
 
     def _make_request(self, query: object, namespace: Sequence[str] | None, options: RecallOptions) -> Request:
         self._store.database.assert_open()
-        scope = inputs.scope(namespace, self.namespace)
+        scope = inputs.resolve_namespace(namespace, self.namespace)
         return make_request(query, config=self.config, scope=scope, **options)
 
     get = _delegate("_reader", Reader.get)

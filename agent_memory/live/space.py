@@ -120,6 +120,6 @@ def _encode(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: E
         expected = len(texts), spec.dimension
         raise EncoderError(f"encoder {spec.name} returned shape {vectors.shape} instead of {expected}")
     try:
-        return np.stack([inputs.vector(one, spec.dimension) for one in vectors])
+        return np.stack([inputs.parse_vector(one, spec.dimension) for one in vectors])
     except InvalidInputError as error:
         raise EncoderError(f"encoder {spec.name} returned an unusable vector: {error}") from error

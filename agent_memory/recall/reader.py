@@ -35,13 +35,13 @@ class Reader:
         Raises:
             NotFoundError: There is none, or it has expired.
         """
-        scope = inputs.scope(namespace, self._namespace)
+        scope = inputs.resolve_namespace(namespace, self._namespace)
         with self._store.read() as tx:
-            return tx.entries.find(scope, inputs.required_name("key", key), datetime.now(UTC))[1]
+            return tx.entries.find(scope, inputs.check_name("key", key), datetime.now(UTC))[1]
 
     def get_many(self, keys: Sequence[str], *, namespace: Sequence[str] | None = None) -> dict[str, Entry]:
         """Return the entries of the given keys in exactly this namespace; keys without one are left out."""
-        scope, names = inputs.scope(namespace, self._namespace), inputs.names("keys", keys)
+        scope, names = inputs.resolve_namespace(namespace, self._namespace), inputs.check_names("keys", keys)
         with self._store.read() as tx:
             return tx.entries.select_by_key(scope, names, datetime.now(UTC))
 
@@ -51,7 +51,7 @@ class Reader:
         Raises:
             NotFoundError: There was never such a key here, or it was forgotten.
         """
-        scope, name = inputs.scope(namespace, self._namespace), inputs.required_name("key", key)
+        scope, name = inputs.resolve_namespace(namespace, self._namespace), inputs.check_name("key", key)
         with self._store.read() as tx:
             found = tx.entries.list_versions(scope, name)
         if not found:
@@ -71,7 +71,7 @@ class Reader:
         offset: SupportsIndex = 0,
     ) -> list[Entry]:
         """Return the entries that match, in the order they were added; arguments as for ``recall``."""
-        scope = inputs.scope(namespace, self._namespace)
+        scope = inputs.resolve_namespace(namespace, self._namespace)
         bounds: dict[str, Any] = {
             "where": where,
             "session": session,
@@ -80,20 +80,20 @@ class Reader:
             "until": until,
         }
         condition = make_condition(scope, datetime.now(UTC), **bounds)
-        most = None if limit is None else inputs.positive("limit", limit, most=_MOST)
-        skip = inputs.positive("offset", offset, most=_MOST) if offset else 0
+        most = None if limit is None else inputs.check_count("limit", limit, most=_MOST)
+        skip = inputs.check_count("offset", offset, most=_MOST) if offset else 0
         with self._store.read() as tx:
             return [entry for _, entry in tx.entries.select(condition, limit=most, offset=skip)]
 
     def sessions(self, *, namespace: Sequence[str] | None = None) -> list[Session]:
         """Return the sessions that hold live entries, in the order they began."""
-        condition = make_condition(inputs.scope(namespace, self._namespace), datetime.now(UTC))
+        condition = make_condition(inputs.resolve_namespace(namespace, self._namespace), datetime.now(UTC))
         with self._store.read() as tx:
             return tx.entries.list_sessions(condition)
 
     def namespaces(self, *, namespace: Sequence[str] | None = None) -> list[Namespace]:
         """Return the namespaces that hold live entries, here and below, sorted."""
-        condition = make_condition(inputs.scope(namespace, self._namespace), datetime.now(UTC))
+        condition = make_condition(inputs.resolve_namespace(namespace, self._namespace), datetime.now(UTC))
         with self._store.read() as tx:
             return tx.entries.list_namespaces(condition)
 
@@ -102,7 +102,7 @@ class Reader:
 
         Each is float32 of shape (dimension,) and unit length.
         """
-        scope, names = inputs.scope(namespace, self._namespace), inputs.names("keys", keys)
+        scope, names = inputs.resolve_namespace(namespace, self._namespace), inputs.check_names("keys", keys)
         with self._store.read() as tx:
             generation = tx.generations.live()
             found = tx.entries.select_ids_by_key(scope, names, datetime.now(UTC))

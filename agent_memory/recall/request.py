@@ -117,11 +117,11 @@ def make_condition(
         state="current" if as_of is None else "as_of",
         moment=as_of or now,
         where=parse_filter(where),
-        key=inputs.name("key", key),
-        session=inputs.name("session", session),
-        speaker=inputs.name("speaker", speaker),
-        since=inputs.moment("since", since),
-        until=inputs.moment("until", until),
+        key=inputs.check_optional_name("key", key),
+        session=inputs.check_optional_name("session", session),
+        speaker=inputs.check_optional_name("speaker", speaker),
+        since=inputs.parse_time("since", since),
+        until=inputs.parse_time("until", until),
     )
 
 
@@ -152,28 +152,28 @@ def make_request(
     Raises:
         InvalidInputError: An argument is unusable.
     """
-    moment = inputs.moment("as_of", as_of)
-    text = inputs.text(query, config, "query") if isinstance(query, str) else None
+    moment = inputs.parse_time("as_of", as_of)
+    text = inputs.check_text("query", query, config) if isinstance(query, str) else None
     if half_life is not None and (not isinstance(half_life, timedelta) or half_life <= timedelta(0)):
         raise InvalidInputError(f"half_life must be a positive timedelta, got {half_life!r}")
-    chosen = inputs.choice("mode", mode, Mode)
+    chosen = inputs.parse_choice("mode", mode, Mode)
     present = datetime.now(UTC)
     bounds: dict[str, Any] = {"where": where, "session": session, "speaker": speaker, "since": since, "until": until}
     return Request(
         text=text,
-        vector=np.empty(0, np.float32) if text is not None else inputs.vector(query),
-        k=inputs.positive("k", k),
+        vector=np.empty(0, np.float32) if text is not None else inputs.parse_vector(query),
+        k=inputs.check_count("k", k),
         mode=Mode.DENSE if text is None else chosen,
         scope=scope,
-        session=inputs.name("session", session),
+        session=inputs.check_optional_name("session", session),
         condition=make_condition(scope, present, as_of=moment, **bounds),
         as_of=moment,
-        now=inputs.moment("now", now) or moment or present,
+        now=inputs.parse_time("now", now) or moment or present,
         exact=exact,
-        diversity=inputs.share("diversity", diversity),
+        diversity=inputs.check_share("diversity", diversity),
         collapse=collapse,
         half_life=half_life,
-        budget_ms=None if budget_ms is None else inputs.duration("budget_ms", budget_ms),
+        budget_ms=None if budget_ms is None else inputs.check_duration("budget_ms", budget_ms),
         rerank=rerank,
         explain=explain,
     )

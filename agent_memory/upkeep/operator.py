@@ -188,7 +188,7 @@ class Operator:
 
         What other processes have asked in the last seconds may still be written by them.
         """
-        return self._queries.clear(inputs.scope(namespace, self._namespace))
+        return self._queries.clear(inputs.resolve_namespace(namespace, self._namespace))
 
     def save_snapshot(self) -> None:
         """Bring the index up to date and write its snapshot, as ``close`` does."""

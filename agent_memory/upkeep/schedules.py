@@ -62,7 +62,7 @@ def make_schedule(name: str, kind: str, trigger: str, options: Mapping[str, Any]
     if "keep" in given and (isinstance(given["keep"], bool) or not isinstance(given["keep"], int) or given["keep"] < 1):
         raise InvalidInputError(f"keep must be a positive number of backups, got {given['keep']!r}")
     parse_trigger(trigger)
-    return Schedule(name=inputs.name("name", name) or kind, kind=kind, trigger=trigger, options=given)
+    return Schedule(name=inputs.check_optional_name("name", name) or kind, kind=kind, trigger=trigger, options=given)
 
 
 def find_due_time(schedule: Schedule, now: datetime) -> datetime:

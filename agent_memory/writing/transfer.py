@@ -11,13 +11,13 @@ from typing import Any
 
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.files import write_atomically
-from agent_memory.inputs import ValidEntry, valid_entry
 from agent_memory.live.store import Store
 from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Condition
 from agent_memory.types import Namespace, Progress
 from agent_memory.writing import foreign
+from agent_memory.writing.items import ValidEntry, parse_entry
 from agent_memory.writing.writer import Writer
 
 FORMAT = 1
@@ -141,7 +141,7 @@ class Importer:
                         if read is _read_export:
                             continue
                     for item in read(line, self._namespace):
-                        yield valid_entry(item, self._config)
+                        yield parse_entry(item, self._config)
                 except InvalidInputError as error:
                     raise InvalidInputError(f"{path}, line {number}: {error}") from error
 
@@ -150,7 +150,7 @@ class Importer:
         for item in foreign.items(source, path):
             try:
                 item["namespace"] = (*self._namespace, *item.get("namespace", ()))
-                yield valid_entry(item, self._config)
+                yield parse_entry(item, self._config)
             except InvalidInputError as error:
                 raise InvalidInputError(f"{path}, item {item['key']!r}: {error}") from error
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent_memory import inputs
 from agent_memory.errors import DimensionMismatchError, InvalidInputError
-from agent_memory.inputs import NewEntry, ValidEntry
 from agent_memory.live.sessions import Place, Prepared
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
@@ -17,12 +16,10 @@ from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import canonical_json, decode_vector, encode_vectors
 from agent_memory.storage.records import Condition, Draft, Generation
 from agent_memory.types import Namespace, Progress
+from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
 
 if TYPE_CHECKING:
     from agent_memory.encoders.session import SessionSegment
-
-Item: TypeAlias = str | Mapping[str, Any] | NewEntry
-"""What ``add_many`` takes: a text, or the arguments of ``add``."""
 
 _LIGHT = 4
 """Entries whose vectors are given are written this many times more to a transaction than ``Config.batch_size``: each
@@ -59,7 +56,7 @@ class Writer:
         self._store.database.assert_open()
         if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
             raise InvalidInputError(f"items must be a list of texts or mappings, got {type(items).__name__}")
-        home = inputs.name("session", session)
+        home = inputs.check_optional_name("session", session)
         space = self._store.space
         pending = []
         for position, item in enumerate(items):
@@ -96,14 +93,14 @@ class Writer:
             yield batch
 
     def _validate(self, item: Item, space: Space, session: str | None = None) -> _Pending:
-        given = inputs.fields_of(item)
-        entry = inputs.valid_entry(given, self._config, session=session)
+        given = get_fields(item)
+        entry = parse_entry(given, self._config, session=session)
         vector = given.get("vector")
         if vector is not None:
             # In the stored form, which is a copy: the caller may go on to use the array.
             spec = space.spec
-            vector = encode_vectors(inputs.vector(vector, spec.dimension), spec.dtype).tobytes()
-        scope = inputs.scope(entry.namespace, self._namespace)
+            vector = encode_vectors(inputs.parse_vector(vector, spec.dimension), spec.dtype).tobytes()
+        scope = inputs.resolve_namespace(entry.namespace, self._namespace)
         return _Pending(_make_draft(entry, scope, generated=given.get("key") is None), vector)
 
     def _write(self, batch: Sequence[_Pending], space: Space) -> list[Entry]:
@@ -135,7 +132,7 @@ class Writer:
 
     def update(self, key: str, changed: Mapping[str, Any], namespace: Sequence[str] | None) -> Entry:
         """Change some fields of an entry; the entry is read again inside the transaction that writes it."""
-        scope, name = inputs.scope(namespace, self._namespace), inputs.required_name("key", key)
+        scope, name = inputs.resolve_namespace(namespace, self._namespace), inputs.check_name("key", key)
         return self._store.call_in_space(lambda space: self._update(name, changed, scope, space))
 
     def _update(self, key: str, changed: Mapping[str, Any], scope: Namespace, space: Space) -> Entry:
@@ -156,7 +153,7 @@ class Writer:
 
     def _merge(self, entry: Entry, changed: Mapping[str, Any]) -> ValidEntry:
         fields = {name: getattr(entry, name) for name in ValidEntry.__slots__}
-        return inputs.valid_entry({**fields, **changed}, self._config)
+        return parse_entry({**fields, **changed}, self._config)
 
     def _put(
         self, tx: Transaction, drafts: Sequence[Draft], generation: Generation, space: Space, now: datetime
@@ -184,8 +181,8 @@ class Writer:
 
     def supersede(self, old: str, new: str, namespace: Sequence[str] | None) -> Entry:
         """Let the entry ``new`` take the place of ``old``."""
-        scope = inputs.scope(namespace, self._namespace)
-        names = [inputs.required_name("key", key) for key in (old, new)]
+        scope = inputs.resolve_namespace(namespace, self._namespace)
+        names = [inputs.check_name("key", key) for key in (old, new)]
         if old == new:
             raise InvalidInputError(f"an entry cannot supersede itself: {old!r}")
         return self._store.call_in_space(lambda space: self._supersede(names, scope, space))
