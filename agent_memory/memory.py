@@ -14,10 +14,10 @@ from agent_memory.errors import InvalidInputError
 from agent_memory.inputs import UNSET, UnsetType
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
+from agent_memory.recall.answer import recall, recall_many
 from agent_memory.recall.query_log import QueryLog
 from agent_memory.recall.reader import Reader
 from agent_memory.recall.request import RecallOptions, Request, encode_requests, make_condition, make_request
-from agent_memory.recall.search import recall, recall_many
 from agent_memory.recall.why import why
 from agent_memory.records import Entry, Hits, Trace
 from agent_memory.types import FloatArray, Namespace, Progress, Time

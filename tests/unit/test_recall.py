@@ -13,7 +13,7 @@ from agent_memory import Config, InvalidInputError, NotFoundError, format_hits
 from agent_memory.encoders.rotation import RotatedEncoder, Rotation
 from agent_memory.index import IndexOptions, cascade
 from agent_memory.live.index import LiveIndex
-from agent_memory.recall import search as recall
+from agent_memory.recall import answer
 from agent_memory.recall.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS, UNREAD
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.words import choose_words
@@ -475,7 +475,7 @@ def test_the_number_of_indexed_rows_is_read_not_counted(memory):
 def test_several_questions_at_once_are_answered_as_one_by_one(open_memory, monkeypatch, exact_below):
     monkeypatch.setattr(LiveIndex, "options", IndexOptions(exact_below=exact_below))
     monkeypatch.setattr(cascade, "_GATHER_LIMIT", 10)
-    monkeypatch.setattr(recall, "_TOGETHER", 21)
+    monkeypatch.setattr(answer, "_BATCH", 21)
     memory = open_memory()
     session = [{"text": f"topic{n} came up", "session": "s", "metadata": {"n": n}} for n in range(40, 60)]
     memory.add_many([{"text": f"entry {n} about topic{n % 5}", "metadata": {"n": n}} for n in range(40)] + session)
