@@ -21,7 +21,9 @@ from agent_memory.recall.request import RecallOptions, Request, encode_requests,
 from agent_memory.recall.why import why
 from agent_memory.records import Entry, Hits, Trace
 from agent_memory.types import FloatArray, Namespace, Progress, Time
+from agent_memory.upkeep.jobs import Jobs
 from agent_memory.upkeep.operator import Operator
+from agent_memory.upkeep.schedules import Scheduler
 from agent_memory.upkeep.worker import Worker
 from agent_memory.writing.items import Item
 from agent_memory.writing.transfer import Importer, export
@@ -88,6 +90,7 @@ class Memory:
         self._reader = Reader(self._store, self.namespace)
         self._writer = Writer(self._store, self.namespace)
         self._queries = QueryLog(self._store)
+        self._jobs, self._scheduler = Jobs(self._store), Scheduler(self._store)
         self._operator = Operator(self._store, self._writer, self._queries, self.namespace)
         self._worker = Worker(self._operator, self._store)
         if maintenance is not None and not self._store.database.read_only:
@@ -441,18 +444,18 @@ class Memory:
     rollback = _delegate("_operator", Operator.rollback)
     collect_generations = _delegate("_operator", Operator.collect_generations)
     generations = _delegate("_operator", Operator.generations)
-    jobs = _delegate("_operator", Operator.jobs)
-    pause_job = _delegate("_operator", Operator.pause_job)
-    resume_job = _delegate("_operator", Operator.resume_job)
-    cancel_job = _delegate("_operator", Operator.cancel_job)
+    jobs = _delegate("_jobs", Jobs.jobs)
+    pause_job = _delegate("_jobs", Jobs.pause_job)
+    resume_job = _delegate("_jobs", Jobs.resume_job)
+    cancel_job = _delegate("_jobs", Jobs.cancel_job)
     maintenance = _delegate("_operator", Operator.maintenance)
     purge_expired = _delegate("_operator", Operator.purge_expired)
     clear_queries = _delegate("_operator", Operator.clear_queries)
     save_snapshot = _delegate("_operator", Operator.save_snapshot)
-    schedules = _delegate("_operator", Operator.schedules)
-    schedule = _delegate("_operator", Operator.schedule)
-    unschedule = _delegate("_operator", Operator.unschedule)
-    pause_schedule = _delegate("_operator", Operator.pause_schedule)
+    schedules = _delegate("_scheduler", Scheduler.schedules)
+    schedule = _delegate("_scheduler", Scheduler.schedule)
+    unschedule = _delegate("_scheduler", Scheduler.unschedule)
+    pause_schedule = _delegate("_scheduler", Scheduler.pause_schedule)
     backup = _delegate("_operator", Operator.backup)
     run_job = _delegate("_worker", Worker.run_job)
     work = _delegate("_worker", Worker.work)
