@@ -134,7 +134,7 @@ class LeaseHeldError(StorageError):
 
     def __init__(self, name: str, holder: str) -> None:
         super().__init__(
-            f"{holder} holds the lease {name!r} of this store; wait for it, or retry in a minute if that process is dead"
+            f"{holder} holds the lease {name!r} of this store; wait, or retry in a minute if that process is dead"
         )
         self.name = name
         self.holder = holder

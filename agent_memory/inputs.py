@@ -93,7 +93,7 @@ def check_text(what: str, value: object, config: Config) -> str:
         raise InvalidInputError(
             f"{what} has {len(value)} characters, more than Config.max_text_chars = {config.max_text_chars}"
         )
-    return _check_unicode(what, value)
+    return check_unicode(what, value)
 
 
 def check_name(what: str, value: object) -> str:
@@ -106,7 +106,7 @@ def check_name(what: str, value: object) -> str:
         raise InvalidInputError(f"{what} must have 1 to {MAX_NAME_CHARS} characters, got {len(value)}")
     if _CONTROL.search(value):
         raise InvalidInputError(f"{what} must not contain control characters: {value!r}")
-    return _check_unicode(what, value)
+    return check_unicode(what, value)
 
 
 def check_optional_name(what: str, value: object) -> str | None:
@@ -147,7 +147,8 @@ def resolve_namespace(value: object, home: Namespace) -> Namespace:
     return parts
 
 
-def _check_unicode(what: str, value: str) -> str:
+def check_unicode(what: str, value: str) -> str:
+    """Return a string without lone surrogates, which have no UTF-8 form."""
     if value.isascii():
         return value
     try:

@@ -1,4 +1,4 @@
-"""The storage contract, embedding spaces: generations, their vectors, and what session encoders read and write."""
+"""The storage contract, embedding spaces: generations, vectors, and the data of session encoders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agent_memory.types import IdArray, Namespace
 
 
 class Generations(ABC):
-    """Embedding spaces: begun, filled, swapped in, kept for a while, dropped."""
+    """Embedding spaces: created, filled, swapped in, kept for a while, deleted."""
 
     @abstractmethod
     def live(self) -> Generation | None:
@@ -45,27 +45,27 @@ class Generations(ABC):
         now: datetime,
         files: Mapping[str, bytes] | None = None,
     ) -> Generation:
-        """Record a generation: the live one of a store that has none yet, or one that is about to be built.
+        """Create a generation: the first live one of a store, or one to be built beside it.
 
         Args:
             state: ``live`` or ``building``.
-            fingerprint: The encoder's.
+            fingerprint: Fingerprint of the encoder.
             encoder: Facts about the encoder.
             dimension: Native dimension.
             tiers: Ascending prefix dimensions; the last is ``dimension``.
             dtype: Stored number format.
             session_encoder: Facts about the session encoder, or None.
-            now: When it begins.
-            files: Files that its encoder needs, by name.
+            now: Time of creation.
+            files: Contents of the files that its encoder needs, by name.
         """
 
     @abstractmethod
     def find_in_state(self, *states: GenerationState) -> list[Generation]:
-        """Return the generations in the given states; the one retired, or else begun, last comes first."""
+        """Return the generations in the given states, most recently retired first, then most recently created."""
 
     @abstractmethod
     def list_all(self) -> list[GenerationInfo]:
-        """Return facts about every generation, the oldest first."""
+        """Return facts about every generation, oldest first."""
 
     @abstractmethod
     def read_file(self, generation_id: int, name: str) -> bytes | None:
@@ -73,7 +73,7 @@ class Generations(ABC):
 
     @abstractmethod
     def swap(self, target_id: int, now: datetime) -> None:
-        """Make a generation the live one, and the live one a former one."""
+        """Make a generation live, and the live one former."""
 
     @abstractmethod
     def condemn(self, generation_id: int) -> None:
@@ -81,7 +81,7 @@ class Generations(ABC):
 
     @abstractmethod
     def condemn_former(self, before: datetime) -> int:
-        """Mark former generations that were retired before a moment for deletion; returns how many."""
+        """Mark former generations retired at or before a time for deletion; returns how many."""
 
     @abstractmethod
     def list_condemned(self) -> list[int]:
@@ -89,7 +89,7 @@ class Generations(ABC):
 
     @abstractmethod
     def drop_next(self, generation_id: int, after: int, limit: int) -> int | None:
-        """Delete a generation's next vectors behind an entry id; returns the last one's, None once all is gone."""
+        """Delete a generation's next vectors after an entry id; returns the last id, None if it is gone."""
 
 
 class Vectors(ABC):
@@ -99,7 +99,7 @@ class Vectors(ABC):
     def read(
         self, generation: Generation, ids: Sequence[int] | IdArray, *, former: bool = False, static: bool = False
     ) -> tuple[IdArray, npt.NDArray[Any]]:
-        """Return the vectors of the given entries that are searched: evolved where there are such, else static.
+        """Return the vectors of the given entries to search: evolved ones where they exist, else static ones.
 
         Args:
             generation: The embedding space.
@@ -116,58 +116,58 @@ class Vectors(ABC):
 
     @abstractmethod
     def read_all(self, generation: Generation) -> Iterator[tuple[IdArray, npt.NDArray[Any]]]:
-        """Yield the searched vectors of all current entries in steps, by ascending entry id; shapes as ``read``."""
+        """Yield the vectors of all current entries, as ``read`` returns them, in steps by ascending entry id."""
 
     @abstractmethod
     def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, bytes]:
-        """Return the static vectors of entries as stored, former versions included, those of wrong lengths left out."""
+        """Return the stored static vectors of entries and former versions, by id; damaged ones are left out."""
 
     @abstractmethod
     def sample_ids(self, generation: Generation, count: int) -> list[int]:
-        """Return about ``count`` ids of current entries with a vector, spread over the store."""
+        """Return about ``count`` ids of current entries with a vector, spread over the whole store."""
 
     @abstractmethod
     def find_faults(self, generation: Generation, ids: Sequence[int]) -> dict[int, str]:
-        """Return what is wrong with the vectors of the given entries, by entry id; sound ones are left out."""
+        """Return the faults of the given entries' vectors, by entry id; vectors without faults are left out."""
 
     @abstractmethod
     def select_missing(self, generation_id: int, *, after: int, limit: int | None) -> list[StoredText]:
-        """Return entries, former versions included, that have no vector in a generation, by id."""
+        """Return the entries and former versions without a vector in a generation, by ascending id."""
 
     @abstractmethod
     def select_missing_among(self, generation_id: int, ids: Sequence[int]) -> list[StoredText]:
-        """Return those of the given entries that exist and have no vector in a generation, by id."""
+        """Return the given entries that exist and have no vector in a generation, by ascending id."""
 
     @abstractmethod
     def select_texts(self, ids: Sequence[int]) -> list[StoredText]:
-        """Return those of the given entries that exist, whether they have a vector or not."""
+        """Return the given entries that exist, with or without a vector."""
 
     @abstractmethod
     def store(self, generation_id: int, rows: Iterable[tuple[StoredText, bytes]]) -> None:
-        """Store vectors of entries that have not changed since they were read; those of others are dropped."""
+        """Store vectors of entries that have not changed since they were read; skips the others."""
 
     @abstractmethod
     def copy(self, source: Generation, target: Generation, ids: Sequence[int]) -> None:
-        """Copy what one generation holds of entries to another of the same embedding space.
+        """Copy the vectors of entries to another generation of the same embedding space.
 
         Evolved vectors and latents are copied if both have the same session encoder.
         """
 
 
 class Sessions(ABC):
-    """What session encoding reads and writes."""
+    """Data that session encoders read and write."""
 
     @abstractmethod
     def find_head(self, namespace: Namespace, name: str) -> Head | None:
-        """Return the head of a session of exactly this namespace, or None if it has not begun."""
+        """Return the head of a session in exactly this namespace, or None if it does not exist."""
 
     @abstractmethod
     def find_only(self, scope: Namespace, name: str) -> int | None:
-        """Return the id of the session of a name in exactly a namespace, else of the only one below it, else None."""
+        """Return the id of the named session in exactly a namespace, else of the only one below it, else None."""
 
     @abstractmethod
     def move_head(self, session_id: int, seq: int) -> None:
-        """Note the latest change of a session."""
+        """Record the latest change of a session."""
 
     @abstractmethod
     def select_last_segments(
@@ -177,7 +177,7 @@ class Sessions(ABC):
 
     @abstractmethod
     def select_segments_from(self, generation: Generation, session_id: int, first: int) -> Iterator[StoredSegment]:
-        """Yield the current segments of a session from an entry on, in their order."""
+        """Yield the current segments of a session from an entry on, in order."""
 
     @abstractmethod
     def read_last_latents(
@@ -187,7 +187,7 @@ class Sessions(ABC):
 
     @abstractmethod
     def find_unchanged_until(self, session_id: int, moment: datetime) -> int | None:
-        """Return the entry before which the session is as it was at a moment; None if it has changed since."""
+        """Return the entry before which the session has not changed since a time; None if it has."""
 
     @abstractmethod
     def select_seen_from(self, session_id: int, first: int) -> tuple[set[str | None], set[datetime]]:
@@ -199,20 +199,20 @@ class Sessions(ABC):
 
     @abstractmethod
     def clear_others(self, generation: Generation, session_id: int, first: int) -> None:
-        """Drop what other generations made of a session, from an entry on: it no longer holds there either."""
+        """Clear the evolved vectors of a session in other generations, from an entry on: they are outdated too."""
 
     @abstractmethod
     def find_unevolved(
         self, generation: Generation, latents_bytes: int, session_id: int | None = None
     ) -> dict[int, int]:
-        """Return the first current entry whose evolved vector or latents are missing or of a wrong size, by session.
+        """Return the first current entry with a missing or wrong-sized evolved vector or latents, by session.
 
         Args:
             generation: The embedding space.
-            latents_bytes: Right size of latents.
-            session_id: Look at this session only.
+            latents_bytes: Expected size of latents.
+            session_id: Look at this session only; None for all.
         """
 
     @abstractmethod
     def find_sessions(self, entry_ids: Sequence[int]) -> list[tuple[int, int]]:
-        """Return (session, entry) of the given current entries that are in one."""
+        """Return (session, entry) of the given entries that are current and in a session."""

@@ -1,4 +1,4 @@
-"""Generations beside the live one: begun, filled, swapped in, kept for a while, collected."""
+"""Generations in SQLite."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from agent_memory.storage.codec import DTYPES
 from agent_memory.storage.records import Generation
 from agent_memory.storage.spaces import Generations
 from agent_memory.storage.sqlite.connections import Group, driver
-from agent_memory.storage.sqlite.schema import assets, checked_row, generations, microseconds, vectors
+from agent_memory.storage.sqlite.schema import assets, check_row, generations, to_microseconds, vectors
 
-_STALE = "the store's generations have changed meanwhile"
+_STALE = "another process has changed the store's generations"
 
 
-def _find(connection: Connection, generation_id: int) -> Generation:
+def _get(connection: Connection, generation_id: int) -> Generation:
     row = connection.execute(select(generations).where(generations.c.id == generation_id)).first()
     if row is None:
         raise StorageError(f"generation {generation_id} is gone: {_STALE}")
@@ -33,10 +33,10 @@ def _find(connection: Connection, generation_id: int) -> Generation:
 _LIVE = f"SELECT {', '.join(column.name for column in generations.c)} FROM generations WHERE state = 'live'"
 
 
-# Every call of every kind asks for the live generation first.
+# Cached because every call reads the live generation first.
 @lru_cache(maxsize=8, typed=True)
 def _parse_live(*values: object) -> Generation:
-    return _parse(checked_row(generations.c, values))
+    return _parse(check_row(generations.c, values))
 
 
 def _parse(row: Row[Any] | SimpleNamespace) -> Generation:
@@ -44,7 +44,7 @@ def _parse(row: Row[Any] | SimpleNamespace) -> Generation:
         tiers = tuple(int(tier) for tier in json.loads(row.tiers))
         encoder = dict(json.loads(row.encoder))
         session_encoder = None if row.session_encoder is None else dict(json.loads(row.session_encoder))
-        began = microseconds(row.created_at)
+        began = to_microseconds(row.created_at)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise StorageError(f"generation {row.id} is damaged: {error}") from error
     if row.dtype not in DTYPES or not tiers or tiers[-1] != row.dimension or sorted(set(tiers)) != list(tiers):
@@ -96,7 +96,7 @@ class SqliteGenerations(Group, Generations):
         generation_id = self._connection.execute(row.returning(generations.c.id)).scalar_one()
         for name, content in (files or {}).items():
             self._connection.execute(insert(assets).values(generation_id=generation_id, name=name, content=content))
-        return _find(self._connection, generation_id)
+        return _get(self._connection, generation_id)
 
     @override
     def find_in_state(self, *states: GenerationState) -> list[Generation]:
@@ -165,8 +165,8 @@ class SqliteGenerations(Group, Generations):
     @override
     def drop_next(self, generation_id: int, after: int, limit: int) -> int | None:
         theirs = (vectors.c.generation_id == generation_id) & (vectors.c.entry_id > after)
-        some = select(vectors.c.entry_id).where(theirs).order_by(vectors.c.entry_id).limit(limit)
-        ids = self._connection.execute(some).scalars().all()
+        chosen = select(vectors.c.entry_id).where(theirs).order_by(vectors.c.entry_id).limit(limit)
+        ids = self._connection.execute(chosen).scalars().all()
         if ids:
             self._connection.execute(delete(vectors).where(theirs, vectors.c.entry_id <= ids[-1]))
             return int(ids[-1])

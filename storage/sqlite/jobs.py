@@ -1,4 +1,4 @@
-"""Jobs: what is being done to a store besides reading and writing, how far it is, and what was done."""
+"""Jobs in SQLite: the state, progress and history of long operations."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.schema import jobs
 
 KEEP = 1_000
-"""Finished jobs kept in the history."""
+"""Number of finished jobs kept."""
 
 
-def _job(row: Row[Any]) -> Job:
+def _parse_job(row: Row[Any]) -> Job:
     try:
         progress, state = dict(json.loads(row.progress)), JobState(row.state)
     except (TypeError, ValueError, RecursionError) as error:
@@ -55,7 +55,7 @@ class SqliteJobs(Group, Jobs):
         row = self._connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
         if row is None:
             raise NotFoundError(f"there is no job {job_id}")
-        return _job(row)
+        return _parse_job(row)
 
     @override
     def list_all(self, *, kind: str | None = None, unfinished: bool = False, limit: int | None = None) -> list[Job]:
@@ -64,7 +64,7 @@ class SqliteJobs(Group, Jobs):
             query = query.where(jobs.c.kind == kind)
         if unfinished:
             query = query.where(jobs.c.state.in_(OPEN_STATES))
-        return [_job(row) for row in self._connection.execute(query)]
+        return [_parse_job(row) for row in self._connection.execute(query)]
 
     @override
     def record(self, job_id: int, progress: Mapping[str, Any], now: datetime) -> None:

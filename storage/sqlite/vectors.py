@@ -1,4 +1,4 @@
-"""Stored vectors: read for indexes, derived for a generation that is being built."""
+"""Stored vectors in SQLite."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agent_memory.storage.sqlite.schema import entries, vectors
 from agent_memory.types import IdArray
 
 _LENGTH_TOLERANCE = 0.01  # half precision rounds each component by up to 0.05 %
-_READ = 2_000  # vectors a step while a whole generation is read
+_READ = 2_000  # vectors per step when a whole generation is read
 
 
 _HERE = vectors.c.generation_id == bindparam("generation")
@@ -34,7 +34,7 @@ _CURRENT_BY_IDS = _CURRENT.where(vectors.c.entry_id.in_(bindparam("ids", expandi
 _CURRENT_PAGE = _CURRENT.where(vectors.c.entry_id > bindparam("after")).order_by(vectors.c.entry_id).limit(_READ)
 
 
-def _matrix(rows: Sequence[Any], generation: Generation) -> tuple[IdArray, npt.NDArray[Any]]:
+def _parse_matrix(rows: Sequence[Any], generation: Generation) -> tuple[IdArray, npt.NDArray[Any]]:
     dtype = DTYPES[generation.dtype]
     size_bytes = generation.vector_bytes
     for row in rows:
@@ -92,7 +92,7 @@ class SqliteVectors(Group, Vectors):
         for start in range(0, len(ids), IN_LIST):
             chunk = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
             rows += self._connection.execute(query, {"generation": generation.id, "ids": chunk})
-        return _matrix(rows, generation)
+        return _parse_matrix(rows, generation)
 
     @override
     def sample_ids(self, generation: Generation, count: int) -> list[int]:
@@ -116,7 +116,7 @@ class SqliteVectors(Group, Vectors):
             rows = self._connection.execute(_CURRENT_PAGE, page).all()
             if not rows:
                 return
-            yield _matrix(rows, generation)
+            yield _parse_matrix(rows, generation)
             after = rows[-1].entry_id
 
     @override
@@ -126,7 +126,7 @@ class SqliteVectors(Group, Vectors):
         for row in rows:
             del wrong[row.entry_id]
             try:
-                _, matrix = _matrix([row], generation)
+                _, matrix = _parse_matrix([row], generation)
             except StorageError:
                 wrong[row.entry_id] = "of a wrong length"
                 continue
