@@ -22,7 +22,7 @@ from agent_memory.errors import InvalidInputError
 from agent_memory.storage.codec import canonical_json, check_unicode
 
 MAX_DEPTH = 32
-MAX_CONDITIONS = 500  # SQLite parses at most 1,000 levels of an expression
+MAX_CONDITIONS = 500  # back ends nest one expression in another for each; SQLite takes 1,000 levels
 MAX_LIST = 10_000
 _INT64 = 2**63
 
@@ -104,7 +104,7 @@ def parse_filter(where: Mapping[str, Any] | None) -> Filter:
 
 
 def is_plain(name: str) -> bool:
-    """Return whether a member's name has a spelling in a JSON path that all versions of SQLite read alike."""
+    """Return whether a member's name has a spelling in a JSON path that every back end, of any version, reads alike."""
     return not any(character in '"\\' or ord(character) < 32 for character in name)
 
 

@@ -19,6 +19,9 @@ from agent_memory.types import Namespace
 LEASE_S = 60.0
 """Seconds that a lease lasts unless it is renewed."""
 
+KEPT_JOBS = 1_000
+"""Finished jobs that stay in the history."""
+
 OPEN_STATES = (JobState.RUNNING, JobState.PAUSED)
 """States of a job that is not finished."""
 
@@ -48,11 +51,14 @@ class Queries(ABC):
 
     @abstractmethod
     def append(self, given: Sequence[LoggedQuery], *, keep: int) -> None:
-        """Add queries to the ring; only the latest ``keep`` of the store stay."""
+        """Add queries to the ring; only the latest ``keep`` of the store stay, at least 1."""
 
     @abstractmethod
     def read_vectors(self, generation: Generation, limit: int) -> list[bytes]:
-        """Return the vectors of the latest queries of an embedding space, once each, the newest first."""
+        """Return the vectors of the latest queries of an embedding space, once each, the newest first.
+
+        Those of another fingerprint, number format or length in bytes are left out.
+        """
 
     @abstractmethod
     def read_texts(self, limit: int) -> list[str]:
@@ -72,7 +78,7 @@ class Jobs(ABC):
 
     @abstractmethod
     def create(self, kind: str, progress: Mapping[str, Any], now: datetime) -> Job:
-        """Record a job that begins now; the oldest finished ones beyond a thousand are dropped."""
+        """Record a job that begins now, and is running; the oldest finished ones beyond ``KEPT_JOBS`` are dropped."""
 
     @abstractmethod
     def get(self, job_id: int) -> Job:
@@ -80,23 +86,44 @@ class Jobs(ABC):
 
     @abstractmethod
     def list_all(self, *, kind: str | None = None, unfinished: bool = False, limit: int | None = None) -> list[Job]:
-        """Return jobs, the newest first."""
+        """Return jobs, the newest first.
+
+        Args:
+            kind: Only jobs of this kind.
+            unfinished: True for only those in one of ``OPEN_STATES``.
+            limit: Maximum number of jobs; None for all.
+        """
 
     @abstractmethod
     def record(self, job_id: int, progress: Mapping[str, Any], now: datetime) -> None:
-        """Record how far a job is, in the transaction that brought it there."""
+        """Record how far a job is, in the transaction that brought it there; does nothing if there is no such job."""
 
     @abstractmethod
     def set_state(self, job_id: int, state: JobState, now: datetime, error: str | None = None) -> None:
-        """Move a job to a state; one that is finished gets its time of finishing."""
+        """Move a job to a state; one that is finished gets its time of finishing. Does nothing if there is no such job.
+
+        Args:
+            job_id: The job.
+            state: Where it stands.
+            now: When it got there.
+            error: Why it failed; None deletes a former reason.
+        """
 
 
 class Leases(ABC):
-    """Who may do a piece of work, until when. A dead holder's lease runs out by itself."""
+    """Who may do a piece of work, until when.
+
+    A dead holder's lease runs out by itself, ``LEASE_S`` seconds after it was last taken or renewed. Work under a lease
+    is fenced: each of its transactions renews the lease first, so that a holder who lost it cannot commit.
+    """
 
     @abstractmethod
     def find_holder(self, name: str, now: datetime) -> str | None:
-        """Return who holds a lease, or None if it is free."""
+        """Return who holds a lease, or None if it is free.
+
+        It is free if nobody took it or it was given back, if it has expired by now, if its holder is a process of this
+        machine that is gone, and if it ends more than ``LEASE_S`` seconds from now: a clock was set back since.
+        """
 
     @abstractmethod
     def acquire(self, name: str, holder: str, now: datetime) -> None:
@@ -108,10 +135,10 @@ class Leases(ABC):
 
     @abstractmethod
     def renew(self, name: str, holder: str, now: datetime) -> None:
-        """Extend a lease inside the transaction that does work under it.
+        """Extend a lease inside the transaction that does work under it; one that expired, but nobody took, too.
 
         Raises:
-            LeaseHeldError: It was lost to another holder; the transaction must not commit.
+            LeaseHeldError: Another holder has it, or it was given back; the transaction must not commit.
         """
 
     @abstractmethod
@@ -128,7 +155,7 @@ class Schedules(ABC):
 
     @abstractmethod
     def put(self, schedule: Schedule, now: datetime) -> None:
-        """Store a schedule, or replace the one of that name; when that last ran is kept."""
+        """Store a schedule, or replace the one of that name; ``last_run_at`` is that of the former one, else None."""
 
     @abstractmethod
     def remove(self, name: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from agent_memory.errors import StorageError
+from agent_memory.errors import InvalidInputError, StorageError
 from agent_memory.records import Entry
 from agent_memory.storage.codec import DTYPES, decode_vector
 from agent_memory.storage.filters import EVERYTHING, Filter
@@ -16,7 +16,7 @@ from agent_memory.types import FloatArray, Namespace
 Span: TypeAlias = tuple[datetime, datetime]
 """A stretch of time: from a moment on, up to but not at another."""
 
-State: TypeAlias = Literal["current", "as_of", "expired", "unsuperseded", "former", "any"]
+State: TypeAlias = Literal["current", "as_of", "expired", "unsuperseded", "any"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,18 +25,22 @@ class Condition:
 
     Attributes:
         namespace: In this namespace or below it; with ``key``, in exactly this one.
-        state: ``current``: neither superseded nor expired at ``moment``. ``as_of``: what the store said at ``moment``.
-            ``expired``: expired at ``moment``, and not superseded. ``unsuperseded``: in the index, expired or not.
-            ``former``: no longer current. ``any``: every row.
-        moment: When; for the states that depend on it.
+        state: ``current``: neither superseded nor expired by ``moment``. ``as_of``: what was current at ``moment``, as
+            far as its versions are kept. ``expired``: expired by ``moment``, and not superseded. ``unsuperseded``: in
+            the index, expired or not. ``any``: every row.
+        moment: When; required by ``current``, ``as_of`` and ``expired``. An entry expires at its ``expires_at``, and is
+            replaced at its ``superseded_at``: at that very moment it is gone.
         where: Metadata filter.
         key: Only this key.
         session: Only entries of the sessions of that name.
         speaker: Only entries of this speaker.
-        since: Earliest event time.
-        until: Latest event time.
+        since: Earliest event time, itself included.
+        until: Latest event time, itself included.
         spans: Only entries that happened in one of these; None for any time.
-        superseded: Among these, only rows that are no longer current.
+        superseded: Among these, only rows that are superseded by now; see ``former``.
+
+    Raises:
+        InvalidInputError: The state requires a moment, and there is none.
     """
 
     namespace: Namespace = ()
@@ -51,17 +55,20 @@ class Condition:
     spans: tuple[Span, ...] | None = None
     superseded: bool = False
 
+    def __post_init__(self) -> None:
+        if self.moment is None and self.state in ("current", "as_of", "expired"):
+            raise InvalidInputError(f"the state {self.state!r} of a condition requires a moment")
+
     @property
     def is_open(self) -> bool:
         """Whether every current entry of the store satisfies it."""
-        return self == replace(OPEN, moment=self.moment)
+        return self.moment is not None and self == Condition(moment=self.moment)
 
     def former(self) -> Condition:
-        """Return the condition for the rows among these that are no longer current."""
+        """Return the condition for the rows among these that are superseded by now, and in no index any more."""
         return replace(self, superseded=True)
 
 
-OPEN = Condition()
 UNSUPERSEDED = Condition(state="unsuperseded")
 ANY = Condition(state="any")
 
@@ -117,7 +124,7 @@ class Draft:
     Attributes:
         metadata: Canonical JSON.
         event_time: None for the moment of writing.
-        vector: Little-endian bytes in the generation's dtype, or None to keep the stored vector.
+        vector: The static vector: little-endian bytes in the generation's dtype, or None to keep the stored one.
         evolved: The vector after the session encoder, likewise; None to leave it to a replay of the session.
         latents: What the entry adds to its session's latent memory.
         generated: Whether the key was made up for this entry, so that no other can have it.
@@ -143,8 +150,10 @@ class Written:
     """What was put.
 
     Attributes:
-        entries: (id, entry), in the order given.
-        dirty: The first entry whose evolved vector no longer holds, by session.
+        entries: (id, entry) of each draft, in the order given, as it is after all of them; ``duplicate_of`` names the
+            oldest entry of the same namespace with the same text.
+        dirty: The first entry whose evolved vector no longer holds, by session id. The caller evolves the session
+            again from there.
     """
 
     entries: list[tuple[int, Entry]]
@@ -157,7 +166,7 @@ class Removed:
 
     Attributes:
         keys: How many keys are gone.
-        dirty: As for ``Written``.
+        dirty: As for ``Written``; the entry named is gone itself, and maybe its session.
     """
 
     keys: int
@@ -198,7 +207,7 @@ class StoredSegment:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a session stands: any write to it changes ``seq``."""
+    """Where a session stands: whatever enters it, leaves it or changes in it makes ``seq`` larger."""
 
     id: int
     seq: int
@@ -249,13 +258,13 @@ class DatabaseState:
     """Figures of a database.
 
     Attributes:
-        rows: Entries with their former versions.
-        former: Former versions among them.
-        expired: Expired entries that wait to be purged, in the whole store.
-        page_bytes: Size of a page.
+        rows: Entries with their former versions and what was superseded.
+        former: Superseded rows among them.
+        expired: Unsuperseded entries that have expired and wait to be purged, in the whole store.
+        page_bytes: Size of a page in bytes.
         pages: Pages of the file.
         free_pages: Pages that hold nothing.
-        wal_bytes: Size of the write-ahead log.
+        wal_bytes: Size of the write-ahead log in bytes.
         lexical_segments: Segments of the full-text index; few are fast.
         changes: Length of the change log.
     """

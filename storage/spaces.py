@@ -57,6 +57,9 @@ class Generations(ABC):
             session_encoder: Facts about the session encoder, or None.
             now: When it begins.
             files: Files that its encoder needs, by name.
+
+        Raises:
+            StorageError: It is to be live, and there is a live one already.
         """
 
     @abstractmethod
@@ -73,15 +76,19 @@ class Generations(ABC):
 
     @abstractmethod
     def swap(self, target_id: int, now: datetime) -> None:
-        """Make a generation the live one, and the live one a former one."""
+        """Make a building or former generation the live one, and the live one a former one, retired now.
+
+        Raises:
+            StorageError: The generation is in another state, or gone.
+        """
 
     @abstractmethod
     def condemn(self, generation_id: int) -> None:
-        """Mark a generation that is not live for deletion."""
+        """Mark a generation for deletion; does nothing if it is live or gone."""
 
     @abstractmethod
     def condemn_former(self, before: datetime) -> int:
-        """Mark former generations that were retired before a moment for deletion; returns how many."""
+        """Mark former generations that were retired at or before a moment for deletion; returns how many."""
 
     @abstractmethod
     def list_condemned(self) -> list[int]:
@@ -89,7 +96,16 @@ class Generations(ABC):
 
     @abstractmethod
     def drop_next(self, generation_id: int, after: int, limit: int) -> int | None:
-        """Delete a generation's next vectors behind an entry id; returns the last one's, None once all is gone."""
+        """Delete a generation's next vectors behind an entry id; call it until it returns None.
+
+        Args:
+            generation_id: The generation, which is marked for deletion.
+            after: What the call before returned; 0 at first.
+            limit: Maximum number of vectors to delete.
+
+        Returns:
+            The entry id of the last vector deleted; None once all is gone, the generation and its files too.
+        """
 
 
 class Vectors(ABC):
@@ -103,12 +119,12 @@ class Vectors(ABC):
 
         Args:
             generation: The embedding space.
-            ids: Entries; superseded ones are left out.
+            ids: Entries; superseded ones are left out, and those without a vector.
             former: True to read the vectors of superseded entries too.
             static: True for the static vectors, superseded entries included.
 
         Returns:
-            Ids found, shape (n,), and their vectors in the generation's dtype, shape (n, dimension).
+            Ids found, shape (n,), in no order, and their vectors in the generation's dtype, shape (n, dimension).
 
         Raises:
             StorageError: A stored vector has another length than the generation says.
@@ -116,7 +132,7 @@ class Vectors(ABC):
 
     @abstractmethod
     def read_all(self, generation: Generation) -> Iterator[tuple[IdArray, npt.NDArray[Any]]]:
-        """Yield the searched vectors of all current entries in steps, by ascending entry id; shapes as ``read``."""
+        """Yield the searched vectors of all unsuperseded entries in steps, by ascending entry id; as ``read``."""
 
     @abstractmethod
     def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, bytes]:
@@ -124,15 +140,27 @@ class Vectors(ABC):
 
     @abstractmethod
     def sample_ids(self, generation: Generation, count: int) -> list[int]:
-        """Return about ``count`` ids of current entries with a vector, spread over the store."""
+        """Return at most ``count`` ids of unsuperseded entries with a vector, ascending, spread over the store.
+
+        All of them if the store holds no more than that; the same ones as long as nothing is written.
+        """
 
     @abstractmethod
     def find_faults(self, generation: Generation, ids: Sequence[int]) -> dict[int, str]:
-        """Return what is wrong with the vectors of the given entries, by entry id; sound ones are left out."""
+        """Return what is wrong with the static vectors of the given entries, by entry id; sound ones are left out.
+
+        Missing, of a wrong length in bytes, or not of unit length within 1 %.
+        """
 
     @abstractmethod
     def select_missing(self, generation_id: int, *, after: int, limit: int | None) -> list[StoredText]:
-        """Return entries, former versions included, that have no vector in a generation, by id."""
+        """Return entries, former versions included, that have no vector in a generation, by id.
+
+        Args:
+            generation_id: The generation.
+            after: Only entries with larger ids.
+            limit: Maximum number of entries; None for all.
+        """
 
     @abstractmethod
     def select_missing_among(self, generation_id: int, ids: Sequence[int]) -> list[StoredText]:
@@ -144,13 +172,16 @@ class Vectors(ABC):
 
     @abstractmethod
     def store(self, generation_id: int, rows: Iterable[tuple[StoredText, bytes]]) -> None:
-        """Store vectors of entries that have not changed since they were read; those of others are dropped."""
+        """Store static vectors of entries that have not changed since they were read.
+
+        Vectors of entries that have, or are gone, are dropped; one that is there already stays.
+        """
 
     @abstractmethod
     def copy(self, source: Generation, target: Generation, ids: Sequence[int]) -> None:
         """Copy what one generation holds of entries to another of the same embedding space.
 
-        Evolved vectors and latents are copied if both have the same session encoder.
+        Evolved vectors and latents are copied if both have the same session encoder. What is there already stays.
         """
 
 
@@ -167,35 +198,54 @@ class Sessions(ABC):
 
     @abstractmethod
     def move_head(self, session_id: int, seq: int) -> None:
-        """Note the latest change of a session."""
+        """Note the latest change of a session, so that ``find_head`` returns another head from now on."""
 
     @abstractmethod
     def select_last_segments(
         self, generation: Generation, session_id: int, count: int | None, condition: Condition
     ) -> list[StoredSegment]:
-        """Return the last segments of a session that satisfy a condition, oldest first; all if ``count`` is None."""
+        """Return the last segments of a session that satisfy a condition, oldest first; all if ``count`` is None.
+
+        A former version has the place of the entry that kept its key. Entries without a vector are left out.
+        """
 
     @abstractmethod
     def select_segments_from(self, generation: Generation, session_id: int, first: int) -> Iterator[StoredSegment]:
-        """Yield the current segments of a session from an entry on, in their order."""
+        """Yield the unsuperseded segments of a session from an entry on, in their order.
+
+        Entries without a vector are left out. What is stored while it is read may be among them.
+        """
 
     @abstractmethod
     def read_last_latents(
         self, generation: Generation, session_id: int, count: int, *, before: int | None = None
     ) -> list[bytes | None]:
-        """Return the stored latents of the last segments of a session, oldest first; None where they are missing."""
+        """Return the stored latents of the last unsuperseded segments of a session, oldest first.
+
+        Args:
+            generation: The embedding space.
+            session_id: The session.
+            count: Maximum number of segments.
+            before: Only segments with smaller ids.
+
+        Returns:
+            Bytes; None for a segment with a vector but without latents.
+        """
 
     @abstractmethod
     def find_unchanged_until(self, session_id: int, moment: datetime) -> int | None:
-        """Return the entry before which the session is as it was at a moment; None if it has changed since."""
+        """Return an entry id before which the session is as it was at a moment, and behind which nothing was then.
+
+        Larger than all ids if nothing was added since; None if what was said by then has changed, or some had expired.
+        """
 
     @abstractmethod
     def select_seen_from(self, session_id: int, first: int) -> tuple[set[str | None], set[datetime]]:
-        """Return the speakers and event times of the current segments of a session from an entry on."""
+        """Return the speakers and event times of the unsuperseded segments of a session from an entry on."""
 
     @abstractmethod
     def store(self, generation: Generation, rows: Sequence[tuple[int, bytes, bytes]]) -> None:
-        """Store (entry id, evolved vector, latents)."""
+        """Store (entry id, evolved vector, latents) of entries with a static vector; others are left out."""
 
     @abstractmethod
     def clear_others(self, generation: Generation, session_id: int, first: int) -> None:
@@ -205,14 +255,16 @@ class Sessions(ABC):
     def find_unevolved(
         self, generation: Generation, latents_bytes: int, session_id: int | None = None
     ) -> dict[int, int]:
-        """Return the first current entry whose evolved vector or latents are missing or of a wrong size, by session.
+        """Return the first entry of each session whose evolved vector or latents are missing or of a wrong size.
+
+        Of unsuperseded entries with a static vector; sessions where all is well are left out.
 
         Args:
             generation: The embedding space.
-            latents_bytes: Right size of latents.
+            latents_bytes: Right size of the latents of one segment.
             session_id: Look at this session only.
         """
 
     @abstractmethod
     def find_sessions(self, entry_ids: Sequence[int]) -> list[tuple[int, int]]:
-        """Return (session, entry) of the given current entries that are in one."""
+        """Return (session, entry) of the given unsuperseded entries that are in one, in no order."""

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, bindparam, column, func, literal_column, sele
 from typing_extensions import override
 
 from agent_memory.records import Entry
-from agent_memory.storage.base import Lexical
+from agent_memory.storage.entries import Lexical
 from agent_memory.storage.records import Condition, LexicalQuery
 from agent_memory.storage.sqlite.conditions import compile_condition
 from agent_memory.storage.sqlite.connections import Group, driver
