@@ -23,7 +23,7 @@ from agent_memory.inputs import type_name
 from agent_memory.storage.codec import canonical_json, check_unicode
 
 MAX_DEPTH = 32
-MAX_CONDITIONS = 500  # SQLite parses at most 1,000 levels of an expression
+MAX_CONDITIONS = 500  # back ends nest one expression in another for each; SQLite takes 1,000 levels
 MAX_LIST = 10_000
 _INT64 = 2**63
 
@@ -105,7 +105,7 @@ def parse_filter(where: Mapping[str, Any] | None) -> Filter:
 
 
 def is_plain(name: str) -> bool:
-    """Return whether all SQLite versions read a member's name in a JSON path the same way."""
+    """Return whether all back ends, of any version, read a member's name in a JSON path alike."""
     return not any(character in '"\\' or ord(character) < 32 for character in name)
 
 

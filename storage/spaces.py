@@ -1,4 +1,4 @@
-"""The storage contract, embedding spaces: generations, vectors, and the data of session encoders."""
+"""The storage contract, embedding spaces: generations, their vectors, and what session encoders read and write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agent_memory.types import IdArray, Namespace
 
 
 class Generations(ABC):
-    """Embedding spaces: created, filled, swapped in, kept for a while, deleted."""
+    """Embedding spaces: begun, filled, swapped in, kept for a while, dropped."""
 
     @abstractmethod
     def live(self) -> Generation | None:
@@ -45,27 +45,30 @@ class Generations(ABC):
         now: datetime,
         files: Mapping[str, bytes] | None = None,
     ) -> Generation:
-        """Create a generation: the first live one of a store, or one to be built beside it.
+        """Record a generation: the live one of a store that has none yet, or one that is about to be built.
 
         Args:
             state: ``live`` or ``building``.
-            fingerprint: Fingerprint of the encoder.
+            fingerprint: The encoder's.
             encoder: Facts about the encoder.
             dimension: Native dimension.
             tiers: Ascending prefix dimensions; the last is ``dimension``.
             dtype: Stored number format.
             session_encoder: Facts about the session encoder, or None.
-            now: Time of creation.
-            files: Contents of the files that its encoder needs, by name.
+            now: When it begins.
+            files: Files that its encoder needs, by name.
+
+        Raises:
+            StorageError: It is to be live, and there is a live one already.
         """
 
     @abstractmethod
     def find_in_state(self, *states: GenerationState) -> list[Generation]:
-        """Return the generations in the given states, most recently retired first, then most recently created."""
+        """Return the generations in the given states; the one retired, or else begun, last comes first."""
 
     @abstractmethod
     def list_all(self) -> list[GenerationInfo]:
-        """Return facts about every generation, oldest first."""
+        """Return facts about every generation, the oldest first."""
 
     @abstractmethod
     def read_file(self, generation_id: int, name: str) -> bytes | None:
@@ -73,15 +76,19 @@ class Generations(ABC):
 
     @abstractmethod
     def swap(self, target_id: int, now: datetime) -> None:
-        """Make a generation live, and the live one former."""
+        """Make a building or former generation the live one, and the live one a former one, retired now.
+
+        Raises:
+            StorageError: The generation is in another state, or gone.
+        """
 
     @abstractmethod
     def condemn(self, generation_id: int) -> None:
-        """Mark a generation that is not live for deletion."""
+        """Mark a generation for deletion; does nothing if it is live or gone."""
 
     @abstractmethod
     def condemn_former(self, before: datetime) -> int:
-        """Mark former generations retired at or before a time for deletion; returns how many."""
+        """Mark former generations that were retired at or before a moment for deletion; returns how many."""
 
     @abstractmethod
     def list_condemned(self) -> list[int]:
@@ -89,7 +96,16 @@ class Generations(ABC):
 
     @abstractmethod
     def drop_next(self, generation_id: int, after: int, limit: int) -> int | None:
-        """Delete a generation's next vectors after an entry id; returns the last id, None if it is gone."""
+        """Delete a generation's next vectors behind an entry id; call it until it returns None.
+
+        Args:
+            generation_id: The generation, which is marked for deletion.
+            after: What the call before returned; 0 at first.
+            limit: Maximum number of vectors to delete.
+
+        Returns:
+            The entry id of the last vector deleted; None once all is gone, the generation and its files too.
+        """
 
 
 class Vectors(ABC):
@@ -99,16 +115,16 @@ class Vectors(ABC):
     def read(
         self, generation: Generation, ids: Sequence[int] | IdArray, *, former: bool = False, static: bool = False
     ) -> tuple[IdArray, npt.NDArray[Any]]:
-        """Return the vectors of the given entries to search: evolved ones where they exist, else static ones.
+        """Return the vectors of the given entries that are searched: evolved where there are such, else static.
 
         Args:
             generation: The embedding space.
-            ids: Entries; superseded ones are left out.
+            ids: Entries; superseded ones are left out, and those without a vector.
             former: True to read the vectors of superseded entries too.
             static: True for the static vectors, superseded entries included.
 
         Returns:
-            Ids found, shape (n,), and their vectors in the generation's dtype, shape (n, dimension).
+            Ids found, shape (n,), in no order, and their vectors in the generation's dtype, shape (n, dimension).
 
         Raises:
             StorageError: A stored vector has another length than the generation says.
@@ -116,103 +132,139 @@ class Vectors(ABC):
 
     @abstractmethod
     def read_all(self, generation: Generation) -> Iterator[tuple[IdArray, npt.NDArray[Any]]]:
-        """Yield the vectors of all current entries, as ``read`` returns them, in steps by ascending entry id."""
+        """Yield the searched vectors of all unsuperseded entries in steps, by ascending entry id; as ``read``."""
 
     @abstractmethod
     def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, bytes]:
-        """Return the stored static vectors of entries and former versions, by id; damaged ones are left out."""
+        """Return the static vectors of entries as stored, former versions included, those of wrong lengths left out."""
 
     @abstractmethod
     def sample_ids(self, generation: Generation, count: int) -> list[int]:
-        """Return about ``count`` ids of current entries with a vector, spread over the whole store."""
+        """Return at most ``count`` ids of unsuperseded entries with a vector, ascending, spread over the store.
+
+        All of them if the store holds no more than that; the same ones as long as nothing is written.
+        """
 
     @abstractmethod
     def find_faults(self, generation: Generation, ids: Sequence[int]) -> dict[int, str]:
-        """Return the faults of the given entries' vectors, by entry id; vectors without faults are left out."""
+        """Return what is wrong with the static vectors of the given entries, by entry id; sound ones are left out.
+
+        Missing, of a wrong length in bytes, or not of unit length within 1 %.
+        """
 
     @abstractmethod
     def select_missing(self, generation_id: int, *, after: int, limit: int | None) -> list[StoredText]:
-        """Return the entries and former versions without a vector in a generation, by ascending id."""
+        """Return entries, former versions included, that have no vector in a generation, by id.
+
+        Args:
+            generation_id: The generation.
+            after: Only entries with larger ids.
+            limit: Maximum number of entries; None for all.
+        """
 
     @abstractmethod
     def select_missing_among(self, generation_id: int, ids: Sequence[int]) -> list[StoredText]:
-        """Return the given entries that exist and have no vector in a generation, by ascending id."""
+        """Return those of the given entries that exist and have no vector in a generation, by id."""
 
     @abstractmethod
     def select_texts(self, ids: Sequence[int]) -> list[StoredText]:
-        """Return the given entries that exist, with or without a vector."""
+        """Return those of the given entries that exist, whether they have a vector or not."""
 
     @abstractmethod
     def store(self, generation_id: int, rows: Iterable[tuple[StoredText, bytes]]) -> None:
-        """Store vectors of entries that have not changed since they were read; skips the others."""
+        """Store static vectors of entries that have not changed since they were read.
+
+        Vectors of entries that have, or are gone, are dropped; one that is there already stays.
+        """
 
     @abstractmethod
     def copy(self, source: Generation, target: Generation, ids: Sequence[int]) -> None:
-        """Copy the vectors of entries to another generation of the same embedding space.
+        """Copy what one generation holds of entries to another of the same embedding space.
 
-        Evolved vectors and latents are copied if both have the same session encoder.
+        Evolved vectors and latents are copied if both have the same session encoder. What is there already stays.
         """
 
 
 class Sessions(ABC):
-    """Data that session encoders read and write."""
+    """What session encoding reads and writes."""
 
     @abstractmethod
     def find_head(self, namespace: Namespace, name: str) -> Head | None:
-        """Return the head of a session in exactly this namespace, or None if it does not exist."""
+        """Return the head of a session of exactly this namespace, or None if it has not begun."""
 
     @abstractmethod
     def find_only(self, scope: Namespace, name: str) -> int | None:
-        """Return the id of the named session in exactly a namespace, else of the only one below it, else None."""
+        """Return the id of the session of a name in exactly a namespace, else of the only one below it, else None."""
 
     @abstractmethod
     def move_head(self, session_id: int, seq: int) -> None:
-        """Record the latest change of a session."""
+        """Note the latest change of a session, so that ``find_head`` returns another head from now on."""
 
     @abstractmethod
     def select_last_segments(
         self, generation: Generation, session_id: int, count: int | None, condition: Condition
     ) -> list[StoredSegment]:
-        """Return the last segments of a session that satisfy a condition, oldest first; all if ``count`` is None."""
+        """Return the last segments of a session that satisfy a condition, oldest first; all if ``count`` is None.
+
+        A former version has the place of the entry that kept its key. Entries without a vector are left out.
+        """
 
     @abstractmethod
     def select_segments_from(self, generation: Generation, session_id: int, first: int) -> Iterator[StoredSegment]:
-        """Yield the current segments of a session from an entry on, in order."""
+        """Yield the unsuperseded segments of a session from an entry on, in their order.
+
+        Entries without a vector are left out. What is stored while it is read may be among them.
+        """
 
     @abstractmethod
     def read_last_latents(
         self, generation: Generation, session_id: int, count: int, *, before: int | None = None
     ) -> list[bytes | None]:
-        """Return the stored latents of the last segments of a session, oldest first; None where they are missing."""
+        """Return the stored latents of the last unsuperseded segments of a session, oldest first.
+
+        Args:
+            generation: The embedding space.
+            session_id: The session.
+            count: Maximum number of segments.
+            before: Only segments with smaller ids.
+
+        Returns:
+            Bytes; None for a segment with a vector but without latents.
+        """
 
     @abstractmethod
     def find_unchanged_until(self, session_id: int, moment: datetime) -> int | None:
-        """Return the entry before which the session has not changed since a time; None if it has."""
+        """Return an entry id before which the session is as it was at a moment, and behind which nothing was then.
+
+        Larger than all ids if nothing was added since; None if what was said by then has changed, or some had expired.
+        """
 
     @abstractmethod
     def select_seen_from(self, session_id: int, first: int) -> tuple[set[str | None], set[datetime]]:
-        """Return the speakers and event times of the current segments of a session from an entry on."""
+        """Return the speakers and event times of the unsuperseded segments of a session from an entry on."""
 
     @abstractmethod
     def store(self, generation: Generation, rows: Sequence[tuple[int, bytes, bytes]]) -> None:
-        """Store (entry id, evolved vector, latents)."""
+        """Store (entry id, evolved vector, latents) of entries with a static vector; others are left out."""
 
     @abstractmethod
     def clear_others(self, generation: Generation, session_id: int, first: int) -> None:
-        """Clear the evolved vectors of a session in other generations, from an entry on: they are outdated too."""
+        """Drop what other generations made of a session, from an entry on: it no longer holds there either."""
 
     @abstractmethod
     def find_unevolved(
         self, generation: Generation, latents_bytes: int, session_id: int | None = None
     ) -> dict[int, int]:
-        """Return the first current entry with a missing or wrong-sized evolved vector or latents, by session.
+        """Return the first entry of each session whose evolved vector or latents are missing or of a wrong size.
+
+        Of unsuperseded entries with a static vector; sessions where all is well are left out.
 
         Args:
             generation: The embedding space.
-            latents_bytes: Expected size of latents.
-            session_id: Look at this session only; None for all.
+            latents_bytes: Right size of the latents of one segment.
+            session_id: Look at this session only.
         """
 
     @abstractmethod
     def find_sessions(self, entry_ids: Sequence[int]) -> list[tuple[int, int]]:
-        """Return (session, entry) of the given entries that are current and in a session."""
+        """Return (session, entry) of the given unsuperseded entries that are in one, in no order."""

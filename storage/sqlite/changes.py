@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, select
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
-from agent_memory.storage.contents import Changes
+from agent_memory.storage.entries import Changes
 from agent_memory.storage.sqlite.connections import Group, driver
 from agent_memory.storage.sqlite.schema import changes
 from agent_memory.types import IdArray

@@ -68,8 +68,6 @@ def _compile_state(condition: Condition) -> Sql:
     match condition.state:
         case "any":
             return true()
-        case "former":
-            return columns.superseded_at.is_not(None)
         case "unsuperseded":
             return unsuperseded
         case "expired":

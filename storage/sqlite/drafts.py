@@ -11,16 +11,18 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, literal, select, update
 from typing_extensions import override
 
+from agent_memory.errors import NotFoundError
 from agent_memory.records import Entry
 from agent_memory.storage.codec import content_hash
-from agent_memory.storage.contents import Drafts
+from agent_memory.storage.entries import Drafts
 from agent_memory.storage.records import Draft, Removed, Written
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.changes import last_number, log_changes
 from agent_memory.storage.sqlite.conditions import encode_namespace
 from agent_memory.storage.sqlite.connections import Group, driver
 from agent_memory.storage.sqlite.entries import IN_LIST
-from agent_memory.storage.sqlite.schema import check_value, entries, sessions, to_microseconds, vectors
+from agent_memory.storage.sqlite.places import enter_sessions, leave_sessions
+from agent_memory.storage.sqlite.schema import checked, entries, microseconds, vectors
 from agent_memory.storage.words import list_terms
 
 _COLUMNS = (
@@ -33,6 +35,9 @@ _PUT_VECTOR = "REPLACE INTO vectors (entry_id, generation_id, static, evolved, l
 
 _DROP_OTHERS = "DELETE FROM vectors WHERE entry_id = ? AND generation_id != ?"
 """Deletes vectors of the former text in other generations; a missing vector tells a re-index to catch up."""
+
+_FORGET_SESSION = "UPDATE vectors SET evolved = NULL, latents = NULL WHERE entry_id = ? AND evolved IS NOT NULL"
+"""An entry that is in no session any more keeps nothing of what a session made of it."""
 
 _Place = tuple[str, str]
 
@@ -48,6 +53,7 @@ def _write(
     if replaced:
         raw.executemany(_REPLACE, replaced)
         raw.executemany(_DROP_OTHERS, [(number, generation_id) for number, draft in placed if draft.vector is not None])
+        raw.executemany(_FORGET_SESSION, [(number,) for number, draft in placed if draft.session is None])
     raw.executemany(_INSERT, fresh)
     rows = ((number, generation_id, one.vector, one.evolved, one.latents) for number, one in placed if one.vector)
     raw.executemany(_PUT_VECTOR, rows)
@@ -80,7 +86,7 @@ def _make_row(
     entry: Entry, namespace: str, session_id: int | None, metadata: str, text_hash: bytes, seq: int, entry_id: int
 ) -> tuple[Any, ...]:
     """Return the values of ``_COLUMNS``."""
-    updated_at = to_microseconds(entry.updated_at)
+    updated_at = microseconds(entry.updated_at)
     return (
         namespace,
         entry.key,
@@ -89,12 +95,12 @@ def _make_row(
         entry.text,
         metadata,
         # Most entries have the time of writing as their event time.
-        updated_at if entry.event_time is entry.updated_at else to_microseconds(entry.event_time),
-        None if entry.expires_at is None else to_microseconds(entry.expires_at),
+        updated_at if entry.event_time is entry.updated_at else microseconds(entry.event_time),
+        None if entry.expires_at is None else microseconds(entry.expires_at),
         entry.importance,
         text_hash,
         seq,
-        updated_at if entry.created_at is entry.updated_at else to_microseconds(entry.created_at),
+        updated_at if entry.created_at is entry.updated_at else microseconds(entry.created_at),
         updated_at,
         entry_id,
     )
@@ -143,7 +149,7 @@ def _find_oldest_twins(
         for start in range(0, len(wanted), IN_LIST):
             hashes = wanted[start : start + IN_LIST]
             rows = driver(connection).execute(_make_twin_query(len(hashes)), (*hashes, namespace))
-            found = {row[0]: check_value(entries.c.key, row[1]) for row in rows if row[1] is not None}
+            found = {row[0]: checked(entries.c.key, row[1]) for row in rows if row[1] is not None}
             oldest.update({(namespace, text_hash): key for text_hash, key in found.items()})
     return oldest
 
@@ -161,32 +167,6 @@ def _group(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
     for name, value in pairs:
         groups.setdefault(name, []).append(value)
     return groups
-
-
-def _ensure_sessions(
-    connection: Connection, drafts: Iterable[Draft], head_seq: int, now: datetime
-) -> dict[tuple[str, str], int]:
-    """Return the ids of the drafts' sessions, created if new, after moving their heads to ``head_seq``."""
-    found: dict[tuple[str, str], int] = {}
-    for draft in drafts:
-        if draft.session is None:
-            continue
-        place = encode_namespace(draft.namespace), draft.session
-        if place in found:
-            continue
-        here = and_(sessions.c.namespace == place[0], sessions.c.name == place[1])
-        head = update(sessions).where(here).values(head_seq=head_seq).returning(sessions.c.id)
-        session_id = connection.execute(head).scalar()
-        if session_id is None:
-            begun = insert(sessions).values(namespace=place[0], name=place[1], created_at=now, head_seq=head_seq)
-            session_id = connection.execute(begun.returning(sessions.c.id)).scalar_one()
-        found[place] = session_id
-    return found
-
-
-def _drop_empty_sessions(connection: Connection, session_ids: Iterable[int]) -> None:
-    empty = "DELETE FROM sessions WHERE id = ? AND NOT EXISTS (SELECT 1 FROM entries WHERE session_id = sessions.id)"
-    driver(connection).executemany(empty, [(session_id,) for session_id in session_ids])
 
 
 def _archive(connection: Connection, rows: Sequence[Row[Any]], next_id: int, now: datetime, *, keep: int) -> None:
@@ -231,7 +211,8 @@ class SqliteDrafts(Group, Drafts):
         next_id = last_number(self._connection, "entries") + 1
         ids = [known[place].id if place in known else next_id + offset for offset, place in enumerate(final)]
         seqs = log_changes(self._connection, ids, "put")
-        session_ids = _ensure_sessions(self._connection, final.values(), seqs[-1] if seqs else 0, now)
+        head_seq = seqs[-1] if seqs else 0
+        session_ids = enter_sessions(self._connection, final.values(), head_seq, now)
         hashes = [content_hash(draft.text) for draft in final.values()]
         scoped = [(namespace, found) for (namespace, _), found in zip(final, hashes, strict=True)]
         twins = _find_oldest_twins(self._connection, scoped, [key for _, key in final])
@@ -254,7 +235,7 @@ class SqliteDrafts(Group, Drafts):
         _archive(self._connection, list(known.values()), next_id + len(final), now, keep=keep_versions)
         _delete_words(self._connection, known.values())
         _write(self._connection, fresh, replaced, list(zip(ids, final.values(), strict=True)), generation_id)
-        _drop_empty_sessions(self._connection, {row.session_id for row in known.values()} - {None})
+        leave_sessions(self._connection, [row.session_id for row in known.values()], head_seq)
         return Written([stored[place] for place in places], dirty)
 
     @override
@@ -273,13 +254,10 @@ class SqliteDrafts(Group, Drafts):
                 self._connection.execute(delete(entries).where(entries.c.id.in_(gone[part : part + IN_LIST])))
             removed += len({(row.namespace, row.key) for row in rows})
             seqs = log_changes(self._connection, gone, "forget")
-            session_ids = {row.session_id for row in rows} - {None}
             for row in indexed:
                 if row.session_id is not None:
                     dirty[row.session_id] = min(dirty.get(row.session_id, row.id), row.id)
-            here = sessions.c.id.in_(session_ids)
-            self._connection.execute(update(sessions).where(here).values(head_seq=max(seqs, default=0)))
-            _drop_empty_sessions(self._connection, session_ids)
+            leave_sessions(self._connection, [row.session_id for row in rows], max(seqs, default=0))
         return Removed(removed, dirty)
 
     @override
@@ -293,9 +271,14 @@ class SqliteDrafts(Group, Drafts):
 
     @override
     def supersede(self, old_id: int, new_id: int, now: datetime) -> int | None:
-        row = self._connection.execute(select(entries).where(entries.c.id == old_id)).one()
+        unsuperseded = select(entries).where(entries.c.id == old_id, entries.c.superseded_at.is_(None))
+        row = self._connection.execute(unsuperseded).first()
+        if row is None:
+            raise NotFoundError(f"there is no entry {old_id}, or it was superseded already")
         _delete_words(self._connection, [row])
         mark = update(entries).where(entries.c.id == old_id)
         self._connection.execute(mark.values(superseded_at=now, superseded_by=new_id))
+        seqs = log_changes(self._connection, [old_id], "supersede")
+        leave_sessions(self._connection, [row.session_id], seqs[0])
         session_id: int | None = row.session_id
         return session_id

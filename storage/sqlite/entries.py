@@ -16,11 +16,11 @@ from typing_extensions import override
 
 from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.records import Entry, Session
-from agent_memory.storage.contents import Entries
+from agent_memory.storage.entries import Entries
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.conditions import compile_condition, decode_namespace, encode_namespace
 from agent_memory.storage.sqlite.connections import Group, driver
-from agent_memory.storage.sqlite.schema import check_row, entries, sessions, to_microseconds
+from agent_memory.storage.sqlite.schema import checked_row, entries, microseconds, sessions
 from agent_memory.types import Namespace
 
 IN_LIST = 500  # bound parameters of one IN list
@@ -62,9 +62,16 @@ _CIRCUMSTANCES = select(entries.c.id, entries.c.event_time, entries.c.importance
 
 
 _BESIDE = "FROM entries other WHERE other.session_id = mine.session_id AND other.superseded_at IS NULL AND other.id"
+# A former version was copied to a new row; its place in the session is that of the entry that kept the key.
+_PLACED = """
+SELECT one.id, one.session_id, coalesce(
+    (SELECT kept.id FROM entries kept
+     WHERE kept.id = one.superseded_by AND kept.key = one.key AND kept.namespace = one.namespace), one.id) AS place
+FROM entries one WHERE one.id IN (SELECT value FROM json_each(?)) AND one.session_id IS NOT NULL
+"""
 _NEIGHBOURS = f"""
-SELECT mine.id, (SELECT max(other.id) {_BESIDE} < mine.id), (SELECT min(other.id) {_BESIDE} > mine.id)
-FROM entries mine WHERE mine.id IN (SELECT value FROM json_each(?)) AND mine.session_id IS NOT NULL
+SELECT mine.id, (SELECT max(other.id) {_BESIDE} < mine.place), (SELECT min(other.id) {_BESIDE} > mine.place)
+FROM ({_PLACED}) mine
 """
 
 
@@ -77,7 +84,7 @@ class SqliteEntries(Group, Entries):
     @override
     def fetch(self, ids: Sequence[int]) -> dict[int, Entry]:
         found = driver(self._connection).execute(_BY_IDS, (json.dumps(list(ids)),))
-        rows = (check_row(_COLUMNS, values) for values in found)
+        rows = (checked_row(_COLUMNS, values) for values in found)
         return {row.id: _parse_entry(row) for row in rows}
 
     @override
@@ -165,7 +172,7 @@ class SqliteEntries(Group, Entries):
 
     @override
     def select_expired_ids(self, now: datetime) -> list[int]:
-        rows = driver(self._connection).execute(_EXPIRED, (to_microseconds(now),))
+        rows = driver(self._connection).execute(_EXPIRED, (microseconds(now),))
         return [row[0] for row in rows]
 
     @override

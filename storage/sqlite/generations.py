@@ -18,7 +18,7 @@ from agent_memory.storage.codec import DTYPES
 from agent_memory.storage.records import Generation
 from agent_memory.storage.spaces import Generations
 from agent_memory.storage.sqlite.connections import Group, driver
-from agent_memory.storage.sqlite.schema import assets, check_row, generations, to_microseconds, vectors
+from agent_memory.storage.sqlite.schema import assets, checked_row, generations, microseconds, vectors
 
 _STALE = "another process has changed the store's generations"
 
@@ -36,7 +36,7 @@ _LIVE = f"SELECT {', '.join(column.name for column in generations.c)} FROM gener
 # Cached because every call reads the live generation first.
 @lru_cache(maxsize=8, typed=True)
 def _parse_live(*values: object) -> Generation:
-    return _parse(check_row(generations.c, values))
+    return _parse(checked_row(generations.c, values))
 
 
 def _parse(row: Row[Any] | SimpleNamespace) -> Generation:
@@ -44,7 +44,7 @@ def _parse(row: Row[Any] | SimpleNamespace) -> Generation:
         tiers = tuple(int(tier) for tier in json.loads(row.tiers))
         encoder = dict(json.loads(row.encoder))
         session_encoder = None if row.session_encoder is None else dict(json.loads(row.session_encoder))
-        began = to_microseconds(row.created_at)
+        began = microseconds(row.created_at)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise StorageError(f"generation {row.id} is damaged: {error}") from error
     if row.dtype not in DTYPES or not tiers or tiers[-1] != row.dimension or sorted(set(tiers)) != list(tiers):

@@ -12,12 +12,9 @@ from typing_extensions import override
 
 from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.reports import Job, JobState
-from agent_memory.storage.operations import OPEN_STATES, Jobs
+from agent_memory.storage.operations import KEPT_JOBS, OPEN_STATES, Jobs
 from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.schema import jobs
-
-KEEP = 1_000
-"""Number of finished jobs kept."""
 
 
 def _parse_job(row: Row[Any]) -> Job:
@@ -46,7 +43,7 @@ class SqliteJobs(Group, Jobs):
         begun = insert(jobs).values(**values, created_at=now, updated_at=now).returning(jobs.c.id)
         job_id = self._connection.execute(begun).scalar_one()
         finished = select(jobs.c.id).where(jobs.c.finished_at.is_not(None)).order_by(jobs.c.id.desc())
-        surplus = finished.limit(-1).offset(KEEP).scalar_subquery()
+        surplus = finished.limit(-1).offset(KEPT_JOBS).scalar_subquery()
         self._connection.execute(delete(jobs).where(jobs.c.id.in_(surplus)))
         return self.get(job_id)
 

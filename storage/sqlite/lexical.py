@@ -17,7 +17,7 @@ from sqlalchemy import Connection, bindparam, column, func, literal_column, sele
 from typing_extensions import override
 
 from agent_memory.records import Entry
-from agent_memory.storage.contents import Lexical
+from agent_memory.storage.entries import Lexical
 from agent_memory.storage.records import Condition, LexicalQuery
 from agent_memory.storage.sqlite.conditions import compile_condition
 from agent_memory.storage.sqlite.connections import Group, driver
@@ -105,8 +105,8 @@ class SqliteLexical(Group, Lexical):
             self._connection.execute(
                 text("INSERT INTO lexical_data(id, block) VALUES (1, x''), (10, x'00000000000000')")
             )
-        else:
-            self._connection.execute(text("INSERT INTO lexical(lexical) VALUES ('delete-all')"))
+        # Also then: FTS5 may remember what it read before of an index that turned out to be sound.
+        self._connection.execute(text("INSERT INTO lexical(lexical) VALUES ('delete-all')"))
         after = 0
         while True:
             page = self._connection.execute(_PAGE, {"after": after}).all()
@@ -117,7 +117,6 @@ class SqliteLexical(Group, Lexical):
 
     @override
     def parse(self, query: str) -> LexicalQuery:
-        total = _count_rows(self._connection)
         found = []
         for word in choose_words(query):
             phrase = f'"{word}"'
@@ -125,6 +124,8 @@ class SqliteLexical(Group, Lexical):
             if hits:
                 found.append((hits, phrase))
         rarest = sorted(found)[:_MOST_TERMS]
+        # FTS5 counts rows at the commit: what this transaction has written may be missing.
+        total = max((_count_rows(self._connection), *(hits for hits, _ in rarest)))
         weights = [max(1e-6, math.log((total - hits + 0.5) / (hits + 0.5))) for hits, _ in rarest]
         return LexicalQuery(tuple(phrase for _, phrase in rarest), tuple(weights), best=(_K1 + 1) * sum(weights))
 

@@ -32,7 +32,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
-def to_microseconds(moment: datetime) -> int:
+def microseconds(moment: datetime) -> int:
     """Return the column value of an aware datetime."""
     return (moment - EPOCH) // MICROSECOND
 
@@ -45,7 +45,7 @@ class UtcTime(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         """Return the column value of an aware datetime."""
-        return None if value is None else to_microseconds(value)
+        return None if value is None else microseconds(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """Return the aware datetime of a column value; a store from a stranger may hold anything there."""
@@ -104,16 +104,16 @@ class StoredBytes(_Typed):
     kinds = (bytes,)
 
 
-def check_value(column: ColumnElement[Any], value: object) -> Any:  # noqa: ANN401 - of the column's kind
+def checked(column: ColumnElement[Any], value: object) -> Any:  # noqa: ANN401 - of the column's kind
     """Return a raw SQLite value of a column, converted and checked as SQLAlchemy does; raises StorageError."""
     kind = column.type
     return kind.process_result_value(value, _DIALECT) if isinstance(kind, TypeDecorator) else value
 
 
-def check_row(columns: Iterable[NamedColumn[Any]], values: Iterable[object]) -> SimpleNamespace:
-    """Return a raw SQLite row with its values converted and check_value, by column name."""
+def checked_row(columns: Iterable[NamedColumn[Any]], values: Iterable[object]) -> SimpleNamespace:
+    """Return a raw SQLite row with its values converted and checked, by column name."""
     return SimpleNamespace(
-        **{column.name: check_value(column, value) for column, value in zip(columns, values, strict=True)}
+        **{column.name: checked(column, value) for column, value in zip(columns, values, strict=True)}
     )
 
 

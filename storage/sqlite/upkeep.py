@@ -53,10 +53,10 @@ def find_faults(connection: Connection) -> list[str]:
 def size_bytes(path: Path) -> int:
     """Return the size of a database on disk with its log and shared memory."""
     total = 0
-    for file in path.parent.glob(f"{path.name}*"):
+    for tail in ("", "-wal", "-shm"):
         try:
-            total += file.stat().st_size
-        except FileNotFoundError:  # another process has just removed it
+            total += path.with_name(path.name + tail).stat().st_size
+        except FileNotFoundError:  # the last process to close a store removes its log
             continue
     return total
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Integer, LargeBinary, bindparam, column, func, select, text
+from sqlalchemy import Integer, LargeBinary, Row, Select, bindparam, column, func, select, text
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
@@ -56,6 +56,13 @@ _MISSING_AFTER = _MISSING.where(entries.c.id > bindparam("after")).limit(bindpar
 _MISSING_AMONG = _MISSING.where(entries.c.id.in_(bindparam("ids", expanding=True)))
 
 
+_TEXTS = (
+    select(entries.c.id, entries.c.text, entries.c.seq)
+    .where(text("entries.id IN (SELECT value FROM json_each(:ids))"))
+    .order_by(entries.c.id)
+)
+
+
 _STORE = text(
     "INSERT OR IGNORE INTO vectors (entry_id, generation_id, static) "
     "SELECT id, :generation, :static FROM entries WHERE id = :id AND seq = :seq"
@@ -87,12 +94,15 @@ class SqliteVectors(Group, Vectors):
         former: bool = False,
         static: bool = False,
     ) -> tuple[IdArray, npt.NDArray[Any]]:
-        rows: list[Any] = []
         query = _STATIC_BY_IDS if static else _BY_IDS if former else _CURRENT_BY_IDS
+        return _parse_matrix(self._read_rows(query, generation, ids), generation)
+
+    def _read_rows(self, query: Select[Any], generation: Generation, ids: Sequence[int] | IdArray) -> list[Row[Any]]:
+        rows: list[Row[Any]] = []
         for start in range(0, len(ids), IN_LIST):
             chunk = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
             rows += self._connection.execute(query, {"generation": generation.id, "ids": chunk})
-        return _parse_matrix(rows, generation)
+        return rows
 
     @override
     def sample_ids(self, generation: Generation, count: int) -> list[int]:
@@ -121,9 +131,8 @@ class SqliteVectors(Group, Vectors):
 
     @override
     def find_faults(self, generation: Generation, ids: Sequence[int]) -> dict[int, str]:
-        rows = self._connection.execute(_STATIC_BY_IDS, {"generation": generation.id, "ids": list(ids)}).all()
         wrong = dict.fromkeys(ids, "missing")
-        for row in rows:
+        for row in self._read_rows(_STATIC_BY_IDS, generation, ids):
             del wrong[row.entry_id]
             try:
                 _, matrix = _parse_matrix([row], generation)
@@ -150,8 +159,8 @@ class SqliteVectors(Group, Vectors):
 
     @override
     def select_texts(self, ids: Sequence[int]) -> list[StoredText]:
-        query = select(entries.c.id, entries.c.text, entries.c.seq).where(entries.c.id.in_(list(ids)))
-        return [StoredText(*row) for row in self._connection.execute(query)]
+        rows = self._connection.execute(_TEXTS, {"ids": json.dumps(list(ids))})
+        return [StoredText(*row) for row in rows]
 
     @override
     def store(self, generation_id: int, rows: Iterable[tuple[StoredText, bytes]]) -> None:
