@@ -1,21 +1,21 @@
 """The storage contract: what a back end offers to everything above it.
 
-A ``Database`` opens transactions. A ``Transaction`` sees one state of the store and groups what can be done in it:
+A ``Database`` opens transactions. A ``Transaction`` sees one state of the store and groups its operations:
 ``tx.entries`` reads, ``tx.drafts`` writes, ``tx.generations`` and ``tx.vectors`` hold embedding spaces, ``tx.sessions``
-what session encoders need, ``tx.lexical`` the full-text index, and so on. Which entries are meant is said by a
-``Condition``, which knows no SQL: each back end compiles it.
+what session encoders need, ``tx.lexical`` the full-text index, and so on. A ``Condition`` selects entries without
+SQL; each back end compiles it.
 
-What holds everywhere:
+Rules for all methods:
 
-* An entry is *unsuperseded* until a new version or another entry takes its place; only such entries are in the indexes.
-  It is *current* at a moment if it is unsuperseded and has not expired by then.
-* Ids of entries and numbers of changes are positive, grow, and never come back, whatever is deleted.
-* Lists of ids may be of any length, and may name entries that are not there: those are left out.
-* Moments are aware datetimes, kept to the microsecond and returned in UTC. Strings compare by code point.
+* An entry is *unsuperseded* until a new version or another entry replaces it; only such entries are in the indexes.
+  It is *current* at a time if it is unsuperseded and has not expired by then.
+* Ids of entries and numbers of changes are positive, grow, and are never used again, even after deletions.
+* Lists of ids may have any length, and may name entries that do not exist: those are left out.
+* Times are aware datetimes, stored to the microsecond and returned in UTC. Strings compare by code point.
 * Vectors and latents are little-endian bytes in the generation's number format.
-* A thread has one transaction of a database open at a time; each may last as long as it likes.
+* A thread has one transaction of a database open at a time; each may last for any time.
 
-Every method may raise StorageError, or ClosedError once the database was closed. ``tests/conformance`` holds every
+Every method may raise StorageError, or ClosedError after the database was closed. ``tests/conformance`` holds every
 back end to this contract.
 """
 
@@ -34,7 +34,7 @@ from agent_memory.types import Progress
 
 
 class Transaction(ABC):
-    """One state of the store, and what can be done in it."""
+    """One state of the store, and the operations on it."""
 
     @property
     @abstractmethod
@@ -64,7 +64,7 @@ class Transaction(ABC):
     @property
     @abstractmethod
     def sessions(self) -> Sessions:
-        """What session encoders read and write."""
+        """Data that session encoders read and write."""
 
     @property
     @abstractmethod
@@ -79,29 +79,29 @@ class Transaction(ABC):
     @property
     @abstractmethod
     def jobs(self) -> Jobs:
-        """Jobs under way and finished."""
+        """Running and finished jobs."""
 
     @property
     @abstractmethod
     def leases(self) -> Leases:
-        """Who may do a piece of work."""
+        """Leases on exclusive work."""
 
     @property
     @abstractmethod
     def schedules(self) -> Schedules:
-        """Which jobs a worker does again and again."""
+        """Schedules of periodic jobs."""
 
     @abstractmethod
     def measure(self, now: datetime) -> DatabaseState:
-        """Return figures of the database; costs a few scans of indexes."""
+        """Return statistics of the database; scans a few indexes."""
 
     @abstractmethod
     def find_faults(self) -> list[str]:
-        """Return what is damaged in the database itself, one sentence each; reads all of it."""
+        """Return the faults of the database itself, one sentence each; reads all of it."""
 
 
 class Database(ABC):
-    """A store's database, opened by any number of threads and processes at once.
+    """A store's database, shared by any number of threads and processes.
 
     Attributes:
         path: Where it is, for messages.
@@ -128,16 +128,16 @@ class Database(ABC):
 
     @abstractmethod
     def read(self) -> AbstractContextManager[Transaction]:
-        """Open a transaction in which every statement sees the same state of the store, whatever others write.
+        """Open a read-only transaction in which every statement sees the same state of the store.
 
-        Which state that is, is settled by the first statement at the latest. Nothing may be written in it.
+        Its first statement fixes that state at the latest; writes by others do not change it.
         """
 
     @abstractmethod
     def write(self, *, wait_s: float | None = None) -> AbstractContextManager[Transaction]:
-        """Open the store's only write transaction; committed and on disk when the block ends.
+        """Open the store's only write transaction; it is committed and on disk when the block ends.
 
-        It sees what it wrote. If the block raises, whatever it is, nothing of it was written.
+        The transaction sees its own writes. If the block raises anything, nothing is written.
 
         Args:
             wait_s: Seconds to wait for another writer; ``lock_timeout_s`` if left out.
@@ -163,31 +163,31 @@ class Database(ABC):
 
     @abstractmethod
     def merge_lexical(self) -> int:
-        """Merge the segments of the full-text index into one, a little a transaction; returns how many steps."""
+        """Merge the segments of the full-text index in short transactions; returns the number of transactions."""
 
     @abstractmethod
     def prune_changes(self, up_to: int) -> int:
-        """Delete the change log up to and with a number, never its last row; returns how many rows are gone."""
+        """Delete the change log up to and including a number, but never its last row; returns the number of rows."""
 
     @abstractmethod
     def truncate_log(self) -> bool:
-        """Move the write-ahead log into the database and cut it; False if readers or writers are in the way."""
+        """Move the write-ahead log into the database and truncate it; False if readers or writers prevent it."""
 
     @abstractmethod
     def vacuum(self) -> bool:
-        """Rewrite the database without its free pages; False if readers or writers are in the way."""
+        """Rewrite the database without its free pages; False if readers or writers prevent it."""
 
     @abstractmethod
     def copy_to(self, target: Path, progress: Progress | None) -> int:
-        """Copy the database, as it is now, to one verified file while it is in use.
+        """Copy the database to one verified file while it is in use.
 
         Args:
             target: The file to write.
             progress: Called with (pages copied, pages in all).
 
         Returns:
-            How many rows of entries the copy holds.
+            Number of entry rows in the copy.
 
         Raises:
-            StorageError: It cannot be copied, or the copy is not sound.
+            StorageError: It cannot be copied, or the copy is damaged.
         """

@@ -1,4 +1,4 @@
-"""The storage contract, entries: reading and writing them, their change log, and their full-text index."""
+"""The storage contract, entries: reading, writing, the change log and the full-text index."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from agent_memory.types import IdArray, Namespace
 
 
 class Entries(ABC):
-    """Reading entries."""
+    """Reads entries."""
 
     @abstractmethod
     def fetch(self, ids: Sequence[int]) -> dict[int, Entry]:
-        """Return the entries of the given ids, expired ones included, unknown ones left out."""
+        """Return the entries with the given ids, by id, including expired ones; unknown ids are left out."""
 
     @abstractmethod
     def select(
@@ -28,7 +28,7 @@ class Entries(ABC):
             condition: Which entries.
             after_id: Only entries with larger ids.
             limit: Maximum number of entries; None for all.
-            offset: How many of the first to skip.
+            offset: Number of matching entries to skip first.
         """
 
     @abstractmethod
@@ -37,11 +37,11 @@ class Entries(ABC):
 
     @abstractmethod
     def select_by_key(self, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, Entry]:
-        """Return the current entries of the given keys in exactly one namespace."""
+        """Return the current entries with the given keys in exactly one namespace, by key."""
 
     @abstractmethod
     def select_ids_by_key(self, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, int]:
-        """Return the ids of the current entries of the given keys in exactly one namespace."""
+        """Return the ids of the current entries with the given keys in exactly one namespace, by key."""
 
     @abstractmethod
     def select_ids(self, condition: Condition) -> IdArray:
@@ -49,7 +49,7 @@ class Entries(ABC):
 
     @abstractmethod
     def select_expired_ids(self, now: datetime) -> list[int]:
-        """Return the ids of the unsuperseded entries that have expired by a moment, in every namespace."""
+        """Return the ids of the unsuperseded entries that have expired by a given time, in all namespaces."""
 
     @abstractmethod
     def find(self, namespace: Namespace, key: str, now: datetime) -> tuple[int, Entry]:
@@ -61,14 +61,14 @@ class Entries(ABC):
 
     @abstractmethod
     def find_newest(self, namespace: Namespace, key: str) -> tuple[int, Entry] | None:
-        """Return (id, entry) of a key in exactly one namespace, or None if it was never used or is forgotten.
+        """Return (id, entry) of a key in exactly one namespace, or None if there is none.
 
-        The unsuperseded entry, expired or not; if there is none, the version that was written last.
+        Prefers the unsuperseded entry, expired or not, to the version that was written last.
         """
 
     @abstractmethod
     def list_versions(self, namespace: Namespace, key: str) -> list[Entry]:
-        """Return all that was ever stored under a key, or was superseded by that, however indirectly, oldest first."""
+        """Return all versions of a key and all entries they superseded, directly or indirectly, oldest first."""
 
     @abstractmethod
     def matches(self, entry_id: int, condition: Condition) -> bool:
@@ -76,9 +76,9 @@ class Entries(ABC):
 
     @abstractmethod
     def find_neighbours(self, ids: Sequence[int]) -> dict[int, list[int]]:
-        """Return the unsuperseded entries said right before and right after each entry in its session, by entry id.
+        """Return the unsuperseded entries right before and right after each entry in its session, by entry id.
 
-        A former version has the place of the entry that kept its key. Entries without a session are left out.
+        A former version has the place of the entry that now has its key. Entries without a session are left out.
         """
 
     @abstractmethod
@@ -87,13 +87,13 @@ class Entries(ABC):
 
     @abstractmethod
     def count(self, condition: Condition) -> int:
-        """Return how many entries satisfy a condition."""
+        """Return the number of entries that satisfy a condition."""
 
     @abstractmethod
     def count_distinct(self, condition: Condition) -> tuple[int, int]:
-        """Return how many namespaces hold entries that satisfy a condition, and how many different texts these have.
+        """Return the numbers of namespaces and of distinct texts among the entries that satisfy a condition.
 
-        A text that two namespaces hold counts twice.
+        A text in two namespaces counts twice.
         """
 
     @abstractmethod
@@ -102,53 +102,53 @@ class Entries(ABC):
 
     @abstractmethod
     def list_sessions(self, condition: Condition) -> list[Session]:
-        """Return the sessions that hold entries satisfying a condition, in the order they began."""
+        """Return the sessions with entries that satisfy a condition, in the order they began."""
 
 
 class Drafts(ABC):
-    """Writing entries, in a write transaction."""
+    """Writes entries, in a write transaction."""
 
     @abstractmethod
     def put(self, drafts: Sequence[Draft], generation_id: int, now: datetime, *, keep_versions: int) -> Written:
-        """Insert drafts, or replace the unsuperseded entries that have their keys; logs one change for each key.
+        """Insert drafts, or replace the unsuperseded entries with the same keys; logs one change per key.
 
-        A key that several drafts share ends as the last of them. What is replaced is archived under a new id, with its
-        vectors; the entry that takes its place keeps the former id, and with it the place in its session, and the time
-        of creation unless the replaced one had expired. A vector that a draft brings replaces those of all
-        generations; a draft without one keeps them, but leaves behind what a session made of them if it is in none.
+        If several drafts share a key, the last one wins. A replaced version is archived with its vectors under a new
+        id. The new version keeps the id, and with it the place in its session, and the time of creation unless the
+        replaced one had expired. A draft's vector replaces those of all generations. A draft without a vector keeps
+        the stored ones, without their evolved form if the draft is in no session.
 
         Args:
-            drafts: What to write.
+            drafts: The entries to write.
             generation_id: The generation of the drafts' vectors.
-            now: The moment of writing.
-            keep_versions: How many former versions to keep of each key; 0 for none.
+            now: The time of writing.
+            keep_versions: Number of former versions to keep of each key; 0 for none.
         """
 
     @abstractmethod
     def remove(self, ids: Sequence[int]) -> Removed:
-        """Delete entries with all versions of their keys, their vectors and words, and sessions that become empty.
+        """Delete entries with all versions, vectors and words, and the sessions they leave empty.
 
-        Logs a change for each row that is gone. What they had superseded stays superseded.
+        Logs one change per deleted row. Entries that they had superseded stay superseded.
         """
 
     @abstractmethod
     def supersede(self, old_id: int, new_id: int, now: datetime) -> int | None:
-        """Let one entry take the place of another, which stays readable as of moments before now; logs a change.
+        """Replace one entry by another; the old one remains readable as of earlier times. Logs one change.
 
         Returns:
-            The session that the old entry leaves, if any: what it holds from that entry on must be evolved again.
+            The session of the old entry, or None; its segments from that entry on must be evolved again.
 
         Raises:
-            NotFoundError: The old entry is not there, or was superseded already.
+            NotFoundError: The old entry does not exist or is already superseded.
         """
 
     @abstractmethod
     def mend(self, texts: Mapping[int, tuple[str, bytes]], generation_id: int) -> None:
-        """Store checksums and static vectors again; logs a change for each entry.
+        """Store checksums and static vectors again; logs one change per entry.
 
         Args:
-            texts: (text, vector) by entry id; the text is what is stored already, only its checksum is written.
-            generation_id: The generation of the vectors; the others lose theirs.
+            texts: (text, vector) by entry id; of the text only the checksum is written.
+            generation_id: The generation of the vectors; those of other generations are deleted.
         """
 
 
@@ -157,15 +157,15 @@ class Changes(ABC):
 
     @abstractmethod
     def last_seq(self) -> int:
-        """Return the number of the store's latest change; 0 if there was none."""
+        """Return the number of the latest change; 0 if there was none."""
 
     @abstractmethod
     def first_seq(self) -> int | None:
-        """Return the number of the oldest change in the log; None if there is none."""
+        """Return the number of the oldest change in the log; None if it is empty."""
 
     @abstractmethod
     def reach_back_to(self, seq: int) -> bool:
-        """Return whether the log still holds every change after a number; maintenance drops the oldest."""
+        """Return whether the log still holds every change after a number; maintenance deletes old ones."""
 
     @abstractmethod
     def ids_since(self, seq: int) -> IdArray:
@@ -173,39 +173,39 @@ class Changes(ABC):
 
     @abstractmethod
     def log(self, ids: Sequence[int], op: str) -> list[int]:
-        """Append one change per entry id; returns their numbers.
+        """Append one change per entry id; returns the numbers of the changes.
 
         Args:
             ids: Entries.
-            op: What was done: ``put``, ``supersede`` or ``forget``; nothing but people reads it.
+            op: ``put``, ``supersede`` or ``forget``, for people who read the log.
         """
 
 
 class Lexical(ABC):
     """The full-text index, scored by BM25: speakers and texts of all unsuperseded entries.
 
-    ``storage/words.py`` says which words are indexed and looked for. They are compared without regard to case, accents
-    and English endings (by stem); runs of Chinese, Japanese and Korean characters by overlapping pairs.
+    ``storage/words.py`` chooses the words to index and to search for. Case, accents and English endings are ignored;
+    runs of Chinese, Japanese and Korean characters are compared as overlapping pairs.
     """
 
     @abstractmethod
     def parse(self, query: str) -> LexicalQuery:
-        """Choose the rarest words of a query and work out the score of a perfect match."""
+        """Return the rarest words of a query, and the score of a perfect match."""
 
     @abstractmethod
     def search(self, query: LexicalQuery, *, limit: int, condition: Condition | None = None) -> dict[int, float]:
-        """Return the scores of the best entries by words, best first; those of equal scores by id.
+        """Return the scores of the entries that best match a query's words, best first, equal scores by id.
 
-        If n entries satisfy the condition and hold a word of the query, min(n, limit) come back. The condition leaves
-        scores as they are.
+        If n entries satisfy the condition and hold a word of the query, min(n, limit) are returned. The condition does
+        not affect scores.
 
         Args:
             query: From ``parse``.
-            limit: Maximum number of entries, from 1 on.
-            condition: Which entries; None for all in the index, expired ones included.
+            limit: Maximum number of entries, at least 1.
+            condition: Which entries; None for all indexed ones, including expired ones.
 
         Returns:
-            Share of the largest possible BM25 score, from 0 to 1, by entry id.
+            BM25 score as a share of the largest possible one, from 0 to 1, by entry id.
         """
 
     @abstractmethod
@@ -216,18 +216,18 @@ class Lexical(ABC):
     def score_texts(self, query: LexicalQuery, entries: Mapping[int, Entry]) -> dict[int, float]:
         """Return the scores of entries that are not in the index, such as former versions, from 0 to 1, by id.
 
-        The words weigh what they weigh in the index; how often a text repeats them is not counted. Entries that hold
-        no word of the query are left out.
+        Words have the weights they have in the index; repetitions in a text do not count. Entries without a word of
+        the query are left out.
         """
 
     @abstractmethod
     def find_faults(self) -> list[str]:
-        """Return in what the index differs from the entries, one sentence each; reads all of it, takes no lock."""
+        """Return the differences between index and entries, one sentence each; reads all of it, takes no lock."""
 
     @abstractmethod
     def rebuild(self, *, unreadable: bool = False) -> None:
         """Index all unsuperseded entries again, in a write transaction.
 
         Args:
-            unreadable: True if the index is too damaged to be opened, and must be replaced by an empty one first.
+            unreadable: True if the index is too damaged to open and must be replaced by an empty one first.
         """

@@ -1,4 +1,4 @@
-"""What goes into a back end and comes out of it: conditions, drafts, generations, segments. No SQL."""
+"""Records that back ends take and return: conditions, drafts, generations, segments. No SQL."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from agent_memory.storage.filters import EVERYTHING, Filter
 from agent_memory.types import FloatArray, Namespace
 
 Span: TypeAlias = tuple[datetime, datetime]
-"""A stretch of time: from a moment on, up to but not at another."""
+"""An interval of time: its start, included, and its end, excluded."""
 
 State: TypeAlias = Literal["current", "as_of", "expired", "unsuperseded", "any"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """Which entries are meant; all that is given must hold.
+    """Selects entries; all given parts must hold.
 
     Attributes:
         namespace: In this namespace or below it; with ``key``, in exactly this one.
-        state: ``current``: neither superseded nor expired by ``moment``. ``as_of``: what was current at ``moment``, as
-            far as its versions are kept. ``expired``: expired by ``moment``, and not superseded. ``unsuperseded``: in
+        state: ``current``: neither superseded nor expired by ``moment``. ``as_of``: current at ``moment``, if that
+            version is kept. ``expired``: expired by ``moment``, and not superseded. ``unsuperseded``: in
             the index, expired or not. ``any``: every row.
-        moment: When; required by ``current``, ``as_of`` and ``expired``. An entry expires at its ``expires_at``, and is
-            replaced at its ``superseded_at``: at that very moment it is gone.
+        moment: The time that ``state`` refers to; required by ``current``, ``as_of`` and ``expired``. At its
+            ``expires_at`` or ``superseded_at`` an entry is no longer current.
         where: Metadata filter.
         key: Only this key.
-        session: Only entries of the sessions of that name.
+        session: Only entries of sessions with this name.
         speaker: Only entries of this speaker.
-        since: Earliest event time, itself included.
-        until: Latest event time, itself included.
-        spans: Only entries that happened in one of these; None for any time.
-        superseded: Among these, only rows that are superseded by now; see ``former``.
+        since: Earliest event time, included.
+        until: Latest event time, included.
+        spans: Only entries with an event time in one of these; None for any time.
+        superseded: True for only the rows among them that are superseded now; see ``former``.
 
     Raises:
-        InvalidInputError: The state requires a moment, and there is none.
+        InvalidInputError: The state requires a moment, but none is given.
     """
 
     namespace: Namespace = ()
@@ -65,7 +65,7 @@ class Condition:
         return self.moment is not None and self == Condition(moment=self.moment)
 
     def former(self) -> Condition:
-        """Return the condition for the rows among these that are superseded by now, and in no index any more."""
+        """Return the condition for those of its rows that are superseded now, and have left the indexes."""
         return replace(self, superseded=True)
 
 
@@ -79,13 +79,13 @@ class Generation:
 
     Attributes:
         id: Row number.
-        fingerprint: The encoder's.
+        fingerprint: Fingerprint of the encoder.
         encoder: Facts about the encoder, for messages.
         dimension: Native dimension of the vectors.
         tiers: Ascending prefix dimensions; the last is ``dimension``.
         dtype: Stored number format, ``float16`` or ``float32``.
         session_encoder: Facts about the session encoder; None if vectors are not evolved.
-        identity: Tells this generation of this store from every other, in names of index files.
+        identity: Unique among all generations of all stores; part of the names of index files.
     """
 
     id: int
@@ -107,10 +107,10 @@ class Generation:
         return [row.tobytes() for row in matrix.astype(DTYPES[self.dtype])]
 
     def from_bytes(self, blob: bytes) -> FloatArray:
-        """Return the vector of a stored form, shape (dimension,).
+        """Return the vector of a stored form, float32 of shape (dimension,).
 
         Raises:
-            StorageError: It has another length than the generation says.
+            StorageError: It does not have the length of the generation's vectors.
         """
         if len(blob) != self.vector_bytes:
             raise StorageError(f"a stored vector is damaged (not {self.vector_bytes} bytes)")
@@ -119,15 +119,15 @@ class Generation:
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """A validated entry that is about to be written, with its encoded vector.
+    """A validated entry to write, with its encoded vector.
 
     Attributes:
         metadata: Canonical JSON.
-        event_time: None for the moment of writing.
+        event_time: None for the time of writing.
         vector: The static vector: little-endian bytes in the generation's dtype, or None to keep the stored one.
-        evolved: The vector after the session encoder, likewise; None to leave it to a replay of the session.
-        latents: What the entry adds to its session's latent memory.
-        generated: Whether the key was made up for this entry, so that no other can have it.
+        evolved: The evolved vector, likewise; None to let a replay of the session compute it.
+        latents: The latents that the entry adds to its session's latent memory.
+        generated: Whether the key was generated for this entry, so that no other entry has it.
     """
 
     key: str
@@ -147,12 +147,12 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was put.
+    """The result of writing drafts.
 
     Attributes:
-        entries: (id, entry) of each draft, in the order given, as it is after all of them; ``duplicate_of`` names the
+        entries: (id, entry) of each draft, in the order given, after all were written; ``duplicate_of`` names the
             oldest entry of the same namespace with the same text.
-        dirty: The first entry whose evolved vector no longer holds, by session id. The caller evolves the session
+        dirty: The first entry whose evolved vector is outdated, by session id; the caller must evolve the session
             again from there.
     """
 
@@ -162,11 +162,11 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What was deleted.
+    """The result of deleting entries.
 
     Attributes:
-        keys: How many keys are gone.
-        dirty: As for ``Written``; the entry named is gone itself, and maybe its session.
+        keys: Number of keys deleted.
+        dirty: As for ``Written``; the entry itself is deleted, and its session may be.
     """
 
     keys: int
@@ -178,7 +178,7 @@ class StoredText:
     """The text of an entry as it was read.
 
     Attributes:
-        seq: The change that wrote it; a vector of the text is stored only if it is still the last one.
+        seq: The change that wrote it; a vector of the text is stored only if the entry has not changed since.
     """
 
     id: int
@@ -207,7 +207,7 @@ class StoredSegment:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a session stands: whatever enters it, leaves it or changes in it makes ``seq`` larger."""
+    """The latest change of a session: every entry that joins, leaves or changes increases ``seq``."""
 
     id: int
     seq: int
@@ -215,17 +215,17 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedQuery:
-    """One recall, as the query log keeps it.
+    """One recall in the query log.
 
     Attributes:
-        namespace: Where it searched.
-        asked_at: When (UTC).
-        k: How many hits were wanted.
+        namespace: The namespace searched.
+        asked_at: Time of the recall (UTC).
+        k: Maximum number of hits.
         fingerprint: Embedding space of the vector.
-        dtype: Its number format.
+        dtype: Stored number format of the vector.
         vector: The static vector, little-endian.
-        digest: SHA-256 of the text, if the owner keeps that.
-        text: The text, if the owner keeps that.
+        digest: SHA-256 of the text, if the log keeps it.
+        text: The text, if the log keeps it.
     """
 
     namespace: Namespace
@@ -240,7 +240,7 @@ class LoggedQuery:
 
 @dataclass(frozen=True, slots=True)
 class LexicalQuery:
-    """The words of a query that are looked for.
+    """The words of a query to search for.
 
     Attributes:
         phrases: Words and phrases in the back end's spelling, the rarest first.
@@ -255,18 +255,18 @@ class LexicalQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseState:
-    """Figures of a database.
+    """Statistics of a database.
 
     Attributes:
-        rows: Entries with their former versions and what was superseded.
-        former: Superseded rows among them.
-        expired: Unsuperseded entries that have expired and wait to be purged, in the whole store.
+        rows: Number of entries, superseded ones included.
+        former: Number of superseded entries.
+        expired: Number of unsuperseded entries that have expired and are not purged yet, in the whole store.
         page_bytes: Size of a page in bytes.
-        pages: Pages of the file.
-        free_pages: Pages that hold nothing.
+        pages: Number of pages in the file.
+        free_pages: Number of unused pages.
         wal_bytes: Size of the write-ahead log in bytes.
-        lexical_segments: Segments of the full-text index; few are fast.
-        changes: Length of the change log.
+        lexical_segments: Number of segments of the full-text index; fewer are faster.
+        changes: Number of rows in the change log.
     """
 
     rows: int

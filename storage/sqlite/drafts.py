@@ -37,7 +37,7 @@ _DROP_OTHERS = "DELETE FROM vectors WHERE entry_id = ? AND generation_id != ?"
 """Deletes vectors of the former text in other generations; a missing vector tells a re-index to catch up."""
 
 _FORGET_SESSION = "UPDATE vectors SET evolved = NULL, latents = NULL WHERE entry_id = ? AND evolved IS NOT NULL"
-"""An entry that is in no session any more keeps nothing of what a session made of it."""
+"""Clears the evolved vectors of an entry that has left its session."""
 
 _Place = tuple[str, str]
 

@@ -1,4 +1,4 @@
-"""Which sessions entries are in: entered, left, dropped when they are empty. Each of that moves a session's head."""
+"""Sessions that entries join and leave; both move a session's head. Empty sessions are deleted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DROP_EMPTY = "DELETE FROM sessions WHERE id = ? AND NOT EXISTS (SELECT 1 FROM e
 def enter_sessions(
     connection: Connection, drafts: Iterable[Draft], head_seq: int, now: datetime
 ) -> dict[tuple[str, str], int]:
-    """Return the ids of the drafts' sessions, begun where new; their heads move to ``head_seq``."""
+    """Return the ids of the drafts' sessions, created if new, after moving their heads to ``head_seq``."""
     found: dict[tuple[str, str], int] = {}
     for draft in drafts:
         if draft.session is None:
@@ -38,7 +38,7 @@ def enter_sessions(
 
 
 def leave_sessions(connection: Connection, session_ids: Iterable[int | None], head_seq: int) -> None:
-    """Move the heads of sessions that lost an entry to ``head_seq``, and delete those that have none left."""
+    """Move the heads of sessions that lost an entry to ``head_seq``, and delete the empty ones."""
     left = {session_id for session_id in session_ids if session_id is not None}
     driver(connection).executemany(_MOVE_HEAD, [(head_seq, session_id) for session_id in left])
     driver(connection).executemany(_DROP_EMPTY, [(session_id,) for session_id in left])
