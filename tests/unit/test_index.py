@@ -83,7 +83,7 @@ def test_large_indexes_get_larger_codes(monkeypatch):
     assert recall(index.search(queries, 10), flat_search(ids, rows, queries, 10)) >= 0.85
 
 
-def test_growth_and_shrinkage_train_anew():
+def test_growth_and_shrinkage_train_the_index_again():
     index, ids, _ = built(1000, (64, 256, 384))
     assert not index.maintain().trained
     index.add(np.arange(1500) + 10**6, vectors(1500, 384, seed=2))
@@ -96,7 +96,7 @@ def test_growth_and_shrinkage_train_anew():
     assert len(index) == 590
 
 
-def test_growth_in_small_steps_trains_anew_too(monkeypatch):
+def test_growth_in_small_steps_trains_the_index_again(monkeypatch):
     """Each step is less than what is due for maintenance by itself, yet a large index divides its rows."""
     monkeypatch.setattr(planning, "_LARGE", 3500)
     index, _, _ = built(1000, (64, 256, 384))
@@ -200,7 +200,7 @@ def test_a_batch_among_equal_rows_is_the_oracle():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_rows_that_come_singly_are_stored_as_those_that_come_together(dtype):
+def test_rows_added_one_by_one_are_stored_like_a_batch(dtype):
     tiers = (64, 256, 384)
     rows = np.concatenate([vectors(300, 384), np.eye(384, dtype=np.float32)[250:300]])
     together, singly = (TieredIndex(384, tiers, dtype=dtype) for _ in range(2))

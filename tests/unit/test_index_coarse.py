@@ -44,7 +44,7 @@ def bits(mask):
 
 
 @pytest.mark.parametrize("share", [None, 0.5])
-def test_a_threshold_brings_up_about_the_best_rows(tier, share):
+def test_a_threshold_selects_about_the_best_rows(tier, share):
     mask = np.random.default_rng(2).random(ROWS) < (share or 1)
     bitmap = None if share is None else bits(mask)
     queries = vectors(50, 384, seed=1)
@@ -61,7 +61,7 @@ def test_a_threshold_brings_up_about_the_best_rows(tier, share):
         assert np.isin(places[: int(0.9 * len(rows))], rows).all()
 
 
-def test_many_queries_bring_up_what_single_ones_do(tier):
+def test_a_batch_of_queries_finds_what_single_queries_find(tier):
     queries = vectors(70, 384, seed=3)
     for ranked in (False, True):
         together = tier.candidates(queries, COUNT, None, reach=EVERYWHERE, ranked=ranked)
@@ -72,14 +72,14 @@ def test_many_queries_bring_up_what_single_ones_do(tier):
 
 
 @pytest.mark.parametrize("allowed", [0, 5, 300])
-def test_where_no_threshold_can_be_guessed_the_best_are_found_after_all(tier, allowed):
+def test_the_best_are_found_where_no_threshold_can_be_guessed(tier, allowed):
     mask = np.zeros(ROWS, bool)
     mask[1 : 2 * allowed : 2] = True  # none of which is in the sample
     for _, rows in tier.candidates(vectors(3, 384, seed=4), COUNT, bits(mask), reach=EVERYWHERE, ranked=False):
         assert set(rows[rows >= 0].tolist()) == set(np.flatnonzero(mask).tolist())
 
 
-def test_a_query_opposite_to_all_rows_finds_the_best_after_all():
+def test_a_query_opposite_to_all_rows_finds_the_best():
     rows = vectors(ROWS, 384)
     rows[:, 0] += 2
     index = indexed(rows)
@@ -98,7 +98,7 @@ def test_equal_rows_do_not_flood_the_next_tier():
     assert [len(places) for _, places in found] == [COUNT] * 4
 
 
-def test_codes_are_the_same_however_the_tier_came_about(tier):
+def test_codes_do_not_depend_on_how_the_tier_was_built(tier):
     rows = vectors(ROWS, 384)[:, : tier.codebook.dimension]
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     grown = CoarseTier(tier.codebook)
@@ -164,7 +164,7 @@ def test_a_routed_index_reaches_its_target_under_a_filter(routed, share, monkeyp
     assert recall(routed, vectors(60, 384, seed=1), allowed) >= SMALL.recall_target
 
 
-def test_lists_are_sought_around_the_rows_that_may_be_returned(routed, monkeypatch):
+def test_lists_are_chosen_around_the_rows_that_may_be_returned(routed, monkeypatch):
     """A filter may leave nothing in the lists that a query is nearest to."""
     monkeypatch.setattr(cascade, "_GATHER_LIMIT", 0)
     tier, queries = routed._state.coarse, vectors(60, 384, seed=1)

@@ -53,7 +53,7 @@ def test_ids_that_hash_alike_are_kept_apart():
     assert names.rows_of(alike, len(alike)).tolist() == list(range(len(alike)))
 
 
-def test_ids_that_come_singly_are_mapped_as_those_that_come_together():
+def test_ids_added_one_by_one_are_mapped_like_a_batch():
     together, singly = IdMap(), IdMap()
     ids = np.array([4, 2, 4, 3000, 2**50, 2, 2**50, 4, 3000])
     for name in ids:
