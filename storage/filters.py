@@ -176,10 +176,10 @@ def _match_equal(path: Path, value: object) -> Filter:
         return TypeIs(path, ("true" if value else "false",))
     if isinstance(value, list | tuple | Mapping):
         return SameJson(path, "object" if isinstance(value, Mapping) else "array", canonical_json(value))
-    return _match_compared("==")(path, value)
+    return _match_comparison("==")(path, value)
 
 
-def _match_compared(op: str) -> Callable[[Path, object], Filter]:
+def _match_comparison(op: str) -> Callable[[Path, object], Filter]:
     def build(path: Path, value: object) -> Filter:
         return Compare(path, op, check_unicode(value) if isinstance(value, str) else _check_number(value))
 
@@ -213,10 +213,10 @@ def _match_exists(path: Path, value: object) -> Filter:
 _OPERATORS: dict[str, Callable[[Path, object], Filter]] = {
     "$eq": _match_equal,
     "$ne": lambda path, value: Not(_match_equal(path, value)),
-    "$gt": _match_compared(">"),
-    "$gte": _match_compared(">="),
-    "$lt": _match_compared("<"),
-    "$lte": _match_compared("<="),
+    "$gt": _match_comparison(">"),
+    "$gte": _match_comparison(">="),
+    "$lt": _match_comparison("<"),
+    "$lte": _match_comparison("<="),
     "$in": _match_one_of,
     "$nin": lambda path, value: Not(_match_one_of(path, value)),
     "$exists": _match_exists,

@@ -102,7 +102,7 @@ class Spaces:
     def add(self, encoder: Encoder) -> None:
         """Register an encoder for ``find``."""
         self._known[encoder.spec.fingerprint] = encoder
-        base = base_of(encoder)
+        base = get_base(encoder)
         self._known.setdefault(base.spec.fingerprint, base)
 
     def find_session_encoder(
@@ -126,7 +126,7 @@ def _is_name(given: object) -> bool:
     return given is None or isinstance(given, str | Path)
 
 
-def base_of(encoder: Encoder) -> Encoder:
+def get_base(encoder: Encoder) -> Encoder:
     """Return an encoder without its rotation, if it has one."""
     from agent_memory.encoders.rotation import RotatedEncoder
 
@@ -155,7 +155,7 @@ def _rotate(tx: Transaction, generation: Generation, encoder: Encoder) -> Encode
         return None
     from agent_memory.encoders.rotation import RotatedEncoder
 
-    encoder = base_of(encoder)
+    encoder = get_base(encoder)
     rotation = read_rotation(tx, generation)
     if rotation is None or rotation.dimension != encoder.spec.dimension:
         return None

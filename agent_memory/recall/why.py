@@ -83,14 +83,14 @@ def _explain_tier(tx: Transaction, search: Search, entry_id: int, margin: float 
         place = tier.rank(entry_id)
         if (place is None or place >= tier.kept) and tier.kept:
             last = int(tier.ids[tier.kept - 1])
-            mine, theirs = (_prefix_cosine(tx, search, one, tier.tier) for one in (entry_id, last))
+            mine, theirs = (_measure_prefix_cosine(tx, search, one, tier.tier) for one in (entry_id, last))
             reason = f"its first {tier.tier} dimensions were not among the {tier.kept} closest"
             return Trace(returned=False, stage=f"tier {tier.tier}", reason=reason, margin=theirs - mine, **facts)
     reason = f"its score is lower than that of all {len(search.ranked)} candidates"
     return Trace(returned=False, stage="rank", reason=reason, margin=margin, **facts)
 
 
-def _prefix_cosine(tx: Transaction, search: Search, entry_id: int, dimension: int) -> float:
+def _measure_prefix_cosine(tx: Transaction, search: Search, entry_id: int, dimension: int) -> float:
     generation = tx.generations.live()
     if generation is None:
         return 0.0

@@ -13,7 +13,7 @@ import numpy as np
 from agent_memory.encoders.registry import load_encoder
 from agent_memory.errors import InvalidInputError
 from agent_memory.live.space import Space
-from agent_memory.live.spaces import base_of, read_rotation
+from agent_memory.live.spaces import get_base, read_rotation
 from agent_memory.live.store import Store
 from agent_memory.reports import GenerationState
 from agent_memory.storage.base import Transaction
@@ -91,7 +91,7 @@ def plan_reindex(store: Store, request: ReindexRequest, current: Space) -> Targe
         live = tx.generations.live()
         if live is None:
             raise InvalidInputError("the store is empty: there is nothing to re-index")
-        base = base_of(current.encoder if request.encoder is None else load_encoder(request.encoder))
+        base = get_base(current.encoder if request.encoder is None else load_encoder(request.encoder))
         keeps_model = request.encoder is None and current.fingerprint == live.fingerprint
         encoder, step = (current.encoder if keeps_model else base), None
         if request.rotation == "fit":

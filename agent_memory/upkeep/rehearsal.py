@@ -179,7 +179,7 @@ def _choose_questions(target: Target, current: Space, sample: _Sample, old: Floa
 def rehearse_rebuild(
     view: IndexView, live: Generation, logged: FloatArray, *, stats: IndexStats | None, options: IndexOptions
 ) -> Replay:
-    """Ask recent queries of the index as it is, and of a new one over a sample of its rows.
+    """Ask recent queries of the present index and of a new one over a sample of its rows.
 
     Args:
         view: The index.

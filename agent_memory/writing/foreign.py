@@ -57,7 +57,7 @@ def read_items(source: str, path: Path) -> Iterator[Item]:
         if kind is Foreign.MEM0 and "points" in held:
             raise InvalidInputError(f"{file} holds pickled points, which are never read; give mem0's history.db")
         if not tables <= held:
-            raise InvalidInputError(f"{file} is not a {kind} store: tables {sorted(tables - held)} are missing")
+            raise InvalidInputError(f"{file} is not a {kind} store: it lacks the tables {sorted(tables - held)}")
         yield from read(connection)
 
 

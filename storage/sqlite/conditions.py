@@ -101,41 +101,41 @@ def compile_filter(where: Filter) -> Sql:
         case Not(part):
             return not_(compile_filter(part))
         case TypeIs(path, types):
-            return _type(path) == types[0] if len(types) == 1 else _type(path).in_(types)
+            return _extract_type(path) == types[0] if len(types) == 1 else _extract_type(path).in_(types)
         case SameJson(path, kind, text):
-            return and_(_type(path) == kind, _value(path) == text)
+            return and_(_extract_type(path) == kind, _extract_value(path) == text)
         case Compare(path, op, value):
             right = literal(value, String) if isinstance(value, str) else literal(value)
-            return and_(_is_text(path, isinstance(value, str)), _COMPARE[op](_value(path), right))
+            return and_(_is_text(path, isinstance(value, str)), _COMPARE[op](_extract_value(path), right))
         case Among(path, values, texts):
             listed = func.json_each(json.dumps(values)).table_valued("value")
-            return and_(_is_text(path, texts), _value(path).in_(select(listed.c.value)))
+            return and_(_is_text(path, texts), _extract_value(path).in_(select(listed.c.value)))
 
 
 def _is_text(path: Path, text: bool) -> Sql:
-    return _type(path) == "text" if text else _type(path).in_(("integer", "real"))
+    return _extract_type(path) == "text" if text else _extract_type(path).in_(("integer", "real"))
 
 
-def _value(path: Path) -> ColumnElement[Any]:
+def _extract_value(path: Path) -> ColumnElement[Any]:
     """Return the value as SQL: text or number; JSON text for arrays and objects; NULL for null and absent."""
-    return _member(path, "value", func.json_extract)
+    return _extract_member(path, "value", func.json_extract)
 
 
-def _type(path: Path) -> ColumnElement[Any]:
+def _extract_type(path: Path) -> ColumnElement[Any]:
     """Return the type as SQL: null, true, false, integer, real, text, array, object, or absent."""
-    return func.coalesce(_member(path, "type", func.json_type), "absent")
+    return func.coalesce(_extract_member(path, "type", func.json_type), "absent")
 
 
-def _member(path: Path, column: str, extract: Callable[..., ColumnElement[Any]]) -> ColumnElement[Any]:
+def _extract_member(path: Path, column: str, extract: Callable[..., ColumnElement[Any]]) -> ColumnElement[Any]:
     *outer, name = path
     if is_plain(name):
-        return extract(entries.c.metadata, literal(_json_path(path), String))
+        return extract(entries.c.metadata, literal(_make_json_path(path), String))
     # SQLite versions differ in how JSON paths escape quotes; json_each compares plain keys.
-    each = func.json_each(entries.c.metadata, _json_path(tuple(outer))).table_valued("key", "value", "type")
+    each = func.json_each(entries.c.metadata, _make_json_path(tuple(outer))).table_valued("key", "value", "type")
     return select(each.c[column]).where(each.c.key == name).limit(1).scalar_subquery()
 
 
-def _json_path(path: Path) -> str:
+def _make_json_path(path: Path) -> str:
     if not all(map(is_plain, path)):
         raise InvalidInputError(f"a filter cannot reach into {path!r}: a name has quotes or escapes")
     return "$" + "".join(f'."{name}"' for name in path)

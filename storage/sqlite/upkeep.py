@@ -66,7 +66,7 @@ def merge_lexical(connections: Connections) -> int:
 
     This also removes the words of forgotten entries from the file.
     """
-    pages = -_MERGED_PAGES  # negative: start with all segments, whatever their size
+    pages = -_MERGED_PAGES  # negative: start with all segments, of any size
     for step in range(1, _MOST_MERGES + 1):
         with connections.write() as connection:
             before = connection.exec_driver_sql("SELECT total_changes()").scalar_one()
