@@ -38,7 +38,6 @@ if TYPE_CHECKING:
         StaleGenerationError,
         StorageError,
     )
-    from agent_memory.inputs import NewEntry
     from agent_memory.memory import Memory
     from agent_memory.prompt import format_hits
     from agent_memory.records import Entry, Hit, Hits, Session, Trace
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
         Schedule,
         Stats,
     )
+    from agent_memory.writing.items import NewEntry
 
 _HOMES = {
     "aio": ["AsyncMemory"],
@@ -81,7 +81,6 @@ _HOMES = {
         "StaleGenerationError",
         "StorageError",
     ],
-    "inputs": ["NewEntry"],
     "memory": ["Memory"],
     "prompt": ["format_hits"],
     "records": [
@@ -105,6 +104,7 @@ _HOMES = {
         "Schedule",
         "Stats",
     ],
+    "writing.items": ["NewEntry"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -25,7 +25,7 @@ _THREADS = 4
 def _awaitable(
     method: Callable[Concatenate[Memory, _P], _R],
 ) -> Callable[Concatenate[AsyncMemory, _P], Coroutine[Any, Any, _R]]:
-    """Return the coroutine method that runs a method of ``Memory`` in this object's threads."""
+    """Return a coroutine method that runs a method of ``Memory`` in this object's threads."""
 
     @functools.wraps(method)
     async def call(self: AsyncMemory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -35,11 +35,11 @@ def _awaitable(
 
 
 class AsyncMemory:
-    """The same as ``Memory``, awaitable: every method has the arguments, results and errors of its namesake.
+    """``Memory`` for asyncio: the same methods, with the same arguments, results and errors.
 
-    Work runs in a few threads of its own, so that the event loop is never blocked. Open it with
+    Calls run in a few threads, so that the event loop is never blocked. Open it with
     ``await AsyncMemory.open(...)`` or ``async with AsyncMemory(...)``; the arguments are those of ``Memory``.
-    A call that is cancelled while it runs is still carried out.
+    Cancelling a running call does not stop it: it is still carried out.
     """
 
     def __init__(self, path: str | Path = "~/.agent-memory", **options: Any) -> None:  # noqa: ANN401
@@ -69,12 +69,12 @@ class AsyncMemory:
 
     @property
     def encoder(self) -> Encoder:
-        """What turns this memory's texts and queries into vectors."""
+        """The encoder that turns texts and queries into vectors."""
         return self._memory.encoder
 
     @property
     def session_encoder(self) -> SessionEncoder | None:
-        """What lets vectors depend on what was said before in their session, if anything."""
+        """The session encoder that evolves the vectors of a session's entries, or None."""
         return self._memory.session_encoder
 
     @property
@@ -84,12 +84,12 @@ class AsyncMemory:
 
     @property
     def namespace(self) -> Namespace:
-        """The scope of this memory."""
+        """The namespace of this memory."""
         return self._memory.namespace
 
     @property
     def config(self) -> Config:
-        """Settings."""
+        """The memory's settings."""
         return self._memory.config
 
     def __repr__(self) -> str:
@@ -136,7 +136,7 @@ class AsyncMemory:
 
     @staticmethod
     async def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
-        """Make a store of a backup; see ``Memory.restore``."""
+        """Create a store from a backup; see ``Memory.restore``."""
         return await asyncio.to_thread(Memory.restore, backup, path, replace=replace)
 
     async def close(self) -> None:

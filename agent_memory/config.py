@@ -1,4 +1,4 @@
-"""Settings of a memory; every one has a sane default."""
+"""Settings of a memory, with defaults."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class Config(BaseModel):
 
     Attributes:
         lock_timeout_s: Seconds to wait for another process that is writing, before LockTimeoutError.
-        batch_size: Entries that ``add_many`` encodes and commits together; four times as many of those whose vectors
-            are given and that are in no session.
-        max_text_chars: Longest text accepted, in characters.
-        snapshot_every: Changes after which a recall writes the index to disk; ``close`` writes it too.
-        keep_versions: Former versions kept of each entry, for ``history`` and ``as_of``; 0 keeps none.
-        recall_target: Share of the exact top ten that the tiers must find; more candidates are kept until they do.
-        threads: Threads that one index search may use.
-        query_log: How many of the latest queries the store keeps, as vectors, for a dry run of ``maintenance`` or
-            ``reindex`` to replay; 0 keeps none. They stay in the store's own file; ``clear_queries`` deletes them.
-        query_text: What is kept of their words: ``none``, ``hash`` (SHA-256, to be matched with a log of your own;
-            short questions can be guessed from it) or ``plain`` (needed to try another encoder with them).
+        batch_size: Number of entries that ``add_many`` encodes and commits together; four times as many if their
+            vectors are given and they belong to no session.
+        max_text_chars: Maximum length of a text, in characters.
+        snapshot_every: Number of changes after which a recall writes the index to disk, as ``close`` does.
+        keep_versions: Number of former versions kept of each entry, for ``history`` and ``as_of``.
+        recall_target: Share of the exact top 10 that the tiers must find; they keep more candidates until they do.
+        threads: Number of threads that one index search may use.
+        query_log: Number of recent queries that the store keeps as vectors, for dry runs of ``maintenance`` and
+            ``reindex``; 0 turns the log off. They stay in the store's file; ``clear_queries`` deletes them.
+        query_text: What the log keeps of their text: ``none``, ``hash`` (SHA-256, to match them with your own logs;
+            short questions can be guessed from it) or ``plain`` (needed to rehearse another encoder).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -33,15 +33,15 @@ class AgentMemoryError(Exception):
 
 
 class InvalidInputError(AgentMemoryError, ValueError):
-    """An argument cannot be used; nothing was written."""
+    """An argument is unusable; nothing was written."""
 
 
 class DimensionMismatchError(InvalidInputError):
-    """A vector has another number of dimensions than its destination.
+    """A vector has a different number of dimensions than the store or index it is meant for.
 
     Attributes:
-        expected: Dimensions that were needed.
-        actual: Dimensions that were given.
+        expected: Number of dimensions required.
+        actual: Number of dimensions given.
     """
 
     def __init__(self, expected: int, actual: int) -> None:
@@ -51,7 +51,7 @@ class DimensionMismatchError(InvalidInputError):
 
 
 class NotFoundError(AgentMemoryError, KeyError):
-    """No entry, session or file under the given name."""
+    """There is no entry, session or file of the given name."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
@@ -78,11 +78,11 @@ class CheckpointError(EncoderError):
 
 
 class ModelNotFoundError(EncoderError):
-    """A model is not on this machine, and nothing is downloaded without an explicit command."""
+    """A model is not on this machine; models are downloaded on explicit command only."""
 
 
 class IndexStateError(AgentMemoryError):
-    """An index cannot serve the request in the state it is in."""
+    """An index cannot serve the request in its present state."""
 
 
 class CorruptSnapshotError(IndexStateError):
@@ -98,22 +98,22 @@ class CorruptSnapshotError(IndexStateError):
 
 
 class StaleGenerationError(IndexStateError):
-    """Vectors or index files belong to another generation (encoder, tiers) than the one asked for."""
+    """Vectors or index files belong to another generation (encoder, tiers) than the requested one."""
 
 
 class EncoderMismatchError(StaleGenerationError, EncoderError):
-    """The store's vectors were made by another encoder than the one it is used with; nothing was changed."""
+    """The store's vectors were made by another encoder than the given one; nothing was changed."""
 
 
 class StorageError(AgentMemoryError):
-    """The database refused or failed an operation; the transaction was rolled back."""
+    """A database operation failed; its transaction was rolled back."""
 
 
 class LockTimeoutError(StorageError):
-    """Another process kept the write lock longer than the bounded wait.
+    """Another process held the write lock for longer than the timeout.
 
     Attributes:
-        timeout_s: Seconds that were waited.
+        timeout_s: Seconds waited.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -125,21 +125,23 @@ class LockTimeoutError(StorageError):
 
 
 class LeaseHeldError(StorageError):
-    """Another process is doing this very work on the store; nothing was changed.
+    """Another process is already doing this work on the store; nothing was changed.
 
     Attributes:
-        name: The work.
-        holder: Who does it: host, process id and a random number.
+        name: Name of the lease.
+        holder: Its holder: host, process id and a random number.
     """
 
     def __init__(self, name: str, holder: str) -> None:
-        super().__init__(f"{holder} is doing {name} on this store; wait for it, or try again in a minute if it is dead")
+        super().__init__(
+            f"{holder} holds the lease {name!r} of this store; wait, or retry in a minute if that process is dead"
+        )
         self.name = name
         self.holder = holder
 
 
 class MigrationError(StorageError):
-    """The schema could not be brought to this version; the store was left as it was."""
+    """The schema could not be migrated to this version; the store is unchanged."""
 
 
 class SchemaTooNewError(StorageError):

@@ -15,17 +15,20 @@ from agent_memory.errors import InvalidInputError
 from agent_memory.inputs import UNSET, UnsetType
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
+from agent_memory.recall.answer import recall, recall_many
 from agent_memory.recall.query_log import QueryLog
 from agent_memory.recall.reader import Reader
 from agent_memory.recall.request import RecallOptions, Request, encode_requests, make_condition, make_request
-from agent_memory.recall.search import recall, recall_many
 from agent_memory.recall.why import why
 from agent_memory.records import Entry, Hits, Trace
 from agent_memory.types import FloatArray, Namespace, Progress, Time
+from agent_memory.upkeep.jobs import Jobs
 from agent_memory.upkeep.operator import Operator
+from agent_memory.upkeep.schedules import Scheduler
 from agent_memory.upkeep.worker import Worker
+from agent_memory.writing.items import Item
 from agent_memory.writing.transfer import Importer, export
-from agent_memory.writing.writer import Item, Writer
+from agent_memory.writing.writer import Writer
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, Reranker, SessionEncoder
@@ -91,15 +94,16 @@ class Memory:
         config: Config | Mapping[str, Any] | None = None,
         maintenance: str | None = None,
     ) -> None:
-        self.path = inputs.folder("path", path)
-        self.namespace: Namespace = inputs.namespace(namespace)
-        self.config = inputs.config(config)
+        self.path = inputs.parse_folder("path", path)
+        self.namespace: Namespace = inputs.parse_namespace(namespace)
+        self.config = inputs.parse_config(config)
         if maintenance not in (None, "background"):
             raise InvalidInputError(f"maintenance must be None or 'background', got {maintenance!r}")
         self._store = Store(self.path, self.config, encoder, session_encoder)
         self._reader = Reader(self._store, self.namespace)
         self._writer = Writer(self._store, self.namespace)
         self._queries = QueryLog(self._store)
+        self._jobs, self._scheduler = Jobs(self._store), Scheduler(self._store)
         self._operator = Operator(self._store, self._writer, self._queries, self.namespace)
         self._worker = Worker(self._operator, self._store)
         self._finalizer = weakref.finalize(self, self._store.database.abandon)
@@ -277,7 +281,7 @@ class Memory:
         Raises:
             InvalidInputError: Nothing, or a contradiction, was said about what to forget.
         """
-        scope = inputs.scope(namespace, self.namespace)
+        scope = inputs.resolve_namespace(namespace, self.namespace)
         chosen = [key is not None, bool(where) or session is not None, everything]
         if sum(chosen) != 1:
             raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
@@ -397,7 +401,7 @@ class Memory:
         _check_options("recall_many", options)
         if isinstance(queries, str) or not isinstance(queries, Sequence):
             raise InvalidInputError(f"queries must be a list of texts, got {type(queries).__name__}")
-        texts = [inputs.text(query, self.config, "query") for query in queries]
+        texts = [inputs.check_text("query", query, self.config) for query in queries]
         requests = [self._make_request(text, namespace, options) for text in texts]
 
         def answer(space: Space) -> list[Hits]:
@@ -433,7 +437,7 @@ class Memory:
         """
         _check_options("why", options)
         request = self._make_request(query, namespace, {**options, "explain": True})
-        name = inputs.required_name("key", key)
+        name = inputs.check_name("key", key)
 
         def answer(space: Space) -> Trace:
             (encoded,) = encode_requests([request], space)
@@ -443,7 +447,7 @@ class Memory:
 
     def _make_request(self, query: object, namespace: Sequence[str] | None, options: RecallOptions) -> Request:
         self._store.database.assert_open()
-        scope = inputs.scope(namespace, self.namespace)
+        scope = inputs.resolve_namespace(namespace, self.namespace)
         return make_request(query, config=self.config, scope=scope, **options)
 
     get = _delegate("_reader", Reader.get)
@@ -462,18 +466,18 @@ class Memory:
     rollback = _delegate("_operator", Operator.rollback)
     collect_generations = _delegate("_operator", Operator.collect_generations)
     generations = _delegate("_operator", Operator.generations)
-    jobs = _delegate("_operator", Operator.jobs)
-    pause_job = _delegate("_operator", Operator.pause_job)
-    resume_job = _delegate("_operator", Operator.resume_job)
-    cancel_job = _delegate("_operator", Operator.cancel_job)
+    jobs = _delegate("_jobs", Jobs.jobs)
+    pause_job = _delegate("_jobs", Jobs.pause_job)
+    resume_job = _delegate("_jobs", Jobs.resume_job)
+    cancel_job = _delegate("_jobs", Jobs.cancel_job)
     maintenance = _delegate("_operator", Operator.maintenance)
     purge_expired = _delegate("_operator", Operator.purge_expired)
     clear_queries = _delegate("_operator", Operator.clear_queries)
     save_snapshot = _delegate("_operator", Operator.save_snapshot)
-    schedules = _delegate("_operator", Operator.schedules)
-    schedule = _delegate("_operator", Operator.schedule)
-    unschedule = _delegate("_operator", Operator.unschedule)
-    pause_schedule = _delegate("_operator", Operator.pause_schedule)
+    schedules = _delegate("_scheduler", Scheduler.schedules)
+    schedule = _delegate("_scheduler", Scheduler.schedule)
+    unschedule = _delegate("_scheduler", Scheduler.unschedule)
+    pause_schedule = _delegate("_scheduler", Scheduler.pause_schedule)
     backup = _delegate("_operator", Operator.backup)
     run_job = _delegate("_worker", Worker.run_job)
     work = _delegate("_worker", Worker.work)

@@ -1,4 +1,4 @@
-"""What callers get: the frozen records that writing and recall return."""
+"""Frozen records that writing and recall return to callers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Entry:
         namespace: The scope it lives in.
         session: The conversation it belongs to, if any.
         speaker: Who said it, if known.
-        metadata: JSON object of the caller's own.
-        event_time: When it happened (UTC); the moment of adding unless given.
+        metadata: JSON object set by the caller.
+        event_time: When it happened (UTC); the time of adding unless given.
         created_at: When the key was first added (UTC).
         updated_at: When the entry last changed (UTC).
         expires_at: When it stops being returned (UTC), if ever.
         importance: From 0 to 1, if given.
-        superseded_at: When a newer version or another entry took its place (UTC); None for a current entry.
+        superseded_at: When a newer version or another entry replaced it (UTC); None for a current entry.
         duplicate_of: Key of an older entry in the same namespace with the same text; set by ``add`` and
             ``add_many`` only.
     """
@@ -49,14 +49,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """One answer of ``recall``.
+    """One result of ``recall``.
 
     Attributes:
         entry: The entry found.
-        score: Higher is better, and comparable between calls of one mode. By meaning alone: the cosine, from -1
-            to 1. Hybrid: the cosine plus what words, neighbours, time and importance add; see ``ranking.py``.
+        score: Higher is better; comparable between calls of one mode. In dense mode the cosine, from -1 to 1; in
+            hybrid mode the cosine plus bonuses for words, neighbours, time and importance; see ``ranking.py``.
         rank: 1 for the best hit.
-        trace: How the score came about, when ``explain=True``.
+        trace: The parts of the score, with ``explain=True``.
     """
 
     entry: Entry
@@ -85,19 +85,19 @@ class Hits(list[Hit]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """What became of one entry in one recall.
+    """The stage at which one recall dropped an entry, or its rank.
 
     Attributes:
-        key: The entry's.
+        key: The entry's key.
         returned: Whether it was among the hits.
-        stage: What dropped it: ``unknown``, ``superseded``, ``expired``, ``filter``, ``tier 64`` (or another
-            dimension), ``words`` (none of them in it, when recalling by words alone), ``duplicate``, ``diversity``,
+        stage: The stage that dropped it: ``unknown``, ``superseded``, ``expired``, ``filter``, ``tier 64`` (or another
+            dimension), ``words`` (it holds none of them, in lexical mode), ``duplicate``, ``diversity``,
             ``rank`` (others were better), or ``returned``.
-        reason: The same in a sentence, with figures.
-        rank: Its place in the whole ranking, if it got there.
+        reason: The stage in a sentence, with figures.
+        rank: Its rank among all candidates, if it reached the ranking.
         score: Its score, if it has one.
-        margin: By how much its score missed the last hit's, if it was outranked.
-        detail: Everything that went into its score.
+        margin: How far its score was below that of the last hit, if it was outranked.
+        detail: The parts of its score, as in ``Hit.trace``.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""What operators get: the frozen records of checks, statistics, re-indexing, maintenance and periodic jobs."""
+"""Frozen records for operators: checks, statistics, re-indexing, maintenance and periodic jobs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What ``check`` found.
+    """The result of ``check``.
 
     Attributes:
-        entries: Entries looked at.
-        problems: One sentence per fault.
-        repaired: The faults among them that ``repair=True`` has mended.
+        entries: Number of entries checked, former versions included.
+        problems: The faults, one sentence each.
+        repaired: The faults that ``repair=True`` has repaired.
     """
 
     entries: int
@@ -25,25 +25,25 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True if nothing is wrong now."""
+        """True if no fault is left."""
         return set(self.problems) <= set(self.repaired)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """Facts about a store; counts are those of the memory's namespace, sizes those of the whole folder.
+    """Facts about a store. Counts refer to the memory's namespace, sizes to the whole folder.
 
     Attributes:
         entries: Entries that recall can return.
-        expired: Expired entries that wait to be purged.
-        duplicates: Entries whose text an older entry of the same namespace also has.
+        expired: Expired entries that are not purged yet.
+        duplicates: Entries with the same text as an older entry of the same namespace.
         sessions: Conversations.
         namespaces: Distinct namespaces that hold entries.
         seq: Number of the store's latest change.
         encoder: Name of the encoder, or None while the store is empty.
         session_encoder: Name of the session encoder, or None.
         fingerprint: Fingerprint of its embedding space.
-        tiers: Dimensions searched one after the other.
+        tiers: Dimensions that are searched in turn, ascending.
         database_bytes: Size of the database with its write-ahead log.
         snapshot_bytes: Size of the index snapshots on disk.
         database: Which database engine is in use, and its version.
@@ -67,7 +67,7 @@ class Stats:
 
 
 class GenerationState(StrEnum):
-    """What a generation is to its store."""
+    """The role of a generation in its store."""
 
     BUILDING = "building"
     LIVE = "live"
@@ -85,11 +85,11 @@ class GenerationInfo:
         encoder: Name of its encoder.
         fingerprint: Fingerprint of its embedding space.
         dimension: Native dimension.
-        tiers: Dimensions searched one after the other.
+        tiers: Dimensions that are searched in turn, ascending.
         dtype: Stored number format.
-        vectors: How many it holds.
-        created_at: When it was begun (UTC).
-        retired_at: When another took its place (UTC).
+        vectors: Number of vectors.
+        created_at: When it was created (UTC).
+        retired_at: When another generation replaced it (UTC).
     """
 
     id: int
@@ -105,7 +105,7 @@ class GenerationInfo:
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -116,17 +116,17 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A piece of work on a store, under way or finished.
+    """A long operation on a store, running or finished.
 
     Attributes:
         id: Number of the job.
         kind: ``reindex``, ``rollback``, or the kind of a periodic job.
         state: ``running``, ``paused``, ``done``, ``failed`` or ``cancelled``. A job whose process was killed stays
             ``running`` until it is continued or cancelled.
-        progress: How far it is, or what it did.
+        progress: Its progress, or its result.
         error: Why it failed.
-        created_at: When it began (UTC).
-        updated_at: When it last made a step (UTC).
+        created_at: When it started (UTC).
+        updated_at: When it last progressed (UTC).
         finished_at: When it ended (UTC).
     """
 
@@ -141,7 +141,7 @@ class Job:
 
 
 class ReplaySource(StrEnum):
-    """What a dry run asked of the layouts that it compared."""
+    """The queries that a dry run used."""
 
     QUERIES = "queries"
     TEXTS = "texts"
@@ -150,24 +150,24 @@ class ReplaySource(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """What a dry run learned by asking questions of the present layout and of the new one, over a sample of entries.
+    """A comparison of the present layout with a new one, on the same queries over a sample of entries.
 
-    Recall over a sample is a little better than over a larger store: the sample has fewer near misses.
+    Recall over a sample is slightly higher than over the whole store, because the sample has fewer near misses.
 
     Attributes:
-        source: ``queries``: vectors of the query log (``Config.query_log``); ``texts``: its texts, encoded again,
-            which is what another encoder needs (``Config.query_text="plain"``); ``entries``: there are none of these,
-            so that stored entries played the query.
-        queries: How many were asked.
-        entries: Entries that the new layout was tried on.
+        source: Where the queries come from. ``queries``: vectors of the query log (``Config.query_log``). ``texts``:
+            texts of the query log, encoded again for another encoder (``Config.query_text="plain"``). ``entries``:
+            nothing was logged, so stored entries were used as queries.
+        queries: Number of queries.
+        entries: Number of entries in the sample.
         recall_before: Recall@10 of the present layout against exact search.
-        recall_after: Recall@10 of the new one.
-        ms_before: Median milliseconds of one search in the present layout, over the same sample (``maintenance``: of
-            the index as it is).
-        ms_after: The same in the new one.
+        recall_after: Recall@10 of the new layout.
+        ms_before: Median milliseconds of one search in the present layout, over the sample (``maintenance``: in the
+            whole index).
+        ms_after: Median milliseconds of one search in the new layout.
         index_bytes_before: Size of the present index, for the whole store.
-        index_bytes_after: Size of the new one, likewise.
-        build_seconds: About how long it takes to build the new index, for the whole store.
+        index_bytes_after: Size of the new index, for the whole store.
+        build_seconds: Estimated seconds to build the new index, for the whole store.
     """
 
     source: ReplaySource
@@ -184,21 +184,21 @@ class Replay:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReindexReport:
-    """What a re-index did, or with ``dry_run`` would do.
+    """The result of a re-index, or with ``dry_run`` its forecast.
 
     Attributes:
         job: Number of the job; None for a dry run.
         state: ``done`` or ``cancelled``; ``planned`` for a dry run.
-        generation: Number of the generation that is live afterwards; None for a dry run.
+        generation: Number of the generation that is live now; None for a dry run.
         source: Where the new vectors come from: ``copy`` (only the layout changes), ``rotate`` or ``encode``.
-        entries: Entries in the store, former versions included.
-        encoded: Texts that were encoded, or that a dry run says must be.
-        seconds: How long it took, or is expected to take without throttling.
-        added_bytes: About so much the database grows until the former generation is collected.
+        entries: Number of entries in the store, former versions included.
+        encoded: Number of texts that were encoded, or must be.
+        seconds: Seconds it took, or is expected to take.
+        added_bytes: Approximate growth of the database until the former generation is deleted.
         recall: Recall@10 of the tiers against exact search on a sample; None if nothing is stored.
-        agreement: With ``dry_run``: share of the exact top 10 of the queries in ``replay`` that old and new space have
-            in common, over a sample of entries.
-        replay: With ``dry_run``: what the latest queries found in the new layout.
+        agreement: With ``dry_run``: share of the exact top 10 that the old and new space have in common, on the
+            queries of ``replay`` over a sample of entries.
+        replay: With ``dry_run``: what recent queries find in the old and new layout.
     """
 
     job: int | None
@@ -216,16 +216,16 @@ class ReindexReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceAction:
-    """One thing to do for a store, or done.
+    """One maintenance action, proposed or done.
 
     Attributes:
         name: ``purge`` (expired entries), ``index`` (rebuild the tiers), ``collect`` (former generations),
-            ``lexical`` (merge the full-text index), ``changes`` (shorten the change log), ``vacuum`` (give free pages
-            back) or ``log`` (cut the write-ahead log).
-        reason: Why.
-        seconds: About how long it takes, or took.
-        freed_bytes: About how much it frees; the file itself shrinks by ``vacuum`` only. Negative if it takes more.
-        result: What came of it; empty before it is done.
+            ``lexical`` (merge the full-text index), ``changes`` (shorten the change log), ``vacuum`` (return free
+            pages to the file system) or ``log`` (truncate the write-ahead log).
+        reason: Why the store needs it.
+        seconds: Estimated seconds before it is done, measured ones after.
+        freed_bytes: Approximate bytes it frees, negative if it needs more; only ``vacuum`` shrinks the file.
+        result: Its result; empty until it is done.
     """
 
     name: str
@@ -237,15 +237,15 @@ class MaintenanceAction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maintenance:
-    """What a store needs.
+    """The result of ``maintenance``: what a store needs, or what was done.
 
     Attributes:
         findings: Figures: rows, former versions, expired entries, pages and free pages, size of the log, segments of
-            the full-text index, length of the change log, unindexed tail and tombstones, and ``tier_recall``: for each
-            tier the share of the exact top 10 that it hands on; ``queries``: how many the query log holds.
-        actions: What should be done, or was.
-        done: Whether it was.
-        replay: What the latest queries find in the index as it is, and in one built anew; only with ``dry_run``.
+            the full-text index, length of the change log, unindexed tail and tombstones; ``tier_recall``: for each
+            tier the share of the exact top 10 that it hands on; ``queries``: number of logged queries.
+        actions: The actions that are needed, or were done.
+        done: Whether they were done.
+        replay: With ``dry_run``: what recent queries find in the present index and in a new one.
     """
 
     findings: Mapping[str, Any] = field(hash=False)
@@ -256,15 +256,15 @@ class Maintenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A job that a worker does again and again.
+    """A periodic job.
 
     Attributes:
         name: Unique in the store.
         kind: ``maintain``, ``purge``, ``compact``, ``retrain``, ``verify``, ``snapshot`` or ``backup``.
         trigger: A cron expression of five fields (UTC), or ``every 30m``: a number and s, m, h or d.
-        options: ``folder`` and ``keep`` of a backup.
-        paused: Whether the worker leaves it out.
-        last_run_at: When it last began (UTC).
+        options: Of a backup: ``folder`` and ``keep``.
+        paused: Whether the worker skips it.
+        last_run_at: When it last started (UTC).
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Shapes of what travels through every layer: each is defined here, once."""
+"""Type aliases that all layers share."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
-"""Vectors, float32, of shape (n, dimension) or (dimension,)."""
+"""Vectors, float32 of shape (n, dimension) or (dimension,)."""
 
 IdArray: TypeAlias = npt.NDArray[np.int64]
-"""Ids of entries, int64, of shape (n,)."""
+"""Ids of entries, int64 of shape (n,)."""
 
 RowArray: TypeAlias = npt.NDArray[np.int64]
-"""Places of rows within an index, int64, of shape (n,)."""
+"""Positions of rows within an index, int64 of shape (n,)."""
 
 Namespace: TypeAlias = tuple[str, ...]
-"""A tenancy scope, from the outermost name to the innermost; the empty tuple holds everything."""
+"""A tenancy scope, outermost name first; the empty tuple contains all others."""
 
 Time: TypeAlias = datetime | str
-"""A moment: a datetime or an ISO 8601 string; a naive one is taken as UTC."""
+"""A datetime or an ISO 8601 string; naive times are taken as UTC."""
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with (items done, items in all) while long work proceeds."""
+"""Called with (items done, items in all) during long operations."""

@@ -1,1 +1,1 @@
-"""The database: the only place where acknowledged memories live."""
+"""The database: the only source of truth for acknowledged memories."""

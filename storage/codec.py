@@ -1,4 +1,4 @@
-"""How values are spelled in the database: vectors, JSON, checksums of text. The same for every back end."""
+"""The stored form of vectors, JSON and text checksums, the same for every back end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from agent_memory import inputs
 from agent_memory.errors import InvalidInputError
 from agent_memory.types import FloatArray
 
@@ -19,17 +20,17 @@ _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=Fa
 
 
 def encode_vectors(matrix: FloatArray, dtype: str) -> npt.NDArray[Any]:
-    """Return vectors in a stored number format, little-endian, in the same shape."""
+    """Return vectors in a stored number format, little-endian, shape unchanged."""
     return matrix.astype(DTYPES[dtype])
 
 
 def decode_vector(blob: bytes, dtype: str) -> FloatArray:
-    """Return the vector of bytes in a stored number format, shape (dimension,)."""
+    """Return the vector that bytes in a stored number format hold, float32 of shape (dimension,)."""
     return np.frombuffer(blob, DTYPES[dtype]).astype(np.float32)
 
 
 def canonical_json(value: object) -> str:
-    """Return the one JSON spelling that metadata is stored and compared in: minified, keys sorted.
+    """Return the canonical JSON in which metadata is stored and compared: minified, keys sorted.
 
     Raises:
         InvalidInputError: Not JSON: another type, NaN or infinity, too deep, or invalid Unicode.
@@ -45,15 +46,9 @@ def canonical_json(value: object) -> str:
 
 def check_unicode(value: str) -> str:
     """Return a string that can be stored; raises InvalidInputError for lone surrogates."""
-    if value.isascii():
-        return value
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError("a string is not valid Unicode (lone surrogate)") from error
-    return value
+    return inputs.check_unicode("a string", value)
 
 
 def content_hash(text: str) -> bytes:
-    """Return the 16 bytes by which duplicate text is found."""
+    """Return the 16-byte hash that identifies equal texts."""
     return hashlib.sha256(text.encode()).digest()[:16]

@@ -1,6 +1,6 @@
-"""Mongo-style filters over an entry's metadata: validated into a tree that each back end compiles.
+"""Mongo-style metadata filters, validated into a tree that each back end compiles.
 
-A filter is an object of conditions that must all hold::
+A filter is an object whose conditions must all hold::
 
     {"topic": "home", "year": {"$gte": 2024, "$lt": 2026}, "$or": [{"done": False}, {"by": {"$in": ["al"]}}]}
 
@@ -8,7 +8,7 @@ A field name is a key of the metadata object, taken literally (dots are part of 
 by JSON type: ``1`` equals ``1.0`` but neither ``True`` nor ``"1"``. An object without operators reaches into
 a nested object: ``{"home": {"city": "Berlin"}}``. ``$ne``, ``$nin`` and ``$not`` also match entries that lack
 the field, and ``None`` means the JSON null itself (``{"$exists": False}`` finds absent fields). Order
-comparisons hold between two numbers or two strings, never across.
+comparisons hold between two numbers or two strings, never between a number and a string.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from agent_memory.errors import InvalidInputError
+from agent_memory.inputs import type_name
 from agent_memory.storage.codec import canonical_json, check_unicode
 
 MAX_DEPTH = 32
-MAX_CONDITIONS = 500  # SQLite parses at most 1,000 levels of an expression
+MAX_CONDITIONS = 500  # back ends nest one expression in another for each; SQLite takes 1,000 levels
 MAX_LIST = 10_000
 _INT64 = 2**63
 
@@ -46,7 +47,7 @@ class AnyOf:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The part does not hold; also where it is undecided because a field is absent."""
+    """The part does not hold, or a field that it tests is absent."""
 
     part: Filter
 
@@ -61,7 +62,7 @@ class TypeIs:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """The field compares with a text or a number of its own kind; ``op`` is one of ``== < <= > >=``."""
+    """The field compares with a text or number of the same kind; ``op`` is one of ``== < <= > >=``."""
 
     path: Path
     op: str
@@ -104,7 +105,7 @@ def parse_filter(where: Mapping[str, Any] | None) -> Filter:
 
 
 def is_plain(name: str) -> bool:
-    """Return whether a member's name has a spelling in a JSON path that all versions of SQLite read alike."""
+    """Return whether all back ends, of any version, read a member's name in a JSON path alike."""
     return not any(character in '"\\' or ord(character) < 32 for character in name)
 
 
@@ -114,117 +115,117 @@ class _Parser:
 
     def parse(self, where: object, parent: Path, depth: int) -> Filter:
         if not isinstance(where, Mapping):
-            raise InvalidInputError(f"a filter must be an object, got {_kind(where)}")
+            raise InvalidInputError(f"a filter must be an object, got {type_name(where)}")
         if depth > MAX_DEPTH:
             raise InvalidInputError(f"the filter is nested deeper than {MAX_DEPTH} levels")
-        return AllOf(tuple(self._condition(name, value, parent, depth) for name, value in where.items()))
+        return AllOf(tuple(self._parse_condition(name, value, parent, depth) for name, value in where.items()))
 
-    def _condition(self, name: object, value: object, parent: Path, depth: int) -> Filter:
-        self._count_one()
+    def _parse_condition(self, name: object, value: object, parent: Path, depth: int) -> Filter:
+        self._count_condition()
         if not isinstance(name, str):
-            raise InvalidInputError(f"a filter's field name must be a string, got {_kind(name)}")
+            raise InvalidInputError(f"a filter's field name must be a string, got {type_name(name)}")
         if name in ("$and", "$or"):
-            return self._all_or_any(name, value, parent, depth)
+            return self._parse_all_or_any(name, value, parent, depth)
         if name == "$not":
             return Not(self.parse(value, parent, depth + 1))
         if name.startswith("$"):
-            raise InvalidInputError(f"unknown filter operator {_short(name)} where a field was expected")
+            raise InvalidInputError(f"unknown filter operator {_quote(name)} where a field was expected")
         if "\x00" in name:
             raise InvalidInputError("a filter's field name must not contain NUL")
-        return self._field((*parent, check_unicode(name)), value, depth)
+        return self._parse_field((*parent, check_unicode(name)), value, depth)
 
-    def _count_one(self) -> None:
+    def _count_condition(self) -> None:
         self._count += 1
         if self._count > MAX_CONDITIONS:
             raise InvalidInputError(f"the filter has more than {MAX_CONDITIONS} conditions")
 
-    def _all_or_any(self, name: str, value: object, parent: Path, depth: int) -> Filter:
+    def _parse_all_or_any(self, name: str, value: object, parent: Path, depth: int) -> Filter:
         if not isinstance(value, list | tuple) or not value:
-            raise InvalidInputError(f"{name} takes a non-empty list of filters, got {_kind(value)}")
+            raise InvalidInputError(f"{name} takes a non-empty list of filters, got {type_name(value)}")
         parts = tuple(self.parse(part, parent, depth + 1) for part in value)
         return AllOf(parts) if name == "$and" else AnyOf(parts)
 
-    def _field(self, path: Path, value: object, depth: int) -> Filter:
+    def _parse_field(self, path: Path, value: object, depth: int) -> Filter:
         if not isinstance(value, Mapping):
-            return _equal(path, value)
+            return _match_equal(path, value)
         operators = [name for name in value if isinstance(name, str) and name.startswith("$")]
         if not value or not operators:
             if not is_plain(path[-1]):
-                raise InvalidInputError(f"a filter cannot reach into {_short(path[-1])}: quotes or escapes in it")
+                raise InvalidInputError(f"a filter cannot reach into {_quote(path[-1])}: it has quotes or escapes")
             return AllOf((TypeIs(path, ("object",)), self.parse(value, path, depth + 1)))
         if len(operators) != len(value):
-            raise InvalidInputError(f"operators and plain keys are mixed under {_short(path[-1])}")
-        return AllOf(tuple(self._operator(path, name, value[name], depth) for name in operators))
+            raise InvalidInputError(f"operators and plain keys are mixed under {_quote(path[-1])}")
+        return AllOf(tuple(self._parse_operator(path, name, value[name], depth) for name in operators))
 
-    def _operator(self, path: Path, name: str, value: object, depth: int) -> Filter:
-        self._count_one()
+    def _parse_operator(self, path: Path, name: str, value: object, depth: int) -> Filter:
+        self._count_condition()
         if name == "$not":
             if depth > MAX_DEPTH:
                 raise InvalidInputError(f"the filter is nested deeper than {MAX_DEPTH} levels")
-            return Not(self._field(path, value, depth + 1))
+            return Not(self._parse_field(path, value, depth + 1))
         if name not in _OPERATORS:
             known = " ".join((*_OPERATORS, "$not"))
-            raise InvalidInputError(f"unknown filter operator {_short(name)}; known: {known}")
+            raise InvalidInputError(f"unknown filter operator {_quote(name)}; known: {known}")
         return _OPERATORS[name](path, value)
 
 
-def _equal(path: Path, value: object) -> Filter:
+def _match_equal(path: Path, value: object) -> Filter:
     if value is None:
         return TypeIs(path, ("null",))
     if isinstance(value, bool):
         return TypeIs(path, ("true" if value else "false",))
     if isinstance(value, list | tuple | Mapping):
         return SameJson(path, "object" if isinstance(value, Mapping) else "array", canonical_json(value))
-    return _compare("==")(path, value)
+    return _match_comparison("==")(path, value)
 
 
-def _compare(op: str) -> Callable[[Path, object], Filter]:
+def _match_comparison(op: str) -> Callable[[Path, object], Filter]:
     def build(path: Path, value: object) -> Filter:
-        return Compare(path, op, check_unicode(value) if isinstance(value, str) else _number(value))
+        return Compare(path, op, check_unicode(value) if isinstance(value, str) else _check_number(value))
 
     return build
 
 
-def _one_of(path: Path, values: object) -> Filter:
+def _match_one_of(path: Path, values: object) -> Filter:
     if not isinstance(values, list | tuple | set | frozenset):
-        raise InvalidInputError(f"$in and $nin take a list, got {_kind(values)}")
+        raise InvalidInputError(f"$in and $nin take a list, got {type_name(values)}")
     if len(values) > MAX_LIST:
         raise InvalidInputError(f"$in and $nin take at most {MAX_LIST} values, got {len(values)}")
     texts = tuple(check_unicode(value) for value in values if isinstance(value, str))
     plain = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    numbers = tuple(_number(value) for value in plain)
+    numbers = tuple(_check_number(value) for value in plain)
     others = [value for value in values if isinstance(value, bool) or not isinstance(value, str | int | float)]
     if len(others) > MAX_CONDITIONS:
         raise InvalidInputError(f"$in and $nin take at most {MAX_CONDITIONS} lists, objects and constants")
-    parts: list[Filter] = [_equal(path, value) for value in others]
+    parts: list[Filter] = [_match_equal(path, value) for value in others]
     parts += [Among(path, texts, texts=True)] if texts else []
     parts += [Among(path, numbers, texts=False)] if numbers else []
     return AnyOf(tuple(parts))
 
 
-def _exists(path: Path, value: object) -> Filter:
+def _match_exists(path: Path, value: object) -> Filter:
     if not isinstance(value, bool):
-        raise InvalidInputError(f"$exists takes True or False, got {_kind(value)}")
+        raise InvalidInputError(f"$exists takes True or False, got {type_name(value)}")
     absent = TypeIs(path, ("absent",))
     return Not(absent) if value else absent
 
 
 _OPERATORS: dict[str, Callable[[Path, object], Filter]] = {
-    "$eq": _equal,
-    "$ne": lambda path, value: Not(_equal(path, value)),
-    "$gt": _compare(">"),
-    "$gte": _compare(">="),
-    "$lt": _compare("<"),
-    "$lte": _compare("<="),
-    "$in": _one_of,
-    "$nin": lambda path, value: Not(_one_of(path, value)),
-    "$exists": _exists,
+    "$eq": _match_equal,
+    "$ne": lambda path, value: Not(_match_equal(path, value)),
+    "$gt": _match_comparison(">"),
+    "$gte": _match_comparison(">="),
+    "$lt": _match_comparison("<"),
+    "$lte": _match_comparison("<="),
+    "$in": _match_one_of,
+    "$nin": lambda path, value: Not(_match_one_of(path, value)),
+    "$exists": _match_exists,
 }
 
 
-def _number(value: object) -> int | float:
+def _check_number(value: object) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInputError(f"a filter cannot compare with {_kind(value)}")
+        raise InvalidInputError(f"a filter cannot compare with {type_name(value)}")
     if isinstance(value, int) and not -_INT64 <= value < _INT64:
         raise InvalidInputError("a filter's whole numbers must fit in 64 bits")
     if not math.isfinite(value):
@@ -232,9 +233,5 @@ def _number(value: object) -> int | float:
     return value
 
 
-def _kind(value: object) -> str:
-    return type(value).__name__
-
-
-def _short(name: str) -> str:
+def _quote(name: str) -> str:
     return repr(name if len(name) <= 60 else name[:57] + "...")

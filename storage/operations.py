@@ -19,23 +19,26 @@ from agent_memory.types import Namespace
 LEASE_S = 60.0
 """Seconds that a lease lasts unless it is renewed."""
 
+KEPT_JOBS = 1_000
+"""Number of finished jobs kept."""
+
 OPEN_STATES = (JobState.RUNNING, JobState.PAUSED)
 """States of a job that is not finished."""
 
 
 def new_holder() -> str:
-    """Return a name for this process as a holder, unlike any other: host, process and eight random bytes."""
+    """Return a unique holder name for this process: host, process id and eight random bytes."""
     return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(8).hex()}"
 
 
 def is_dead(holder: str) -> bool:
-    """Return whether a holder is a process of this machine that is no more."""
+    """Return whether a holder was a process of this machine that no longer exists."""
     host, _, rest = holder.partition(":")
     pid = rest.partition(":")[0]
     if host != socket.gethostname() or not pid.isdecimal() or len(pid) > 9:
         return False
     try:
-        os.kill(int(pid), 0)  # signal 0 is not sent, it only asks
+        os.kill(int(pid), 0)  # signal 0 only checks that the process exists
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
@@ -44,35 +47,38 @@ def is_dead(holder: str) -> bool:
 
 
 class Queries(ABC):
-    """The query log: a ring that its owner may ask for, and nothing reads but a dry run."""
+    """The query log: a ring buffer that is off by default and only read by dry runs."""
 
     @abstractmethod
     def append(self, given: Sequence[LoggedQuery], *, keep: int) -> None:
-        """Add queries to the ring; only the latest ``keep`` of the store stay."""
+        """Add queries, and keep only the latest ``keep`` (at least 1) of the store."""
 
     @abstractmethod
     def read_vectors(self, generation: Generation, limit: int) -> list[bytes]:
-        """Return the vectors of the latest queries of an embedding space, once each, the newest first."""
+        """Return the distinct vectors of the latest queries of an embedding space, newest first.
+
+        Vectors with another fingerprint, number format or length are left out.
+        """
 
     @abstractmethod
     def read_texts(self, limit: int) -> list[str]:
-        """Return the texts of the latest queries that were kept with theirs, once each, the newest first."""
+        """Return the distinct texts of the latest queries whose text was kept, newest first."""
 
     @abstractmethod
     def count(self, namespace: Namespace) -> int:
-        """Return how many queries were asked in or below a namespace and are kept."""
+        """Return the number of logged queries that were asked in or below a namespace."""
 
     @abstractmethod
     def clear(self, namespace: Namespace) -> int:
-        """Delete the queries that were asked in or below a namespace; returns how many."""
+        """Delete the logged queries that were asked in or below a namespace; returns how many."""
 
 
 class Jobs(ABC):
-    """What is being done to a store besides reading and writing, how far it is, and what was done."""
+    """Long operations on a store: their state, progress and history."""
 
     @abstractmethod
     def create(self, kind: str, progress: Mapping[str, Any], now: datetime) -> Job:
-        """Record a job that begins now; the oldest finished ones beyond a thousand are dropped."""
+        """Create a running job; keeps the latest ``KEPT_JOBS`` finished jobs."""
 
     @abstractmethod
     def get(self, job_id: int) -> Job:
@@ -80,23 +86,45 @@ class Jobs(ABC):
 
     @abstractmethod
     def list_all(self, *, kind: str | None = None, unfinished: bool = False, limit: int | None = None) -> list[Job]:
-        """Return jobs, the newest first."""
+        """Return jobs, newest first.
+
+        Args:
+            kind: Only jobs of this kind.
+            unfinished: True for only those in ``OPEN_STATES``.
+            limit: Maximum number of jobs; None for all.
+        """
 
     @abstractmethod
     def record(self, job_id: int, progress: Mapping[str, Any], now: datetime) -> None:
-        """Record how far a job is, in the transaction that brought it there."""
+        """Record the progress of a job, in the transaction that made it; does nothing if there is no such job."""
 
     @abstractmethod
     def set_state(self, job_id: int, state: JobState, now: datetime, error: str | None = None) -> None:
-        """Move a job to a state; one that is finished gets its time of finishing."""
+        """Set the state of a job; a final state also sets its end time. Does nothing if there is no such job.
+
+        Args:
+            job_id: The job.
+            state: The new state.
+            now: Time of the change.
+            error: Why it failed; None clears an earlier reason.
+        """
 
 
 class Leases(ABC):
-    """Who may do a piece of work, until when. A dead holder's lease runs out by itself."""
+    """Leases on exclusive work.
+
+    A dead holder's lease expires ``LEASE_S`` seconds after it was last acquired or renewed. Work under a lease
+    is fenced: each of its transactions renews the lease first, so that a holder that lost it cannot commit.
+    """
 
     @abstractmethod
     def find_holder(self, name: str, now: datetime) -> str | None:
-        """Return who holds a lease, or None if it is free."""
+        """Return the holder of a lease, or None if it is free.
+
+        A lease is free if it was never acquired, was released, or has expired; if its holder is a process of this
+        machine that no longer exists; and if it ends more than ``LEASE_S`` seconds from now, because a clock was set
+        back since.
+        """
 
     @abstractmethod
     def acquire(self, name: str, holder: str, now: datetime) -> None:
@@ -110,25 +138,27 @@ class Leases(ABC):
     def renew(self, name: str, holder: str, now: datetime) -> None:
         """Extend a lease inside the transaction that does work under it.
 
+        An expired lease can be extended as long as nobody else has acquired it.
+
         Raises:
-            LeaseHeldError: It was lost to another holder; the transaction must not commit.
+            LeaseHeldError: Another holder has it, or it was released; the transaction must not commit.
         """
 
     @abstractmethod
     def release(self, name: str, holder: str) -> None:
-        """Give a lease back; does nothing if another holder has it."""
+        """Release a lease; does nothing if another holder has it."""
 
 
 class Schedules(ABC):
-    """Which jobs a worker does again and again."""
+    """Schedules of periodic jobs."""
 
     @abstractmethod
     def list_all(self) -> list[Schedule]:
-        """Return all schedules by name."""
+        """Return all schedules, sorted by name."""
 
     @abstractmethod
     def put(self, schedule: Schedule, now: datetime) -> None:
-        """Store a schedule, or replace the one of that name; when that last ran is kept."""
+        """Store a schedule, or replace the one of that name; keeps the time of its last run."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
@@ -136,8 +166,8 @@ class Schedules(ABC):
 
     @abstractmethod
     def set_paused(self, name: str, paused: bool) -> None:
-        """Let the worker skip a schedule, or run it again; raises NotFoundError if there is none of that name."""
+        """Pause or resume a schedule; raises NotFoundError if there is none of that name."""
 
     @abstractmethod
     def set_last_run(self, name: str, moment: datetime) -> None:
-        """Note when a schedule last ran; raises NotFoundError if there is none of that name."""
+        """Record when a schedule last ran; raises NotFoundError if there is none of that name."""

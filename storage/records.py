@@ -1,4 +1,4 @@
-"""What goes into a back end and comes out of it: conditions, drafts, generations, segments. No SQL."""
+"""Records that back ends take and return: conditions, drafts, generations, segments. No SQL."""
 
 from __future__ import annotations
 
@@ -7,36 +7,40 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-from agent_memory.errors import StorageError
+from agent_memory.errors import InvalidInputError, StorageError
 from agent_memory.records import Entry
 from agent_memory.storage.codec import DTYPES, decode_vector
 from agent_memory.storage.filters import EVERYTHING, Filter
 from agent_memory.types import FloatArray, Namespace
 
 Span: TypeAlias = tuple[datetime, datetime]
-"""A stretch of time: from a moment on, up to but not at another."""
+"""An interval of time: its start, included, and its end, excluded."""
 
-State: TypeAlias = Literal["current", "as_of", "expired", "unsuperseded", "former", "any"]
+State: TypeAlias = Literal["current", "as_of", "expired", "unsuperseded", "any"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """Which entries are meant; all that is given must hold.
+    """Selects entries; all given parts must hold.
 
     Attributes:
         namespace: In this namespace or below it; with ``key``, in exactly this one.
-        state: ``current``: neither superseded nor expired at ``moment``. ``as_of``: what the store said at ``moment``.
-            ``expired``: expired at ``moment``, and not superseded. ``unsuperseded``: in the index, expired or not.
-            ``former``: no longer current. ``any``: every row.
-        moment: When; for the states that depend on it.
+        state: ``current``: neither superseded nor expired by ``moment``. ``as_of``: current at ``moment``, if that
+            version is kept. ``expired``: expired by ``moment``, and not superseded. ``unsuperseded``: in
+            the index, expired or not. ``any``: every row.
+        moment: The time that ``state`` refers to; required by ``current``, ``as_of`` and ``expired``. At its
+            ``expires_at`` or ``superseded_at`` an entry is no longer current.
         where: Metadata filter.
         key: Only this key.
-        session: Only entries of the sessions of that name.
+        session: Only entries of sessions with this name.
         speaker: Only entries of this speaker.
-        since: Earliest event time.
-        until: Latest event time.
-        spans: Only entries that happened in one of these; None for any time.
-        superseded: Among these, only rows that are no longer current.
+        since: Earliest event time, included.
+        until: Latest event time, included.
+        spans: Only entries with an event time in one of these; None for any time.
+        superseded: True for only the rows among them that are superseded now; see ``former``.
+
+    Raises:
+        InvalidInputError: The state requires a moment, but none is given.
     """
 
     namespace: Namespace = ()
@@ -51,17 +55,20 @@ class Condition:
     spans: tuple[Span, ...] | None = None
     superseded: bool = False
 
+    def __post_init__(self) -> None:
+        if self.moment is None and self.state in ("current", "as_of", "expired"):
+            raise InvalidInputError(f"the state {self.state!r} of a condition requires a moment")
+
     @property
     def is_open(self) -> bool:
         """Whether every current entry of the store satisfies it."""
-        return self == replace(OPEN, moment=self.moment)
+        return self.moment is not None and self == Condition(moment=self.moment)
 
     def former(self) -> Condition:
-        """Return the condition for the rows among these that are no longer current."""
+        """Return the condition for those of its rows that are superseded now, and have left the indexes."""
         return replace(self, superseded=True)
 
 
-OPEN = Condition()
 UNSUPERSEDED = Condition(state="unsuperseded")
 ANY = Condition(state="any")
 
@@ -72,13 +79,13 @@ class Generation:
 
     Attributes:
         id: Row number.
-        fingerprint: The encoder's.
+        fingerprint: Fingerprint of the encoder.
         encoder: Facts about the encoder, for messages.
         dimension: Native dimension of the vectors.
         tiers: Ascending prefix dimensions; the last is ``dimension``.
         dtype: Stored number format, ``float16`` or ``float32``.
         session_encoder: Facts about the session encoder; None if vectors are not evolved.
-        identity: Tells this generation of this store from every other, in names of index files.
+        identity: Unique among all generations of all stores; part of the names of index files.
     """
 
     id: int
@@ -100,10 +107,10 @@ class Generation:
         return [row.tobytes() for row in matrix.astype(DTYPES[self.dtype])]
 
     def from_bytes(self, blob: bytes) -> FloatArray:
-        """Return the vector of a stored form, shape (dimension,).
+        """Return the vector of a stored form, float32 of shape (dimension,).
 
         Raises:
-            StorageError: It has another length than the generation says.
+            StorageError: It does not have the length of the generation's vectors.
         """
         if len(blob) != self.vector_bytes:
             raise StorageError(f"a stored vector is damaged (not {self.vector_bytes} bytes)")
@@ -112,15 +119,15 @@ class Generation:
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """A validated entry that is about to be written, with its encoded vector.
+    """A validated entry to write, with its encoded vector.
 
     Attributes:
         metadata: Canonical JSON.
-        event_time: None for the moment of writing.
-        vector: Little-endian bytes in the generation's dtype, or None to keep the stored vector.
-        evolved: The vector after the session encoder, likewise; None to leave it to a replay of the session.
-        latents: What the entry adds to its session's latent memory.
-        generated: Whether the key was made up for this entry, so that no other can have it.
+        event_time: None for the time of writing.
+        vector: The static vector: little-endian bytes in the generation's dtype, or None to keep the stored one.
+        evolved: The evolved vector, likewise; None to let a replay of the session compute it.
+        latents: The latents that the entry adds to its session's latent memory.
+        generated: Whether the key was generated for this entry, so that no other entry has it.
     """
 
     key: str
@@ -140,11 +147,13 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was put.
+    """The result of writing drafts.
 
     Attributes:
-        entries: (id, entry), in the order given.
-        dirty: The first entry whose evolved vector no longer holds, by session.
+        entries: (id, entry) of each draft, in the order given, after all were written; ``duplicate_of`` names the
+            oldest entry of the same namespace with the same text.
+        dirty: The first entry whose evolved vector is outdated, by session id; the caller must evolve the session
+            again from there.
     """
 
     entries: list[tuple[int, Entry]]
@@ -153,11 +162,11 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What was deleted.
+    """The result of deleting entries.
 
     Attributes:
-        keys: How many keys are gone.
-        dirty: As for ``Written``.
+        keys: Number of keys deleted.
+        dirty: As for ``Written``; the entry itself is deleted, and its session may be.
     """
 
     keys: int
@@ -169,7 +178,7 @@ class StoredText:
     """The text of an entry as it was read.
 
     Attributes:
-        seq: The change that wrote it; a vector of the text is stored only if it is still the last one.
+        seq: The change that wrote it; a vector of the text is stored only if the entry has not changed since.
     """
 
     id: int
@@ -198,7 +207,7 @@ class StoredSegment:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a session stands: any write to it changes ``seq``."""
+    """The latest change of a session: every entry that joins, leaves or changes increases ``seq``."""
 
     id: int
     seq: int
@@ -206,17 +215,17 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedQuery:
-    """One recall, as the query log keeps it.
+    """One recall in the query log.
 
     Attributes:
-        namespace: Where it searched.
-        asked_at: When (UTC).
-        k: How many hits were wanted.
+        namespace: The namespace searched.
+        asked_at: Time of the recall (UTC).
+        k: Maximum number of hits.
         fingerprint: Embedding space of the vector.
-        dtype: Its number format.
+        dtype: Stored number format of the vector.
         vector: The static vector, little-endian.
-        digest: SHA-256 of the text, if the owner keeps that.
-        text: The text, if the owner keeps that.
+        digest: SHA-256 of the text, if the log keeps it.
+        text: The text, if the log keeps it.
     """
 
     namespace: Namespace
@@ -231,7 +240,7 @@ class LoggedQuery:
 
 @dataclass(frozen=True, slots=True)
 class LexicalQuery:
-    """The words of a query that are looked for.
+    """The words of a query to search for.
 
     Attributes:
         phrases: Words and phrases in the back end's spelling, the rarest first.
@@ -246,18 +255,18 @@ class LexicalQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseState:
-    """Figures of a database.
+    """Statistics of a database.
 
     Attributes:
-        rows: Entries with their former versions.
-        former: Former versions among them.
-        expired: Expired entries that wait to be purged, in the whole store.
-        page_bytes: Size of a page.
-        pages: Pages of the file.
-        free_pages: Pages that hold nothing.
-        wal_bytes: Size of the write-ahead log.
-        lexical_segments: Segments of the full-text index; few are fast.
-        changes: Length of the change log.
+        rows: Number of entries, superseded ones included.
+        former: Number of superseded entries.
+        expired: Number of unsuperseded entries that have expired and are not purged yet, in the whole store.
+        page_bytes: Size of a page in bytes.
+        pages: Number of pages in the file.
+        free_pages: Number of unused pages.
+        wal_bytes: Size of the write-ahead log in bytes.
+        lexical_segments: Number of segments of the full-text index; fewer are faster.
+        changes: Number of rows in the change log.
     """
 
     rows: int

@@ -1,4 +1,4 @@
-"""The storage contract, embedding spaces: generations, their vectors, and what session encoders read and write."""
+"""The storage contract, embedding spaces: generations, vectors, and the data of session encoders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agent_memory.types import IdArray, Namespace
 
 
 class Generations(ABC):
-    """Embedding spaces: begun, filled, swapped in, kept for a while, dropped."""
+    """Embedding spaces: created, filled, swapped in, kept for a while, deleted."""
 
     @abstractmethod
     def live(self) -> Generation | None:
@@ -45,27 +45,30 @@ class Generations(ABC):
         now: datetime,
         files: Mapping[str, bytes] | None = None,
     ) -> Generation:
-        """Record a generation: the live one of a store that has none yet, or one that is about to be built.
+        """Create a generation: the first live one of a store, or one to be built beside it.
 
         Args:
             state: ``live`` or ``building``.
-            fingerprint: The encoder's.
+            fingerprint: Fingerprint of the encoder.
             encoder: Facts about the encoder.
             dimension: Native dimension.
             tiers: Ascending prefix dimensions; the last is ``dimension``.
             dtype: Stored number format.
             session_encoder: Facts about the session encoder, or None.
-            now: When it begins.
-            files: Files that its encoder needs, by name.
+            now: Time of creation.
+            files: Contents of the files that its encoder needs, by name.
+
+        Raises:
+            StorageError: ``state`` is ``live`` and there is a live generation already.
         """
 
     @abstractmethod
     def find_in_state(self, *states: GenerationState) -> list[Generation]:
-        """Return the generations in the given states; the one retired, or else begun, last comes first."""
+        """Return the generations in the given states, most recently retired first, then most recently created."""
 
     @abstractmethod
     def list_all(self) -> list[GenerationInfo]:
-        """Return facts about every generation, the oldest first."""
+        """Return facts about every generation, oldest first."""
 
     @abstractmethod
     def read_file(self, generation_id: int, name: str) -> bytes | None:
@@ -73,15 +76,19 @@ class Generations(ABC):
 
     @abstractmethod
     def swap(self, target_id: int, now: datetime) -> None:
-        """Make a generation the live one, and the live one a former one."""
+        """Make a building or former generation live, and the live one former, retired now.
+
+        Raises:
+            StorageError: The generation is in another state or does not exist.
+        """
 
     @abstractmethod
     def condemn(self, generation_id: int) -> None:
-        """Mark a generation that is not live for deletion."""
+        """Mark a generation for deletion; does nothing if it is live or does not exist."""
 
     @abstractmethod
     def condemn_former(self, before: datetime) -> int:
-        """Mark former generations that were retired before a moment for deletion; returns how many."""
+        """Mark former generations retired at or before a time for deletion; returns how many."""
 
     @abstractmethod
     def list_condemned(self) -> list[int]:
@@ -89,7 +96,16 @@ class Generations(ABC):
 
     @abstractmethod
     def drop_next(self, generation_id: int, after: int, limit: int) -> int | None:
-        """Delete a generation's next vectors behind an entry id; returns the last one's, None once all is gone."""
+        """Delete a generation's next vectors after an entry id; call it until it returns None.
+
+        Args:
+            generation_id: The generation, which is marked for deletion.
+            after: Result of the previous call; 0 at first.
+            limit: Maximum number of vectors to delete.
+
+        Returns:
+            The entry id of the last vector deleted; None once the generation and its files are deleted too.
+        """
 
 
 class Vectors(ABC):
@@ -99,120 +115,156 @@ class Vectors(ABC):
     def read(
         self, generation: Generation, ids: Sequence[int] | IdArray, *, former: bool = False, static: bool = False
     ) -> tuple[IdArray, npt.NDArray[Any]]:
-        """Return the vectors of the given entries that are searched: evolved where there are such, else static.
+        """Return the vectors of the given entries to search: evolved ones where they exist, else static ones.
 
         Args:
             generation: The embedding space.
-            ids: Entries; superseded ones are left out.
+            ids: Entries; superseded ones are left out, and those without a vector.
             former: True to read the vectors of superseded entries too.
             static: True for the static vectors, superseded entries included.
 
         Returns:
-            Ids found, shape (n,), and their vectors in the generation's dtype, shape (n, dimension).
+            Ids found, shape (n,), in no order, and their vectors in the generation's dtype, shape (n, dimension).
 
         Raises:
-            StorageError: A stored vector has another length than the generation says.
+            StorageError: A stored vector does not have the length of the generation's vectors.
         """
 
     @abstractmethod
     def read_all(self, generation: Generation) -> Iterator[tuple[IdArray, npt.NDArray[Any]]]:
-        """Yield the searched vectors of all current entries in steps, by ascending entry id; shapes as ``read``."""
+        """Yield the vectors of all unsuperseded entries, as ``read`` returns them, in steps by ascending entry id."""
 
     @abstractmethod
     def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, bytes]:
-        """Return the static vectors of entries as stored, former versions included, those of wrong lengths left out."""
+        """Return the stored static vectors of entries and former versions, by id; damaged ones are left out."""
 
     @abstractmethod
     def sample_ids(self, generation: Generation, count: int) -> list[int]:
-        """Return about ``count`` ids of current entries with a vector, spread over the store."""
+        """Return at most ``count`` ids of unsuperseded entries with a vector, ascending, spread over the store.
+
+        Returns all of them if there are no more than that, and the same ones as long as nothing is written.
+        """
 
     @abstractmethod
     def find_faults(self, generation: Generation, ids: Sequence[int]) -> dict[int, str]:
-        """Return what is wrong with the vectors of the given entries, by entry id; sound ones are left out."""
+        """Return the faults of the given entries' static vectors, by entry id; vectors without faults are left out.
+
+        A vector is at fault if it is missing, has a wrong number of bytes, or is not of unit length within 1 %.
+        """
 
     @abstractmethod
     def select_missing(self, generation_id: int, *, after: int, limit: int | None) -> list[StoredText]:
-        """Return entries, former versions included, that have no vector in a generation, by id."""
+        """Return the entries and former versions without a vector in a generation, by ascending id.
+
+        Args:
+            generation_id: The generation.
+            after: Only entries with larger ids.
+            limit: Maximum number of entries; None for all.
+        """
 
     @abstractmethod
     def select_missing_among(self, generation_id: int, ids: Sequence[int]) -> list[StoredText]:
-        """Return those of the given entries that exist and have no vector in a generation, by id."""
+        """Return the given entries that exist and have no vector in a generation, by ascending id."""
 
     @abstractmethod
     def select_texts(self, ids: Sequence[int]) -> list[StoredText]:
-        """Return those of the given entries that exist, whether they have a vector or not."""
+        """Return the given entries that exist, with or without a vector."""
 
     @abstractmethod
     def store(self, generation_id: int, rows: Iterable[tuple[StoredText, bytes]]) -> None:
-        """Store vectors of entries that have not changed since they were read; those of others are dropped."""
+        """Store static vectors of entries that have not changed since they were read.
+
+        Skips entries that have changed, are deleted or have a vector already.
+        """
 
     @abstractmethod
     def copy(self, source: Generation, target: Generation, ids: Sequence[int]) -> None:
-        """Copy what one generation holds of entries to another of the same embedding space.
+        """Copy the vectors of entries to another generation of the same embedding space.
 
-        Evolved vectors and latents are copied if both have the same session encoder.
+        Evolved vectors and latents are copied if both have the same session encoder. Existing vectors stay.
         """
 
 
 class Sessions(ABC):
-    """What session encoding reads and writes."""
+    """Data that session encoders read and write."""
 
     @abstractmethod
     def find_head(self, namespace: Namespace, name: str) -> Head | None:
-        """Return the head of a session of exactly this namespace, or None if it has not begun."""
+        """Return the head of a session in exactly this namespace, or None if it does not exist."""
 
     @abstractmethod
     def find_only(self, scope: Namespace, name: str) -> int | None:
-        """Return the id of the session of a name in exactly a namespace, else of the only one below it, else None."""
+        """Return the id of the named session in exactly a namespace, else of the only one below it, else None."""
 
     @abstractmethod
     def move_head(self, session_id: int, seq: int) -> None:
-        """Note the latest change of a session."""
+        """Record the latest change of a session, which changes its head."""
 
     @abstractmethod
     def select_last_segments(
         self, generation: Generation, session_id: int, count: int | None, condition: Condition
     ) -> list[StoredSegment]:
-        """Return the last segments of a session that satisfy a condition, oldest first; all if ``count`` is None."""
+        """Return the last segments of a session that satisfy a condition, oldest first; all if ``count`` is None.
+
+        A former version has the place of the entry that now has its key. Entries without a vector are left out.
+        """
 
     @abstractmethod
     def select_segments_from(self, generation: Generation, session_id: int, first: int) -> Iterator[StoredSegment]:
-        """Yield the current segments of a session from an entry on, in their order."""
+        """Yield the unsuperseded segments of a session from an entry on, in order.
+
+        Entries without a vector are left out. Entries stored during the iteration may be included.
+        """
 
     @abstractmethod
     def read_last_latents(
         self, generation: Generation, session_id: int, count: int, *, before: int | None = None
     ) -> list[bytes | None]:
-        """Return the stored latents of the last segments of a session, oldest first; None where they are missing."""
+        """Return the stored latents of the last unsuperseded segments of a session, oldest first.
+
+        Args:
+            generation: The embedding space.
+            session_id: The session.
+            count: Maximum number of segments.
+            before: Only segments with smaller ids.
+
+        Returns:
+            Bytes; None for a segment with a vector but without latents.
+        """
 
     @abstractmethod
     def find_unchanged_until(self, session_id: int, moment: datetime) -> int | None:
-        """Return the entry before which the session is as it was at a moment; None if it has changed since."""
+        """Return the entry id before which the session is the same now as it was at a given time.
+
+        Larger than all ids if nothing was added since; None if earlier entries have changed since or had expired.
+        """
 
     @abstractmethod
     def select_seen_from(self, session_id: int, first: int) -> tuple[set[str | None], set[datetime]]:
-        """Return the speakers and event times of the current segments of a session from an entry on."""
+        """Return the speakers and event times of the unsuperseded segments of a session from an entry on."""
 
     @abstractmethod
     def store(self, generation: Generation, rows: Sequence[tuple[int, bytes, bytes]]) -> None:
-        """Store (entry id, evolved vector, latents)."""
+        """Store (entry id, evolved vector, latents) of entries with a static vector; skips the others."""
 
     @abstractmethod
     def clear_others(self, generation: Generation, session_id: int, first: int) -> None:
-        """Drop what other generations made of a session, from an entry on: it no longer holds there either."""
+        """Clear the evolved vectors of a session in other generations, from an entry on: they are outdated too."""
 
     @abstractmethod
     def find_unevolved(
         self, generation: Generation, latents_bytes: int, session_id: int | None = None
     ) -> dict[int, int]:
-        """Return the first current entry whose evolved vector or latents are missing or of a wrong size, by session.
+        """Return the first entry of each session with a missing or wrong-sized evolved vector or latents, by session.
+
+        Considers unsuperseded entries with a static vector; sessions without faults are left out.
 
         Args:
             generation: The embedding space.
-            latents_bytes: Right size of latents.
-            session_id: Look at this session only.
+            latents_bytes: Expected size of the latents of one segment.
+            session_id: Look at this session only; None for all.
         """
 
     @abstractmethod
     def find_sessions(self, entry_ids: Sequence[int]) -> list[tuple[int, int]]:
-        """Return (session, entry) of the given current entries that are in one."""
+        """Return (session, entry) of the given unsuperseded entries that are in one, in no order."""

@@ -1,4 +1,4 @@
-"""``Searcher``: the index and the full-text index as one recall may see them."""
+"""``Searcher``: searches the index and the full-text index for entries that satisfy a condition."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Searcher:
 
     Args:
         live_index: The index.
-        tx: The transaction; nothing may have been read in it yet.
+        tx: A read transaction in which nothing was read yet.
         accept: Raises if the caller cannot work with the generation found.
         condition: Which entries may be returned.
-        dense: False if no vectors will be searched; the index is then left alone.
+        dense: False if no vectors will be searched; the index is then not loaded.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Searcher:
 
     @cached_property
     def hidden(self) -> Collection[int]:
-        """Entries that the indexes still hold, but that must not be returned: expired ones, until they are purged.
+        """Ids of expired entries that the indexes still hold and that callers must skip.
 
-        They are few then, and looking past them beats listing all the others; where they are many, or the condition
-        asks for more, it is empty, and the indexes are given the ids to search instead.
+        Skipping a few expired entries is faster than listing all others. If there are many, or the condition has
+        filters, this is empty, and the indexes are given the ids to search instead.
         """
         return self._restriction[0]
 
@@ -68,7 +68,7 @@ class Searcher:
         return self._restriction[1]
 
     def select_allowed(self, ids: Iterable[int]) -> set[int]:
-        """Return those of some ids that the condition allows, hidden ones included."""
+        """Return the given ids that the condition allows, hidden ones included."""
         found = set(ids)
         if self._allowed is None:
             return found
@@ -86,15 +86,15 @@ class Searcher:
         budget_ms: float | None = None,
         explain: bool = False,
     ) -> SearchResult:
-        """Return the k nearest entries of each query, hidden ones among them; see ``IndexView.search``.
+        """Return the k nearest entries of each query, hidden ones included; see ``IndexView.search``.
 
         Args:
-            queries: Shape (m, dimension).
-            k: How many.
-            spans: Only entries that happened in one of these.
-            exact: Compare with every vector instead of searching tier by tier.
-            budget_ms: Begin no further tier after that.
-            explain: True to note what each tier did.
+            queries: float32 of shape (m, dimension).
+            k: Number of entries per query.
+            spans: Only entries whose event time is in one of these.
+            exact: True to compare with every vector instead of searching tier by tier.
+            budget_ms: Milliseconds after which no further tier is started.
+            explain: True to record the candidates of each tier.
         """
         allowed = self._allowed
         if spans is not None:
@@ -103,7 +103,7 @@ class Searcher:
         return self._search(queries, k, allowed, exact=exact, budget_ms=budget_ms, explain=explain)
 
     def score(self, query: FloatArray, ids: Iterable[int]) -> dict[int, float]:
-        """Return the cosines of a query, shape (dimension,), with entries that are in the index, by id."""
+        """Return the cosines of a query, shape (dimension,), with the given entries that are indexed, by id."""
         wanted = np.array(sorted(ids), np.int64)
         if not len(wanted):
             return {}
@@ -112,7 +112,7 @@ class Searcher:
         return {entry_id: score for entry_id, score in pairs if entry_id >= 0}
 
     def score_former(self, query: FloatArray) -> dict[int, float]:
-        """Return the cosines of a query with the rows that satisfy the condition and are in no index any more."""
+        """Return the cosines of a query with entries that satisfy the condition but have left the index, by id."""
         generation = self._tx.generations.live()
         former = self._tx.entries.select_ids(self._condition.former())
         if generation is None or not len(former):
@@ -147,12 +147,12 @@ class Searcher:
     # --- by words ----------------------------------------------------------------------------------------
 
     def search_words(self, query: LexicalQuery, limit: int) -> dict[int, float]:
-        """Return the shares of the best entries by words, from 0 to 1, best first; hidden ones are included."""
+        """Return the scores of the best entries by words, from 0 to 1, best first, hidden ones included."""
         condition = None if self._allowed is None else self._condition
         return self._tx.lexical.search(query, limit=limit, condition=condition)
 
 
 def slice_result(found: SearchResult, at: int) -> SearchResult:
-    """Return what a search of several queries found for one of them."""
+    """Return the result of one query from a search of several."""
     mine = slice(at, at + 1)
     return replace(found, scores=found.scores[mine], ids=found.ids[mine], traces=found.traces[mine])

@@ -1,4 +1,4 @@
-"""Session encoding in the store: latents are written with their entry, and replayed when the past changes."""
+"""Session encoding in the store: latents are written with their entries, and replayed when the past changes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Place = tuple[Namespace, str]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a session encoder made of new segments, before they are written.
+    """New segments of a session, evolved before they are written.
 
     Attributes:
-        head: Where the session stood; if it has moved since, the rows are worthless.
+        head: Head of the session at that time; if it has moved since, the rows are invalid.
         rows: Stored forms of (evolved vector, latents), in the order of the segments.
     """
 
@@ -41,8 +41,8 @@ class Sessions:
     """The session encoder of one store.
 
     Args:
-        encoder: What evolves vectors; None to leave them static.
-        dtype: How vectors are stored.
+        encoder: Evolves vectors; None to leave them static.
+        dtype: Stored number format of vectors.
     """
 
     def __init__(self, encoder: SessionEncoder | None, dtype: str) -> None:
@@ -51,13 +51,13 @@ class Sessions:
 
     @cached_property
     def facts(self) -> dict[str, Any] | None:
-        """What a generation records of the session encoder."""
+        """Facts about the session encoder that a generation records."""
         if self.encoder is None:
             return None
         return asdict(self.encoder.spec) | {"fingerprint": self.encoder.spec.fingerprint}
 
     def fits(self, generation: Generation) -> bool:
-        """Return whether a generation's vectors were evolved by this session encoder, or by none if there is none."""
+        """Return whether a generation's vectors were evolved by this session encoder (or by none, if this is none)."""
         return (generation.session_encoder or {}).get("fingerprint") == (self.facts or {}).get("fingerprint")
 
     def accept(self, generation: Generation) -> None:
@@ -68,13 +68,13 @@ class Sessions:
             raise EncoderMismatchError(
                 f"the store holds vectors of session encoder {(generation.session_encoder or {}).get('name')!r} "
                 f"(fingerprint {theirs}), not of {(self.facts or {}).get('name')!r} (fingerprint {ours}). Open it "
-                "with session_encoder='auto' to use the store's own, or call reindex() if that is of a former version."
+                "with session_encoder='auto' to use the store's own, or call reindex() if an older version made that."
             )
 
     @property
     def latents_bytes(self) -> int:
         """Stored size of the latents of one segment."""
-        spec = self._required().spec
+        spec = self._get_encoder().spec
         return spec.latents * spec.width * np.dtype(spec.dtype).itemsize
 
     # --- writing -----------------------------------------------------------------------------------------
@@ -82,12 +82,12 @@ class Sessions:
     def prepare(
         self, tx: Transaction, generation: Generation | None, segments: Mapping[Place, Sequence[SessionSegment]]
     ) -> dict[Place, Prepared]:
-        """Evolve new segments at the end of their sessions, as the sessions are now.
+        """Evolve new segments as a continuation of their sessions.
 
         Args:
             tx: A read transaction.
             generation: The embedding space; None before the first write.
-            segments: New segments by session, in their order.
+            segments: New segments in order, by session.
         """
         if self.encoder is None:
             return {}
@@ -96,12 +96,12 @@ class Sessions:
             head = None if generation is None else tx.sessions.find_head(*place)
             memory = self.encoder.empty_memory()
             if head is not None and generation is not None:
-                memory = self.memory(tx, generation, head.id)
+                memory = self.read_memory(tx, generation, head.id)
             rows = []
             for segment in new:
                 evolved, latents = self.encoder.embed_segment(segment, memory)
                 memory = memory.append(latents)
-                rows.append(self._stored(evolved, latents))
+                rows.append(self._to_bytes(evolved, latents))
             prepared[place] = Prepared(head, rows)
         return prepared
 
@@ -111,13 +111,13 @@ class Sessions:
         dirty: Callable[[Transaction], Iterable[tuple[int, int]]],
         also: Sequence[tuple[str | None, datetime]] = (),
     ) -> None:
-        """Let the session encoder load and encode what replays will need, before the write lock is taken.
+        """Let the session encoder encode the names and dates that replays need, before the write lock is taken.
 
-        What is written in between may still bring a name or date that was not seen; the replay then encodes it.
+        Names and dates that others write in between are encoded by the replay itself.
 
         Args:
             database: The store.
-            dirty: Returns (session, first entry to be evolved again) as things are now.
+            dirty: Returns (session, first entry to evolve again).
             also: Speakers and times that are about to be written.
         """
         warm = getattr(self.encoder, "warm", None)
@@ -142,14 +142,14 @@ class Sessions:
         live: bool = True,
         most: int | None = None,
     ) -> None:
-        """Evolve sessions again from an entry on, from stored static vectors.
+        """Evolve sessions again from a given entry on, using stored static vectors.
 
         Args:
             tx: A write transaction.
             generation: The embedding space.
-            dirty: The first entry to do again, by session.
-            live: Whether indexes must hear of it; other generations then lose what they made of the sessions.
-            most: Segments of each session at most; the rest must be done later.
+            dirty: The first entry to evolve again, by session.
+            live: True to log the changes for indexes, and to clear the sessions' evolved vectors in other generations.
+            most: Maximum number of segments per session; the rest must be evolved later.
         """
         if live:
             for session_id, first in dirty.items():
@@ -157,17 +157,17 @@ class Sessions:
         if self.encoder is None:
             return
         for session_id, first in dirty.items():
-            memory = self.memory(tx, generation, session_id, before=first)
+            memory = self.read_memory(tx, generation, session_id, before=first)
             rows: list[tuple[int, bytes, bytes]] = []
             for segment in islice(tx.sessions.select_segments_from(generation, session_id, first), most):
-                evolved, latents = self.encoder.embed_segment(self._segment(generation, segment), memory)
+                evolved, latents = self.encoder.embed_segment(self._to_segment(generation, segment), memory)
                 memory = memory.append(latents)
-                rows.append((segment.id, *self._stored(evolved, latents)))
+                rows.append((segment.id, *self._to_bytes(evolved, latents)))
                 if len(rows) == _PAGE:
-                    self._keep(tx, generation, session_id, rows, live=live)
-            self._keep(tx, generation, session_id, rows, live=live)
+                    self._store_rows(tx, generation, session_id, rows, live=live)
+            self._store_rows(tx, generation, session_id, rows, live=live)
 
-    def _keep(
+    def _store_rows(
         self,
         tx: Transaction,
         generation: Generation,
@@ -185,48 +185,50 @@ class Sessions:
             tx.sessions.move_head(session_id, seqs[-1])
         rows.clear()
 
-    def _stored(self, evolved: FloatArray, latents: FloatArray) -> tuple[bytes, bytes]:
-        dtype = self._required().spec.dtype
+    def _to_bytes(self, evolved: FloatArray, latents: FloatArray) -> tuple[bytes, bytes]:
+        dtype = self._get_encoder().spec.dtype
         return encode_vectors(evolved, self._dtype).tobytes(), encode_vectors(latents, dtype).tobytes()
 
     # --- reading -----------------------------------------------------------------------------------------
 
-    def memory(
+    def read_memory(
         self, tx: Transaction, generation: Generation, session_id: int, *, before: int | None = None
     ) -> LatentQueue:
-        """Return the latent memory of a session, now or before an entry.
+        """Return the latent memory of a session, at its end or before an entry.
 
         Raises:
-            StorageError: Stored latents have another size than the session encoder's.
+            StorageError: Stored latents do not have the size that the session encoder writes.
         """
-        encoder = self._required()
+        encoder = self._get_encoder()
         spec = encoder.spec
         dtype = np.dtype(spec.dtype).newbyteorder("<")
         blobs = tx.sessions.read_last_latents(generation, session_id, spec.segments, before=before)
         size = self.latents_bytes
-        sound = [blob for blob in blobs if blob is not None and len(blob) == size]
-        if len(sound) != len(blobs):
+        valid = [blob for blob in blobs if blob is not None and len(blob) == size]
+        if len(valid) != len(blobs):
             raise StorageError(
                 f"latents of a session are damaged (not {size} bytes); run check with repair to compute them again"
             )
         memory = encoder.empty_memory()
         if not blobs:
             return memory
-        rows = np.frombuffer(b"".join(sound), dtype).reshape(-1, spec.width)
+        rows = np.frombuffer(b"".join(valid), dtype).reshape(-1, spec.width)
         return memory.append(rows.astype(np.float32))
 
-    def memory_as_of(self, tx: Transaction, generation: Generation, session_id: int, moment: datetime) -> LatentQueue:
-        """Return the latent memory of a session as it was, from the segments that were current then."""
+    def read_past_memory(
+        self, tx: Transaction, generation: Generation, session_id: int, moment: datetime
+    ) -> LatentQueue:
+        """Return the latent memory that a session had at a past time, from the segments that were current then."""
         kept = tx.sessions.find_unchanged_until(session_id, moment)
         if kept is not None:
-            return self.memory(tx, generation, session_id, before=kept)
-        encoder = self._required()
+            return self.read_memory(tx, generation, session_id, before=kept)
+        encoder = self._get_encoder()
         spec = encoder.spec
         count = None if spec.horizon is None else spec.segments + spec.horizon
         memory = encoder.empty_memory()
         condition = Condition(state="as_of", moment=moment)
         for segment in tx.sessions.select_last_segments(generation, session_id, count, condition=condition):
-            _, latents = encoder.embed_segment(self._segment(generation, segment), memory)
+            _, latents = encoder.embed_segment(self._to_segment(generation, segment), memory)
             memory = memory.append(latents)
         return memory
 
@@ -241,25 +243,25 @@ class Sessions:
         session: str | None,
         as_of: datetime | None,
     ) -> FloatArray:
-        """Return a question's vector evolved by its session's latent memory, or the static one outside of sessions."""
+        """Return a query's vector, evolved by the latent memory of its session if it has one."""
         if self.encoder is None or session is None:
             return vector
         session_id = tx.sessions.find_only(scope, session)
         if session_id is None:
             return vector
         if as_of is None:
-            memory = self.memory(tx, generation, session_id)
+            memory = self.read_memory(tx, generation, session_id)
         else:
-            memory = self.memory_as_of(tx, generation, session_id, as_of)
+            memory = self.read_past_memory(tx, generation, session_id, as_of)
         return self.encoder.embed_query(vector, text, memory)
 
-    def _segment(self, generation: Generation, segment: StoredSegment) -> SessionSegment:
+    def _to_segment(self, generation: Generation, segment: StoredSegment) -> SessionSegment:
         from agent_memory.encoders.session import SessionSegment
 
         static = generation.from_bytes(segment.static)
         return SessionSegment(static=static, text=segment.text, speaker=segment.speaker, time=segment.time)
 
-    def _required(self) -> SessionEncoder:
+    def _get_encoder(self) -> SessionEncoder:
         if self.encoder is None:
             raise StorageError("there is no session encoder")
         return self.encoder

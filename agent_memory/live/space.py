@@ -1,4 +1,4 @@
-"""``Space``: the encoder and session encoder that one embedding space belongs to."""
+"""``Space``: the encoder and session encoder of one embedding space."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Space:
-    """What makes and reads the vectors of a store; calls under way keep theirs when the store moves to another.
+    """The encoders of a store's vectors. A running call keeps its space when the store moves to another.
 
     Attributes:
         encoder: Turns texts and queries into static vectors.
         sessions: Evolves the vectors of entries that belong to a session.
-        folder: The store's, for messages.
+        folder: The store's folder, for messages.
     """
 
     encoder: Encoder
@@ -50,11 +50,11 @@ class Space:
         return self.spec.fingerprint
 
     def encode_documents(self, texts: list[str]) -> FloatArray:
-        """Return static vectors of texts to store, shape (n, dimension), of unit length."""
+        """Return static vectors of texts to store, float32 of shape (n, dimension), unit length."""
         return _encode(texts, self.encoder.encode_documents, self.spec)
 
     def encode_queries(self, texts: list[str]) -> FloatArray:
-        """Return vectors of questions, shape (n, dimension), of unit length."""
+        """Return vectors of queries, float32 of shape (n, dimension), unit length."""
         return _encode(texts, self.encoder.encode_queries, self.spec)
 
     def fits(self, generation: Generation) -> bool:
@@ -78,12 +78,12 @@ class Space:
         return (
             f"{self.folder} holds vectors of encoder {generation.encoder.get('name')!r} "
             f"({generation.dimension} dimensions, fingerprint {generation.fingerprint}), not of {name!r} "
-            f"({self.spec.dimension} dimensions, fingerprint {self.fingerprint}). Open it with the former, and "
-            "call reindex(encoder=…) to move it to the latter."
+            f"({self.spec.dimension} dimensions, fingerprint {self.fingerprint}). Open it with its own "
+            "encoder, and call reindex(encoder=…) to move it to another."
         )
 
     def find_or_begin(self, tx: Transaction, now: datetime) -> Generation:
-        """Return the live generation, in a write transaction; the first write of a store begins it.
+        """Return the live generation, in a write transaction; the first write of a store creates it.
 
         Raises:
             EncoderMismatchError: Its vectors were made by other encoders.
@@ -108,7 +108,7 @@ class Space:
 
 
 def _encode(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: EncoderSpec) -> FloatArray:
-    """Return the vectors of texts by one of an encoder's methods, float32 (len(texts), dimension), of unit length.
+    """Return vectors of texts from a method of an encoder, float32 of shape (len(texts), dimension), unit length.
 
     Raises:
         EncoderError: The encoder failed, or returned a wrong shape or vectors that are not finite.
@@ -120,6 +120,6 @@ def _encode(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: E
         expected = len(texts), spec.dimension
         raise EncoderError(f"encoder {spec.name} returned shape {vectors.shape} instead of {expected}")
     try:
-        return np.stack([inputs.vector(one, spec.dimension) for one in vectors])
+        return np.stack([inputs.parse_vector(one, spec.dimension) for one in vectors])
     except InvalidInputError as error:
         raise EncoderError(f"encoder {spec.name} returned an unusable vector: {error}") from error

@@ -1,4 +1,4 @@
-"""Which encoders belong to a generation: those that were given, those known by name, with their rotation."""
+"""``Spaces``: finds the encoders of a generation among those given and those built in, with their rotation."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Spaces:
 
     Args:
         folder: The store's folder, for messages.
-        encoder: What the caller named when the memory was opened.
-        session_encoder: Likewise, for sessions.
+        encoder: The encoder that the memory was opened with, as for ``Memory``.
+        session_encoder: The session encoder that it was opened with, likewise.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class Spaces:
         """Return the space to open a store with.
 
         Raises:
-            EncoderMismatchError: The store's vectors were made by other encoders. Other versions of encoders that
-                were named, not given as objects, pass: after an upgrade of the package the former weights are gone,
-                and a re-index is the way on.
+            EncoderMismatchError: The store's vectors were made by other encoders. Encoders given by name may be of
+                another version: after an upgrade of the package the old weights are gone, and the store must be open
+                to be re-indexed.
         """
         given = self._given
         name = None if generation is None else generation.encoder.get("name")
@@ -100,20 +100,20 @@ class Spaces:
         return Space(encoder, Sessions(session_encoder, encoder.spec.dtype), self._folder)
 
     def add(self, encoder: Encoder) -> None:
-        """Remember an encoder, so that ``find`` can use it."""
+        """Register an encoder for ``find``."""
         self._known[encoder.spec.fingerprint] = encoder
-        base = base_of(encoder)
+        base = get_base(encoder)
         self._known.setdefault(base.spec.fingerprint, base)
 
     def find_session_encoder(
         self, given: SessionEncoder | str | None, encoder: Encoder, recorded: Mapping[str, Any] | None
     ) -> SessionEncoder | None:
-        """Return a session encoder; with ``"auto"`` the recorded one, also if it was once given as an object.
+        """Return a session encoder; ``"auto"`` returns the recorded one, even if it was given as an object before.
 
         Args:
             given: As for ``Memory``.
-            encoder: The encoder that it must fit.
-            recorded: What the generation records of its session encoder; None for a new store.
+            encoder: The encoder whose vectors it evolves.
+            recorded: Facts that the generation records of its session encoder; None for a new store.
         """
         known = self._session_encoders.get(str((recorded or {}).get("fingerprint")))
         found = known if given == "auto" and known is not None else load_session_encoder(given, encoder, recorded)
@@ -126,15 +126,15 @@ def _is_name(given: object) -> bool:
     return given is None or isinstance(given, str | Path)
 
 
-def base_of(encoder: Encoder) -> Encoder:
-    """Return an encoder without the rotation behind it, if it has one."""
+def get_base(encoder: Encoder) -> Encoder:
+    """Return an encoder without its rotation, if it has one."""
     from agent_memory.encoders.rotation import RotatedEncoder
 
     return encoder.encoder if isinstance(encoder, RotatedEncoder) else encoder
 
 
 def read_rotation(tx: Transaction, generation: Generation) -> Rotation | None:
-    """Return the rotation that a generation's vectors went through, or None.
+    """Return the rotation of a generation's vectors, or None.
 
     Raises:
         CheckpointError: It is damaged or missing.
@@ -150,12 +150,12 @@ def read_rotation(tx: Transaction, generation: Generation) -> Rotation | None:
 
 
 def _rotate(tx: Transaction, generation: Generation, encoder: Encoder) -> Encoder | None:
-    """Return an encoder with a generation's rotation behind it, if that is the generation's space."""
+    """Return an encoder followed by a generation's rotation, or None if that is not the generation's space."""
     if _MARK not in str(generation.encoder.get("pipeline", "")) or encoder.spec.dimension != generation.dimension:
         return None
     from agent_memory.encoders.rotation import RotatedEncoder
 
-    encoder = base_of(encoder)
+    encoder = get_base(encoder)
     rotation = read_rotation(tx, generation)
     if rotation is None or rotation.dimension != encoder.spec.dimension:
         return None

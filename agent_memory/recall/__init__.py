@@ -1,1 +1,1 @@
-"""The read path: from a question to ranked hits, and why."""
+"""The read path: from a question to ranked hits, and their explanation."""

@@ -1,4 +1,4 @@
-"""The query log: off unless the owner of a store asks for it, and never in the way of a recall."""
+"""The query log: off unless the owner of a store turns it on; it never delays a recall."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("agent_memory")
 
-_EVERY_S = 10.0
-_LAST_WAIT_S = 0.5  # for another writer, when the memory is closed
+_EVERY_S = 10.0  # between writes
+_LAST_WAIT_S = 0.5  # for another writer, at close
 
 
 class QueryLog:
-    """Collects the queries of this process, and writes them from time to time, if the store is free.
+    """Collects the queries of this process and writes them every ten seconds, if no other writer holds the store.
 
-    A recall at most commits once in ten seconds; it waits for no lock. What could not be written (another writer,
-    a full disk, a read-only folder) waits for the next time, up to ``Config.query_log`` queries, and is lost with the
-    process.
+    Recalls never wait for a lock. Queries that cannot be written (another writer, a full disk, a read-only folder) are
+    kept in memory for the next attempt, up to ``Config.query_log`` of them; they are lost if the process ends.
 
     Args:
-        store: The store; its settings say how many queries are kept, and what of their words.
+        store: The store; its settings say how many queries are kept, and whether their text is.
     """
 
     def __init__(self, store: Store) -> None:
@@ -44,7 +43,7 @@ class QueryLog:
         self._next = time.monotonic() + _EVERY_S
 
     def note(self, request: Request, spec: EncoderSpec) -> None:
-        """Take down a recall that was answered; one by words alone has no vector, and is left out."""
+        """Log a recall that was answered; recalls by words alone have no vector and are skipped."""
         if not self._config.query_log or request.mode is Mode.LEXICAL:
             return
         text, kept = request.text, self._config.query_text
@@ -64,7 +63,7 @@ class QueryLog:
             self.flush()
 
     def flush(self, *, wait_s: float = 0.0) -> None:
-        """Write what has been taken down; what cannot be written now is kept for later. Raises nothing."""
+        """Write the collected queries; those that cannot be written now are kept for later. Raises nothing."""
         if not self._pending or self._store.database.read_only or not self._writing.acquire(blocking=False):
             return
         try:
@@ -81,7 +80,7 @@ class QueryLog:
             self._writing.release()
 
     def clear(self, namespace: Namespace) -> int:
-        """Delete what was asked in or below a namespace, written or not; returns how many."""
+        """Delete the queries asked in or below a namespace, written or not; returns how many."""
         with self._writing:
             pending = list(self._pending)
             self._pending.clear()
@@ -91,5 +90,5 @@ class QueryLog:
                 return tx.queries.clear(namespace) + len(pending) - len(kept)
 
     def close(self) -> None:
-        """Write the rest."""
+        """Write the queries that are left."""
         self.flush(wait_s=_LAST_WAIT_S)

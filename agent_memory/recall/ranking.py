@@ -1,21 +1,21 @@
-"""From candidates to one ranking: what each source of evidence adds to an entry's score.
+"""Ranks candidates: what each source of evidence adds to an entry's score.
 
 An entry's score is a sum, so that every answer can be explained and compared with others::
 
-    cosine of query and entry                                  -1 … 1    (a fifth of it, if the encoder
-                                                                          cannot read the query's script)
-    + 0.7 · share of the query's words that it holds            0 … 0.7
-    + 0.3  · what its better neighbour in the session exceeds 0.3 by
-    + 0.3  if it happened in a stretch of time that the query names
-    + 0.1  · (importance - 0.5), if it has an importance
-    + 0.2  · 0.5^(age / half-life), if a half-life was asked for
+    cosine of query and entry                              -1 … 1    (a fifth of it if the encoder
+                                                                      cannot read the query's script)
+    + 0.7 · share of the query's words in the entry         0 … 0.7
+    + 0.3 · (score of its better neighbour in the session - 0.3), if positive
+    + 0.3 if it happened in an interval that the query names
+    + 0.1 · (importance - 0.5), if it has an importance
+    + 0.2 · 0.5^(age / half_life), if a half_life was given
 
-The weights were chosen on held-out parts of training conversations, never on those that are reported.
+The weights were tuned on held-out parts of the training conversations, never on the reported ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,19 +37,19 @@ DUPLICATE_COSINE = 0.97
 
 @dataclass(slots=True)
 class Candidate:
-    """An entry that may be returned, and what speaks for it.
+    """An entry that may be returned, with the evidence for it.
 
     Attributes:
-        id: The entry's.
+        id: Id of the entry.
         dense: Cosine at the native dimension.
-        trust: Weight of that.
-        lexical: Share of the query's words, from 0 to 1.
-        neighbour: What an entry beside it in the session lends.
-        lender: Id of that entry.
-        time: Bonus for having happened when the query says.
-        importance: Bonus, or malus, for its importance.
-        recency: Bonus for being young.
-        rerank: Score of the cross-encoder, which then decides alone.
+        trust: Weight of ``dense``.
+        lexical: Share of the query's words that the entry holds, from 0 to 1.
+        neighbour: Score lent by the entry right before or after it in the session.
+        lender: Id of the entry that lends it.
+        time: Bonus for an event time that the query names.
+        importance: Bonus or penalty for its importance.
+        recency: Bonus for a recent event time.
+        rerank: Score of the cross-encoder; replaces all others.
     """
 
     id: int
@@ -64,39 +64,39 @@ class Candidate:
     rerank: float | None = None
 
     @property
-    def own(self) -> float:
-        """What the entry's own text is worth."""
+    def text_score(self) -> float:
+        """Score of the entry's text alone."""
         return self.trust * self.dense + LEXICAL_WEIGHT * self.lexical
 
     @property
     def score(self) -> float:
-        """The score that decides; higher is better."""
+        """Final score; higher is better."""
         if self.rerank is not None:
             return self.rerank
-        return self.own + self.neighbour + self.time + self.importance + self.recency
+        return self.text_score + self.neighbour + self.time + self.importance + self.recency
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What is known of a candidate beside its text."""
+    """Facts about an entry beside its text."""
 
     event_time: datetime
     importance: float | None
 
 
-def lend(candidates: Mapping[int, Candidate], neighbours: Mapping[int, Sequence[int]]) -> None:
-    """Let entries lend score to those said right before and after them in the same session.
+def lend_scores(candidates: Mapping[int, Candidate], neighbours: Mapping[int, Sequence[int]]) -> None:
+    """Add to each entry's score a share of its better neighbour's in the session.
 
-    The turn before a short answer holds the question; neither is found alone.
+    A short answer and the question before it are rarely found alone.
     """
     for entry_id, beside in neighbours.items():
         candidate = candidates.get(entry_id)
         lenders = [candidates[other] for other in beside if other in candidates]
         if candidate is None or not lenders:
             continue
-        best = max(lenders, key=lambda lender: lender.own)
-        if best.own > NEIGHBOUR_FLOOR:
-            candidate.neighbour = NEIGHBOUR_WEIGHT * (best.own - NEIGHBOUR_FLOOR)
+        best = max(lenders, key=lambda lender: lender.text_score)
+        if best.text_score > NEIGHBOUR_FLOOR:
+            candidate.neighbour = NEIGHBOUR_WEIGHT * (best.text_score - NEIGHBOUR_FLOOR)
             candidate.lender = best.id
 
 
@@ -108,7 +108,7 @@ def add_circumstances(
     now: datetime,
     half_life: timedelta | None,
 ) -> None:
-    """Add the bonuses for time, importance and youth."""
+    """Add the bonuses for time, importance and recency."""
     for entry_id, facts in known.items():
         candidate = candidates[entry_id]
         if any(interval.start <= facts.event_time < interval.end for interval in intervals):
@@ -120,44 +120,49 @@ def add_circumstances(
             candidate.recency = RECENCY_WEIGHT * 0.5 ** (age / half_life)
 
 
-def ordered(candidates: Mapping[int, Candidate]) -> list[Candidate]:
-    """Return candidates, best first; of equals, the one added first."""
-    return sorted(candidates.values(), key=lambda candidate: (-candidate.score, candidate.id))
+def rank_candidates(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Return candidates by descending score; equal scores by ascending id."""
+    return sorted(candidates, key=lambda candidate: (-candidate.score, candidate.id))
 
 
 @dataclass(slots=True)
-class Chosen:
-    """The outcome of diversifying: who stays, and why the others went."""
+class Deduplicated:
+    """Candidates without near-duplicates.
+
+    Attributes:
+        kept: The candidates that remain, best first.
+        dropped: Id of the better near-duplicate, by id of the dropped candidate.
+    """
 
     kept: list[Candidate] = field(default_factory=list)
     dropped: dict[int, int] = field(default_factory=dict)
 
 
-def without_duplicates(ranked: Sequence[Candidate], vectors: Mapping[int, npt.NDArray[Any]], k: int) -> Chosen:
-    """Return the first k that are not near-duplicates of a better one (cosine of at least 0.97)."""
-    chosen = Chosen()
+def drop_duplicates(ranked: Sequence[Candidate], vectors: Mapping[int, npt.NDArray[Any]], k: int) -> Deduplicated:
+    """Return the first k candidates, leaving out near-duplicates of better ones (cosine of at least 0.97)."""
+    found = Deduplicated()
     for candidate in ranked:
-        if len(chosen.kept) == k:
+        if len(found.kept) == k:
             break
         mine = vectors[candidate.id]
-        twin = next((kept for kept in chosen.kept if float(vectors[kept.id] @ mine) >= DUPLICATE_COSINE), None)
+        twin = next((kept for kept in found.kept if float(vectors[kept.id] @ mine) >= DUPLICATE_COSINE), None)
         if twin is None:
-            chosen.kept.append(candidate)
+            found.kept.append(candidate)
         else:
-            chosen.dropped[candidate.id] = twin.id
-    return chosen
+            found.dropped[candidate.id] = twin.id
+    return found
 
 
-def diversified(
+def diversify(
     ranked: Sequence[Candidate], vectors: Mapping[int, npt.NDArray[Any]], k: int, diversity: float
 ) -> list[Candidate]:
     """Return k candidates by maximal marginal relevance (Carbonell and Goldstein 1998).
 
     Args:
-        ranked: Best first.
-        vectors: Unit vectors by entry id.
-        k: How many.
-        diversity: 0 keeps the ranking, 1 looks at difference alone.
+        ranked: Candidates, best first.
+        vectors: Unit vectors, by entry id.
+        k: Maximum number to return.
+        diversity: 0 keeps the ranking; 1 considers difference alone.
     """
     rest = list(ranked)
     kept: list[Candidate] = []

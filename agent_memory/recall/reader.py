@@ -1,4 +1,4 @@
-"""``Reader``: what a memory tells of its entries without a search."""
+"""``Reader``: reads entries, sessions and namespaces without a search."""
 
 from __future__ import annotations
 
@@ -19,39 +19,68 @@ _MOST = 2**31
 
 
 class Reader:
-    """Reads entries of one store.
+    """Reads the entries of one store.
 
     Args:
         store: The store.
-        namespace: The scope; nothing outside is ever read.
+        namespace: The memory's namespace; nothing outside of it is ever read.
     """
 
     def __init__(self, store: Store, namespace: Namespace) -> None:
         self._store, self._namespace = store, namespace
 
     def get(self, key: str, *, namespace: Sequence[str] | None = None) -> Entry:
-        """Return the entry of a key in exactly this namespace.
+        """Return the entry with a key, in exactly this namespace.
+
+        Args:
+            key: The entry's key.
+            namespace: Where to look; this memory's namespace if left out.
 
         Raises:
-            NotFoundError: There is none, or it has expired.
+            NotFoundError: No entry has the key, or the entry has expired.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin.", key="home")
+            >>> memory.get("home").text
+            'Alice moved to Berlin.'
         """
-        scope = inputs.scope(namespace, self._namespace)
+        scope = inputs.resolve_namespace(namespace, self._namespace)
         with self._store.read() as tx:
-            return tx.entries.find(scope, inputs.required_name("key", key), datetime.now(UTC))[1]
+            return tx.entries.find(scope, inputs.check_name("key", key), datetime.now(UTC))[1]
 
     def get_many(self, keys: Sequence[str], *, namespace: Sequence[str] | None = None) -> dict[str, Entry]:
-        """Return the entries of the given keys in exactly this namespace; keys without one are left out."""
-        scope, names = inputs.scope(namespace, self._namespace), inputs.names("keys", keys)
+        """Return the entries with the given keys, by key, in exactly this namespace; missing ones are left out.
+
+        Args:
+            keys: The entries' keys.
+            namespace: As for ``get``.
+
+        Example:
+            >>> entry = memory.add("Bob likes tea.", key="tea")
+            >>> list(memory.get_many(["tea", "no-such-key"]))
+            ['tea']
+        """
+        scope, names = inputs.resolve_namespace(namespace, self._namespace), inputs.check_names("keys", keys)
         with self._store.read() as tx:
             return tx.entries.select_by_key(scope, names, datetime.now(UTC))
 
     def history(self, key: str, *, namespace: Sequence[str] | None = None) -> list[Entry]:
-        """Return every version of an entry, oldest first, with what it superseded; the current one comes last.
+        """Return every version of an entry and of the entries it superseded, oldest first; the current one is last.
+
+        Args:
+            key: The entry's key.
+            namespace: As for ``get``.
 
         Raises:
-            NotFoundError: There was never such a key here, or it was forgotten.
+            NotFoundError: The key was never used here, or its entry was forgotten.
+
+        Example:
+            >>> entry = memory.add("Alice lives in Berlin.", key="home")
+            >>> entry = memory.update("home", text="Alice lives in Rome.")
+            >>> [version.text for version in memory.history("home")]
+            ['Alice lives in Berlin.', 'Alice lives in Rome.']
         """
-        scope, name = inputs.scope(namespace, self._namespace), inputs.required_name("key", key)
+        scope, name = inputs.resolve_namespace(namespace, self._namespace), inputs.check_name("key", key)
         with self._store.read() as tx:
             found = tx.entries.list_versions(scope, name)
         if not found:
@@ -70,39 +99,83 @@ class Reader:
         limit: SupportsIndex | None = None,
         offset: SupportsIndex = 0,
     ) -> list[Entry]:
-        """Return the entries that match, in the order they were added; arguments as for ``recall``."""
-        scope = inputs.scope(namespace, self._namespace)
-        bounds: dict[str, Any] = {
-            "where": where,
-            "session": session,
-            "speaker": speaker,
-            "since": since,
-            "until": until,
-        }
-        condition = make_condition(scope, datetime.now(UTC), **bounds)
-        most = None if limit is None else inputs.positive("limit", limit, most=_MOST)
-        skip = inputs.positive("offset", offset, most=_MOST) if offset else 0
+        """Return the entries that match all given filters, in the order they were added.
+
+        Args:
+            where: Metadata filter, as for ``recall``.
+            session: Only entries of this session.
+            speaker: Only entries of this speaker.
+            since: Earliest event time.
+            until: Latest event time.
+            namespace: Only entries in this namespace or below it; this memory's namespace if left out.
+            limit: Maximum number of entries to return; all if left out.
+            offset: Number of matching entries to skip first.
+
+        Example:
+            >>> entry = memory.add("Bob likes tea.", speaker="bob", metadata={"topic": "food"})
+            >>> [entry.text for entry in memory.entries(speaker="bob", where={"topic": "food"})]
+            ['Bob likes tea.']
+        """
+        condition = make_condition(
+            inputs.resolve_namespace(namespace, self._namespace),
+            datetime.now(UTC),
+            where=where,
+            session=session,
+            speaker=speaker,
+            since=since,
+            until=until,
+        )
+        most = None if limit is None else inputs.check_count("limit", limit, most=_MOST)
+        skip = inputs.check_count("offset", offset, most=_MOST) if offset else 0
         with self._store.read() as tx:
             return [entry for _, entry in tx.entries.select(condition, limit=most, offset=skip)]
 
     def sessions(self, *, namespace: Sequence[str] | None = None) -> list[Session]:
-        """Return the sessions that hold live entries, in the order they began."""
-        condition = make_condition(inputs.scope(namespace, self._namespace), datetime.now(UTC))
+        """Return the sessions that hold live entries, in the order they began.
+
+        Args:
+            namespace: Only sessions in this namespace or below it; this memory's namespace if left out.
+
+        Example:
+            >>> entry = memory.add("I am back from Rome.", session="chat-7")
+            >>> [(session.name, session.entries) for session in memory.sessions()]
+            [('chat-7', 1)]
+        """
+        condition = make_condition(inputs.resolve_namespace(namespace, self._namespace), datetime.now(UTC))
         with self._store.read() as tx:
             return tx.entries.list_sessions(condition)
 
     def namespaces(self, *, namespace: Sequence[str] | None = None) -> list[Namespace]:
-        """Return the namespaces that hold live entries, here and below, sorted."""
-        condition = make_condition(inputs.scope(namespace, self._namespace), datetime.now(UTC))
+        """Return the namespaces that hold live entries, sorted.
+
+        Args:
+            namespace: Only this namespace and those below it; this memory's namespace if left out.
+
+        Example:
+            >>> entry = memory.add("Bob works in Oslo.", namespace=("team", "bob"))
+            >>> memory.namespaces(namespace=("team",))
+            [('team', 'bob')]
+        """
+        condition = make_condition(inputs.resolve_namespace(namespace, self._namespace), datetime.now(UTC))
         with self._store.read() as tx:
             return tx.entries.list_namespaces(condition)
 
     def vectors(self, keys: Sequence[str], *, namespace: Sequence[str] | None = None) -> dict[str, FloatArray]:
-        """Return the static vectors of the given keys in exactly this namespace, as ``get_many`` does entries.
+        """Return the static vectors of the entries with the given keys, by key; missing ones are left out.
 
-        Each is float32 of shape (dimension,) and unit length.
+        Args:
+            keys: The entries' keys.
+            namespace: As for ``get``.
+
+        Returns:
+            Vectors of unit length, float32 of shape (dimension,).
+
+        Example:
+            >>> entry = memory.add("Bob likes tea.", key="tea")
+            >>> memory.vectors(["tea"])["tea"].shape == (memory.encoder.spec.dimension,)
+            True
         """
-        scope, names = inputs.scope(namespace, self._namespace), inputs.names("keys", keys)
+        scope, names = inputs.resolve_namespace(namespace, self._namespace), inputs.check_names("keys", keys)
         with self._store.read() as tx:
             generation = tx.generations.live()
             found = tx.entries.select_ids_by_key(scope, names, datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""A recall, validated: the question, where to look, and how."""
+"""Requests: the validated arguments of a recall."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict, Unpack
 
 import numpy as np
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class RecallOptions(TypedDict, total=False):
-    """The keyword arguments of ``Memory.recall``, but for ``namespace``; see there."""
+    """The keyword arguments of ``Memory.recall`` except ``namespace``; described there."""
 
     k: SupportsIndex
     session: str | None
@@ -45,7 +45,7 @@ class RecallOptions(TypedDict, total=False):
 
 
 class Mode(StrEnum):
-    """What a recall goes by: meaning and words, meaning alone, or words alone."""
+    """What a recall searches by: meaning and words, meaning alone, or words alone."""
 
     HYBRID = "hybrid"
     DENSE = "dense"
@@ -54,25 +54,25 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One recall, validated.
+    """The validated arguments of one recall.
 
     Attributes:
         text: The query's text; None if only a vector was given.
-        vector: The query's vector, shape (dimension,), of unit length; empty until ``encode_requests``.
+        vector: The query's vector, float32 of shape (dimension,), unit length; empty until ``encode_requests``.
         readable: Whether the encoder knows the script of the text.
         k: Maximum number of hits.
-        mode: What to go by.
-        scope: Where to look.
+        mode: What to search by.
+        scope: Namespace to search.
         session: The session that the question is asked in.
         condition: What an entry must satisfy.
-        as_of: The past moment to read the store as of.
-        now: What the query means by now.
-        exact: True to compare with every vector.
-        diversity: From 0 to 1; weight of difference among the hits.
-        collapse: True to leave out near-duplicates of better hits.
+        as_of: Past time at which to read the store; None for the present.
+        now: The time that "today" in the query refers to.
+        exact: True to compare the query with every vector.
+        diversity: Weight of difference among the hits, from 0 to 1.
+        collapse: True to drop near-duplicates of better hits.
         half_life: Age at which the bonus for recent entries is halved; None for no bonus.
-        budget_ms: Time after which no further tier or source is begun.
-        rerank: Scores the best candidates again.
+        budget_ms: Milliseconds after which no further tier or source is started.
+        rerank: Cross-encoder that scores the best candidates; None for none.
         explain: True to fill ``Hit.trace``.
     """
 
@@ -107,7 +107,7 @@ def make_condition(
     until: Time | None = None,
     as_of: datetime | None = None,
 ) -> Condition:
-    """Return the condition for entries in or below a namespace that match what callers may ask for.
+    """Return the condition for entries in or below a namespace that match the given filters.
 
     Raises:
         InvalidInputError: A filter or an argument is unusable.
@@ -117,11 +117,11 @@ def make_condition(
         state="current" if as_of is None else "as_of",
         moment=as_of or now,
         where=parse_filter(where),
-        key=inputs.name("key", key),
-        session=inputs.name("session", session),
-        speaker=inputs.name("speaker", speaker),
-        since=inputs.moment("since", since),
-        until=inputs.moment("until", until),
+        key=inputs.check_optional_name("key", key),
+        session=inputs.check_optional_name("session", session),
+        speaker=inputs.check_optional_name("speaker", speaker),
+        since=inputs.parse_time("since", since),
+        until=inputs.parse_time("until", until),
     )
 
 
@@ -130,64 +130,60 @@ def make_request(
     *,
     config: Config,
     scope: Namespace,
-    k: SupportsIndex = 5,
-    session: str | None = None,
-    speaker: str | None = None,
-    where: Mapping[str, Any] | None = None,
-    since: Time | None = None,
-    until: Time | None = None,
-    as_of: Time | None = None,
-    mode: str = "hybrid",
-    exact: bool = False,
-    diversity: float = 0.0,
-    collapse: bool = False,
-    half_life: timedelta | None = None,
-    now: Time | None = None,
-    budget_ms: float | None = None,
-    rerank: Reranker | None = None,
-    explain: bool = False,
+    **options: Unpack[RecallOptions],
 ) -> Request:
-    """Return the request that the arguments of ``Memory.recall`` make; its query is not encoded yet.
+    """Return the request for a call of ``Memory.recall``; its query is not encoded yet.
+
+    Args:
+        query: A text or a vector.
+        config: Limits.
+        scope: Namespace to search.
+        **options: As for ``Memory.recall``, with the same defaults.
 
     Raises:
         InvalidInputError: An argument is unusable.
     """
-    moment = inputs.moment("as_of", as_of)
-    text = inputs.text(query, config, "query") if isinstance(query, str) else None
-    if half_life is not None and (not isinstance(half_life, timedelta) or half_life <= timedelta(0)):
-        raise InvalidInputError(f"half_life must be a positive timedelta, got {half_life!r}")
-    chosen = inputs.choice("mode", mode, Mode)
+    text = inputs.check_text("query", query, config) if isinstance(query, str) else None
+    mode = inputs.parse_choice("mode", options.get("mode", Mode.HYBRID), Mode)
+    as_of = inputs.parse_time("as_of", options.get("as_of"))
     present = datetime.now(UTC)
-    bounds: dict[str, Any] = {"where": where, "session": session, "speaker": speaker, "since": since, "until": until}
+    session, budget_ms = options.get("session"), options.get("budget_ms")
+    filters: dict[str, Any] = {name: options.get(name) for name in ("where", "session", "speaker", "since", "until")}
     return Request(
         text=text,
-        vector=np.empty(0, np.float32) if text is not None else inputs.vector(query),
-        k=inputs.positive("k", k),
-        mode=Mode.DENSE if text is None else chosen,
+        vector=np.empty(0, np.float32) if text is not None else inputs.parse_vector(query),
+        k=inputs.check_count("k", options.get("k", 5)),
+        mode=Mode.DENSE if text is None else mode,
         scope=scope,
-        session=inputs.name("session", session),
-        condition=make_condition(scope, present, as_of=moment, **bounds),
-        as_of=moment,
-        now=inputs.moment("now", now) or moment or present,
-        exact=exact,
-        diversity=inputs.share("diversity", diversity),
-        collapse=collapse,
-        half_life=half_life,
-        budget_ms=None if budget_ms is None else inputs.duration("budget_ms", budget_ms),
-        rerank=rerank,
-        explain=explain,
+        session=inputs.check_optional_name("session", session),
+        condition=make_condition(scope, present, as_of=as_of, **filters),
+        as_of=as_of,
+        now=inputs.parse_time("now", options.get("now")) or as_of or present,
+        exact=options.get("exact", False),
+        diversity=inputs.check_share("diversity", options.get("diversity", 0.0)),
+        collapse=options.get("collapse", False),
+        half_life=_check_half_life(options.get("half_life")),
+        budget_ms=None if budget_ms is None else inputs.check_duration("budget_ms", budget_ms),
+        rerank=options.get("rerank"),
+        explain=options.get("explain", False),
     )
 
 
+def _check_half_life(value: timedelta | None) -> timedelta | None:
+    if value is not None and (not isinstance(value, timedelta) or value <= timedelta(0)):
+        raise InvalidInputError(f"half_life must be a positive timedelta, got {value!r}")
+    return value
+
+
 def encode_requests(requests: Sequence[Request], space: Space) -> list[Request]:
-    """Return requests with the vectors of their queries in a space, encoded together.
+    """Return requests with the vectors of their queries, encoded together.
 
     Raises:
-        DimensionMismatchError: A vector that was given has another number of dimensions.
+        DimensionMismatchError: A given vector has another number of dimensions than the space.
         EncoderError: The queries could not be encoded.
     """
-    wanted = [request.text for request in requests if request.text is not None and request.mode is not Mode.LEXICAL]
-    texts = list(dict.fromkeys(wanted))
+    encodable = [request for request in requests if request.mode is not Mode.LEXICAL]
+    texts = list(dict.fromkeys(request.text for request in encodable if request.text is not None))
     vectors = dict(zip(texts, space.encode_queries(texts), strict=True))
     scripts: Collection[str] | None = getattr(space.encoder, "scripts", None)
     encoded = []
@@ -203,7 +199,7 @@ def encode_requests(requests: Sequence[Request], space: Space) -> list[Request]:
 
 
 def _is_readable(text: str, scripts: Collection[str] | None) -> bool:
-    """Return whether most letters of a text are of some scripts, as Unicode names them; None for all scripts."""
+    """Return whether at least half of a text's letters belong to the given scripts; None stands for all scripts."""
     if scripts is None or text.isascii():
         return True
     letters = [unicodedata.name(char, "").split(" ", 1)[0] for char in text if char.isalpha()]

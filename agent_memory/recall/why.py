@@ -1,4 +1,4 @@
-"""Why an entry was, or was not, among the hits."""
+"""Explains why an entry was, or was not, among the hits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
+from agent_memory.recall.answer import explain_score
 from agent_memory.recall.request import Mode, Request
 from agent_memory.recall.search import Search
 from agent_memory.records import Entry, Trace
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from agent_memory.recall.ranking import Candidate
 
 
+_NO_WORD = "it holds no word of the query"
+
+
 def why(store: Store, space: Space, request: Request, *, namespace: Namespace, key: str) -> Trace:
-    """Return what became of an entry in a recall; see ``Memory.why``."""
+    """Return the stage at which a recall dropped an entry, or its rank; see ``Memory.why``."""
     with store.read() as tx:
         found = tx.entries.find_newest(namespace, key)
     if found is None:
@@ -29,64 +33,64 @@ def why(store: Store, space: Space, request: Request, *, namespace: Namespace, k
     with store.read() as tx:
         search = Search(store, space, tx, request, extra=[entry_id])
         best = search.run()
-        unfit = _find_obstacle(tx, entry_id, entry, request)
-        if unfit is not None:
-            return Trace(key=key, returned=False, stage=unfit[0], reason=unfit[1])
+        obstacle = _find_obstacle(tx, entry_id, entry, request)
+        if obstacle is not None:
+            return Trace(key=key, returned=False, stage=obstacle[0], reason=obstacle[1])
         return _explain(tx, search, best, entry_id, entry)
 
 
 def _find_obstacle(tx: Transaction, entry_id: int, entry: Entry, request: Request) -> tuple[str, str] | None:
-    """Return (stage, reason) if the entry could not be a hit whatever its score."""
+    """Return (stage, reason) if the entry could not be a hit at any score."""
     if request.as_of is None and entry.superseded_at is not None:
-        return "superseded", f"another entry took its place at {entry.superseded_at.isoformat()}"
+        return "superseded", f"another entry superseded it at {entry.superseded_at.isoformat()}"
     if request.as_of is None and entry.expires_at is not None and entry.expires_at <= datetime.now(UTC):
         return "expired", f"it expired at {entry.expires_at.isoformat()}"
     if not tx.entries.matches(entry_id, request.condition):
-        return "filter", "it does not match the namespace, session, time or metadata asked for"
+        return "filter", "it does not match the requested namespace, session, time or metadata"
     return None
 
 
 def _explain(tx: Transaction, search: Search, best: list[Candidate], entry_id: int, entry: Entry) -> Trace:
     candidate = search.candidates.get(entry_id)
     if candidate is None:
-        reason = "no word of the query is in it"
-        return Trace(key=entry.key, returned=False, stage="words", reason=reason)
-    detail = search.trace(candidate, {entry_id: entry})
+        return Trace(key=entry.key, returned=False, stage="words", reason=_NO_WORD)
+    detail = explain_score(tx, search, candidate, {entry_id: entry})
     facts: dict[str, Any] = {"key": entry.key, "score": candidate.score, "detail": detail}
     ranks = {other.id: rank for rank, other in enumerate(search.ranked, start=1)}
     for rank, other in enumerate(best, start=1):
         if other.id == entry_id:
             return Trace(returned=True, stage="returned", reason=f"it is hit {rank}", rank=rank, **facts)
     if search.request.mode is Mode.LEXICAL and not candidate.lexical:
-        return Trace(returned=False, stage="words", reason="no word of the query is in it", **facts)
+        return Trace(returned=False, stage="words", reason=_NO_WORD, **facts)
     if entry_id in search.dropped:
-        twin = tx.entries.fetch([search.dropped[entry_id]])[search.dropped[entry_id]].key
+        twin_id = search.dropped[entry_id]
+        twin = tx.entries.fetch([twin_id])[twin_id].key
         reason = f"it is a near-duplicate of {twin!r}, which ranks higher"
         return Trace(returned=False, stage="duplicate", reason=reason, rank=ranks.get(entry_id), **facts)
     margin = best[-1].score - candidate.score if best else None
     if entry_id in ranks:
         outranked = ranks[entry_id] > search.request.k
         stage = "rank" if outranked or not search.request.diversity else "diversity"
-        reason = f"it ranks {ranks[entry_id]} of {len(ranks)}; {search.request.k} were asked for"
+        reason = f"it ranks {ranks[entry_id]} of {len(ranks)}; k is {search.request.k}"
         return Trace(returned=False, stage=stage, reason=reason, rank=ranks[entry_id], margin=margin, **facts)
     return _explain_tier(tx, search, entry_id, margin, facts)
 
 
 def _explain_tier(tx: Transaction, search: Search, entry_id: int, margin: float | None, facts: dict[str, Any]) -> Trace:
-    """Return which tier did not hand the entry on, by how much it missed the last one handed on."""
+    """Return the tier that dropped the entry, and by how much it missed the last one handed on."""
     traces = search.tiers.traces[0] if search.tiers is not None and search.tiers.traces else ()
     for tier in traces[:-1]:
         place = tier.rank(entry_id)
         if (place is None or place >= tier.kept) and tier.kept:
             last = int(tier.ids[tier.kept - 1])
-            mine, theirs = (_prefix_cosine(tx, search, one, tier.tier) for one in (entry_id, last))
+            mine, theirs = (_measure_prefix_cosine(tx, search, one, tier.tier) for one in (entry_id, last))
             reason = f"its first {tier.tier} dimensions were not among the {tier.kept} closest"
             return Trace(returned=False, stage=f"tier {tier.tier}", reason=reason, margin=theirs - mine, **facts)
-    reason = f"its score is lower than those of the {len(search.ranked)} candidates"
+    reason = f"its score is lower than that of all {len(search.ranked)} candidates"
     return Trace(returned=False, stage="rank", reason=reason, margin=margin, **facts)
 
 
-def _prefix_cosine(tx: Transaction, search: Search, entry_id: int, dimension: int) -> float:
+def _measure_prefix_cosine(tx: Transaction, search: Search, entry_id: int, dimension: int) -> float:
     generation = tx.generations.live()
     if generation is None:
         return 0.0

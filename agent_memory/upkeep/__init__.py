@@ -1,1 +1,1 @@
-"""What an operator does: re-index, maintenance, periodic jobs, backup, check."""
+"""The operator's tasks: re-index, maintenance, periodic jobs, backup, check."""

@@ -1,4 +1,4 @@
-"""What ``check`` looks for and mends, and what ``stats`` counts."""
+"""Finds and repairs damage for ``check``; counts for ``stats``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EDITED = "the text differs from its checksum"
 
 
 def count_stats(store: Store, namespace: Namespace) -> Stats:
-    """Return the facts that ``Memory.stats`` promises."""
+    """Return facts about a store; see ``Memory.stats``."""
     now = datetime.now(UTC)
     current = Condition(namespace=namespace, moment=now)
     with store.read() as tx:
@@ -59,24 +59,23 @@ def _add_sizes(paths: Iterable[Path]) -> int:
 
 
 class Checker:
-    """Looks through a store and mends what can be mended; see ``Memory.check``.
+    """Finds damage in a store and repairs it if asked to; see ``Memory.check``.
 
     Args:
         store: The store.
         space: Encodes damaged entries again.
-        repair: True to mend what can be mended.
+        repair: True to repair what can be repaired.
     """
 
     def __init__(self, store: Store, space: Space, *, repair: bool) -> None:
         self._store, self._space, self._repair = store, space, repair
 
     def run(self) -> Report:
-        """Return what is wrong, and what of it was mended."""
-        store = self._store
+        """Return the faults, and which of them were repaired."""
         problems: list[str] = []
         repaired: list[str] = []
         try:
-            with store.read() as tx:
+            with self._store.read() as tx:
                 problems += tx.find_faults()
                 total = tx.entries.count(ANY)
             damaged = self._find_damaged()
@@ -87,13 +86,12 @@ class Checker:
             self._encode_again(sorted(damaged))
             repaired += damaged.values()
         edited = any(line.endswith(_EDITED) for line in damaged.values())
-        words, mended = self._check_words(problems, rebuild=edited)
-        problems += words
-        repaired += [fault for fault in mended if fault not in repaired]
-        if self._space.sessions.encoder is not None:
-            found = self._check_sessions(sorted(damaged))
-            problems += found
-            repaired += found if self._repair else ()
+        word_faults, gone = self._check_words(problems, rebuild=edited)
+        problems += word_faults
+        repaired += [fault for fault in gone if fault not in repaired]
+        faults = self._check_sessions(sorted(damaged)) if self._space.sessions.encoder is not None else []
+        problems += faults
+        repaired += faults if self._repair else ()
         if set(problems) <= set(repaired):
             faults = self._check_index()
             problems += faults
@@ -109,11 +107,11 @@ class Checker:
         return faults
 
     def _check_words(self, before: list[str], *, rebuild: bool) -> tuple[list[str], list[str]]:
-        """Return what is wrong with the full-text index, and which faults, of the database too, were mended.
+        """Return the faults of the full-text index, and which faults (of the database too) a rebuild removed.
 
         Args:
-            before: Faults found so far; newer versions of SQLite name a damaged full-text index among the database's.
-            rebuild: True to index all words again in any case: texts were edited behind its back.
+            before: Faults found so far; recent SQLite versions report a damaged full-text index as a database fault.
+            rebuild: True to rebuild in any case, because texts were edited without the index noticing.
         """
         found = self._find_word_faults()
         if not self._repair or not (found or rebuild):
@@ -137,7 +135,7 @@ class Checker:
             return [f"full-text index: {error}"]
 
     def _find_damaged(self) -> dict[int, str]:
-        """Return a sentence for each entry whose text or vector is not what was written, by entry id."""
+        """Return a sentence for each entry whose text or vector was damaged, by entry id."""
         damaged: dict[int, str] = {}
         after_id = 0
         while True:
@@ -156,10 +154,10 @@ class Checker:
             after_id = ids[-1]
 
     def _check_sessions(self, again: Sequence[int]) -> list[str]:
-        """Return a sentence for each session whose evolved vectors or latents are missing; mend them if asked to.
+        """Return a sentence for each session with missing evolved vectors or latents; replays them if repairing.
 
         Args:
-            again: Entries whose vectors were mended just now; their sessions are evolved again in any case.
+            again: Entries whose vectors were just repaired; their sessions are always replayed.
         """
         store, sessions = self._store, self._space.sessions
         with store.read() as tx:

@@ -1,10 +1,10 @@
-"""What a store needs, what that would cost, and doing it."""
+"""Finds out what a store needs and what that would cost, and does it."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,26 +13,60 @@ import numpy as np
 from agent_memory.errors import LeaseHeldError
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
-from agent_memory.reports import GenerationState, Maintenance, MaintenanceAction, Replay, ReplaySource
+from agent_memory.reports import GenerationInfo, GenerationState, Maintenance, MaintenanceAction, Replay
 from agent_memory.storage.base import Transaction
-from agent_memory.storage.records import Generation
-from agent_memory.types import FloatArray
-from agent_memory.upkeep import rehearsal
-from agent_memory.upkeep.builder import measure_sampled_recall
+from agent_memory.storage.records import DatabaseState
+from agent_memory.upkeep.measure import measure_sampled_recall, measure_tier_recall
+from agent_memory.upkeep.rehearsal import read_logged_queries, rehearse_rebuild
 
 if TYPE_CHECKING:
-    from agent_memory.index import IndexView
+    from agent_memory.index import IndexStats
 
 KEPT_CHANGES = 10_000
-"""The youngest changes stay in the log, so that other processes can catch up."""
+"""Number of recent changes that stay in the log, so that other processes can catch up."""
 
 _WAL_BYTES = 32 << 20
 _FREE_SHARE = 0.25
 _FREE_BYTES = 16 << 20
 _SEGMENTS = 8
 _DRIFT = 0.03
-_SAMPLE = 100
 _DISK_BYTES_S = 100e6  # assumed speed of reading and writing a file
+_INDEXED_ROW_S = 3e-5  # to index one row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Survey:
+    """What a look at a store found.
+
+    Attributes:
+        state: Figures of the database.
+        collectable: Former generations past their grace period.
+        prunable: Changes that can leave the log.
+        logged: Queries in the query log.
+        index: Facts about the index; None if nothing is stored.
+        recall: Recall@10 of the index against exact search, or None.
+        tier_recall: Share of the exact top 10 that each tier hands on, by dimension.
+        replay: With a rehearsal: what the latest queries find in the index and in a new one.
+    """
+
+    state: DatabaseState
+    collectable: list[GenerationInfo]
+    prunable: int
+    logged: int
+    index: IndexStats | None
+    recall: float | None
+    tier_recall: dict[int, float]
+    replay: Replay | None
+
+    def list_findings(self) -> dict[str, Any]:
+        """Return the figures that ``Maintenance.findings`` describes."""
+        return asdict(self.state) | {
+            "tier_recall": self.tier_recall,
+            "queries": self.logged,
+            "index_tail": 0 if self.index is None else self.index.tail,
+            "index_tombstones": 0 if self.index is None else self.index.tombstones,
+            "recall": self.recall,
+        }
 
 
 class Maintainer:
@@ -43,7 +77,7 @@ class Maintainer:
         space: Its embedding space in this process.
         grace: How long former generations are kept.
         purge: Deletes expired entries in the memory's namespace; returns how many.
-        collect: Deletes former generations beyond the grace; returns how many.
+        collect: Deletes former generations past the grace period; returns how many.
     """
 
     def __init__(
@@ -62,87 +96,14 @@ class Maintainer:
         """Return the state of the store and what should be done about it; writes nothing.
 
         Args:
-            rehearse: True to also build an index over a sample, and ask it the latest queries.
+            rehearse: True to also build an index over a sample of the entries, and ask it the latest queries.
         """
-        now = datetime.now(UTC)
-        with self._store.read() as tx:
-            view = self._index.view(tx, self._accept)
-            state = tx.measure(now)
-            former = [
-                one
-                for one in tx.generations.list_all()
-                if one.state is GenerationState.DROPPING
-                or (one.state is GenerationState.FORMER and one.retired_at and one.retired_at <= now - self._grace)
-            ]
-            prunable = self._count_prunable(tx)
-            live = tx.generations.live()
-            questions = np.empty((0, 0), np.float32) if live is None else rehearsal.read_logged_queries(tx, live)
-            logged = tx.queries.count(())
-        index = self._index.stats()
-        drift = {} if view is None else measure_tier_recall(view)
-        findings: dict[str, Any] = asdict(state) | {"tier_recall": drift}
-        findings["queries"] = logged
-        trial = None if view is None or live is None or not rehearse else self._rehearse(view, live, questions)
-        findings["index_tail"] = 0 if index is None else index.tail
-        findings["index_tombstones"] = 0 if index is None else index.tombstones
-        file_bytes, free_bytes = state.pages * state.page_bytes, state.free_pages * state.page_bytes
-        actions = []
-
-        def add(name: str, needed: object, reason: str, seconds: float, freed: int = 0) -> None:
-            if needed:
-                actions.append(
-                    MaintenanceAction(name=name, reason=reason, seconds=round(seconds, 3), freed_bytes=freed)
-                )
-
-        add("purge", state.expired, f"{state.expired} expired entries", state.expired * 1e-4)
-        recall = None if view is None else measure_sampled_recall(view, 7)
-        findings["recall"] = recall
-        weak = recall is not None and recall < self._store.config.recall_target - _DRIFT
-        due = index is not None and (index.maintenance_due or weak)
-        rebuild_s = (index.rows if index else 0) * 3e-5 if trial is None else trial.build_seconds
-        freed = 0 if trial is None else trial.index_bytes_before - trial.index_bytes_after
-        add("index", due, "the index has outgrown its tiers", rebuild_s, freed)
-        vectors = sum(one.vectors for one in former)
-        size = sum(one.vectors * one.dimension * np.dtype(one.dtype).itemsize for one in former)
-        add("collect", former, f"{len(former)} former generations, {vectors} vectors", vectors * 2e-5, size)
-        segments = state.lexical_segments
-        add("lexical", segments > _SEGMENTS, f"the full-text index has {segments} segments", state.rows * 1e-5)
-        add("changes", prunable, f"{prunable} changes that every snapshot has passed", prunable * 1e-6)
-        roomy = free_bytes > _FREE_BYTES and free_bytes > _FREE_SHARE * file_bytes
-        add("vacuum", roomy, f"{free_bytes} of {file_bytes} bytes are free", 2 * file_bytes / _DISK_BYTES_S, free_bytes)
-        wal = state.wal_bytes
-        add("log", wal > _WAL_BYTES, f"the log has {wal} bytes", wal / _DISK_BYTES_S, wal)
-        return Maintenance(findings=findings, actions=tuple(actions), replay=trial)
-
-    def _rehearse(self, view: IndexView, live: Generation, logged: FloatArray) -> Replay:
-        """Return what the latest queries find in the index, and in a new one over a sample of its rows."""
-        ids = view.ids()
-        ids = ids[rehearsal.choose_rows(len(ids), rehearsal.SAMPLE)]
-        matrix = view.vectors_of(ids)
-        source = ReplaySource.QUERIES if len(logged) else ReplaySource.ENTRIES
-        questions = logged if len(logged) else matrix[rehearsal.choose_rows(len(ids), rehearsal.REPLAYED)]
-        after = rehearsal.build_trial(
-            ids, matrix, questions, tiers=live.tiers, dtype=live.dtype, options=self._index.options, whole=len(view)
-        )
-        stats = self._index.stats()
-        size = 0 if stats is None else rehearsal.estimate_bytes(stats, live.dtype, stats.rows + stats.tombstones)
-        return rehearsal.compare(rehearsal.Trial(view, questions, size), after, source)
-
-    def _count_prunable(self, tx: Transaction) -> int:
-        """Return how many changes nobody on this disk needs any more, if they are many."""
-        first = tx.changes.first_seq()
-        count = self._find_floor(tx) - first + 1 if first is not None else 0
-        return count if count > KEPT_CHANGES else 0
-
-    def _find_floor(self, tx: Transaction) -> int:
-        """Return the number up to which snapshots and jobs have passed the change log."""
-        floor = tx.changes.last_seq() - KEPT_CHANGES
-        oldest = [seq for seq, _ in self._index.snapshots()]
-        started = [int(job.progress.get("seq", 0)) for job in tx.jobs.list_all(unfinished=True)]
-        return max(0, min([floor, *oldest, *started]))
+        survey = self._survey(rehearse=rehearse)
+        actions = (*self._list_data_actions(survey), *self._list_file_actions(survey))
+        return Maintenance(findings=survey.list_findings(), actions=actions, replay=survey.replay)
 
     def carry_out(self, only: set[str] | None = None) -> Maintenance:
-        """Do what ``look`` finds, or those of the given names; returns what was done."""
+        """Do what ``look`` finds, or only the actions of the given names; returns what was done."""
         looked = self.look()
         done = []
         for action in looked.actions:
@@ -153,6 +114,85 @@ class Maintainer:
             seconds = round(time.perf_counter() - started, 3)
             done.append(replace(action, seconds=seconds, result=result))
         return Maintenance(findings=looked.findings, actions=tuple(done), done=True)
+
+    # --- looking -----------------------------------------------------------------------------------------
+
+    def _survey(self, *, rehearse: bool) -> _Survey:
+        now = datetime.now(UTC)
+        with self._store.read() as tx:
+            view = self._index.view(tx, self._accept)
+            state = tx.measure(now)
+            generations = tx.generations.list_all()
+            prunable = self._count_prunable(tx)
+            live = tx.generations.live()
+            questions = None if live is None or not rehearse else read_logged_queries(tx, live)
+            logged = tx.queries.count(())
+        stats, replay = self._index.stats(), None
+        if view is not None and live is not None and questions is not None:
+            replay = rehearse_rebuild(view, live, questions, stats=stats, options=self._index.options)
+        return _Survey(
+            state=state,
+            collectable=[one for one in generations if self._is_collectable(one, now)],
+            prunable=prunable,
+            logged=logged,
+            index=stats,
+            recall=None if view is None else measure_sampled_recall(view, 7),
+            tier_recall={} if view is None else measure_tier_recall(view),
+            replay=replay,
+        )
+
+    def _is_collectable(self, generation: GenerationInfo, now: datetime) -> bool:
+        if generation.state is GenerationState.DROPPING:
+            return True
+        retired_at = generation.retired_at
+        return generation.state is GenerationState.FORMER and bool(retired_at and retired_at <= now - self._grace)
+
+    def _list_data_actions(self, survey: _Survey) -> Iterator[MaintenanceAction]:
+        """Yield what should be done about entries, index and generations."""
+        expired, index, replay = survey.state.expired, survey.index, survey.replay
+        if expired:
+            yield _make_action("purge", f"{expired} expired entries", expired * 1e-4)
+        weak = survey.recall is not None and survey.recall < self._store.config.recall_target - _DRIFT
+        if index is not None and (index.maintenance_due or weak):
+            seconds = index.rows * _INDEXED_ROW_S if replay is None else replay.build_seconds
+            freed = 0 if replay is None else replay.index_bytes_before - replay.index_bytes_after
+            yield _make_action("index", "the index has outgrown its tiers", seconds, freed)
+        if former := survey.collectable:
+            vectors = sum(one.vectors for one in former)
+            freed = sum(one.vectors * one.dimension * np.dtype(one.dtype).itemsize for one in former)
+            reason = f"{len(former)} former generations, {vectors} vectors"
+            yield _make_action("collect", reason, vectors * 2e-5, freed)
+
+    def _list_file_actions(self, survey: _Survey) -> Iterator[MaintenanceAction]:
+        """Yield what should be done about the full-text index, the change log and the database file."""
+        state, prunable = survey.state, survey.prunable
+        segments, wal_bytes = state.lexical_segments, state.wal_bytes
+        if segments > _SEGMENTS:
+            yield _make_action("lexical", f"the full-text index has {segments} segments", state.rows * 1e-5)
+        if prunable:
+            yield _make_action("changes", f"{prunable} changes that every snapshot has passed", prunable * 1e-6)
+        file_bytes, free_bytes = state.pages * state.page_bytes, state.free_pages * state.page_bytes
+        if free_bytes > _FREE_BYTES and free_bytes > _FREE_SHARE * file_bytes:
+            reason = f"{free_bytes} of {file_bytes} bytes are free"
+            yield _make_action("vacuum", reason, 2 * file_bytes / _DISK_BYTES_S, free_bytes)
+        if wal_bytes > _WAL_BYTES:
+            reason = f"the write-ahead log has {wal_bytes} bytes"
+            yield _make_action("log", reason, wal_bytes / _DISK_BYTES_S, wal_bytes)
+
+    def _count_prunable(self, tx: Transaction) -> int:
+        """Return how many changes of the log no snapshot or job needs any more; 0 if they are few."""
+        first = tx.changes.first_seq()
+        count = self._find_floor(tx) - first + 1 if first is not None else 0
+        return count if count > KEPT_CHANGES else 0
+
+    def _find_floor(self, tx: Transaction) -> int:
+        """Return the number of the last change that all snapshots and jobs have passed."""
+        floor = tx.changes.last_seq() - KEPT_CHANGES
+        oldest = [seq for seq, _ in self._index.snapshots()]
+        started = [int(job.progress.get("seq", 0)) for job in tx.jobs.list_all(unfinished=True)]
+        return max(0, min([floor, *oldest, *started]))
+
+    # --- doing -------------------------------------------------------------------------------------------
 
     def _do(self, name: str) -> str:
         match name:
@@ -179,18 +219,5 @@ class Maintainer:
                 return "done" if self._store.database.truncate_log() else "postponed: the store is in use"
 
 
-def measure_tier_recall(view: IndexView) -> dict[int, float]:
-    """Return, for each tier, the share of the exact top 10 that it handed on, over a sample of the index's rows."""
-    ids = view.ids()
-    if not len(ids):
-        return {}
-    chosen = np.random.default_rng(7).choice(len(ids), min(_SAMPLE, len(ids)), replace=False)
-    queries = view.vectors_of(ids[chosen])
-    truth = view.search(queries, 10, exact=True).ids
-    found = view.search(queries, 10, explain=True)
-    shares: dict[int, list[float]] = {}
-    for wanted, tiers in zip(truth, found.traces, strict=True):
-        best = wanted[wanted >= 0]
-        for tier in tiers:
-            shares.setdefault(tier.tier, []).append(float(np.isin(best, tier.ids[: tier.kept]).mean()))
-    return {tier: float(np.mean(values)) for tier, values in sorted(shares.items())}
+def _make_action(name: str, reason: str, seconds: float, freed_bytes: int = 0) -> MaintenanceAction:
+    return MaintenanceAction(name=name, reason=reason, seconds=round(seconds, 3), freed_bytes=freed_bytes)

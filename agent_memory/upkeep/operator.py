@@ -1,34 +1,35 @@
-"""``Operator``: what an operator does to a store."""
+"""``Operator``: the methods of ``Memory`` that keep a store in order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent_memory import inputs
 from agent_memory.live.store import Store
 from agent_memory.recall.query_log import QueryLog
-from agent_memory.reports import GenerationInfo, Job, JobState, Maintenance, ReindexReport, Report, Schedule, Stats
+from agent_memory.reports import GenerationInfo, Maintenance, ReindexReport, Report, Stats
 from agent_memory.storage.records import Condition
 from agent_memory.types import Namespace, Progress
 from agent_memory.upkeep import backup as backups
 from agent_memory.upkeep.check import Checker, count_stats
 from agent_memory.upkeep.maintenance import Maintainer
-from agent_memory.upkeep.reindex import Reindexer, ReindexRequest, control_job
-from agent_memory.upkeep.schedules import make_schedule
+from agent_memory.upkeep.plan import ReindexRequest
+from agent_memory.upkeep.rehearsal import rehearse_reindex
+from agent_memory.upkeep.reindex import Reindexer
 from agent_memory.writing.writer import Writer
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, SessionEncoder
 
 GRACE = timedelta(days=7)
-"""How long a former generation is kept for ``rollback`` unless the caller says otherwise."""
+"""How long a former generation is kept for ``rollback`` by default."""
 
 
 class Operator:
-    """The operator's half of ``Memory``: re-indexing, generations, jobs, maintenance, schedules, backup, checks.
+    """Re-indexing, generations, maintenance, backup and checks of one store.
 
     Args:
         store: The store.
@@ -41,14 +42,24 @@ class Operator:
         self._store, self._writer, self._queries, self._namespace = store, writer, queries, namespace
 
     def stats(self) -> Stats:
-        """Return facts about the store: counts, encoder, sizes on disk, the index in memory."""
+        """Return facts about the store: counts, encoder, sizes on disk, index in memory.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin.")
+            >>> memory.stats().entries
+            1
+        """
         return count_stats(self._store, self._namespace)
 
     def check(self, repair: bool = False) -> Report:
-        """Look for damage: in the database, in vectors, in the full-text index, between index and store, in snapshots.
+        """Look for damage in the database, the vectors, the full-text index, the index and its snapshots.
 
         Args:
-            repair: True to mend what can be mended: vectors are encoded again, full-text index and index are rebuilt.
+            repair: True to repair what can be repaired: encode vectors again, rebuild full-text index and index.
+
+        Example:
+            >>> memory.check().ok
+            True
         """
         return Checker(self._store, self._store.follow_space(), repair=repair).run()
 
@@ -66,33 +77,37 @@ class Operator:
         batch_size: int = 256,
         max_cpu: float = 1.0,
     ) -> ReindexReport:
-        """Move the store to another encoder or layout while it is in use, here and in other processes.
+        """Move the store to another encoder or layout while it is in use, by this and other processes.
 
-        The next generation of vectors is built beside the live one, caught up with what is written meanwhile,
-        verified, and put in its place in one transaction; until then recall answers from the live one, which is
-        kept for ``rollback``. Where only the layout changes, stored vectors are copied or rotated, not encoded.
-        If the process is killed, the next call with the same arguments continues where it was.
+        A new generation of vectors is built beside the live one, caught up with concurrent writes, verified, and
+        swapped in by one transaction. Until then recall uses the live generation, which is kept for ``rollback``
+        afterwards. If only the layout changes, stored vectors are copied or rotated instead of encoded. If the process
+        is killed, the next call with the same arguments continues the build.
 
-        A process that has the store open without an encoder of its own, or with one given by name, follows; one
-        that gave an encoder object gets ``EncoderMismatchError`` until it is opened again.
+        Other processes follow the store to its new encoder, unless they opened it with an encoder object: those get
+        ``EncoderMismatchError`` until they open it again.
 
         Args:
-            encoder: The new encoder, as for ``Memory``; None to keep it.
-            session_encoder: As for ``Memory``; ``"auto"`` keeps the store's own, or with another encoder takes
-                what fits that.
-            tiers: New tiers: one to three ascending dimensions, the last the native one.
-            rotation: ``"fit"`` to rotate the space so that the first dimensions carry the most.
-            dry_run: Only try it on a sample and say what it would cost, and what the latest queries
-                (``Config.query_log``; stored entries if there are none) would find; see ``Replay``. Another encoder
-                needs their words: ``Config.query_text="plain"``.
+            encoder: The new encoder, as for ``Memory``; None to keep the present one.
+            session_encoder: As for ``Memory``; ``"auto"`` keeps the present one, or chooses one for a new encoder.
+            tiers: One to three ascending dimensions, the last of them the native one.
+            rotation: ``"fit"`` to rotate the space so that its first dimensions carry the most information.
+            dry_run: True to write nothing, and report what the re-index would cost and what the latest queries would
+                find; see ``Replay``. Queries come from the query log (``Config.query_log``; another encoder also needs
+                ``Config.query_text="plain"``); without any, stored entries are used as queries.
             progress: Called with (entries done, entries in all) after each batch.
             batch_size: Entries encoded and written together.
             max_cpu: Share of the time that the work may take, in (0, 1]; it sleeps for the rest.
 
         Raises:
-            InvalidInputError: An argument is unusable, the store is empty, or it is in that space already.
+            InvalidInputError: An argument is unusable, the store is empty, or it has this embedding space already.
             LeaseHeldError: Another process is re-indexing the store.
             IndexStateError: The new generation did not pass verification; the live one was not touched.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin.")
+            >>> print(memory.reindex(tiers=(128, 768)).source)
+            copy
         """
         request = ReindexRequest(
             encoder=encoder,
@@ -105,7 +120,7 @@ class Operator:
         current = self._store.follow_space()
         if dry_run:
             self._queries.flush()
-            return Reindexer(self._store).dry_run(request, current)
+            return rehearse_reindex(self._store, request, current)
         report = Reindexer(self._store).reindex(request, current, progress)
         self._store.follow()
         return report
@@ -113,161 +128,150 @@ class Operator:
     def rollback(
         self, *, encoder: Encoder | str | Path | None = None, progress: Progress | None = None
     ) -> ReindexReport:
-        """Return to the generation before the last re-index, brought up to date with what was written since.
+        """Return to the generation before the last re-index, after adding the entries written since.
 
         Args:
-            encoder: Its encoder, if that is neither known by name nor the one this memory was opened with.
+            encoder: Encoder of that generation; needed if it is not built in and this memory did not open with it.
             progress: As for ``reindex``.
 
         Raises:
-            NotFoundError: There is no former generation, or it was collected.
-            EncoderMismatchError: Its encoder is not known in this process.
+            NotFoundError: There is no former generation, or it was deleted.
+            EncoderMismatchError: This process does not know the generation's encoder.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin.")
+            >>> report = memory.reindex(tiers=(128, 768))
+            >>> str(memory.rollback().state)
+            'done'
         """
         report = Reindexer(self._store).rollback(encoder, progress)
         self._store.follow()
         return report
 
     def collect_generations(self, *, grace: timedelta = GRACE) -> int:
-        """Delete former generations that were retired longer ago than ``grace``; returns how many."""
+        """Delete former generations that were retired longer ago than ``grace``; returns how many.
+
+        Example:
+            >>> memory.collect_generations()
+            0
+        """
         return Reindexer(self._store).collect(grace)
 
     def generations(self) -> list[GenerationInfo]:
-        """Return the store's generations, the oldest first."""
+        """Return the store's generations, oldest first.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin.")
+            >>> [(generation.id, str(generation.state)) for generation in memory.generations()]
+            [(1, 'live')]
+        """
         with self._store.read() as tx:
             return tx.generations.list_all()
-
-    def jobs(self, *, limit: int = 100) -> list[Job]:
-        """Return jobs under way and finished ones, the newest first."""
-        with self._store.read() as tx:
-            return tx.jobs.list_all(limit=limit)
-
-    def pause_job(self, job: int) -> Job:
-        """Let a running job wait after its present step, in whichever process it runs."""
-        return control_job(self._store, job, JobState.PAUSED)
-
-    def resume_job(self, job: int) -> Job:
-        """Let a paused job go on."""
-        return control_job(self._store, job, JobState.RUNNING)
-
-    def cancel_job(self, job: int) -> Job:
-        """End a job after its present step; what it has built is deleted, the live generation stays."""
-        return control_job(self._store, job, JobState.CANCELLED)
 
     # --- maintenance -------------------------------------------------------------------------------------
 
     def maintenance(self, *, dry_run: bool = False, only: Sequence[str] | None = None) -> Maintenance:
-        """Do what the store needs; with ``dry_run=True`` only say what that is, and about how long it takes.
+        """Do the maintenance that the store needs; with ``dry_run=True`` only report it, with estimated times.
 
-        Recall and writes go on meanwhile. What needs the store for itself (``vacuum``, ``log``) is postponed
-        while others use it, and the result says so.
+        Recalls and writes continue. Actions that need exclusive access (``vacuum``, ``log``) are postponed while
+        others use the store, and their result says so.
 
-        A dry run also asks the latest queries (``Config.query_log``; stored entries if there are none) of an index
-        built over a sample of the entries, and compares what that finds, takes and weighs; see ``Replay``.
+        A dry run also builds an index over a sample of the entries and compares it with the present one, on the latest
+        queries (``Config.query_log``) or, without any, on stored entries; see ``Replay``.
 
         Args:
             dry_run: True to write nothing.
             only: Names of the actions to carry out; see ``MaintenanceAction``.
+
+        Example:
+            >>> entry = memory.add("The code is 1234.", expires_at="2020-01-01")
+            >>> [(action.name, action.result) for action in memory.maintenance().actions]
+            [('purge', '1 entries purged')]
         """
         space = self._store.follow_space()
         self._queries.flush()
-        upkeep = Maintainer(
-            self._store,
-            space,
-            grace=GRACE,
-            purge=self.purge_expired,
-            collect=lambda grace: Reindexer(self._store).collect(grace),
-        )
-        return upkeep.look(rehearse=True) if dry_run else upkeep.carry_out(None if only is None else set(only))
+        collect = Reindexer(self._store).collect
+        maintainer = Maintainer(self._store, space, grace=GRACE, purge=self.purge_expired, collect=collect)
+        return maintainer.look(rehearse=True) if dry_run else maintainer.carry_out(None if only is None else set(only))
 
     def purge_expired(self) -> int:
-        """Delete the entries that have expired, here and in the namespaces below; returns how many."""
+        """Delete expired entries in this namespace and those below it; returns how many.
+
+        Example:
+            >>> entry = memory.add("The code is 1234.", expires_at="2020-01-01")
+            >>> memory.purge_expired()
+            1
+        """
         return self._writer.remove(Condition(namespace=self._namespace, state="expired", moment=datetime.now(UTC)))
 
     def clear_queries(self, *, namespace: Sequence[str] | None = None) -> int:
-        """Delete what the query log holds of queries asked here and in the namespaces below; returns how many.
+        """Delete logged queries that were asked in a namespace or below it; returns how many.
 
-        What other processes have asked in the last seconds may still be written by them.
+        Other processes may still write queries that they were asked in the last seconds.
+
+        Args:
+            namespace: The namespace; this memory's own if left out.
+
+        Example:
+            >>> memory.clear_queries()
+            0
         """
-        return self._queries.clear(inputs.scope(namespace, self._namespace))
+        return self._queries.clear(inputs.resolve_namespace(namespace, self._namespace))
 
     def save_snapshot(self) -> None:
-        """Bring the index up to date and write its snapshot, as ``close`` does."""
+        """Bring the index up to date and write its snapshot, as ``close`` does.
+
+        Example:
+            >>> memory.save_snapshot()
+        """
         space = self._store.follow_space()
         with self._store.read() as tx:
             self._store.index.view(tx, space.accept)
         self._store.index.save()
 
-    # --- periodic jobs -----------------------------------------------------------------------------------
-
-    def schedules(self) -> list[Schedule]:
-        """Return the periodic jobs of the store, by name."""
-        with self._store.read() as tx:
-            return tx.schedules.list_all()
-
-    def schedule(
-        self, kind: str, trigger: str, *, name: str | None = None, options: Mapping[str, Any] | None = None
-    ) -> Schedule:
-        """Have a worker (``agent-memory jobs run``, or ``maintenance="background"``) do a job again and again.
-
-        Args:
-            kind: ``maintain`` (what ``maintenance`` finds), ``purge`` (expired entries), ``compact`` (generations,
-                full-text index, change log, free pages), ``retrain`` (the tiers, if they need it), ``verify``
-                (``check``), ``snapshot`` or ``backup``.
-            trigger: A cron expression of five fields in UTC, ``"0 3 * * *"``, or ``"every 30m"`` (s, m, h, d).
-            name: A name of your own; the kind if left out. One that exists is replaced.
-            options: Of a backup: ``folder``, and how many to ``keep`` there (7).
-
-        Raises:
-            InvalidInputError: An argument is unusable.
-            MissingDependencyError: APScheduler is not installed.
-        """
-        wanted = make_schedule(name or kind, kind, trigger, options)
-        with self._store.write() as tx:
-            tx.schedules.put(wanted, datetime.now(UTC))
-        return wanted
-
-    def unschedule(self, name: str) -> None:
-        """Delete a schedule; raises NotFoundError if there is none of that name."""
-        with self._store.write() as tx:
-            tx.schedules.remove(name)
-
-    def pause_schedule(self, name: str, *, paused: bool = True) -> None:
-        """Let the worker leave a schedule out, or with ``paused=False`` do it again."""
-        with self._store.write() as tx:
-            tx.schedules.set_paused(name, paused)
-
     # --- backup ------------------------------------------------------------------------------------------
 
     def backup(self, path: str | Path, *, progress: Progress | None = None) -> int:
-        """Copy the store, as it is now, to one file, while it is in use; returns how many entries the copy holds.
+        """Copy the store to one file while it is in use; returns the number of entries in the copy.
 
-        The file has every version and every vector, so that nothing is encoded when it is restored. It is verified
-        (every page, references, numbers of rows) and appears whole or not at all.
+        The copy holds all versions and vectors, so that restoring it encodes nothing. It is verified (pages,
+        references, numbers of rows) and appears whole or not at all.
 
         Args:
             path: The file; an existing one is replaced.
             progress: Called with (pages copied, pages in all).
 
         Raises:
-            StorageError: It cannot be written, or the copy is not sound; a former file is left as it was.
+            StorageError: The file cannot be written, or the copy is damaged; an existing file is left as it was.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin.")
+            >>> memory.backup("alice.db")
+            1
         """
         return backups.backup(self._store.database, Path(path), progress)
 
     @staticmethod
     def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
-        """Make a store of a backup, or put it in the place of a store that nobody has open.
+        """Create a store from a backup, or replace a store that nobody has open.
 
         Args:
             backup: A file that ``backup`` wrote.
             path: The folder of the store.
-            replace: True to replace the store that is there; it is lost.
+            replace: True to replace an existing store; its content is lost.
 
         Returns:
-            How many entries it holds, former versions included.
+            The number of entries in the store, former versions included.
 
         Raises:
             NotFoundError: There is no such backup.
-            InvalidInputError: There is a store, and ``replace`` was not said.
+            InvalidInputError: The folder holds a store, and ``replace`` is False.
             StorageError: The backup is damaged, or the store is in use; nothing was changed.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin.")
+            >>> count = memory.backup("alice.db")
+            >>> Memory.restore("alice.db", "copy-of-my-agent")
+            1
         """
         return backups.restore(Path(backup), Path(path), replace=replace)

@@ -1,42 +1,52 @@
-"""Trying a layout before it is built: the latest queries, asked again of an index over a sample of the entries."""
+"""Rehearses a layout before it is built: asks recent queries of an index over a sample of the entries."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from agent_memory.reports import Replay, ReplaySource
+from agent_memory.errors import InvalidInputError
+from agent_memory.live.space import Space
+from agent_memory.live.store import Store
+from agent_memory.reports import ReindexReport, Replay, ReplaySource
 from agent_memory.storage.base import Transaction
-from agent_memory.storage.records import Generation
+from agent_memory.storage.records import ANY, UNSUPERSEDED, Generation
 from agent_memory.types import FloatArray, IdArray
+from agent_memory.upkeep.measure import (
+    choose_rows,
+    estimate_bytes,
+    measure_agreement,
+    measure_latency,
+    measure_recall,
+)
+from agent_memory.upkeep.plan import ReindexRequest, Source, Target, plan_reindex
 
 if TYPE_CHECKING:
     from agent_memory.index import IndexOptions, IndexStats, IndexView
 
-Dtype = Literal["float16", "float32"]
+ROW_BYTES = 24
+"""What the database stores of a vector beside its components, roughly."""
 
-SAMPLE = 10_000
-"""Entries that a trial index holds, at most."""
-
-REPLAYED = 200
-"""Queries that are replayed, at most."""
-
-_K = 10
-_NOTES = 13  # bytes of a row's id, scale and mark of removal
-_TIE = 1e-4
+_SAMPLE = 10_000  # maximum number of entries in a trial index
+_REPLAYED = 200  # maximum number of queries
+_ENCODED = 2_000  # maximum number of texts to encode,
+_ENCODING_S = 10.0  # within about this many seconds
+_ENCODED_TOGETHER = 32
+_WRITE_S = 4e-4  # to read, write and index one vector (benchmarks/reindex.py)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """An index and what is asked of it.
+    """An index and the questions it is asked.
 
     Attributes:
         view: The index.
-        questions: float32 (n, dimension).
+        questions: float32 of shape (n, dimension).
         index_bytes: Size of the index, scaled to the whole store.
         build_s: Seconds to build it, scaled likewise.
     """
@@ -47,16 +57,152 @@ class Trial:
     build_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Questions:
+    """The same questions in the present and the new space; ``places``: rows of the sample that play the query."""
+
+    source: ReplaySource
+    before: FloatArray
+    after: FloatArray
+    places: IdArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """What a dry run reads of a store.
+
+    Attributes:
+        live: The live generation.
+        rows: Entries in the store, former versions included.
+        current: Entries that are not superseded.
+        ids: Entries of the sample, shape (n,).
+        vectors: Their static vectors, float32 of shape (n, dimension).
+        texts: The texts of the first of them.
+        logged: Logged query vectors of the live space, float32 of shape (m, dimension).
+        queries: Logged query texts.
+    """
+
+    live: Generation
+    rows: int
+    current: int
+    ids: IdArray
+    vectors: FloatArray
+    texts: list[str]
+    logged: FloatArray
+    queries: list[str]
+
+
+def rehearse_reindex(store: Store, request: ReindexRequest, current: Space) -> ReindexReport:
+    """Try a re-index on a sample of the entries; writes nothing.
+
+    Args:
+        store: The store.
+        request: The arguments of ``Memory.reindex``.
+        current: Embedding space of the live generation in this process.
+
+    Raises:
+        InvalidInputError: As for ``Memory.reindex``.
+    """
+    target = plan_reindex(store, request, current)
+    sample = _read_sample(store, target)
+    started = time.perf_counter()
+    new = _derive_sample(target, sample)
+    encode_s = (time.perf_counter() - started) / max(1, len(new))
+    ids, old = sample.ids[: len(new)], sample.vectors[: len(new)]
+    questions = _choose_questions(target, current, sample, old, new)
+    build = partial(build_trial, ids, options=store.index.options, whole=sample.current)
+    spec, live, total = target.space.spec, sample.live, sample.rows
+    before = build(old, questions.before, tiers=live.tiers, dtype=live.dtype)
+    after = build(new, questions.after, tiers=target.tiers, dtype=spec.dtype)
+    replay = compare(before, after, questions.source)
+    own_ids = None if questions.places is None else ids[questions.places]
+    return ReindexReport(
+        job=None,
+        state="planned",
+        generation=None,
+        source=target.source,
+        entries=total,
+        encoded=total if target.source is Source.ENCODE else 0,
+        seconds=(encode_s * total + total * _WRITE_S + after.build_s) / request.max_cpu,
+        added_bytes=total * (spec.dimension * np.dtype(spec.dtype).itemsize + ROW_BYTES),
+        recall=replay.recall_after,
+        agreement=measure_agreement((before.view, after.view), (before.questions, after.questions), own_ids),
+        replay=replay,
+    )
+
+
+def _read_sample(store: Store, target: Target) -> _Sample:
+    with store.read() as tx:
+        live = tx.generations.live()
+        if live is None:
+            raise InvalidInputError("the store is empty: there is nothing to re-index")
+        ids = tx.vectors.sample_ids(live, _ENCODED if target.source is Source.ENCODE else _SAMPLE)
+        held, matrix = tx.vectors.read(live, ids, static=True)
+        texts = {entry.id: entry.text for entry in tx.vectors.select_texts(held[:_ENCODED].tolist())}
+        return _Sample(
+            live=live,
+            rows=tx.entries.count(ANY),
+            current=tx.entries.count(UNSUPERSEDED),
+            ids=held,
+            vectors=matrix.astype(np.float32),
+            texts=[texts[entry_id] for entry_id in held[:_ENCODED].tolist()],
+            logged=read_logged_queries(tx, live),
+            queries=tx.queries.read_texts(_REPLAYED),
+        )
+
+
+def _derive_sample(target: Target, sample: _Sample) -> FloatArray:
+    """Return the new vectors of a sample; only of its first entries if encoding takes long."""
+    if target.source is not Source.ENCODE:
+        old = sample.vectors
+        return old if target.step is None else np.asarray(target.step.apply(old), np.float32)
+    started, parts = time.perf_counter(), []
+    for start in range(0, len(sample.texts), _ENCODED_TOGETHER):
+        parts.append(target.space.encode_documents(sample.texts[start : start + _ENCODED_TOGETHER]))
+        if time.perf_counter() - started > _ENCODING_S:
+            break
+    return np.concatenate(parts) if parts else sample.vectors[:0]
+
+
+def _choose_questions(target: Target, current: Space, sample: _Sample, old: FloatArray, new: FloatArray) -> _Questions:
+    """Return questions that both spaces understand: logged queries if possible, else entries."""
+    if target.source is Source.ENCODE and sample.queries:
+        before, after = (space.encode_queries(sample.queries) for space in (current, target.space))
+        return _Questions(ReplaySource.TEXTS, before, after)
+    logged = sample.logged
+    if target.source is not Source.ENCODE and len(logged):
+        return _Questions(ReplaySource.QUERIES, logged, logged if target.step is None else target.step.apply(logged))
+    places = choose_rows(len(old), _REPLAYED)
+    return _Questions(ReplaySource.ENTRIES, old[places], new[places], places)
+
+
+def rehearse_rebuild(
+    view: IndexView, live: Generation, logged: FloatArray, *, stats: IndexStats | None, options: IndexOptions
+) -> Replay:
+    """Ask recent queries of the present index and of a new one over a sample of its rows.
+
+    Args:
+        view: The index.
+        live: The live generation.
+        logged: Logged query vectors, float32 of shape (n, dimension); without any, stored entries are asked.
+        stats: Facts about the index.
+        options: How indexes are built.
+    """
+    ids = view.ids()
+    ids = ids[choose_rows(len(ids), _SAMPLE)]
+    matrix = view.vectors_of(ids)
+    source = ReplaySource.QUERIES if len(logged) else ReplaySource.ENTRIES
+    questions = logged if len(logged) else matrix[choose_rows(len(ids), _REPLAYED)]
+    after = build_trial(ids, matrix, questions, tiers=live.tiers, dtype=live.dtype, options=options, whole=len(view))
+    size = 0 if stats is None else estimate_bytes(stats, live.dtype, stats.rows + stats.tombstones)
+    return compare(Trial(view, questions, size), after, source)
+
+
 def read_logged_queries(tx: Transaction, live: Generation) -> FloatArray:
-    """Return the latest logged queries of the live embedding space, float32 (n, dimension); maybe none."""
-    rows = [live.from_bytes(blob) for blob in tx.queries.read_vectors(live, REPLAYED)]
+    """Return recent logged queries of the live embedding space, float32 of shape (n, dimension); n may be 0."""
+    rows = [live.from_bytes(blob) for blob in tx.queries.read_vectors(live, _REPLAYED)]
     usable = [row for row in rows if np.isfinite(row).all() and row.any()]
     return np.stack(usable) if usable else np.empty((0, live.dimension), np.float32)
-
-
-def choose_rows(rows: int, count: int) -> IdArray:
-    """Return ``count`` row numbers below ``rows``, ascending, the same at every call; all if there are fewer."""
-    return np.sort(np.random.default_rng(7).choice(rows, min(count, rows), replace=False))
 
 
 def build_trial(
@@ -65,90 +211,44 @@ def build_trial(
     questions: FloatArray,
     *,
     tiers: Sequence[int],
-    dtype: Dtype,
+    dtype: Literal["float16", "float32"],
     options: IndexOptions,
     whole: int,
 ) -> Trial:
-    """Return an index over a sample, in the shape that it would have over the whole store.
+    """Build an index over a sample, with the structure it would have over the whole store.
 
     Args:
-        ids: Of the sample, shape (n,).
-        matrix: Its vectors, shape (n, dimension).
-        questions: What will be asked, shape (m, dimension).
-        tiers: The layout.
-        dtype: How vectors are stored.
+        ids: Entries of the sample, shape (n,).
+        matrix: Their vectors, float32 of shape (n, dimension).
+        questions: What to ask, float32 of shape (m, dimension).
+        tiers: Ascending prefix dimensions.
+        dtype: Stored number format.
         options: How the index is built.
-        whole: Entries of the whole store.
+        whole: Number of entries in the whole store.
     """
     from agent_memory.index import TieredIndex
 
     if whole >= options.exact_below:
-        options = replace(options, exact_below=0)  # a sample is small, what it stands for is not
+        options = replace(options, exact_below=0)  # the sample is small, but the store it stands for is not
     started = time.perf_counter()
     index = TieredIndex(matrix.shape[1], tiers, dtype=dtype, options=options)
     index.add(ids, matrix)
     index.maintain()
-    share = whole / max(1, len(ids))
-    took = (time.perf_counter() - started) * share
-    return Trial(index.view(), questions, estimate_bytes(index.stats(), dtype, whole), took)
-
-
-def estimate_bytes(stats: IndexStats, dtype: Dtype, rows: int) -> int:
-    """Return the approximate size of an index of this layout with ``rows`` rows, removed ones included."""
-    main = stats.tiers[-2] if len(stats.tiers) == 3 else 0  # int8
-    return rows * (stats.dimension * np.dtype(dtype).itemsize + main + stats.coarse_bytes + _NOTES)
+    build_s = (time.perf_counter() - started) * whole / max(1, len(ids))
+    return Trial(index.view(), questions, estimate_bytes(index.stats(), dtype, whole), build_s)
 
 
 def compare(before: Trial, after: Trial, source: ReplaySource) -> Replay:
-    """Ask both and return what came of it."""
+    """Ask the questions of both trials and return the results."""
     return Replay(
         source=source,
         queries=len(after.questions),
         entries=len(after.view.ids()),
         recall_before=measure_recall(before.view, before.questions),
         recall_after=measure_recall(after.view, after.questions),
-        ms_before=_time_queries(before),
-        ms_after=_time_queries(after),
+        ms_before=measure_latency(before.view, before.questions),
+        ms_after=measure_latency(after.view, after.questions),
         index_bytes_before=before.index_bytes,
         index_bytes_after=after.index_bytes,
         build_seconds=after.build_s,
     )
-
-
-def measure_recall(view: IndexView, questions: FloatArray) -> float | None:
-    """Return the share of the exact top 10 that an index finds, over some questions; None without any."""
-    if not len(questions) or not len(view.ids()):
-        return None
-    found, truth = view.search(questions, _K).scores, view.search(questions, _K, exact=True).scores
-    # By score, not by id: where many entries are equal, which of them come first says nothing.
-    last = np.where(np.isfinite(truth), truth, np.inf).min(axis=1, keepdims=True)
-    return float((found >= last - _TIE).sum() / np.isfinite(truth).sum())
-
-
-def measure_agreement(before: Trial, after: Trial, selves: IdArray | None = None) -> float | None:
-    """Return the share of the exact top 10 that two spaces over the same entries have in common.
-
-    Args:
-        before: The one.
-        after: The other.
-        selves: Where entries are the questions: their ids, which are not counted.
-    """
-    if len(before.view.ids()) < 2 or not len(before.questions):
-        return None
-    most = min(_K, len(before.view.ids()) - 1) + (selves is not None)
-    found = [trial.view.search(trial.questions, most, exact=True).ids.tolist() for trial in (before, after)]
-    own = [[-1]] * len(before.questions) if selves is None else [[-1, one] for one in selves.tolist()]
-    shares = []
-    for first, second, left_out in zip(*found, own, strict=True):
-        wanted = set(first) - set(left_out)
-        shares.append(len(wanted & set(second)) / max(1, len(wanted)))
-    return float(np.mean(shares))
-
-
-def _time_queries(trial: Trial) -> float | None:
-    taken = []
-    for question in trial.questions:
-        started = time.perf_counter()
-        trial.view.search(question[None], _K)
-        taken.append((time.perf_counter() - started) * 1000)
-    return round(float(np.median(taken)), 3) if taken else None

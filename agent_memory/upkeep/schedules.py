@@ -1,7 +1,4 @@
-"""Schedules of periodic jobs: checked when they are made, and when they are due.
-
-Times come from APScheduler's triggers.
-"""
+"""Schedules of periodic jobs, and when they are due. APScheduler's triggers compute the times."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from typing import Any
 
 from agent_memory import inputs
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.live.store import Store
 from agent_memory.reports import Schedule
 
 KINDS = ("maintain", "purge", "compact", "retrain", "verify", "snapshot", "backup")
@@ -21,7 +19,7 @@ DEFAULTS = (
     Schedule(name="snapshot", kind="snapshot", trigger="every 10m"),
     Schedule(name="verify", kind="verify", trigger="30 3 * * 0"),
 )
-"""What a worker does on a store without schedules of its own."""
+"""Schedules that a worker gives to a store without any."""
 
 _EVERY = re.compile(r"every (\d{1,6}) ?([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -51,7 +49,7 @@ def parse_trigger(text: str) -> Any:  # noqa: ANN401 - APScheduler has no types
 
 
 def make_schedule(name: str, kind: str, trigger: str, options: Mapping[str, Any] | None) -> Schedule:
-    """Return a schedule, or raise InvalidInputError."""
+    """Return a validated schedule; raises InvalidInputError."""
     if kind not in KINDS:
         raise InvalidInputError(f"kind must be one of {KINDS}, got {kind!r}")
     given = dict(options or {})
@@ -62,11 +60,11 @@ def make_schedule(name: str, kind: str, trigger: str, options: Mapping[str, Any]
     if "keep" in given and (isinstance(given["keep"], bool) or not isinstance(given["keep"], int) or given["keep"] < 1):
         raise InvalidInputError(f"keep must be a positive number of backups, got {given['keep']!r}")
     parse_trigger(trigger)
-    return Schedule(name=inputs.name("name", name) or kind, kind=kind, trigger=trigger, options=given)
+    return Schedule(name=inputs.check_optional_name("name", name) or kind, kind=kind, trigger=trigger, options=given)
 
 
 def find_due_time(schedule: Schedule, now: datetime) -> datetime:
-    """Return when a schedule is to run next; what was missed while no worker ran is due at once."""
+    """Return when a schedule runs next; a run that was missed while no worker ran is due now."""
     trigger = parse_trigger(schedule.trigger)
     last = schedule.last_run_at
     if last is None or last > now:  # never, or the clock was set back since
@@ -75,3 +73,83 @@ def find_due_time(schedule: Schedule, now: datetime) -> datetime:
             return now
     moment = trigger.get_next_fire_time(last, now if last is None else last + timedelta(microseconds=1))
     return max(now, moment) if moment is not None else datetime.max.replace(tzinfo=UTC)
+
+
+class Scheduler:
+    """The schedules of one store.
+
+    Args:
+        store: The store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def schedules(self) -> list[Schedule]:
+        """Return the periodic jobs of the store, sorted by name.
+
+        Example:
+            >>> memory.schedules()
+            []
+        """
+        with self._store.read() as tx:
+            return tx.schedules.list_all()
+
+    def schedule(
+        self, kind: str, trigger: str, *, name: str | None = None, options: Mapping[str, Any] | None = None
+    ) -> Schedule:
+        """Schedule a periodic job for workers (``agent-memory jobs run``, or ``maintenance="background"``).
+
+        Args:
+            kind: ``maintain`` (everything ``maintenance`` does), ``purge`` (delete expired entries), ``compact``
+                (delete former generations, shrink full-text index, change log and file), ``retrain`` (rebuild the
+                tiers if they need it), ``verify`` (``check``), ``snapshot`` or ``backup``.
+            trigger: A cron expression of five fields in UTC, ``"0 3 * * *"``, or ``"every 30m"`` (s, m, h, d).
+            name: Name of the schedule, by default its kind; replaces an existing schedule of that name.
+            options: For ``backup``: ``folder``, and ``keep``, the number of backups to keep there (7).
+
+        Raises:
+            InvalidInputError: An argument is unusable.
+            MissingDependencyError: APScheduler is not installed.
+
+        Example:
+            >>> memory.schedule("backup", "0 3 * * *", options={"folder": "backups"}).trigger
+            '0 3 * * *'
+        """
+        wanted = make_schedule(name or kind, kind, trigger, options)
+        with self._store.write() as tx:
+            tx.schedules.put(wanted, datetime.now(UTC))
+        return wanted
+
+    def unschedule(self, name: str) -> None:
+        """Delete a schedule.
+
+        Args:
+            name: Name of the schedule.
+
+        Raises:
+            NotFoundError: There is no such schedule.
+
+        Example:
+            >>> schedule = memory.schedule("purge", "every 1h")
+            >>> memory.unschedule("purge")
+        """
+        with self._store.write() as tx:
+            tx.schedules.remove(name)
+
+    def pause_schedule(self, name: str, *, paused: bool = True) -> None:
+        """Pause a schedule, or resume it with ``paused=False``.
+
+        Args:
+            name: Name of the schedule.
+            paused: False to resume.
+
+        Raises:
+            NotFoundError: There is no such schedule.
+
+        Example:
+            >>> schedule = memory.schedule("purge", "every 1h")
+            >>> memory.pause_schedule("purge")
+        """
+        with self._store.write() as tx:
+            tx.schedules.set_paused(name, paused)

@@ -1,13 +1,14 @@
-"""Periodic jobs of a store: a worker holds a lease and does what the schedules say, when they say it.
+"""``Worker``: runs the periodic jobs of a store when their schedules say so, under a lease.
 
-What is due, what was done, and who may do it is in the store, so that any worker can continue where a killed one was.
+Schedules, job history and lease are in the store, so that any worker can take over from one that was killed.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,12 @@ def _maintain(operator: Operator, _: dict[str, Any]) -> dict[str, Any]:
     return {action.name: action.result for action in operator.maintenance(dry_run=False).actions}
 
 
-def _carry_out(*names: str) -> Callable[[Operator, dict[str, Any]], dict[str, Any]]:
-    def do(operator: Operator, _: dict[str, Any]) -> dict[str, Any]:
+def _maintain_only(*names: str) -> Callable[[Operator, dict[str, Any]], dict[str, Any]]:
+    def run(operator: Operator, _: dict[str, Any]) -> dict[str, Any]:
         report = operator.maintenance(dry_run=False, only=names)
         return {action.name: action.result for action in report.actions}
 
-    return do
+    return run
 
 
 def _verify(operator: Operator, _: dict[str, Any]) -> dict[str, Any]:
@@ -64,8 +65,8 @@ def _backup(operator: Operator, options: dict[str, Any]) -> dict[str, Any]:
 _ACTIONS: dict[str, Callable[[Operator, dict[str, Any]], dict[str, Any]]] = {
     "maintain": _maintain,
     "purge": lambda operator, _: {"purged": operator.purge_expired()},
-    "compact": _carry_out("collect", "lexical", "changes", "vacuum", "log"),
-    "retrain": _carry_out("index"),
+    "compact": _maintain_only("collect", "lexical", "changes", "vacuum", "log"),
+    "retrain": _maintain_only("index"),
     "verify": _verify,
     "snapshot": _snapshot,
     "backup": _backup,
@@ -73,12 +74,12 @@ _ACTIONS: dict[str, Callable[[Operator, dict[str, Any]], dict[str, Any]]] = {
 
 
 class Worker:
-    """Does a store's periodic jobs while it holds their lease; a second worker waits for it.
+    """Runs a store's periodic jobs while it holds their lease; other workers wait.
 
     Args:
-        operator: Does the jobs.
+        operator: Does the work.
         store: The store.
-        poll_s: Seconds between looks at the schedules and at the lease.
+        poll_s: Seconds between checks of the schedules and the lease.
     """
 
     def __init__(self, operator: Operator, store: Store, *, poll_s: float = _POLL_S) -> None:
@@ -88,7 +89,7 @@ class Worker:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Work in a daemon thread of this process until ``close``.
+        """Start a daemon thread that runs periodic jobs until ``close``.
 
         Raises:
             MissingDependencyError: APScheduler is not installed.
@@ -104,17 +105,26 @@ class Worker:
             _log.warning("background maintenance has ended: %s", error)
 
     def close(self) -> None:
-        """End the thread that ``start`` began, after the job that it is doing."""
+        """Stop the thread that ``start`` started, after its current job."""
         self._stop.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def run_job(self, kind: str, *, options: Mapping[str, Any] | None = None) -> Job:
-        """Do one periodic job now; returns its record.
+        """Run one periodic job now; returns its record.
+
+        Args:
+            kind: As for ``schedule``.
+            options: As for ``schedule``.
 
         Raises:
             InvalidInputError: There is no such kind, or an option is unusable.
-            AgentMemoryError: The job failed; the history says so.
+            AgentMemoryError: The job failed; the history records it.
+
+        Example:
+            >>> entry = memory.add("The code is 1234.", expires_at="2020-01-01")
+            >>> dict(memory.run_job("purge").progress)
+            {'purged': 1}
         """
         make_schedule(kind, kind, "every 1h", options)
         with self._store.write() as tx:
@@ -136,13 +146,22 @@ class Worker:
                 tx.jobs.record(job_id, result, now)
                 tx.jobs.set_state(job_id, state, now, error)
         except ClosedError:
-            pass  # closed while the job ran; the next worker closes its record
+            pass  # the memory was closed while the job ran; the next worker closes its record
 
     def work(self, stop: threading.Event) -> None:
-        """Do the store's periodic jobs until ``stop`` is set; waits while another worker does them.
+        """Run the store's periodic jobs until ``stop`` is set; waits while another worker runs them.
+
+        Args:
+            stop: Event that ends the call, after the current job.
 
         Raises:
             MissingDependencyError: APScheduler is not installed.
+
+        Example:
+            >>> import threading
+            >>> stop = threading.Event()
+            >>> threading.Timer(1.0, stop.set).start()
+            >>> memory.work(stop)
         """
         parse_trigger("every 1h")
         with self._store.write() as tx:
@@ -157,10 +176,10 @@ class Worker:
         except ClosedError:
             return
         finally:
-            self._leave()
+            self._release_lease()
 
     def _try_to_lead(self) -> bool:
-        """Take or extend the lease; a job that a killed worker had begun is closed."""
+        """Take or extend the lease; closes the jobs of a killed worker."""
         now = datetime.now(UTC)
         try:
             with self._store.write() as tx:
@@ -169,46 +188,52 @@ class Worker:
                 if before != self._holder:
                     for job in tx.jobs.list_all(unfinished=True):
                         if job.kind in KINDS:
-                            tx.jobs.set_state(job.id, JobState.FAILED, now, "its worker was killed")
+                            tx.jobs.set_state(job.id, JobState.FAILED, now, "the worker was killed")
         except LeaseHeldError:
             return False
         return True
 
     def _run_due(self, stop: threading.Event) -> None:
         with self._store.read() as tx:
-            wanted = [schedule for schedule in tx.schedules.list_all() if not schedule.paused]
-        for schedule in wanted:
+            active = [schedule for schedule in tx.schedules.list_all() if not schedule.paused]
+        for schedule in active:
             now = datetime.now(UTC)
             if stop.is_set() or find_due_time(schedule, now) > now:
                 continue
             with self._store.write() as tx:
                 tx.leases.renew(LEASE, self._holder, now)
                 tx.schedules.set_last_run(schedule.name, now)
-            done = threading.Event()
-            keeper = threading.Thread(target=self._keep_lease, args=(done,), daemon=True)
-            keeper.start()
             try:
-                self.run_job(schedule.kind, options=schedule.options)
+                with self._hold_lease():
+                    self.run_job(schedule.kind, options=schedule.options)
             except ClosedError:
                 raise
             except AgentMemoryError as error:
                 _log.warning("job %s failed: %s", schedule.name, error)
-            finally:
-                done.set()
-                keeper.join()
+
+    @contextmanager
+    def _hold_lease(self) -> Iterator[None]:
+        """Extend the lease from a thread while the block runs."""
+        done = threading.Event()
+        keeper = threading.Thread(target=self._keep_lease, args=(done,), daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            keeper.join()
 
     def _keep_lease(self, done: threading.Event) -> None:
-        """Extend the lease while a long job runs."""
         while not done.wait(LEASE_S / 3):
             try:
                 with self._store.write() as tx:
                     tx.leases.renew(LEASE, self._holder, datetime.now(UTC))
             except AgentMemoryError as error:
-                _log.warning("the lease of the jobs was not extended: %s", error)
+                _log.warning("the lease of the periodic jobs was not extended: %s", error)
 
-    def _leave(self) -> None:
+    def _release_lease(self) -> None:
         try:
             with self._store.write() as tx:
                 tx.leases.release(LEASE, self._holder)
         except AgentMemoryError:
-            pass  # it runs out by itself
+            pass  # the lease expires by itself

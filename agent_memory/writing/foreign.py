@@ -1,9 +1,9 @@
-"""Reading what other memories have stored: SQLite files of mem0, Chroma and LangGraph, opened read-only.
+"""Reads the stores of other systems: SQLite files of mem0, Chroma and LangGraph, opened read-only.
 
-Only text and what was recorded with it is taken; it is encoded anew. Nothing is ever unpickled: the vectors that mem0
-leaves with a local Qdrant (``storage.sqlite``) are pickled objects and are not read; its ``history.db`` has the texts.
+Only texts and the facts recorded with them are read; texts are encoded again. Nothing is ever unpickled: mem0's local
+Qdrant file (``storage.sqlite``) holds pickled objects and is refused; mem0's ``history.db`` has the texts.
 
-Layouts read: Chroma 1.x ``chroma.sqlite3`` (tables collections, segments, embeddings, embedding_metadata), mem0
+Supported layouts: Chroma 1.x ``chroma.sqlite3`` (tables collections, segments, embeddings, embedding_metadata), mem0
 ``history.db`` (table history), langgraph-checkpoint-sqlite 3.x ``SqliteStore`` (table store).
 """
 
@@ -29,18 +29,18 @@ _DOCUMENT = "chroma:document"
 
 
 class Foreign(StrEnum):
-    """Whose store is read."""
+    """The system that wrote a store."""
 
     MEM0 = "mem0"
     CHROMA = "chroma"
     LANGGRAPH = "langgraph"
 
 
-def items(source: str, path: Path) -> Iterator[Item]:
-    """Yield what a store holds as arguments of ``Memory.add``, namespaces relative to the importing memory's.
+def read_items(source: str, path: Path) -> Iterator[Item]:
+    """Yield the entries of a store as arguments of ``Memory.add``, namespaces relative to the importing memory's.
 
     Raises:
-        InvalidInputError: Unknown source, or the file is not of its layout.
+        InvalidInputError: The source is unknown, or the file does not have its layout.
         NotFoundError: There is no such file.
         StorageError: The file is damaged.
     """
@@ -52,17 +52,17 @@ def items(source: str, path: Path) -> Iterator[Item]:
     file = path / default if path.is_dir() else path
     if not file.is_file():
         raise NotFoundError(f"there is no file {file}")
-    with _opened(file) as connection:
-        held = _tables(connection)
+    with _open(file) as connection:
+        held = _list_tables(connection)
         if kind is Foreign.MEM0 and "points" in held:
             raise InvalidInputError(f"{file} holds pickled points, which are never read; give mem0's history.db")
         if not tables <= held:
-            raise InvalidInputError(f"{file} is no {kind} store: it lacks the tables {sorted(tables - held)}")
+            raise InvalidInputError(f"{file} is not a {kind} store: it lacks the tables {sorted(tables - held)}")
         yield from read(connection)
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[sqlite3.Connection]:
+def _open(file: Path) -> Iterator[sqlite3.Connection]:
     try:
         connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
         try:
@@ -78,13 +78,13 @@ def _opened(file: Path) -> Iterator[sqlite3.Connection]:
         raise StorageError(f"cannot read {file}: {error}") from error
 
 
-def _tables(connection: sqlite3.Connection) -> set[str]:
-    """Return the names of ordinary tables: a view or virtual table of a stranger's file is not queried."""
+def _list_tables(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of ordinary tables; views and virtual tables of a stranger's file are never queried."""
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
     return {str(row[0]) for row in rows if not str(row[1]).upper().startswith("CREATE VIRTUAL")}
 
 
-def _time(value: object) -> datetime | None:
+def _parse_time(value: object) -> datetime | None:
     try:
         moment = datetime.fromisoformat(str(value))
     except ValueError:
@@ -107,7 +107,7 @@ def _from_mem0(connection: sqlite3.Connection) -> Iterator[Item]:
             "key": key,
             "text": text,
             "speaker": str(actor or role) if actor or role else None,
-            "event_time": _time(row["updated_at"] or row["created_at"]),
+            "event_time": _parse_time(row["updated_at"] or row["created_at"]),
             "metadata": {"source": "mem0"},
         }
 
@@ -121,7 +121,7 @@ def _from_chroma(connection: sqlite3.Connection) -> Iterator[Item]:
         facts: dict[int, Item] = {row["id"]: {} for row in page}
         marks = ",".join("?" * len(facts))
         for row in connection.execute(f"SELECT * FROM embedding_metadata WHERE id IN ({marks})", list(facts)):
-            facts[row["id"]][str(row["key"])] = _value(row)
+            facts[row["id"]][str(row["key"])] = _read_value(row)
         for row in page:
             metadata = facts[row["id"]]
             text = metadata.pop(_DOCUMENT, None)
@@ -131,12 +131,12 @@ def _from_chroma(connection: sqlite3.Connection) -> Iterator[Item]:
                 "key": str(row["embedding_id"]),
                 "text": text,
                 "namespace": [str(row["name"])],
-                "event_time": _time(row["created_at"]),
+                "event_time": _parse_time(row["created_at"]),
                 "metadata": metadata,
             }
 
 
-def _value(row: sqlite3.Row) -> object:
+def _read_value(row: sqlite3.Row) -> object:
     if "bool_value" in row.keys() and row["bool_value"] is not None:
         return bool(row["bool_value"])
     return next((row[name] for name in _VALUES[:3] if row[name] is not None), None)
@@ -156,7 +156,7 @@ def _from_langgraph(connection: sqlite3.Connection) -> Iterator[Item]:
             "key": str(row["key"]),
             "text": text,
             "namespace": str(row["prefix"]).split("."),
-            "event_time": _time(row["created_at"]),
+            "event_time": _parse_time(row["created_at"]),
             "metadata": value,
         }
 

@@ -1,4 +1,4 @@
-"""Export and import: one JSON Lines file out, and the same or a file of conversations in."""
+"""Export and import: writes a JSON Lines file; reads such a file, conversations, or another system's store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.files import write_atomically
-from agent_memory.inputs import ValidEntry, valid_entry
 from agent_memory.live.store import Store
 from agent_memory.payload import to_json
 from agent_memory.records import Entry
@@ -19,14 +18,15 @@ from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Condition
 from agent_memory.types import Namespace, Progress
 from agent_memory.writing import foreign
+from agent_memory.writing.items import ValidEntry, parse_entry
 from agent_memory.writing.writer import Writer
 
 FORMAT = 1
-"""Version of the export format; a higher one is refused."""
+"""Version of the export format; others are refused."""
 
 _PAGE = 1_000
-_MARK = "agent_memory_export"
-_SEGMENT_FIELDS = ("idx", "text", "speaker")  # of which the entry has a field of its own
+_MARK = "agent_memory_export"  # key of the header line
+_SEGMENT_FIELDS = ("idx", "text", "speaker")  # not copied to metadata
 _TIME_FORMATS = (
     "%B-%d-%Y",
     "%Y/%m/%d (%a) %H:%M",
@@ -37,19 +37,19 @@ _TIME_FORMATS = (
 
 
 def export(tx: Transaction, condition: Condition, path: Path, progress: Progress | None = None) -> int:
-    """Write the entries that satisfy a condition, in the order they were added; returns how many.
+    """Write the entries that satisfy a condition to a file, in the order they were added; returns how many.
 
     Raises:
-        StorageError: The file cannot be written; a former file of that name is left as it was.
+        StorageError: The file cannot be written; an existing file is left as it was.
     """
     total = tx.entries.count(condition)
     header = {_MARK: FORMAT, "version": version("agent-memory"), "entries": total}
     header["exported_at"] = datetime.now(UTC).isoformat()
     try:
         with write_atomically(path) as file:
-            file.write(_line(header))
-            for done, entry in enumerate(_pages(tx, condition), start=1):
-                file.write(_line(to_json(entry)))
+            file.write(_to_line(header))
+            for done, entry in enumerate(_read_entries(tx, condition), start=1):
+                file.write(_to_line(to_json(entry)))
                 if progress is not None and (done % _PAGE == 0 or done == total):
                     progress(done, total)
     except OSError as error:
@@ -57,25 +57,25 @@ def export(tx: Transaction, condition: Condition, path: Path, progress: Progress
     return total
 
 
-def _pages(tx: Transaction, condition: Condition) -> Iterator[Entry]:
+def _read_entries(tx: Transaction, condition: Condition) -> Iterator[Entry]:
     after_id = 0
     while page := tx.entries.select(condition, after_id=after_id, limit=_PAGE):
         yield from (entry for _, entry in page)
         after_id = page[-1][0]
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
+def _to_line(value: Mapping[str, Any]) -> bytes:
     known = {name: part for name, part in value.items() if part is not None}
     return (json.dumps(known, ensure_ascii=False) + "\n").encode()
 
 
 class Importer:
-    """Reads files into a store.
+    """Imports files into a store.
 
     Args:
         store: The store.
         writer: Writes the entries.
-        namespace: The scope; entries go into it or below it.
+        namespace: The memory's namespace; entries go into it or below it.
     """
 
     def __init__(self, store: Store, writer: Writer, namespace: Namespace) -> None:
@@ -105,7 +105,7 @@ class Importer:
         return new
 
     def _add_missing(self, batch: list[ValidEntry]) -> int:
-        """Add the items of a batch whose key is new or whose content differs; returns how many."""
+        """Write the items of a batch that are new or differ from the stored entry; returns how many."""
         stored: dict[tuple[Namespace, str], Entry] = {}
         with self._store.read() as tx:
             for namespace in {item.namespace or self._namespace for item in batch}:
@@ -115,48 +115,48 @@ class Importer:
         missing = [
             item
             for item in batch
-            if (entry := stored.get((item.namespace or self._namespace, item.key))) is None or not _same(item, entry)
+            if (entry := stored.get((item.namespace or self._namespace, item.key))) is None or not _is_same(item, entry)
         ]
         items = ({name: getattr(item, name) for name in ValidEntry.__slots__} for item in missing)
         self._writer.add_many(items, session=None, progress=None)
         return len(missing)
 
     def _parse_lines(self, path: Path) -> Iterator[ValidEntry]:
-        """Yield the validated items of a file, an export or conversations."""
+        """Yield the validated items of an export or a file of conversations."""
         with path.open("rb") as file:
             read = None
             for number, raw in enumerate(file, start=1):
                 if not raw.strip():
                     continue
                 try:
-                    line = _parse(raw)
+                    line = _parse_json(raw)
                     if read is None:
                         read = _choose_reader(line)
                         if read is _read_export:
                             continue
                     for item in read(line, self._namespace):
-                        yield valid_entry(item, self._config)
+                        yield parse_entry(item, self._config)
                 except InvalidInputError as error:
                     raise InvalidInputError(f"{path}, line {number}: {error}") from error
 
     def _parse_foreign(self, source: str, path: Path) -> Iterator[ValidEntry]:
-        """Yield the validated items of another memory's store."""
-        for item in foreign.items(source, path):
+        """Yield the validated items of another system's store."""
+        for item in foreign.read_items(source, path):
             try:
                 item["namespace"] = (*self._namespace, *item.get("namespace", ()))
-                yield valid_entry(item, self._config)
+                yield parse_entry(item, self._config)
             except InvalidInputError as error:
                 raise InvalidInputError(f"{path}, item {item['key']!r}: {error}") from error
 
 
-def _same(item: ValidEntry, entry: Entry) -> bool:
+def _is_same(item: ValidEntry, entry: Entry) -> bool:
     fields = set(ValidEntry.__slots__)
     if item.event_time is None:
         fields -= {"event_time"}
     return all(getattr(entry, name) == getattr(item, name) for name in fields)
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def _parse_json(raw: bytes) -> dict[str, Any]:
     try:
         line = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -194,7 +194,7 @@ def _read_conversation(line: dict[str, Any], home: Namespace) -> Iterator[dict[s
         if not isinstance(segment, dict):
             raise InvalidInputError(f"segment {position} of {name} is not an object")
         index = segment.get("idx", position)
-        if not str(segment.get("text", "")).strip():  # a turn in which nothing was said
+        if not str(segment.get("text", "")).strip():  # an empty turn
             continue
         yield {
             "key": f"{name}:{index}",
@@ -202,22 +202,22 @@ def _read_conversation(line: dict[str, Any], home: Namespace) -> Iterator[dict[s
             "text": segment.get("text"),
             "session": name,
             "speaker": segment.get("speaker") or None,
-            "event_time": _time(segment.get("time")),
+            "event_time": _parse_time(segment.get("time")),
             "metadata": {key: value for key, value in segment.items() if key not in _SEGMENT_FIELDS} | {"idx": index},
         }
 
 
-def _time(value: object) -> datetime | None:
-    """Return a segment's time if its spelling is known; conversations without dates have none."""
+def _parse_time(value: object) -> datetime | None:
+    """Return the time of a segment, or None if it has none in a known format."""
     if not isinstance(value, str):
         return None
     try:
         return datetime.fromisoformat(value)
     except ValueError:
         pass
-    for spelling in _TIME_FORMATS:
+    for format_ in _TIME_FORMATS:
         try:
-            return datetime.strptime(value, spelling)
+            return datetime.strptime(value, format_)
         except ValueError:
             continue
     return None

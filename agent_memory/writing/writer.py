@@ -1,14 +1,13 @@
-"""The write path: validate, encode outside of any transaction, then write in one."""
+"""``Writer``: validates items, encodes them outside of any transaction, and writes them in one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent_memory import inputs
 from agent_memory.errors import DimensionMismatchError, InvalidInputError
-from agent_memory.inputs import NewEntry, ValidEntry
 from agent_memory.live.sessions import Place, Prepared
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
@@ -17,16 +16,14 @@ from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import canonical_json, decode_vector, encode_vectors
 from agent_memory.storage.records import Condition, Draft, Generation
 from agent_memory.types import Namespace, Progress
+from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
 
 if TYPE_CHECKING:
     from agent_memory.encoders.session import SessionSegment
 
-Item: TypeAlias = str | Mapping[str, Any] | NewEntry
-"""What ``add_many`` takes: a text, or the arguments of ``add``."""
-
 _LIGHT = 4
-"""Entries whose vectors are given are written this many times more to a transaction than ``Config.batch_size``: each
-transaction dirties pages of every index, and waits for the disk."""
+"""How many times ``Config.batch_size`` entries with given vectors fit in one transaction. They are fast to write, and
+each transaction dirties pages of every database index and waits for the disk."""
 
 
 class _Pending(NamedTuple):
@@ -35,11 +32,11 @@ class _Pending(NamedTuple):
 
 
 class Writer:
-    """Turns items into committed entries of one store.
+    """Writes entries of one store.
 
     Args:
         store: The store.
-        namespace: The scope; entries go into it or below it.
+        namespace: The memory's namespace; entries go into it or below it.
     """
 
     def __init__(self, store: Store, namespace: Namespace) -> None:
@@ -55,11 +52,11 @@ class Writer:
         return self._store.call_in_space(write)
 
     def add_many(self, items: Iterable[Item], *, session: str | None, progress: Progress | None) -> list[Entry]:
-        """Write many items, a batch a transaction, after all were validated."""
+        """Validate all items, then write them in batches, each in one transaction."""
         self._store.database.assert_open()
         if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
             raise InvalidInputError(f"items must be a list of texts or mappings, got {type(items).__name__}")
-        home = inputs.name("session", session)
+        home = inputs.check_optional_name("session", session)
         space = self._store.space
         pending = []
         for position, item in enumerate(items):
@@ -70,20 +67,20 @@ class Writer:
             except InvalidInputError as error:
                 raise InvalidInputError(f"item {position}: {error}") from error
         written: list[Entry] = []
-        for batch in self._cut(pending):
+        for batch in self._split(pending):
             written += self._write_batch(batch, space)
             if progress is not None:
                 progress(len(written), len(pending))
         return written
 
     def _write_batch(self, batch: Sequence[_Pending], space: Space) -> list[Entry]:
-        """Write a batch; vectors that were given are of ``space``, texts are encoded for the live generation's."""
+        """Write a batch. Given vectors belong to ``space``; texts are encoded for the live generation."""
         if any(item.vector is not None for item in batch):
             return self._write(batch, space)
-        return self._store.call_in_space(lambda present: self._write(batch, present))
+        return self._store.call_in_space(lambda live_space: self._write(batch, live_space))
 
-    def _cut(self, pending: Iterable[_Pending]) -> Iterator[list[_Pending]]:
-        """Cut items into transactions: ``batch_size`` of those that are encoded or evolved, more of the others."""
+    def _split(self, pending: Iterable[_Pending]) -> Iterator[list[_Pending]]:
+        """Split items into transactions: ``batch_size`` of those that are encoded or evolved, more of the others."""
         batch: list[_Pending] = []
         room = self._config.batch_size * _LIGHT
         for item in pending:
@@ -96,18 +93,18 @@ class Writer:
             yield batch
 
     def _validate(self, item: Item, space: Space, session: str | None = None) -> _Pending:
-        given = inputs.fields_of(item)
-        entry = inputs.valid_entry(given, self._config, session=session)
+        given = get_fields(item)
+        entry = parse_entry(given, self._config, session=session)
         vector = given.get("vector")
         if vector is not None:
-            # In the stored form, which is a copy: the caller may go on to use the array.
+            # A copy, in the stored form: the caller may change the array afterwards.
             spec = space.spec
-            vector = encode_vectors(inputs.vector(vector, spec.dimension), spec.dtype).tobytes()
-        scope = inputs.scope(entry.namespace, self._namespace)
+            vector = encode_vectors(inputs.parse_vector(vector, spec.dimension), spec.dtype).tobytes()
+        scope = inputs.resolve_namespace(entry.namespace, self._namespace)
         return _Pending(_make_draft(entry, scope, generated=given.get("key") is None), vector)
 
     def _write(self, batch: Sequence[_Pending], space: Space) -> list[Entry]:
-        """Write a batch whose given vectors, if any, are of a space."""
+        """Write a batch; its given vectors, if any, belong to the space."""
         sessions, dtype = space.sessions, space.spec.dtype
         missing = [item.draft.text for item in batch if item.vector is None]
         encoded = iter(encode_vectors(space.encode_documents(missing), dtype))
@@ -124,7 +121,7 @@ class Writer:
             return [entry for _, entry in self._put(tx, drafts, generation, space, now)]
 
     def _prepare(self, drafts: Sequence[Draft], space: Space, now: datetime) -> dict[Place, Prepared]:
-        """Evolve the entries of sessions, outside of the write transaction; that is the slow part."""
+        """Evolve the entries of sessions outside of the write transaction, because it is slow."""
         if space.sessions.encoder is None or not any(draft.session for draft in drafts):
             return {}
         with self._store.read() as tx:
@@ -134,8 +131,8 @@ class Writer:
             return space.sessions.prepare(tx, generation, _group_segments(drafts, space.spec.dtype, now))
 
     def update(self, key: str, changed: Mapping[str, Any], namespace: Sequence[str] | None) -> Entry:
-        """Change some fields of an entry; the entry is read again inside the transaction that writes it."""
-        scope, name = inputs.scope(namespace, self._namespace), inputs.required_name("key", key)
+        """Change some fields of an entry, which is read again inside the transaction that writes it."""
+        scope, name = inputs.resolve_namespace(namespace, self._namespace), inputs.check_name("key", key)
         return self._store.call_in_space(lambda space: self._update(name, changed, scope, space))
 
     def _update(self, key: str, changed: Mapping[str, Any], scope: Namespace, space: Space) -> Entry:
@@ -156,7 +153,7 @@ class Writer:
 
     def _merge(self, entry: Entry, changed: Mapping[str, Any]) -> ValidEntry:
         fields = {name: getattr(entry, name) for name in ValidEntry.__slots__}
-        return inputs.valid_entry({**fields, **changed}, self._config)
+        return parse_entry({**fields, **changed}, self._config)
 
     def _put(
         self, tx: Transaction, drafts: Sequence[Draft], generation: Generation, space: Space, now: datetime
@@ -166,7 +163,7 @@ class Writer:
         return written.entries
 
     def remove(self, condition: Condition) -> int:
-        """Delete the entries that satisfy a condition, and what sessions derived from them; returns how many keys."""
+        """Delete the entries that satisfy a condition, and replay their sessions; returns the number of keys."""
         return self._store.call_in_space(lambda space: self._remove(condition, space))
 
     def _remove(self, condition: Condition, space: Space) -> int:
@@ -183,9 +180,9 @@ class Writer:
             return removed.keys
 
     def supersede(self, old: str, new: str, namespace: Sequence[str] | None) -> Entry:
-        """Let the entry ``new`` take the place of ``old``."""
-        scope = inputs.scope(namespace, self._namespace)
-        names = [inputs.required_name("key", key) for key in (old, new)]
+        """Replace the entry ``old`` by the entry ``new``."""
+        scope = inputs.resolve_namespace(namespace, self._namespace)
+        names = [inputs.check_name("key", key) for key in (old, new)]
         if old == new:
             raise InvalidInputError(f"an entry cannot supersede itself: {old!r}")
         return self._store.call_in_space(lambda space: self._supersede(names, scope, space))
@@ -207,7 +204,7 @@ class Writer:
 
 
 def _attach(tx: Transaction, drafts: Sequence[Draft], prepared: Mapping[Place, Prepared]) -> None:
-    """Give drafts what was prepared for them; where a session has moved meanwhile, a replay will do it."""
+    """Attach prepared vectors to their drafts, unless the session has moved since: then a replay evolves them."""
     if not prepared or len({(draft.namespace, draft.key) for draft in drafts}) < len(drafts):
         return
     usable = {
@@ -220,13 +217,13 @@ def _attach(tx: Transaction, drafts: Sequence[Draft], prepared: Mapping[Place, P
 
 
 def _group_segments(drafts: Sequence[Draft], dtype: str, now: datetime) -> dict[Place, list[SessionSegment]]:
-    """Return the segments that drafts are, by session."""
+    """Return drafts as segments, by session."""
     from agent_memory.encoders.session import SessionSegment
 
     segments: dict[Place, list[SessionSegment]] = {}
     for draft in drafts:
         if draft.session is not None and draft.vector is not None:
-            # As it will be read back, so that a replay gives the same bits.
+            # The vector as it will be read back, so that a replay gives the same bits.
             vector = decode_vector(draft.vector, dtype)
             time = draft.event_time or now
             segment = SessionSegment(static=vector, text=draft.text, speaker=draft.speaker, time=time)
@@ -235,7 +232,7 @@ def _group_segments(drafts: Sequence[Draft], dtype: str, now: datetime) -> dict[
 
 
 def _find_replaced(tx: Transaction, drafts: Sequence[Draft], now: datetime) -> list[tuple[int, int]]:
-    """Return (session, entry) of the entries whose keys drafts are about to take."""
+    """Return (session, entry) of the entries that drafts are about to replace."""
     keys: dict[Namespace, list[str]] = {}
     for draft in drafts:
         if not draft.generated:
@@ -245,7 +242,7 @@ def _find_replaced(tx: Transaction, drafts: Sequence[Draft], now: datetime) -> l
 
 
 def _make_draft(entry: ValidEntry, namespace: Namespace, *, generated: bool = False) -> Draft:
-    """Return what will be written of an entry; its vector is still to come."""
+    """Return the draft of an entry, without its vector."""
     return Draft(
         key=entry.key,
         text=entry.text,

@@ -1,4 +1,4 @@
-"""The change log: every write of an entry has a number, and indexes follow the numbers."""
+"""The change log in SQLite: every write of an entry has a number, which indexes follow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, select
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
-from agent_memory.storage.base import Changes
+from agent_memory.storage.entries import Changes
 from agent_memory.storage.sqlite.connections import Group, driver
 from agent_memory.storage.sqlite.schema import changes
 from agent_memory.types import IdArray
@@ -18,7 +18,7 @@ _SINCE = select(changes.c.entry_id).where(changes.c.seq > bindparam("seq")).dist
 
 
 def log_changes(connection: Connection, ids: Sequence[int], op: str) -> list[int]:
-    """Append one change per entry id; returns their seq numbers."""
+    """Append one change per entry id; returns the numbers of the changes."""
     first = last_number(connection, "changes") + 1
     seqs = list(range(first, first + len(ids)))
     rows = ((seq, entry_id, op) for seq, entry_id in zip(seqs, ids, strict=True))
@@ -27,12 +27,12 @@ def log_changes(connection: Connection, ids: Sequence[int], op: str) -> list[int
 
 
 def last_number(connection: Connection, table: str) -> int:
-    """Return the highest number that a table ever gave to a row."""
-    # AUTOINCREMENT keeps this above every number ever used, so that a forgotten number never comes back.
+    """Return the highest row number that a table has ever used."""
+    # AUTOINCREMENT stores it here, so that the number of a deleted row is never used again.
     row = driver(connection).execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
     number = 0 if row is None else row[0] or 0
     if not isinstance(number, int) or not 0 <= number < _LAST_NUMBER:
-        raise StorageError(f"the store is damaged: {table} are counted up to {str(number)[:40]!r}")
+        raise StorageError(f"the store is damaged: the last row number of {table} is {str(number)[:40]!r}")
     return number
 
 

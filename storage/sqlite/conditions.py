@@ -1,4 +1,4 @@
-"""Conditions and filters, compiled to SQL with bound parameters only."""
+"""Compiles conditions and filters to SQL with bound parameters only."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ Sql = ColumnElement[bool]
 
 
 def encode_namespace(namespace: Namespace) -> str:
-    """Return the column value of a namespace: its parts, each closed by a separator; the root is empty."""
+    """Return the column value of a namespace: each part followed by a separator; empty for the root."""
     return "".join(part + _SEPARATOR for part in namespace)
 
 
 def decode_namespace(value: str) -> Namespace:
-    """Return the namespace of a column value."""
+    """Return the namespace that a column value stands for."""
     return tuple(value.split(_SEPARATOR)[:-1])
 
 
 def in_namespace(column: ColumnElement[str], namespace: Namespace) -> Sql:
-    """Return whether a namespace column is a namespace or below it; an index range, never a scan."""
+    """Return the SQL that a column is a namespace or below it: a range of its index, never a scan."""
     value = encode_namespace(namespace)
     return and_(column >= value, column < value[:-1] + _AFTER_SEPARATOR) if value else true()
 
 
 def compile_condition(condition: Condition) -> Sql:
-    """Return the SQL expression over ``entries`` (and ``sessions``, in a subquery) of a condition."""
+    """Return a condition as SQL over ``entries`` (and ``sessions``, in a subquery)."""
     columns = entries.c
     parts = [_compile_state(condition), compile_filter(condition.where)]
     if condition.key is None:
@@ -68,8 +68,6 @@ def _compile_state(condition: Condition) -> Sql:
     match condition.state:
         case "any":
             return true()
-        case "former":
-            return columns.superseded_at.is_not(None)
         case "unsuperseded":
             return unsuperseded
         case "expired":
@@ -94,7 +92,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Sql]] = {
 
 
 def compile_filter(where: Filter) -> Sql:
-    """Return the SQL expression over ``entries.metadata`` of a filter."""
+    """Return a filter as SQL over ``entries.metadata``."""
     match where:
         case AllOf(parts):
             return and_(true(), *map(compile_filter, parts))
@@ -103,41 +101,41 @@ def compile_filter(where: Filter) -> Sql:
         case Not(part):
             return not_(compile_filter(part))
         case TypeIs(path, types):
-            return _type(path) == types[0] if len(types) == 1 else _type(path).in_(types)
+            return _extract_type(path) == types[0] if len(types) == 1 else _extract_type(path).in_(types)
         case SameJson(path, kind, text):
-            return and_(_type(path) == kind, _value(path) == text)
+            return and_(_extract_type(path) == kind, _extract_value(path) == text)
         case Compare(path, op, value):
             right = literal(value, String) if isinstance(value, str) else literal(value)
-            return and_(_is_text(path, isinstance(value, str)), _COMPARE[op](_value(path), right))
+            return and_(_is_text(path, isinstance(value, str)), _COMPARE[op](_extract_value(path), right))
         case Among(path, values, texts):
             listed = func.json_each(json.dumps(values)).table_valued("value")
-            return and_(_is_text(path, texts), _value(path).in_(select(listed.c.value)))
+            return and_(_is_text(path, texts), _extract_value(path).in_(select(listed.c.value)))
 
 
 def _is_text(path: Path, text: bool) -> Sql:
-    return _type(path) == "text" if text else _type(path).in_(("integer", "real"))
+    return _extract_type(path) == "text" if text else _extract_type(path).in_(("integer", "real"))
 
 
-def _value(path: Path) -> ColumnElement[Any]:
-    """The value: SQL text or number; JSON text for arrays and objects; NULL for null and absence."""
-    return _member(path, "value", func.json_extract)
+def _extract_value(path: Path) -> ColumnElement[Any]:
+    """Return the value as SQL: text or number; JSON text for arrays and objects; NULL for null and absent."""
+    return _extract_member(path, "value", func.json_extract)
 
 
-def _type(path: Path) -> ColumnElement[Any]:
-    """null, true, false, integer, real, text, array or object; "absent" if there is no such member."""
-    return func.coalesce(_member(path, "type", func.json_type), "absent")
+def _extract_type(path: Path) -> ColumnElement[Any]:
+    """Return the type as SQL: null, true, false, integer, real, text, array, object, or absent."""
+    return func.coalesce(_extract_member(path, "type", func.json_type), "absent")
 
 
-def _member(path: Path, column: str, extract: Callable[..., ColumnElement[Any]]) -> ColumnElement[Any]:
+def _extract_member(path: Path, column: str, extract: Callable[..., ColumnElement[Any]]) -> ColumnElement[Any]:
     *outer, name = path
     if is_plain(name):
-        return extract(entries.c.metadata, literal(_json_path(path), String))
-    # Quotes and escapes have no portable spelling in SQLite's JSON paths; json_each compares plain keys.
-    each = func.json_each(entries.c.metadata, _json_path(tuple(outer))).table_valued("key", "value", "type")
+        return extract(entries.c.metadata, literal(_make_json_path(path), String))
+    # SQLite versions differ in how JSON paths escape quotes; json_each compares plain keys.
+    each = func.json_each(entries.c.metadata, _make_json_path(tuple(outer))).table_valued("key", "value", "type")
     return select(each.c[column]).where(each.c.key == name).limit(1).scalar_subquery()
 
 
-def _json_path(path: Path) -> str:
+def _make_json_path(path: Path) -> str:
     if not all(map(is_plain, path)):
-        raise InvalidInputError(f"a filter cannot reach into {path!r}: quotes or escapes in it")
+        raise InvalidInputError(f"a filter cannot reach into {path!r}: a name has quotes or escapes")
     return "$" + "".join(f'."{name}"' for name in path)

@@ -1,4 +1,4 @@
-"""Writing entries."""
+"""Writing entries in SQLite."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, literal, select, update
 from typing_extensions import override
 
+from agent_memory.errors import NotFoundError
 from agent_memory.records import Entry
-from agent_memory.storage.base import Drafts
 from agent_memory.storage.codec import content_hash
+from agent_memory.storage.entries import Drafts
 from agent_memory.storage.records import Draft, Removed, Written
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.changes import last_number, log_changes
 from agent_memory.storage.sqlite.conditions import encode_namespace
 from agent_memory.storage.sqlite.connections import Group, driver
 from agent_memory.storage.sqlite.entries import IN_LIST
-from agent_memory.storage.sqlite.schema import checked, entries, microseconds, sessions, vectors
+from agent_memory.storage.sqlite.places import enter_sessions, leave_sessions
+from agent_memory.storage.sqlite.schema import checked, entries, microseconds, vectors
 from agent_memory.storage.words import list_terms
 
 _COLUMNS = (
@@ -32,7 +34,10 @@ _REPLACE = f"UPDATE entries SET {', '.join(f'{name} = ?' for name in _COLUMNS[:-
 _PUT_VECTOR = "REPLACE INTO vectors (entry_id, generation_id, static, evolved, latents) VALUES (?, ?, ?, ?, ?)"
 
 _DROP_OTHERS = "DELETE FROM vectors WHERE entry_id = ? AND generation_id != ?"
-"""Other generations hold a vector of the former text; a missing one tells a re-index that this entry is behind."""
+"""Deletes vectors of the former text in other generations; a missing vector tells a re-index to catch up."""
+
+_FORGET_SESSION = "UPDATE vectors SET evolved = NULL, latents = NULL WHERE entry_id = ? AND evolved IS NOT NULL"
+"""Clears the evolved vectors of an entry that has left its session."""
 
 _Place = tuple[str, str]
 
@@ -48,6 +53,7 @@ def _write(
     if replaced:
         raw.executemany(_REPLACE, replaced)
         raw.executemany(_DROP_OTHERS, [(number, generation_id) for number, draft in placed if draft.vector is not None])
+        raw.executemany(_FORGET_SESSION, [(number,) for number, draft in placed if draft.session is None])
     raw.executemany(_INSERT, fresh)
     rows = ((number, generation_id, one.vector, one.evolved, one.latents) for number, one in placed if one.vector)
     raw.executemany(_PUT_VECTOR, rows)
@@ -58,23 +64,25 @@ def _delete_words(connection: Connection, rows: Iterable[Row[Any]]) -> None:
     lexical.delete_rows(connection, [(row.id, list_terms(row.text, row.speaker)) for row in rows])
 
 
-def _sessions_touched(former: Row[Any] | None, entry: Entry, draft: Draft, session_id: int | None) -> set[int]:
-    """Return the sessions whose evolved vectors no longer hold from a put entry on."""
+def _list_outdated_sessions(former: Row[Any] | None, entry: Entry, draft: Draft, session_id: int | None) -> set[int]:
+    """Return the sessions whose evolved vectors are outdated from a written entry on."""
     touched: set[int | None] = {session_id}
     if former is None:
         unchanged = draft.evolved is not None
     else:
         touched.add(former.session_id)
-        unchanged = draft.vector is None and session_id == former.session_id and _seen(former) == _seen(entry)
+        unchanged = (
+            draft.vector is None and session_id == former.session_id and _get_inputs(former) == _get_inputs(entry)
+        )
     return set() if unchanged else {number for number in touched if number is not None}
 
 
-def _seen(entry: Row[Any] | Entry) -> tuple[object, ...]:
-    """Return what a session encoder sees of an entry, beside its vector and its session."""
+def _get_inputs(entry: Row[Any] | Entry) -> tuple[object, ...]:
+    """Return what a session encoder reads of an entry, beside its vector and session."""
     return entry.speaker, entry.text, entry.event_time
 
 
-def _row(
+def _make_row(
     entry: Entry, namespace: str, session_id: int | None, metadata: str, text_hash: bytes, seq: int, entry_id: int
 ) -> tuple[Any, ...]:
     """Return the values of ``_COLUMNS``."""
@@ -86,7 +94,7 @@ def _row(
         entry.speaker,
         entry.text,
         metadata,
-        # Most entries happen when they are written.
+        # Most entries have the time of writing as their event time.
         updated_at if entry.event_time is entry.updated_at else microseconds(entry.event_time),
         None if entry.expires_at is None else microseconds(entry.expires_at),
         entry.importance,
@@ -98,7 +106,7 @@ def _row(
     )
 
 
-def _entry_of(draft: Draft, created_at: datetime, now: datetime, twin: str) -> Entry:
+def _make_entry(draft: Draft, created_at: datetime, now: datetime, twin: str) -> Entry:
     return Entry(
         key=draft.key,
         text=draft.text,
@@ -122,9 +130,9 @@ _KNOWN = select(entries).where(
 )
 
 
-def _known(connection: Connection, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row[Any]]:
+def _select_known(connection: Connection, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row[Any]]:
     found = {}
-    for namespace, keys in _grouped(places).items():
+    for namespace, keys in _group(places).items():
         for start in range(0, len(keys), IN_LIST):
             parameters = {"namespace": namespace, "keys": keys[start : start + IN_LIST]}
             for row in connection.execute(_KNOWN, parameters):
@@ -132,70 +140,44 @@ def _known(connection: Connection, places: Iterable[tuple[str, str]]) -> dict[tu
     return found
 
 
-def _older_twins(
+def _find_oldest_twins(
     connection: Connection, places: Sequence[tuple[str, bytes]], keys: Sequence[str]
 ) -> dict[tuple[str, bytes], str]:
     """Return the key of the oldest entry, stored or in this batch, by namespace and content hash."""
     oldest = dict(zip(reversed(places), reversed(keys), strict=True))
-    for namespace, wanted in _grouped(oldest).items():
+    for namespace, wanted in _group(oldest).items():
         for start in range(0, len(wanted), IN_LIST):
             hashes = wanted[start : start + IN_LIST]
-            rows = driver(connection).execute(_twins(len(hashes)), (*hashes, namespace))
+            rows = driver(connection).execute(_make_twin_query(len(hashes)), (*hashes, namespace))
             found = {row[0]: checked(entries.c.key, row[1]) for row in rows if row[1] is not None}
             oldest.update({(namespace, text_hash): key for text_hash, key in found.items()})
     return oldest
 
 
 @lru_cache(maxsize=IN_LIST)
-def _twins(count: int) -> str:
-    """Return the query for the oldest entry of each of so many hashes; however many there are, it reads one."""
+def _make_twin_query(count: int) -> str:
+    """Return the query for the oldest entry of each of ``count`` hashes; it reads one row per hash."""
     oldest = "SELECT key FROM entries WHERE content_hash = hash AND namespace = scope AND superseded_at IS NULL"
     wanted = f"WITH wanted(hash) AS (VALUES {', '.join(['(?)'] * count)}), here(scope) AS (VALUES (?))"
     return f"{wanted} SELECT hash, ({oldest} ORDER BY id LIMIT 1) FROM wanted, here"
 
 
-def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
+def _group(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
     groups: dict[str, list[Any]] = {}
     for name, value in pairs:
         groups.setdefault(name, []).append(value)
     return groups
 
 
-def _session_ids(
-    connection: Connection, drafts: Iterable[Draft], head_seq: int, now: datetime
-) -> dict[tuple[str, str], int]:
-    """Return the ids of the drafts' sessions, begun where new; their heads move to ``head_seq``."""
-    found: dict[tuple[str, str], int] = {}
-    for draft in drafts:
-        if draft.session is None:
-            continue
-        place = encode_namespace(draft.namespace), draft.session
-        if place in found:
-            continue
-        here = and_(sessions.c.namespace == place[0], sessions.c.name == place[1])
-        head = update(sessions).where(here).values(head_seq=head_seq).returning(sessions.c.id)
-        session_id = connection.execute(head).scalar()
-        if session_id is None:
-            begun = insert(sessions).values(namespace=place[0], name=place[1], created_at=now, head_seq=head_seq)
-            session_id = connection.execute(begun.returning(sessions.c.id)).scalar_one()
-        found[place] = session_id
-    return found
-
-
-def _drop_empty_sessions(connection: Connection, session_ids: Iterable[int]) -> None:
-    empty = "DELETE FROM sessions WHERE id = ? AND NOT EXISTS (SELECT 1 FROM entries WHERE session_id = sessions.id)"
-    driver(connection).executemany(empty, [(session_id,) for session_id in session_ids])
-
-
 def _archive(connection: Connection, rows: Sequence[Row[Any]], next_id: int, now: datetime, *, keep: int) -> None:
-    """Copy entries that are about to be replaced, with their vectors, to rows of their own.
+    """Copy entries and their vectors to new rows before they are replaced.
 
     Args:
         connection: A write transaction.
-        rows: The entries as they are.
+        rows: The entries.
         next_id: Id of the first copy.
         now: When they stop being current.
-        keep: Versions to keep of each; older ones are deleted. 0 keeps none.
+        keep: Number of versions to keep of each entry; older ones are deleted. 0 keeps none.
     """
     if keep < 1:
         return
@@ -225,14 +207,15 @@ class SqliteDrafts(Group, Drafts):
     ) -> Written:
         places = [(encode_namespace(draft.namespace), draft.key) for draft in drafts]
         final = dict(zip(places, drafts, strict=True))
-        known = _known(self._connection, [place for place, draft in final.items() if not draft.generated])
+        known = _select_known(self._connection, [place for place, draft in final.items() if not draft.generated])
         next_id = last_number(self._connection, "entries") + 1
         ids = [known[place].id if place in known else next_id + offset for offset, place in enumerate(final)]
         seqs = log_changes(self._connection, ids, "put")
-        session_ids = _session_ids(self._connection, final.values(), seqs[-1] if seqs else 0, now)
+        head_seq = seqs[-1] if seqs else 0
+        session_ids = enter_sessions(self._connection, final.values(), head_seq, now)
         hashes = [content_hash(draft.text) for draft in final.values()]
         scoped = [(namespace, found) for (namespace, _), found in zip(final, hashes, strict=True)]
-        twins = _older_twins(self._connection, scoped, [key for _, key in final])
+        twins = _find_oldest_twins(self._connection, scoped, [key for _, key in final])
         stored: dict[_Place, tuple[int, Entry]] = {}
         fresh: list[tuple[Any, ...]] = []
         replaced: list[tuple[Any, ...]] = []
@@ -242,17 +225,17 @@ class SqliteDrafts(Group, Drafts):
             kept = former is not None and (former.expires_at is None or former.expires_at > now)
             created_at = former.created_at if former is not None and kept else now
             session_id = None if draft.session is None else session_ids[place[0], draft.session]
-            entry = _entry_of(draft, created_at, now, twins[place[0], found])
+            entry = _make_entry(draft, created_at, now, twins[place[0], found])
             stored[place] = entry_id, entry
-            row = _row(entry, place[0], session_id, draft.metadata, found, seq, entry_id)
+            row = _make_row(entry, place[0], session_id, draft.metadata, found, seq, entry_id)
             (fresh if former is None else replaced).append(row)
             if former is not None or session_id is not None:
-                for touched in _sessions_touched(former, entry, draft, session_id):
+                for touched in _list_outdated_sessions(former, entry, draft, session_id):
                     dirty[touched] = min(dirty.get(touched, entry_id), entry_id)
         _archive(self._connection, list(known.values()), next_id + len(final), now, keep=keep_versions)
         _delete_words(self._connection, known.values())
         _write(self._connection, fresh, replaced, list(zip(ids, final.values(), strict=True)), generation_id)
-        _drop_empty_sessions(self._connection, {row.session_id for row in known.values()} - {None})
+        leave_sessions(self._connection, [row.session_id for row in known.values()], head_seq)
         return Written([stored[place] for place in places], dirty)
 
     @override
@@ -271,13 +254,10 @@ class SqliteDrafts(Group, Drafts):
                 self._connection.execute(delete(entries).where(entries.c.id.in_(gone[part : part + IN_LIST])))
             removed += len({(row.namespace, row.key) for row in rows})
             seqs = log_changes(self._connection, gone, "forget")
-            session_ids = {row.session_id for row in rows} - {None}
             for row in indexed:
                 if row.session_id is not None:
                     dirty[row.session_id] = min(dirty.get(row.session_id, row.id), row.id)
-            here = sessions.c.id.in_(session_ids)
-            self._connection.execute(update(sessions).where(here).values(head_seq=max(seqs, default=0)))
-            _drop_empty_sessions(self._connection, session_ids)
+            leave_sessions(self._connection, [row.session_id for row in rows], max(seqs, default=0))
         return Removed(removed, dirty)
 
     @override
@@ -291,9 +271,14 @@ class SqliteDrafts(Group, Drafts):
 
     @override
     def supersede(self, old_id: int, new_id: int, now: datetime) -> int | None:
-        row = self._connection.execute(select(entries).where(entries.c.id == old_id)).one()
+        unsuperseded = select(entries).where(entries.c.id == old_id, entries.c.superseded_at.is_(None))
+        row = self._connection.execute(unsuperseded).first()
+        if row is None:
+            raise NotFoundError(f"there is no entry {old_id}, or it was superseded already")
         _delete_words(self._connection, [row])
         mark = update(entries).where(entries.c.id == old_id)
         self._connection.execute(mark.values(superseded_at=now, superseded_by=new_id))
+        seqs = log_changes(self._connection, [old_id], "supersede")
+        leave_sessions(self._connection, [row.session_id], seqs[0])
         session_id: int | None = row.session_id
         return session_id

@@ -1,4 +1,4 @@
-"""Reading entries."""
+"""Reading entries in SQLite."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.records import Entry, Session
-from agent_memory.storage.base import Entries
+from agent_memory.storage.entries import Entries
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.conditions import compile_condition, decode_namespace, encode_namespace
 from agent_memory.storage.sqlite.connections import Group, driver
@@ -33,14 +33,14 @@ _SELECT = select(*_COLUMNS).select_from(entries.outerjoin(sessions))
 _BY_IDS = str(_SELECT.where(text("entries.id IN (SELECT value FROM json_each(?))")).compile(dialect=SQLiteDialect()))
 
 
-def _entry(row: Row[Any] | SimpleNamespace) -> Entry:
+def _parse_entry(row: Row[Any] | SimpleNamespace) -> Entry:
     return Entry(
         key=row.key,
         text=row.text,
         namespace=decode_namespace(row.namespace),
         session=row.session,
         speaker=row.speaker,
-        metadata=_metadata(row),
+        metadata=_parse_metadata(row),
         event_time=row.event_time,
         created_at=row.created_at,
         updated_at=row.updated_at,
@@ -50,7 +50,7 @@ def _entry(row: Row[Any] | SimpleNamespace) -> Entry:
     )
 
 
-def _metadata(row: Row[Any] | SimpleNamespace) -> dict[str, Any]:
+def _parse_metadata(row: Row[Any] | SimpleNamespace) -> dict[str, Any]:
     try:
         return dict(json.loads(row.metadata))
     except (TypeError, ValueError, RecursionError) as error:
@@ -62,9 +62,16 @@ _CIRCUMSTANCES = select(entries.c.id, entries.c.event_time, entries.c.importance
 
 
 _BESIDE = "FROM entries other WHERE other.session_id = mine.session_id AND other.superseded_at IS NULL AND other.id"
+# A former version was copied to a new row; its place in the session is that of the entry that kept the key.
+_PLACED = """
+SELECT one.id, one.session_id, coalesce(
+    (SELECT kept.id FROM entries kept
+     WHERE kept.id = one.superseded_by AND kept.key = one.key AND kept.namespace = one.namespace), one.id) AS place
+FROM entries one WHERE one.id IN (SELECT value FROM json_each(?)) AND one.session_id IS NOT NULL
+"""
 _NEIGHBOURS = f"""
-SELECT mine.id, (SELECT max(other.id) {_BESIDE} < mine.id), (SELECT min(other.id) {_BESIDE} > mine.id)
-FROM entries mine WHERE mine.id IN (SELECT value FROM json_each(?)) AND mine.session_id IS NOT NULL
+SELECT mine.id, (SELECT max(other.id) {_BESIDE} < mine.place), (SELECT min(other.id) {_BESIDE} > mine.place)
+FROM ({_PLACED}) mine
 """
 
 
@@ -78,7 +85,7 @@ class SqliteEntries(Group, Entries):
     def fetch(self, ids: Sequence[int]) -> dict[int, Entry]:
         found = driver(self._connection).execute(_BY_IDS, (json.dumps(list(ids)),))
         rows = (checked_row(_COLUMNS, values) for values in found)
-        return {row.id: _entry(row) for row in rows}
+        return {row.id: _parse_entry(row) for row in rows}
 
     @override
     def select(
@@ -90,9 +97,9 @@ class SqliteEntries(Group, Entries):
         offset: int = 0,
     ) -> list[tuple[int, Entry]]:
         query = _SELECT.where(compile_condition(condition), entries.c.id > after_id).order_by(entries.c.id)
-        # SQLite knows OFFSET only behind a LIMIT; -1 is none.
+        # SQLite requires a LIMIT before an OFFSET; -1 means no limit.
         query = query.limit(-1 if limit is None else limit).offset(offset)
-        return [(row.id, _entry(row)) for row in self._connection.execute(query)]
+        return [(row.id, _parse_entry(row)) for row in self._connection.execute(query)]
 
     @override
     def select_texts(self, *, after_id: int, limit: int) -> list[tuple[int, str, str, bytes]]:
@@ -104,7 +111,7 @@ class SqliteEntries(Group, Entries):
     def select_by_key(self, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, Entry]:
         scope = compile_condition(Condition(moment=now)) & (entries.c.namespace == encode_namespace(namespace))
         return {
-            row.key: _entry(row)
+            row.key: _parse_entry(row)
             for start in range(0, len(keys), IN_LIST)
             for row in self._connection.execute(_SELECT.where(scope, entries.c.key.in_(keys[start : start + IN_LIST])))
         }
@@ -117,7 +124,7 @@ class SqliteEntries(Group, Entries):
         if row is None:
             place = f" in namespace {'/'.join(namespace)}" if namespace else ""
             raise NotFoundError(f"no entry with key {key!r}{place}")
-        return row.id, _entry(row)
+        return row.id, _parse_entry(row)
 
     @override
     def select_circumstances(self, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
@@ -138,7 +145,7 @@ class SqliteEntries(Group, Entries):
         here = and_(entries.c.namespace == encode_namespace(namespace), entries.c.key == key)
         order = (entries.c.superseded_at.is_not(None), entries.c.id.desc())
         row = self._connection.execute(_SELECT.where(here).order_by(*order)).first()
-        return None if row is None else (row.id, _entry(row))
+        return None if row is None else (row.id, _parse_entry(row))
 
     @override
     def list_versions(self, namespace: Namespace, key: str) -> list[Entry]:
@@ -151,7 +158,7 @@ class SqliteEntries(Group, Entries):
             found |= fresh
         order = (entries.c.updated_at, entries.c.superseded_at.is_(None), entries.c.superseded_at)
         rows = self._connection.execute(_SELECT.where(entries.c.id.in_(list(found))).order_by(*order))
-        return [_entry(row) for row in rows]
+        return [_parse_entry(row) for row in rows]
 
     @override
     def find_neighbours(self, ids: Sequence[int]) -> dict[int, list[int]]:

@@ -1,4 +1,4 @@
-"""Generations beside the live one: begun, filled, swapped in, kept for a while, collected."""
+"""Generations in SQLite."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from agent_memory.storage.spaces import Generations
 from agent_memory.storage.sqlite.connections import Group, driver
 from agent_memory.storage.sqlite.schema import assets, checked_row, generations, microseconds, vectors
 
-_STALE = "the store's generations have changed meanwhile"
+_STALE = "another process has changed the store's generations"
 
 
-def _find(connection: Connection, generation_id: int) -> Generation:
+def _get(connection: Connection, generation_id: int) -> Generation:
     row = connection.execute(select(generations).where(generations.c.id == generation_id)).first()
     if row is None:
         raise StorageError(f"generation {generation_id} is gone: {_STALE}")
@@ -33,7 +33,7 @@ def _find(connection: Connection, generation_id: int) -> Generation:
 _LIVE = f"SELECT {', '.join(column.name for column in generations.c)} FROM generations WHERE state = 'live'"
 
 
-# Every call of every kind asks for the live generation first.
+# Cached because every call reads the live generation first.
 @lru_cache(maxsize=8, typed=True)
 def _parse_live(*values: object) -> Generation:
     return _parse(checked_row(generations.c, values))
@@ -96,7 +96,7 @@ class SqliteGenerations(Group, Generations):
         generation_id = self._connection.execute(row.returning(generations.c.id)).scalar_one()
         for name, content in (files or {}).items():
             self._connection.execute(insert(assets).values(generation_id=generation_id, name=name, content=content))
-        return _find(self._connection, generation_id)
+        return _get(self._connection, generation_id)
 
     @override
     def find_in_state(self, *states: GenerationState) -> list[Generation]:
@@ -165,8 +165,8 @@ class SqliteGenerations(Group, Generations):
     @override
     def drop_next(self, generation_id: int, after: int, limit: int) -> int | None:
         theirs = (vectors.c.generation_id == generation_id) & (vectors.c.entry_id > after)
-        some = select(vectors.c.entry_id).where(theirs).order_by(vectors.c.entry_id).limit(limit)
-        ids = self._connection.execute(some).scalars().all()
+        chosen = select(vectors.c.entry_id).where(theirs).order_by(vectors.c.entry_id).limit(limit)
+        ids = self._connection.execute(chosen).scalars().all()
         if ids:
             self._connection.execute(delete(vectors).where(theirs, vectors.c.entry_id <= ids[-1]))
             return int(ids[-1])

@@ -1,4 +1,4 @@
-"""Jobs: what is being done to a store besides reading and writing, how far it is, and what was done."""
+"""Jobs in SQLite: the state, progress and history of long operations."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from typing_extensions import override
 
 from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.reports import Job, JobState
-from agent_memory.storage.operations import OPEN_STATES, Jobs
+from agent_memory.storage.operations import KEPT_JOBS, OPEN_STATES, Jobs
 from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.schema import jobs
 
-KEEP = 1_000
-"""Finished jobs kept in the history."""
 
-
-def _job(row: Row[Any]) -> Job:
+def _parse_job(row: Row[Any]) -> Job:
     try:
         progress, state = dict(json.loads(row.progress)), JobState(row.state)
     except (TypeError, ValueError, RecursionError) as error:
@@ -46,7 +43,7 @@ class SqliteJobs(Group, Jobs):
         begun = insert(jobs).values(**values, created_at=now, updated_at=now).returning(jobs.c.id)
         job_id = self._connection.execute(begun).scalar_one()
         finished = select(jobs.c.id).where(jobs.c.finished_at.is_not(None)).order_by(jobs.c.id.desc())
-        surplus = finished.limit(-1).offset(KEEP).scalar_subquery()
+        surplus = finished.limit(-1).offset(KEPT_JOBS).scalar_subquery()
         self._connection.execute(delete(jobs).where(jobs.c.id.in_(surplus)))
         return self.get(job_id)
 
@@ -55,7 +52,7 @@ class SqliteJobs(Group, Jobs):
         row = self._connection.execute(select(jobs).where(jobs.c.id == job_id)).first()
         if row is None:
             raise NotFoundError(f"there is no job {job_id}")
-        return _job(row)
+        return _parse_job(row)
 
     @override
     def list_all(self, *, kind: str | None = None, unfinished: bool = False, limit: int | None = None) -> list[Job]:
@@ -64,7 +61,7 @@ class SqliteJobs(Group, Jobs):
             query = query.where(jobs.c.kind == kind)
         if unfinished:
             query = query.where(jobs.c.state.in_(OPEN_STATES))
-        return [_job(row) for row in self._connection.execute(query)]
+        return [_parse_job(row) for row in self._connection.execute(query)]
 
     @override
     def record(self, job_id: int, progress: Mapping[str, Any], now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Leases: who may do a piece of work, until when. A dead holder's lease runs out by itself."""
+"""Leases in SQLite."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class SqliteLeases(Group, Leases):
     @override
     def find_holder(self, name: str, now: datetime) -> str | None:
         row = self._connection.execute(select(leases).where(leases.c.name == name)).first()
-        # An expiry further away than any lease lasts was written by a clock that has been set back since: not believed.
-        # Every write under a lease is fenced by renew, so that the former holder cannot write afterwards.
+        # An expiry later than any lease can have comes from a clock that was set back since, and is ignored. ``renew``
+        # fences every write under a lease, so that the former holder cannot write any more.
         if row is None or not now < row.expires_at <= now + _LEASE or is_dead(row.holder):
             return None
         return str(row.holder)

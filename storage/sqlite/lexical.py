@@ -1,11 +1,11 @@
 """Search by words: an FTS5 index over speaker and text, scored by BM25.
 
-Words are folded (case, accents) and stemmed by SQLite's ``porter unicode61`` tokenizer. It has no idea of words in
-scripts without spaces, so runs of Chinese, Japanese and Korean characters are split into overlapping pairs first.
-The FTS5 table keeps no text of its own: rows are deleted by repeating the terms they were inserted with.
+SQLite's ``porter unicode61`` tokenizer folds case and accents and stems words. It cannot find words in scripts without
+spaces, so runs of Chinese, Japanese and Korean characters are split into overlapping pairs first. The FTS5 table does
+not store text: to delete a row, the terms it was inserted with must be repeated.
 
-A score is BM25 as a share of the most that any document could reach for the query, from 0 to 1: unlike BM25 itself it
-can be compared between queries and stores. (BM25: Robertson and Zaragoza 2009; k1 = 1.2 and b = 0.75 are FTS5's.)
+A score is BM25 as a share of the maximum that a document can reach for the query, from 0 to 1. Unlike plain BM25 it is
+comparable between queries and stores. (BM25: Robertson and Zaragoza 2009; k1 = 1.2 and b = 0.75 are FTS5's.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy import Connection, bindparam, column, func, literal_column, sele
 from typing_extensions import override
 
 from agent_memory.records import Entry
-from agent_memory.storage.base import Lexical
+from agent_memory.storage.entries import Lexical
 from agent_memory.storage.records import Condition, LexicalQuery
 from agent_memory.storage.sqlite.conditions import compile_condition
 from agent_memory.storage.sqlite.connections import Group, driver
@@ -35,7 +35,7 @@ def insert_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None
 
 
 def delete_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None:
-    """Take rows out of the index, given with the terms they were inserted with."""
+    """Delete rows from the index, given as (entry id, terms); the terms must be those they were inserted with."""
     delete = "INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)"
     driver(connection).executemany(delete, rows)
 
@@ -65,10 +65,10 @@ _PAGE = (
 
 
 def _count_rows(connection: Connection) -> int:
-    """Return how many rows FTS5 counts, without counting them.
+    """Return the number of indexed rows without counting them.
 
     Source: the averages record of FTS5 (row 1 of its data table) begins with that number as an SQLite varint: seven
-    bits a byte, the highest first, the top bit set in all but the last.
+    bits per byte, highest first, the top bit set in all bytes but the last.
     """
     record = connection.execute(text("SELECT block FROM lexical_data WHERE id = 1")).scalar()
     number = 0
@@ -89,7 +89,7 @@ class SqliteLexical(Group, Lexical):
 
     @override
     def find_faults(self) -> list[str]:
-        # A damaged index ends the transaction, and the temporary table with it.
+        # If the index is damaged, the transaction ends, and the temporary table is gone with it.
         self._connection.execute(text("CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, 'lexical', 'instance')"))
         numbers = {what: self._connection.execute(query).scalar_one() for what, query in _DIFFERENCES.items()}
         self._connection.execute(text("DROP TABLE temp.words"))
@@ -105,8 +105,8 @@ class SqliteLexical(Group, Lexical):
             self._connection.execute(
                 text("INSERT INTO lexical_data(id, block) VALUES (1, x''), (10, x'00000000000000')")
             )
-        else:
-            self._connection.execute(text("INSERT INTO lexical(lexical) VALUES ('delete-all')"))
+        # Also then: FTS5 may remember what it read before of an index that turned out to be sound.
+        self._connection.execute(text("INSERT INTO lexical(lexical) VALUES ('delete-all')"))
         after = 0
         while True:
             page = self._connection.execute(_PAGE, {"after": after}).all()
@@ -117,7 +117,6 @@ class SqliteLexical(Group, Lexical):
 
     @override
     def parse(self, query: str) -> LexicalQuery:
-        total = _count_rows(self._connection)
         found = []
         for word in choose_words(query):
             phrase = f'"{word}"'
@@ -125,6 +124,8 @@ class SqliteLexical(Group, Lexical):
             if hits:
                 found.append((hits, phrase))
         rarest = sorted(found)[:_MOST_TERMS]
+        # FTS5 counts rows at the commit: what this transaction has written may be missing.
+        total = max((_count_rows(self._connection), *(hits for hits, _ in rarest)))
         weights = [max(1e-6, math.log((total - hits + 0.5) / (hits + 0.5))) for hits, _ in rarest]
         return LexicalQuery(tuple(phrase for _, phrase in rarest), tuple(weights), best=(_K1 + 1) * sum(weights))
 

@@ -1,4 +1,4 @@
-"""Brings a store's schema to this version, or refuses it untouched."""
+"""Migrates a store's schema to this version, or refuses the store without touching it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from agent_memory.files import failpoint
 from agent_memory.storage.sqlite.connections import Connections
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005")
-"""Every revision this version knows, oldest first; a test holds it equal to the migrations folder."""
+"""Every revision that this version knows, oldest first; a test compares it with the migrations folder."""
 
-PAGE_SIZE_BYTES = 8192  # five 768-d half-precision vectors a page; the default of 4096 would waste a quarter
+PAGE_SIZE_BYTES = 8192  # five 768-dimensional half-precision vectors per page; the default of 4096 wastes a quarter
 
 _log = logging.getLogger("agent_memory")
 
@@ -29,9 +29,9 @@ def ensure_schema(connections: Connections) -> None:
         StorageError: The file is not a store of this package, or is read-only and outdated.
     """
     with connections.read() as connection:
-        revision = _revision(connection, connections)
+        revision = _read_revision(connection, connections)
     if revision is not None and not connections.read_only:
-        _use_log(connections)
+        _enable_log(connections)
     if revision == REVISIONS[-1]:
         return
     if connections.read_only:
@@ -46,13 +46,13 @@ def check_revision(path: Path) -> None:
     connections = Connections(path, lock_timeout_s=1)
     try:
         with connections.read() as connection:
-            if _revision(connection, connections) is None:
+            if _read_revision(connection, connections) is None:
                 raise StorageError(f"{path} is an empty database, not a store of agent-memory")
     finally:
         connections.close()
 
 
-def _revision(connection: Connection, connections: Connections) -> str | None:
+def _read_revision(connection: Connection, connections: Connections) -> str | None:
     tables = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars())
     if not tables:
         return None
@@ -70,11 +70,11 @@ def _revision(connection: Connection, connections: Connections) -> str | None:
 def _prepare_new_file(connections: Connections) -> None:
     with connections.outside() as raw:
         raw.execute(f"PRAGMA page_size = {PAGE_SIZE_BYTES}")
-    _use_log(connections)
+    _enable_log(connections)
 
 
-def _use_log(connections: Connections) -> None:
-    """Turn on the write-ahead log unless it is on: a backup is a file without one."""
+def _enable_log(connections: Connections) -> None:
+    """Turn on the write-ahead log, which a new or restored file does not have."""
     deadline = time.monotonic() + connections.lock_timeout_s
     while True:
         try:
@@ -82,7 +82,7 @@ def _use_log(connections: Connections) -> None:
                 raw.execute("PRAGMA journal_mode = WAL")
             return
         except LockTimeoutError:
-            # Several processes may create the store at once, and SQLite does not wait for this one lock.
+            # Several processes may create the store at once, and SQLite does not wait for this lock.
             if time.monotonic() >= deadline:
                 raise
         time.sleep(0.01)
@@ -95,7 +95,7 @@ def _migrate(connections: Connections) -> None:
     config = Config()
     config.set_main_option("script_location", "agent_memory.storage.sqlite:migrations")
     with connections.write() as connection:
-        before = _revision(connection, connections)
+        before = _read_revision(connection, connections)
         if before == REVISIONS[-1]:
             return
         config.attributes["connection"] = connection

@@ -1,4 +1,4 @@
-"""The latest queries of a store, as vectors: a ring that its owner may ask for, and nothing reads but a dry run."""
+"""The query log in SQLite."""
 
 from __future__ import annotations
 

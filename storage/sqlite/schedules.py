@@ -1,4 +1,4 @@
-"""Schedules: which jobs a worker does again and again."""
+"""Schedules of periodic jobs in SQLite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.schema import schedules
 
 
-def _schedule(row: Row[Any]) -> Schedule:
+def _parse_schedule(row: Row[Any]) -> Schedule:
     try:
         options = dict(json.loads(row.options))
     except (TypeError, ValueError, RecursionError) as error:
@@ -37,7 +37,7 @@ class SqliteSchedules(Group, Schedules):
 
     @override
     def list_all(self) -> list[Schedule]:
-        return [_schedule(row) for row in self._connection.execute(select(schedules).order_by(schedules.c.name))]
+        return [_parse_schedule(row) for row in self._connection.execute(select(schedules).order_by(schedules.c.name))]
 
     @override
     def put(self, schedule: Schedule, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Tables of the store. Migrations create them; this module is what queries are written against."""
+"""Tables of the store, for queries. Migrations create them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def microseconds(moment: datetime) -> int:
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A moment as integer microseconds since 1970-01-01T00:00:00Z: exact, ordered, free of time zones."""
+    """A time as integer microseconds since 1970-01-01T00:00:00Z: exact, ordered, without time zone."""
 
     impl = Integer
     cache_ok = True
@@ -60,7 +60,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class _Typed(TypeDecorator[Any]):
-    """A column whose values are checked when they are read: SQLite keeps what it is given, whatever a column says."""
+    """A column whose values are checked when read, because SQLite stores values of any type in any column."""
 
     impl: Any = Text
     cache_ok = True
@@ -70,7 +70,7 @@ class _Typed(TypeDecorator[Any]):
         """Return a value of the right type, or raise StorageError."""
         if value is None or isinstance(value, self.kinds):
             return value
-        raise StorageError(f"the store is damaged: {type(value).__name__} where {self.kinds[0].__name__} belongs")
+        raise StorageError(f"the store is damaged: {type(value).__name__} in a column of {self.kinds[0].__name__}")
 
 
 class StoredText(_Typed):
@@ -105,13 +105,13 @@ class StoredBytes(_Typed):
 
 
 def checked(column: ColumnElement[Any], value: object) -> Any:  # noqa: ANN401 - of the column's kind
-    """Return a value that SQLite itself returned for a column, checked as SQLAlchemy would; or raise StorageError."""
+    """Return a raw SQLite value of a column, converted and checked as SQLAlchemy does; raises StorageError."""
     kind = column.type
     return kind.process_result_value(value, _DIALECT) if isinstance(kind, TypeDecorator) else value
 
 
 def checked_row(columns: Iterable[NamedColumn[Any]], values: Iterable[object]) -> SimpleNamespace:
-    """Return a row that SQLite itself returned, by the names of its columns; values as ``checked``."""
+    """Return a raw SQLite row with its values converted and checked, by column name."""
     return SimpleNamespace(
         **{column.name: checked(column, value) for column, value in zip(columns, values, strict=True)}
     )
@@ -133,7 +133,7 @@ sessions = Table(
 )
 
 _VERSION = "CASE WHEN superseded_at IS NULL THEN 0 ELSE id END"
-"""Tells versions of a key apart, but for current ones: there is one at most."""
+"""Distinguishes former versions of a key; current ones share a value, so that there is at most one."""
 
 entries = Table(
     "entries",

@@ -1,4 +1,4 @@
-"""What session encoding reads and writes: the segments of a session, their evolved vectors and latents."""
+"""Data of session encoders in SQLite: the segments of a session, their evolved vectors and latents."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _COLUMNS = (
 )
 
 
-def _segments(generation: Generation, session_id: int) -> Select[Any]:
+def _select_segments(generation: Generation, session_id: int) -> Select[Any]:
     query = select(*_COLUMNS).join(vectors, vectors.c.entry_id == entries.c.id)
     return query.where(entries.c.session_id == session_id, vectors.c.generation_id == generation.id)
 
 
-def _segment(row: Row[Any]) -> StoredSegment:
+def _parse_segment(row: Row[Any]) -> StoredSegment:
     return StoredSegment(id=row.id, text=row.text, speaker=row.speaker, time=row.event_time, static=row.static)
 
 
@@ -105,15 +105,15 @@ class SqliteSessions(Group, Sessions):
         successor = entries.alias()
         own_key = and_(successor.c.id == entries.c.superseded_by, successor.c.key == entries.c.key)
         own_key = and_(own_key, successor.c.namespace == entries.c.namespace)
-        # A former version was copied to a new row; its place in the session is that of the entry that kept the key.
+        # A former version has a new id; its place in the session is that of the entry that kept the old one.
         place = func.coalesce(select(successor.c.id).where(own_key).scalar_subquery(), entries.c.id)
         query = (
-            _segments(generation, session_id)
+            _select_segments(generation, session_id)
             .where(compile_condition(condition))
             .order_by(place.desc(), entries.c.id.desc())
         )
         rows = self._connection.execute(query.limit(-1 if count is None else count))
-        return [_segment(row) for row in reversed(rows.all())]
+        return [_parse_segment(row) for row in reversed(rows.all())]
 
     @override
     def read_last_latents(
@@ -138,11 +138,11 @@ class SqliteSessions(Group, Sessions):
 
     @override
     def select_segments_from(self, generation: Generation, session_id: int, first: int) -> Iterator[StoredSegment]:
-        query = _segments(generation, session_id).where(entries.c.superseded_at.is_(None))
+        query = _select_segments(generation, session_id).where(entries.c.superseded_at.is_(None))
         after = first - 1
         while True:
             page = self._connection.execute(query.where(entries.c.id > after).order_by(entries.c.id).limit(_PAGE)).all()
-            yield from map(_segment, page)
+            yield from map(_parse_segment, page)
             if len(page) < _PAGE:
                 return
             after = page[-1][0]

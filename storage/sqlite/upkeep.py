@@ -1,4 +1,4 @@
-"""What a database file says of its own state, and how it is brought into a better one."""
+"""Statistics, faults and maintenance of a database file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.storage.sqlite.schema import changes, entries
 
-_MERGED_PAGES = 200
+_MERGED_PAGES = 200  # in one transaction
 _MOST_MERGES = 10_000
-_PRUNED = 5_000
+_PRUNED = 5_000  # changes deleted in one transaction
 
 
 def measure(connections: Connections, connection: Connection, now: datetime) -> DatabaseState:
-    """Look at a database; costs a few scans of indexes."""
+    """Return statistics of a database; scans a few indexes."""
 
     def pragma(name: str) -> int:
         return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
@@ -42,7 +42,7 @@ def measure(connections: Connections, connection: Connection, now: datetime) -> 
 
 
 def find_faults(connection: Connection) -> list[str]:
-    """Return what SQLite itself finds damaged, one sentence each; reads every page."""
+    """Return the faults that SQLite finds, one sentence each; reads every page."""
     lines = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
     broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
     return [f"database: {line}" for line in lines if line != "ok"] + [
@@ -53,20 +53,20 @@ def find_faults(connection: Connection) -> list[str]:
 def size_bytes(path: Path) -> int:
     """Return the size of a database on disk with its log and shared memory."""
     total = 0
-    for file in path.parent.glob(f"{path.name}*"):
+    for tail in ("", "-wal", "-shm"):
         try:
-            total += file.stat().st_size
-        except FileNotFoundError:  # another process has just removed it
+            total += path.with_name(path.name + tail).stat().st_size
+        except FileNotFoundError:  # the last process to close a store removes its log
             continue
     return total
 
 
 def merge_lexical(connections: Connections) -> int:
-    """Merge the segments of the full-text index into one, a little a transaction; returns how many steps it took.
+    """Merge the segments of the full-text index in short transactions; returns the number of transactions.
 
-    Words of forgotten entries leave the file with it.
+    This also removes the words of forgotten entries from the file.
     """
-    pages = -_MERGED_PAGES  # negative: begin with all segments, whatever their sizes
+    pages = -_MERGED_PAGES  # negative: start with all segments, of any size
     for step in range(1, _MOST_MERGES + 1):
         with connections.write() as connection:
             before = connection.exec_driver_sql("SELECT total_changes()").scalar_one()
@@ -80,37 +80,37 @@ def merge_lexical(connections: Connections) -> int:
 
 
 def prune_changes(connections: Connections, up_to: int) -> int:
-    """Delete the change log up to a number, never its last row; returns how many rows are gone.
+    """Delete the change log up to a number, but never its last row; returns the number of rows deleted.
 
-    The log is without gaps, so that an index which is behind its beginning notices, and is built anew.
+    The log has no gaps, so an index that is older than its first row notices and is rebuilt.
     """
-    gone = 0
+    deleted = 0
     while True:
         with connections.write() as connection:
             first, last = connection.execute(select(func.min(changes.c.seq), func.max(changes.c.seq))).one()
             if first is None or first > min(up_to, last - 1):
-                return gone
+                return deleted
             stop = min(up_to, last - 1, first + _PRUNED - 1)
-            gone += int(connection.execute(delete(changes).where(changes.c.seq <= stop)).rowcount)
+            deleted += int(connection.execute(delete(changes).where(changes.c.seq <= stop)).rowcount)
 
 
 def truncate_log(connections: Connections) -> bool:
-    """Move the write-ahead log into the database and cut it; False if readers or writers are in the way."""
-    return _alone(connections, "PRAGMA wal_checkpoint(TRUNCATE)")
+    """Move the write-ahead log into the database and truncate it; False if readers or writers prevent it."""
+    return _run_alone(connections, "PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def vacuum(connections: Connections) -> bool:
-    """Rewrite the file without its free pages; False if readers or writers are in the way.
+    """Rewrite the file without its free pages; False if readers or writers prevent it.
 
-    The whole database goes through the write-ahead log, which is then cut if nobody is in the way of that.
+    The whole database passes through the write-ahead log, which is then truncated if possible.
     """
-    if not _alone(connections, "VACUUM"):
+    if not _run_alone(connections, "VACUUM"):
         return False
     truncate_log(connections)
     return True
 
 
-def _alone(connections: Connections, statement: str) -> bool:
+def _run_alone(connections: Connections, statement: str) -> bool:
     try:
         with connections.raw() as raw:
             row = raw.execute(statement).fetchone()

@@ -1,4 +1,4 @@
-"""Stored vectors: read for indexes, derived for a generation that is being built."""
+"""Stored vectors in SQLite."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Integer, LargeBinary, bindparam, column, func, select, text
+from sqlalchemy import Integer, LargeBinary, Row, Select, bindparam, column, func, select, text
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
@@ -21,7 +21,7 @@ from agent_memory.storage.sqlite.schema import entries, vectors
 from agent_memory.types import IdArray
 
 _LENGTH_TOLERANCE = 0.01  # half precision rounds each component by up to 0.05 %
-_READ = 2_000  # vectors a step while a whole generation is read
+_READ = 2_000  # vectors per step when a whole generation is read
 
 
 _HERE = vectors.c.generation_id == bindparam("generation")
@@ -34,7 +34,7 @@ _CURRENT_BY_IDS = _CURRENT.where(vectors.c.entry_id.in_(bindparam("ids", expandi
 _CURRENT_PAGE = _CURRENT.where(vectors.c.entry_id > bindparam("after")).order_by(vectors.c.entry_id).limit(_READ)
 
 
-def _matrix(rows: Sequence[Any], generation: Generation) -> tuple[IdArray, npt.NDArray[Any]]:
+def _parse_matrix(rows: Sequence[Any], generation: Generation) -> tuple[IdArray, npt.NDArray[Any]]:
     dtype = DTYPES[generation.dtype]
     size_bytes = generation.vector_bytes
     for row in rows:
@@ -54,6 +54,13 @@ _HELD = select(vectors.c.entry_id).where(
 _MISSING = select(entries.c.id, entries.c.text, entries.c.seq).where(~_HELD.exists()).order_by(entries.c.id)
 _MISSING_AFTER = _MISSING.where(entries.c.id > bindparam("after")).limit(bindparam("most"))
 _MISSING_AMONG = _MISSING.where(entries.c.id.in_(bindparam("ids", expanding=True)))
+
+
+_TEXTS = (
+    select(entries.c.id, entries.c.text, entries.c.seq)
+    .where(text("entries.id IN (SELECT value FROM json_each(:ids))"))
+    .order_by(entries.c.id)
+)
 
 
 _STORE = text(
@@ -87,12 +94,15 @@ class SqliteVectors(Group, Vectors):
         former: bool = False,
         static: bool = False,
     ) -> tuple[IdArray, npt.NDArray[Any]]:
-        rows: list[Any] = []
         query = _STATIC_BY_IDS if static else _BY_IDS if former else _CURRENT_BY_IDS
+        return _parse_matrix(self._read_rows(query, generation, ids), generation)
+
+    def _read_rows(self, query: Select[Any], generation: Generation, ids: Sequence[int] | IdArray) -> list[Row[Any]]:
+        rows: list[Row[Any]] = []
         for start in range(0, len(ids), IN_LIST):
             chunk = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
             rows += self._connection.execute(query, {"generation": generation.id, "ids": chunk})
-        return _matrix(rows, generation)
+        return rows
 
     @override
     def sample_ids(self, generation: Generation, count: int) -> list[int]:
@@ -116,17 +126,16 @@ class SqliteVectors(Group, Vectors):
             rows = self._connection.execute(_CURRENT_PAGE, page).all()
             if not rows:
                 return
-            yield _matrix(rows, generation)
+            yield _parse_matrix(rows, generation)
             after = rows[-1].entry_id
 
     @override
     def find_faults(self, generation: Generation, ids: Sequence[int]) -> dict[int, str]:
-        rows = self._connection.execute(_STATIC_BY_IDS, {"generation": generation.id, "ids": list(ids)}).all()
         wrong = dict.fromkeys(ids, "missing")
-        for row in rows:
+        for row in self._read_rows(_STATIC_BY_IDS, generation, ids):
             del wrong[row.entry_id]
             try:
-                _, matrix = _matrix([row], generation)
+                _, matrix = _parse_matrix([row], generation)
             except StorageError:
                 wrong[row.entry_id] = "of a wrong length"
                 continue
@@ -150,8 +159,8 @@ class SqliteVectors(Group, Vectors):
 
     @override
     def select_texts(self, ids: Sequence[int]) -> list[StoredText]:
-        query = select(entries.c.id, entries.c.text, entries.c.seq).where(entries.c.id.in_(list(ids)))
-        return [StoredText(*row) for row in self._connection.execute(query)]
+        rows = self._connection.execute(_TEXTS, {"ids": json.dumps(list(ids))})
+        return [StoredText(*row) for row in rows]
 
     @override
     def store(self, generation_id: int, rows: Iterable[tuple[StoredText, bytes]]) -> None:

@@ -1,4 +1,4 @@
-"""A backup is one state of the store, whole and verified, or it is not there."""
+"""A backup is one state of the store, complete and verified, or it does not exist."""
 
 from __future__ import annotations
 

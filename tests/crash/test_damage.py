@@ -106,7 +106,7 @@ def test_missing_index_folder(tmp_path):
     assert answers(tmp_path / "store") == expected
 
 
-def test_index_folder_of_another_store_is_not_believed(tmp_path):
+def test_the_index_folder_of_another_store_is_ignored(tmp_path):
     make(tmp_path / "mine")
     make(tmp_path / "theirs", [text.replace("note", "different") for text in reversed(TEXTS)])
     expected = answers(tmp_path / "mine")

@@ -1,4 +1,4 @@
-"""A disk without room and a folder without permission: typed errors, nothing lost."""
+"""A full disk and a read-only folder: typed errors, nothing lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support import WordEncoder, python
 
 from agent_memory import Memory
 
-# Every file of the process is limited, as on a disk that has no more room.
+# Limits the size of every file of the process, like a full disk.
 FULL = """
 import resource, signal, sys
 from support import WordEncoder
@@ -54,7 +54,7 @@ def test_full_disk(tmp_path, limit):
     assert last.startswith("sound")
 
 
-# Permissions do not bind root: the reader becomes nobody, once all its modules are loaded.
+# Root ignores permissions, so the reader becomes nobody once its modules are loaded.
 READER = """
 import os, sys
 from support import WordEncoder

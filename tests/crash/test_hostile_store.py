@@ -1,4 +1,4 @@
-"""A store folder from a stranger: it runs no code, writes nothing outside, and ends in answers or typed errors."""
+"""A store folder from a stranger runs no code, writes nothing outside, and gives answers or typed errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agent_memory.storage.sqlite.driver import sqlite3
 TEXTS = [f"note {number} about topic {number % 7}" for number in range(60)]
 DATA = Path(__file__).parents[1] / "data"
 
-# Does all that a user does with a store, in a process of its own: a crash would be seen.
+# Does all that a user does with a store, in a separate process, so that a crash is noticed.
 USE = """
 import sys
 from datetime import timedelta
@@ -85,7 +85,7 @@ def store(pristine, tmp_path):
 
 
 def use(store):
-    """Use a store; whatever is outside of its folder must stay as it was. Returns what went wrong, typed."""
+    """Use a store; nothing outside of its folder may change. Returns the typed errors."""
     outside = store.parent.parent / "outside"
     outside.mkdir(exist_ok=True)
     (outside / "precious").write_text("precious")
@@ -224,7 +224,7 @@ class Bomb:
         return os.mkdir, ("/tmp/agent-memory-was-unpickled",)
 
 
-def test_pickles_anywhere_stay_closed(store):
+def test_pickles_are_never_loaded(store):
     bomb = pickle.dumps(Bomb())
     for path in (store / "index").rglob("*"):
         if path.is_file():

@@ -1,4 +1,4 @@
-"""Periodic jobs: one worker a store, a killed one is taken over, times come from the schedules."""
+"""Periodic jobs: one worker per store, another takes over if it is killed, and schedules set the times."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print("stopped")
 """
 
 
-def waited_for(condition, seconds=60):
+def wait_for(condition, seconds=60):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
@@ -38,18 +38,18 @@ def waited_for(condition, seconds=60):
     raise AssertionError("it never came to pass")
 
 
-def at(trigger, last=None):
+def find_due(trigger, last=None):
     return find_due_time(Schedule(name="x", kind="purge", trigger=trigger, last_run_at=last), NOW)
 
 
 def test_when_a_schedule_is_due():
-    assert at("every 1h") == NOW
-    assert at("every 1h", NOW - timedelta(minutes=20)) == NOW + timedelta(minutes=40)
-    assert at("every 1h", NOW - timedelta(days=3)) == NOW
-    assert at("30 3 * * *") == NOW.replace(hour=3, minute=30) + timedelta(days=1)
-    assert at("30 3 * * *", NOW - timedelta(hours=2)) == NOW.replace(hour=3, minute=30) + timedelta(days=1)
-    assert at("30 3 * * *", NOW - timedelta(days=2)) == NOW, "one that was missed is made up for, once"
-    assert at("every 1h", NOW + timedelta(days=300)) == NOW, "the clock was set back"
+    assert find_due("every 1h") == NOW
+    assert find_due("every 1h", NOW - timedelta(minutes=20)) == NOW + timedelta(minutes=40)
+    assert find_due("every 1h", NOW - timedelta(days=3)) == NOW
+    assert find_due("30 3 * * *") == NOW.replace(hour=3, minute=30) + timedelta(days=1)
+    assert find_due("30 3 * * *", NOW - timedelta(hours=2)) == NOW.replace(hour=3, minute=30) + timedelta(days=1)
+    assert find_due("30 3 * * *", NOW - timedelta(days=2)) == NOW, "one that was missed is made up for, once"
+    assert find_due("every 1h", NOW + timedelta(days=300)) == NOW, "the clock was set back"
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ def test_a_second_worker_waits_and_takes_over_from_a_killed_one(tmp_path):
         memory.schedule("verify", "every 1s")
         first = python(WORKER, folder)
         assert first.stdout.readline() == "working\n"
-        waited_for(memory.jobs)
+        wait_for(memory.jobs)
         second = python(WORKER, folder)
         assert second.stdout.readline() == "working\n"
         first.kill()
         first.communicate()
         done = memory.jobs()[0].id
-        waited_for(lambda: [job for job in memory.jobs() if job.id > done and job.state is JobState.DONE])
+        wait_for(lambda: [job for job in memory.jobs() if job.id > done and job.state is JobState.DONE])
         second.send_signal(signal.SIGTERM)
         output, errors = second.communicate(timeout=60)
         assert (second.returncode, output) == (0, "stopped\n"), errors
@@ -115,7 +115,7 @@ def test_a_job_that_was_killed_is_closed_by_the_next_worker(tmp_path):
         stop = threading.Event()
         thread = threading.Thread(target=memory.work, args=(stop,))
         thread.start()
-        waited_for(lambda: any(job.state is JobState.DONE for job in memory.jobs()))
+        wait_for(lambda: any(job.state is JobState.DONE for job in memory.jobs()))
         stop.set()
         thread.join()
         assert memory.jobs()[-1].state is JobState.FAILED
@@ -126,7 +126,7 @@ def test_maintenance_in_the_background(tmp_path, open_memory):
     with Memory(tmp_path / "store", encoder=WordEncoder(), maintenance="background") as memory:
         memory.schedule("purge", "every 1s")
         memory.add("old", expires_at=datetime.now(UTC) + timedelta(milliseconds=10))
-        waited_for(lambda: any(job.progress.get("purged") for job in memory.jobs()))
+        wait_for(lambda: any(job.progress.get("purged") for job in memory.jobs()))
         assert memory.stats().expired == 0
     names = {thread.name for thread in threading.enumerate()}
     assert "agent-memory-jobs" not in names

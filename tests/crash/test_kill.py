@@ -1,4 +1,4 @@
-"""A writer is killed; whatever it had acknowledged is there, once, and is recalled."""
+"""A writer is killed: every entry it had acknowledged is stored once and recalled."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from support import WordEncoder, python
 from agent_memory import Config, LockTimeoutError, Memory, SchemaTooNewError
 from agent_memory.storage.sqlite.driver import sqlite3
 
-CHECKED = 5  # one in so many writes is looked for by both readers, which are slower than the writers
+CHECKED = 5  # the readers are slower than the writers, and look for one in this many writes
 SECONDS = float(os.environ.get("AGENT_MEMORY_PROCESS_TEST_S", "8"))
 
 WRITER = """
@@ -32,7 +32,7 @@ with Memory(folder, encoder=WordEncoder(), config=Config(snapshot_every=50)) as 
             memory.recall("wrote", k=3)
 """
 
-# Reads what a writer has acknowledged from its standard input, and must find it at once.
+# Reads acknowledged writes from standard input, and must find each at once.
 READER = """
 import sys
 from support import WordEncoder
@@ -124,7 +124,7 @@ def test_lock_timeout_names_the_wait(tmp_path):
         assert [entry.key for entry in memory.entries()] == ["x", "z"]
 
 
-def test_a_fork_gets_connections_of_its_own(tmp_path):
+def test_a_fork_gets_its_own_connections(tmp_path):
     code = """
 import os, sys
 from support import WordEncoder

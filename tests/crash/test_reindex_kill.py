@@ -1,4 +1,4 @@
-"""A re-index is killed anywhere: nothing is lost, recall goes on, and the next one goes on where it was."""
+"""A re-index is killed anywhere: nothing is lost, recall works, and the next re-index continues it."""
 
 from __future__ import annotations
 

@@ -41,9 +41,9 @@ class MemoryMachine(RuleBasedStateMachine):
         self.encoder = WordEncoder(96)
         self.model: dict[str, tuple[str, str | None, str | None]] = {}
         self.kills = 0
-        self.memory = self.opened()
+        self.memory = self.open_store()
 
-    def opened(self):
+    def open_store(self):
         return Memory(self.folder / "store", encoder=self.encoder, config=Config(snapshot_every=3, batch_size=2))
 
     @rule(key=keys, text=texts, colour=colours, session=sessions)
@@ -100,7 +100,7 @@ class MemoryMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self):
         self.memory.close()
-        self.memory = self.opened()
+        self.memory = self.open_store()
 
     @rule(key=keys, text=texts)
     def kill_a_writer(self, key, text):

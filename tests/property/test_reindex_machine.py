@@ -1,4 +1,4 @@
-"""Two processes at random work while the store is re-indexed and rolled back: it agrees with a dictionary."""
+"""Two processes do random work during re-indexes and rollbacks: the store agrees with a dictionary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = ("words", "others")
 keys = st.sampled_from([f"k{number}" for number in range(8)])
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join)
 
-# Does what it reads from standard input, with whichever of the two encoders fits.
+# Follows commands from standard input, with the one of two encoders that fits.
 OTHER = """
 import json, sys
 from support import WordEncoder

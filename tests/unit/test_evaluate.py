@@ -93,7 +93,7 @@ def test_vectors_are_compared_at_every_tier(conversations, tmp_path):
         assert list(found) == [64, 96]
         assert {score.queries for score in found.values()} == {3}
         assert {score.p50_ms for score in found.values()} == {None}
-    # The only turn that is a question itself is hidden, and so is what follows it.
+    # The only turn that is a question is hidden, and so is everything after it.
     assert result.vectors["static"][96].categories["need_memory"]["recall@5"] == 100
 
 

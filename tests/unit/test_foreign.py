@@ -15,7 +15,7 @@ from agent_memory.storage.sqlite.driver import sqlite3
 DATA = Path(__file__).parents[1] / "data"
 
 
-def unpacked(tmp_path, name, target):
+def unpack(tmp_path, name, target):
     path = tmp_path / target
     path.write_bytes(gzip.decompress((DATA / name).read_bytes()))
     return path
@@ -27,7 +27,7 @@ def scoped(open_memory):
 
 
 def test_chroma(tmp_path, scoped):
-    unpacked(tmp_path, "chroma-1.5.9.sqlite3.gz", "chroma.sqlite3")
+    unpack(tmp_path, "chroma-1.5.9.sqlite3.gz", "chroma.sqlite3")
     assert scoped.import_(tmp_path, source="chroma") == 4
     found = {(entry.namespace, entry.key): (entry.text, entry.metadata) for entry in scoped.entries()}
     assert found == {
@@ -41,7 +41,7 @@ def test_chroma(tmp_path, scoped):
 
 
 def test_mem0(tmp_path, scoped):
-    path = unpacked(tmp_path, "mem0-2.2.1-history.db.gz", "history.db")
+    path = unpack(tmp_path, "mem0-2.2.1-history.db.gz", "history.db")
     assert scoped.import_(path, source="mem0") == 2
     tea, paris = scoped.entries()
     assert (tea.key, tea.text, tea.speaker) == ("id-1", "Likes tea", "ann")
@@ -49,15 +49,15 @@ def test_mem0(tmp_path, scoped):
 
 
 def test_langgraph(tmp_path, scoped):
-    path = unpacked(tmp_path, "langgraph-3.1.2-store.sqlite.gz", "agent.sqlite")
+    path = unpack(tmp_path, "langgraph-3.1.2-store.sqlite.gz", "agent.sqlite")
     assert scoped.import_(path, source="langgraph") == 2
     ann, bob = scoped.entries()
     assert (ann.namespace, ann.text, ann.metadata) == (("acme", "users", "ann"), "Ann likes tea", {"kind": "taste"})
     assert (bob.text, bob.metadata) == ("Bob lives in Rome", {"nested": {"a": [1, 2]}})
 
 
-def test_files_that_are_not_what_was_said(tmp_path, scoped):
-    chroma = unpacked(tmp_path, "chroma-1.5.9.sqlite3.gz", "chroma.sqlite3")
+def test_files_of_another_layout_are_refused(tmp_path, scoped):
+    chroma = unpack(tmp_path, "chroma-1.5.9.sqlite3.gz", "chroma.sqlite3")
     with pytest.raises(InvalidInputError, match="lacks the tables"):
         scoped.import_(chroma, source="mem0")
     with pytest.raises(InvalidInputError, match="source must be"):

@@ -14,7 +14,7 @@ from agent_memory.upkeep import maintenance as upkeep_rules
 PAST = datetime.now(UTC) - timedelta(days=1)
 
 
-def names(report):
+def list_names(report):
     return [action.name for action in report.actions]
 
 
@@ -22,7 +22,7 @@ def fill(memory, count=200):
     memory.add_many({"text": f"note {number} about topic {number % 7}", "key": str(number)} for number in range(count))
 
 
-def test_a_young_store_needs_nothing(memory):
+def test_a_new_store_needs_nothing(memory):
     fill(memory)
     report = memory.maintenance(dry_run=True)
     assert report.actions == () and not report.done
@@ -49,12 +49,12 @@ def test_what_is_found_is_done(memory, monkeypatch, folder):
     memory.recall("note")
     memory._store.index.save()
     looked = memory.maintenance(dry_run=True)
-    assert {"purge", "lexical", "changes", "vacuum", "log"} <= set(names(looked))
+    assert {"purge", "lexical", "changes", "vacuum", "log"} <= set(list_names(looked))
     assert all(action.seconds >= 0 and not action.result for action in looked.actions)
     done = memory.maintenance(dry_run=False)
-    assert names(done) == names(looked) and all(action.result for action in done.actions)
+    assert list_names(done) == list_names(looked) and all(action.result for action in done.actions)
     again = memory.maintenance(dry_run=True)
-    assert not {"purge", "lexical", "changes", "vacuum"} & set(names(again))
+    assert not {"purge", "lexical", "changes", "vacuum"} & set(list_names(again))
     assert again.findings["changes"] < looked.findings["changes"]
     assert memory.recall("note 33 about topic 5", k=1)[0].entry.key == "33"
     assert memory.check().ok
@@ -95,12 +95,12 @@ def test_a_vacuum_leaves_no_log_of_its_size(memory, monkeypatch):
 def test_only_what_was_asked_for(memory):
     fill(memory, 5)
     memory.add("old", expires_at=PAST)
-    assert names(memory.maintenance(dry_run=False, only=["log"])) == []
+    assert list_names(memory.maintenance(dry_run=False, only=["log"])) == []
     assert memory.stats().expired == 1
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_an_index_behind_the_beginning_of_the_change_log_is_built_anew(memory, open_memory, snapshot):
+def test_an_index_older_than_the_change_log_is_rebuilt(memory, open_memory, snapshot):
     fill(memory, 50)
     behind = open_memory()
     behind.recall("note")

@@ -135,7 +135,7 @@ def test_expired_entries_are_never_returned_and_can_be_purged(memory):
     assert memory.stats().expired == 0
 
 
-def test_a_key_that_expired_is_born_again(memory):
+def test_a_key_that_expired_counts_as_new(memory):
     past = memory.add("v1", key="k", expires_at=NOW - timedelta(days=1))
     again = memory.add("v2", key="k")
     assert again.created_at >= past.created_at and again.expires_at is None
@@ -183,7 +183,7 @@ def test_sessions_speakers_and_times_filter(memory):
     assert sessions[0].first_event == datetime(2025, 1, 1, tzinfo=UTC)
 
 
-def test_vectors_of_the_callers_own(memory):
+def test_vectors_given_by_the_caller_are_used(memory):
     vector = WordEncoder().encode_documents(["hidden meaning"])[0]
     memory.add("opaque", key="v", vector=vector * 7)
     assert memory.recall("hidden meaning", mode="dense")[0].score == pytest.approx(1, abs=1e-3)

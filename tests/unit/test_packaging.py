@@ -33,7 +33,7 @@ def test_opening_a_store_loads_no_model_library(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-def test_every_exported_name_can_be_had():
+def test_every_exported_name_can_be_imported():
     import agent_memory
 
     for name in agent_memory.__all__:

@@ -1,4 +1,4 @@
-"""The query log: off by default, bounded, never in the way, and what a dry run makes of it."""
+"""The query log: off by default, bounded, harmless to recalls, and replayed by dry runs."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def rows(folder, columns="namespace, k, digest, text"):
     return found
 
 
-def opened(open_memory, kept=5, text="none", **options):
+def open_logged(open_memory, kept=5, text="none", **options):
     return open_memory(config=Config(query_log=kept, query_text=text, lock_timeout_s=5), **options)
 
 
-def test_nothing_is_kept_unless_asked_for(memory, folder):
+def test_no_queries_are_kept_by_default(memory, folder):
     fill(memory)
     memory.recall("note 3")
     memory.close()
@@ -42,7 +42,7 @@ def test_nothing_is_kept_unless_asked_for(memory, folder):
 
 
 def test_the_latest_queries_are_kept_as_vectors_without_their_words(open_memory, folder):
-    memory = opened(open_memory)
+    memory = open_logged(open_memory)
     fill(memory)
     for number in range(9):
         memory.recall(f"secret {number}", k=number + 1)
@@ -54,15 +54,15 @@ def test_the_latest_queries_are_kept_as_vectors_without_their_words(open_memory,
     wanted = WordEncoder().encode_queries(["secret 8"])[0].astype("<f2").tobytes()
     assert vector == wanted
     assert not any(b"secret" in file.read_bytes() for file in folder.glob("memory.db*"))
-    other = opened(open_memory, kept=3)
+    other = open_logged(open_memory, kept=3)
     other.recall_many(["one", "two"])
     other.close()
     assert [row[1] for row in rows(folder)] == [9, 5, 5]
 
 
 @pytest.mark.parametrize("kept", ["hash", "plain"])
-def test_words_are_kept_only_as_far_as_asked_for(open_memory, folder, kept):
-    memory = opened(open_memory, text=kept)
+def test_query_texts_are_kept_only_as_configured(open_memory, folder, kept):
+    memory = open_logged(open_memory, text=kept)
     memory.add("a note")
     memory.recall("what was it")
     memory.recall(np.ones(96, np.float32))
@@ -72,7 +72,7 @@ def test_words_are_kept_only_as_far_as_asked_for(open_memory, folder, kept):
 
 
 def test_a_recall_neither_waits_for_a_writer_nor_loses_the_queries(open_memory, folder, monkeypatch):
-    memory = opened(open_memory)
+    memory = open_logged(open_memory)
     fill(memory)
     monkeypatch.setattr(rules, "_EVERY_S", 0.0)
     memory.recall("first")  # from here on every recall tries to write
@@ -121,17 +121,17 @@ def test_a_full_disk_does_not_keep_recall_from_answering(folder):
 
 
 def test_forgetting_everything_and_clearing_keep_to_their_scope(open_memory, folder):
-    root = opened(open_memory, kept=100)
+    root = open_logged(open_memory, kept=100)
     fill(root)
     for scope in (("acme",), ("acme", "ann"), ("acme2",)):
-        memory = opened(open_memory, kept=100, namespace=scope)
+        memory = open_logged(open_memory, kept=100, namespace=scope)
         memory.add("something")
         memory.recall("asked here")
         memory.close()
     root.recall("below", namespace=("acme", "ann"))
     assert root.maintenance(dry_run=True).findings["queries"] == 4
     root.recall("not written yet", namespace=("acme", "ann"))
-    acme = opened(open_memory, namespace=("acme",))
+    acme = open_logged(open_memory, namespace=("acme",))
     acme.recall("not written yet")
     assert root.clear_queries(namespace=("acme", "ann")) == 3
     assert acme.forget(everything=True) == 2
@@ -142,7 +142,7 @@ def test_forgetting_everything_and_clearing_keep_to_their_scope(open_memory, fol
 
 
 def test_maintenance_replays_the_latest_queries(open_memory):
-    memory = opened(open_memory, kept=100)
+    memory = open_logged(open_memory, kept=100)
     fill(memory)
     for number in range(12):
         memory.recall(f"topic {number % 4}")
@@ -157,7 +157,7 @@ def test_maintenance_replays_the_latest_queries(open_memory):
     assert memory.maintenance(dry_run=True).replay.source is ReplaySource.ENTRIES
 
 
-def test_a_layout_that_loses_what_is_asked_for_is_seen_beforehand():
+def test_a_dry_run_shows_that_a_layout_loses_what_is_asked_for():
     """The first tiers of the new layout are blind to what tells the answers apart; a sample stands for many."""
     generator = np.random.default_rng(5)
     scale = np.r_[np.full(64, 0.005), np.ones(64)].astype(np.float32)
@@ -171,14 +171,14 @@ def test_a_layout_that_loses_what_is_asked_for_is_seen_beforehand():
         return rehearsal.build_trial(ids, vectors, questions, tiers=tiers, dtype="float16", **sizes)
 
     small = rehearsal.compare(build((128,), 3_000), build((16, 64, 128), 3_000), ReplaySource.QUERIES)
-    assert small.recall_before == small.recall_after == 1  # so few are searched exactly, whatever the tiers
+    assert small.recall_before == small.recall_after == 1  # so few are searched exactly with any tiers
     large = rehearsal.compare(build((128,), 50_000), build((16, 64, 128), 50_000), ReplaySource.QUERIES)
     assert large.recall_before == 1 and large.recall_after < 0.5
     assert large.index_bytes_before > 50_000 * 128 * 2 > small.index_bytes_before
 
 
 def test_a_rotation_is_tried_with_the_queries_rotated(open_memory):
-    memory = opened(open_memory, kept=100)
+    memory = open_logged(open_memory, kept=100)
     fill(memory)
     for number in range(5):
         memory.recall(f"topic {number}")
@@ -193,7 +193,7 @@ def test_a_rotation_is_tried_with_the_queries_rotated(open_memory):
 
 @pytest.mark.parametrize(("text", "source"), [("none", ReplaySource.ENTRIES), ("plain", ReplaySource.TEXTS)])
 def test_another_encoder_needs_the_words(open_memory, text, source):
-    memory = opened(open_memory, kept=100, text=text)
+    memory = open_logged(open_memory, kept=100, text=text)
     fill(memory)
     for number in range(5):
         memory.recall(f"topic {number}")
@@ -204,8 +204,8 @@ def test_another_encoder_needs_the_words(open_memory, text, source):
     assert 0 < report.agreement <= 1 and report.replay.entries == 60
 
 
-def test_a_log_from_a_stranger_is_read_with_care(open_memory, folder):
-    memory = opened(open_memory, kept=100)
+def test_a_query_log_from_a_stranger_does_no_harm(open_memory, folder):
+    memory = open_logged(open_memory, kept=100)
     fill(memory)
     memory.recall("topic 3")
     memory.close()
@@ -217,6 +217,6 @@ def test_a_log_from_a_stranger_is_read_with_care(open_memory, folder):
         connection.execute(f"{into} {row}, ? FROM queries LIMIT 1", (blob,))
     connection.commit()
     connection.close()
-    again = opened(open_memory)
+    again = open_logged(open_memory)
     assert again.maintenance(dry_run=True).replay.queries == 1
     assert again.clear_queries() == 4

@@ -1,4 +1,4 @@
-"""Filters and look-ups use indexes: SQLite's own plan says so."""
+"""Filters and look-ups use indexes, according to SQLite's query plans."""
 
 from __future__ import annotations
 

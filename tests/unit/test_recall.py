@@ -12,7 +12,7 @@ from agent_memory import Config, InvalidInputError, NotFoundError, format_hits
 from agent_memory.encoders.rotation import RotatedEncoder, Rotation
 from agent_memory.index import IndexOptions, cascade
 from agent_memory.live.index import LiveIndex
-from agent_memory.recall import search as recall
+from agent_memory.recall import answer
 from agent_memory.recall.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS, UNREAD
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.driver import sqlite3
@@ -165,7 +165,7 @@ def test_expressions_of_time(query, start, end):
     assert intervals("may I march on without a date, seven times?", now) == []
 
 
-def test_a_dated_entry_is_found_however_far_down_it_is(open_memory):
+def test_a_dated_entry_is_found_at_any_rank(open_memory):
     memory = open_memory(encoder=Blind())
     numbers = range(100, 400)
     memory.add_many({"text": f"alpha close one {number}", "event_time": "2024-01-01"} for number in numbers)
@@ -240,14 +240,14 @@ def test_history_and_its_limit(open_memory):
         memory.history("missing")
 
 
-def test_no_versions_are_kept_if_none_are_wanted(open_memory, folder):
+def test_keep_versions_0_keeps_no_versions(open_memory, folder):
     memory = open_memory(config=Config(keep_versions=0))
     memory.add("one", key="k")
     memory.add("two", key="k")
     assert [entry.text for entry in memory.history("k")] == ["two"]
 
 
-def test_superseding_one_entry_by_another(memory):
+def test_an_entry_can_supersede_another(memory):
     memory.add("the meeting is on Monday", key="old", session="s")
     memory.add("the meeting is on Tuesday", key="new", session="s")
     moment = datetime.now(UTC)
@@ -447,7 +447,7 @@ def test_unknown_modes_are_refused(memory, mode):
         memory.recall("x", mode=mode)
 
 
-def test_words_worth_looking_for():
+def test_the_words_of_a_query_that_are_searched_for():
     assert choose_words("Where does Alice live?") == ["alice", "live"]
     assert choose_words("who are you") == ["who", "are", "you"]
     assert choose_words('what is "New York Times"')[0] == "New York Times"
@@ -475,7 +475,7 @@ def test_the_number_of_indexed_rows_is_read_not_counted(memory):
 def test_several_questions_at_once_are_answered_as_one_by_one(open_memory, monkeypatch, exact_below):
     monkeypatch.setattr(LiveIndex, "options", IndexOptions(exact_below=exact_below))
     monkeypatch.setattr(cascade, "_GATHER_LIMIT", 10)
-    monkeypatch.setattr(recall, "_TOGETHER", 21)
+    monkeypatch.setattr(answer, "_BATCH", 21)
     memory = open_memory()
     session = [{"text": f"topic{n} came up", "session": "s", "metadata": {"n": n}} for n in range(40, 60)]
     memory.add_many([{"text": f"entry {n} about topic{n % 5}", "metadata": {"n": n}} for n in range(40)] + session)

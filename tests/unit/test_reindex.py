@@ -1,4 +1,4 @@
-"""The next generation is built beside the live one, and takes its place."""
+"""A new generation is built beside the live one and swapped in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from agent_memory.storage.sqlite.driver import sqlite3
 TEXTS = [f"note {number} about topic {number % 7}" for number in range(300)]
 
 
-def other(dimension=128):
+def make_other_encoder(dimension=128):
     return WordEncoder(dimension, name="others")
 
 
@@ -38,7 +38,7 @@ def finds(memory, texts=TEXTS, step=29):
         assert memory.recall(texts[number], k=1, mode="dense")[0].entry.key == str(number)
 
 
-def states(memory):
+def list_states(memory):
     return [generation.state for generation in memory.generations()]
 
 
@@ -46,11 +46,11 @@ def test_another_encoder(memory, open_memory):
     fill(memory)
     memory.update("5", text="a former version stays readable")
     seen = []
-    report = memory.reindex(encoder=other(), progress=lambda done, total: seen.append((done, total)))
+    report = memory.reindex(encoder=make_other_encoder(), progress=lambda done, total: seen.append((done, total)))
     assert (report.state, report.source, report.entries, report.encoded) == ("done", "encode", 301, 301)
     assert report.recall >= 0.98 and seen[-1][0] == 301
     assert memory.encoder.spec.name == "others"
-    assert states(memory) == ["former", "live"]
+    assert list_states(memory) == ["former", "live"]
     memory.add("written afterwards", key="after")
     assert memory.recall("written afterwards", k=1)[0].entry.key == "after"
     finds(memory)
@@ -58,7 +58,7 @@ def test_another_encoder(memory, open_memory):
     assert memory.jobs()[0].state is JobState.DONE
     with pytest.raises(EncoderMismatchError):
         open_memory()
-    finds(open_memory(encoder=other()))
+    finds(open_memory(encoder=make_other_encoder()))
 
 
 def test_only_the_layout_changes_without_encoding(memory, open_memory):
@@ -107,14 +107,14 @@ def test_the_default_encoder_is_found_by_its_name_and_rotation(tmp_path):
 
 def test_rolling_back_brings_what_was_written_since(memory):
     fill(memory)
-    memory.reindex(encoder=other())
+    memory.reindex(encoder=make_other_encoder())
     memory.add("written in the new space", key="late")
     memory.update("3", text="changed in the new space")
     memory.forget("4")
     report = memory.rollback()
     assert (report.state, report.encoded) == ("done", 2)
     assert memory.encoder.spec.name == "words"
-    assert states(memory) == ["live", "former"]
+    assert list_states(memory) == ["live", "former"]
     assert memory.recall("written in the new space", k=1)[0].entry.key == "late"
     assert memory.recall("changed in the new space", k=1)[0].entry.key == "3"
     assert memory.check().ok
@@ -127,11 +127,11 @@ def test_former_generations_are_collected_after_their_grace(memory):
     fill(memory)
     memory.recall("note")
     memory.save_snapshot()
-    memory.reindex(encoder=other())
+    memory.reindex(encoder=make_other_encoder())
     assert len(list((memory.path / "index").glob("snapshot-*"))) == 2
     assert memory.collect_generations() == 0
     assert memory.collect_generations(grace=timedelta(0)) == 1
-    assert states(memory) == [GenerationState.LIVE]
+    assert list_states(memory) == [GenerationState.LIVE]
     assert len(list((memory.path / "index").glob("snapshot-*"))) == 1, "files of the former one stay behind"
     with pytest.raises(NotFoundError):
         memory.rollback()
@@ -152,33 +152,33 @@ def test_former_generations_are_collected_after_their_grace(memory):
         ({"tiers": (96,), "max_cpu": 0}, "max_cpu"),
     ],
 )
-def test_unusable_wishes_change_nothing(memory, wish, message):
+def test_unusable_arguments_change_nothing(memory, wish, message):
     fill(memory, TEXTS[:5])
     with pytest.raises((InvalidInputError, ModelNotFoundError), match=message):
         memory.reindex(**wish)
-    assert states(memory) == ["live"]
+    assert list_states(memory) == ["live"]
     finds(memory, TEXTS[:5])
 
 
 def test_an_empty_store_has_nothing_to_reindex(memory):
     with pytest.raises(InvalidInputError, match="empty"):
-        memory.reindex(encoder=other())
+        memory.reindex(encoder=make_other_encoder())
 
 
 def test_a_dry_run_writes_nothing(memory):
     fill(memory)
-    report = memory.reindex(encoder=other(), dry_run=True)
+    report = memory.reindex(encoder=make_other_encoder(), dry_run=True)
     assert (report.state, report.encoded, report.job) == ("planned", 300, None)
     assert 0 < report.agreement <= 1 and report.seconds > 0 and report.added_bytes >= 300 * 256
     assert memory.reindex(tiers=(48, 96), dry_run=True).agreement == 1
-    assert states(memory) == ["live"] and memory.jobs() == []
+    assert list_states(memory) == ["live"] and memory.jobs() == []
 
 
 def test_vectors_that_the_caller_gave_survive_a_layout_change_and_a_rollback(memory):
     fill(memory, TEXTS[:40])
     given = memory.encoder.encode_documents(["something else"])[0]
     memory.add("text", key="given", vector=given)
-    for wish in ({"tiers": (48, 96)}, {"encoder": other()}):
+    for wish in ({"tiers": (48, 96)}, {"encoder": make_other_encoder()}):
         memory.reindex(**wish)
         memory.rollback()
         np.testing.assert_allclose(memory.vectors(["given"])["given"], given, atol=1e-3)
@@ -199,7 +199,7 @@ class Slow(WordEncoder):
         return super().encode_documents(texts, **options)
 
 
-def test_what_is_written_meanwhile_is_caught_up_with(memory, open_memory):
+def test_writes_during_a_reindex_are_caught_up_with(memory, open_memory):
     fill(memory)
     writer = open_memory()
 
@@ -250,7 +250,7 @@ def test_pause_resume_and_cancel(memory, open_memory):
     cancelling._spec = WordEncoder(64, name="cancelled").spec
     report = memory.reindex(encoder=cancelling, batch_size=32)
     assert report.state == "cancelled"
-    assert states(memory) == ["former", "live"]
+    assert list_states(memory) == ["former", "live"]
     finds(memory)
     assert memory.check().ok
 
@@ -269,7 +269,7 @@ with Memory(sys.argv[1]) as memory:
 """
 
 
-def test_a_process_without_an_encoder_of_its_own_follows(tmp_path):
+def test_a_process_opened_without_an_encoder_follows(tmp_path):
     import subprocess
 
     child = python(FOLLOWER, tmp_path / "store", stdin=subprocess.PIPE)
@@ -281,7 +281,7 @@ def test_a_process_without_an_encoder_of_its_own_follows(tmp_path):
     assert output == "a minilm\nb\n", errors
 
 
-def test_many_entries_are_encoded_anew_behind_a_re_index(tmp_path):
+def test_entries_that_change_during_a_reindex_are_encoded_again(tmp_path):
     with Memory(tmp_path / "store") as memory:
         memory.add("Alice lives in Berlin.", key="a")
         with Memory(tmp_path / "store") as follower:
@@ -303,7 +303,7 @@ def test_throttling_sleeps(memory, monkeypatch):
 
 def test_equal_entries_do_not_spoil_the_verification(memory):
     memory.add_many(["the same text"] * 400)
-    assert memory.reindex(encoder=other()).recall == 1
+    assert memory.reindex(encoder=make_other_encoder()).recall == 1
 
 
 @pytest.mark.parametrize(

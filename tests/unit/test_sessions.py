@@ -50,7 +50,7 @@ def opened(tmp_path, weights):
         memory.close()
 
 
-def said(number, text=None):
+def make_turn(number, text=None):
     return {
         "text": text or f"turn {number} about topic {number % 3}",
         "key": f"k{number}",
@@ -60,7 +60,7 @@ def said(number, text=None):
     }
 
 
-def derived(memory):
+def read_derived(memory):
     """What the live generation holds of sessions for the current entries, by key."""
     with sqlite3.connect(memory.path / "memory.db") as connection:
         rows = connection.execute(
@@ -74,20 +74,20 @@ def derived(memory):
 def test_stored_vectors_are_those_of_the_session_encoder(opened):
     memory = opened()
     for number in range(9):
-        memory.add(**said(number))
+        memory.add(**make_turn(number))
     encoder = memory.session_encoder
     static = memory.vectors([f"k{number}" for number in range(9)])
     segments = [
         SessionSegment(
             static=static[f"k{number}"],
-            text=said(number)["text"],
-            speaker=said(number)["speaker"],
-            time=said(number)["event_time"],
+            text=make_turn(number)["text"],
+            speaker=make_turn(number)["speaker"],
+            time=make_turn(number)["event_time"],
         )
         for number in range(9)
     ]
     evolved, latents, _ = encode_session(encoder, segments, encoder.empty_memory())
-    stored = derived(memory)
+    stored = read_derived(memory)
     for number in range(9):
         assert stored[f"k{number}"][0] == evolved[number].astype("<f2").tobytes()
         assert stored[f"k{number}"][1] == latents[number].astype("<f2").tobytes()
@@ -98,87 +98,91 @@ def test_stored_vectors_are_those_of_the_session_encoder(opened):
 def test_entries_without_a_session_stay_static(opened):
     memory = opened()
     memory.add("alone", key="a")
-    assert derived(memory) == {"a": (None, None)}
+    assert read_derived(memory) == {"a": (None, None)}
 
 
 def test_a_batch_gives_the_same_bits_as_single_adds(opened):
     one, many, batches = opened("one"), opened("many"), opened("batches")
     for number in range(12):
-        one.add(**said(number))
-    many.add_many([said(number) for number in range(12)])
-    batches.add_many([said(number) for number in range(5)])
-    batches.add_many([said(number) for number in range(5, 12)])
-    assert derived(one) == derived(many) == derived(batches)
+        one.add(**make_turn(number))
+    many.add_many([make_turn(number) for number in range(12)])
+    batches.add_many([make_turn(number) for number in range(5)])
+    batches.add_many([make_turn(number) for number in range(5, 12)])
+    assert read_derived(one) == read_derived(many) == read_derived(batches)
 
 
 @pytest.mark.parametrize("forgotten", [0, 3, 11])
 def test_forgetting_leaves_nothing_behind(opened, forgotten):
     whole, never = opened("whole"), opened("never")
     for number in range(12):
-        whole.add(**said(number))
+        whole.add(**make_turn(number))
         if number != forgotten:
-            never.add(**said(number))
-    before = derived(whole)
+            never.add(**make_turn(number))
+    before = read_derived(whole)
     assert whole.forget(f"k{forgotten}") == 1
-    assert derived(whole) == derived(never)
-    assert forgotten == 11 or before.items() - derived(whole).items() != {f"k{forgotten}"}
+    assert read_derived(whole) == read_derived(never)
+    assert forgotten == 11 or before.items() - read_derived(whole).items() != {f"k{forgotten}"}
 
 
 def test_forgetting_by_filter_replays_every_session_it_touches(opened):
     whole, never = opened("whole"), opened("never")
     for number in range(8):
         for session in ("x", "y"):
-            item = said(number) | {"session": session, "key": f"{session}{number}", "metadata": {"odd": number % 2}}
+            item = make_turn(number) | {
+                "session": session,
+                "key": f"{session}{number}",
+                "metadata": {"odd": number % 2},
+            }
             whole.add(**item)
             if number % 2 == 0:
                 never.add(**item)
     assert whole.forget(where={"odd": 1}) == 8
-    assert derived(whole) == derived(never)
+    assert read_derived(whole) == read_derived(never)
 
 
 def test_editing_replays_what_follows(opened):
     edited, written = opened("edited"), opened("written")
     for number in range(8):
-        edited.add(**said(number))
-        written.add(**said(number, "something else entirely" if number == 2 else None))
+        edited.add(**make_turn(number))
+        written.add(**make_turn(number, "something else entirely" if number == 2 else None))
     edited.update("k2", text="something else entirely")
-    assert derived(edited) == derived(written)
+    assert read_derived(edited) == read_derived(written)
 
 
 def test_a_change_that_the_encoder_does_not_see_replays_nothing(opened):
     memory = opened()
     for number in range(4):
-        memory.add(**said(number))
-    before, seq = derived(memory), memory.stats().seq
+        memory.add(**make_turn(number))
+    before, seq = read_derived(memory), memory.stats().seq
     memory.update("k1", metadata={"a": 1})
-    assert derived(memory) == before
+    assert read_derived(memory) == before
     assert memory.stats().seq == seq + 1
 
 
 def test_adding_under_a_known_key_replays(opened):
     again, written = opened("again"), opened("written")
     for number in range(6):
-        again.add(**said(number))
-        written.add(**said(number, "a new saying" if number == 1 else None))
-    again.add_many([said(1, "a new saying")])
-    assert derived(again) == derived(written)
+        again.add(**make_turn(number))
+        written.add(**make_turn(number, "a new saying" if number == 1 else None))
+    again.add_many([make_turn(1, "a new saying")])
+    assert read_derived(again) == read_derived(written)
 
 
 def test_superseding_takes_the_old_entry_out_of_its_session(opened):
     memory, never = opened("memory"), opened("never")
     for number in range(6):
-        memory.add(**said(number))
+        memory.add(**make_turn(number))
         if number != 1:
-            never.add(**said(number))
+            never.add(**make_turn(number))
     memory.supersede("k1", "k5")
-    assert derived(memory) == derived(never)
+    assert read_derived(memory) == read_derived(never)
 
 
 def test_a_session_goes_on_in_another_process(opened, weights, tmp_path):
     here, there = opened("here"), opened("there")
     for number in range(5):
-        here.add(**said(number))
-        there.add(**said(number))
+        here.add(**make_turn(number))
+        there.add(**make_turn(number))
     script = f"""
 from support import WordEncoder
 from agent_memory import Memory
@@ -192,27 +196,27 @@ with Memory({str(there.path)!r}, encoder=encoder, session_encoder=sessions) as m
         assert process.wait() == 0, process.stderr.read()
     here.add("said over there", session="chat", speaker="bob", key="k5", event_time="2024-05-09T00:00:00Z")
     for memory in (here, there):
-        memory.add(**said(6))
-    assert derived(here) == derived(there)
+        memory.add(**make_turn(6))
+    assert read_derived(here) == read_derived(there)
 
 
 def test_two_writers_of_one_session_agree_with_one(opened):
     first, second, alone = opened("shared"), opened("shared"), opened("alone")
-    first.add(**said(0))
-    alone.add(**said(0))
+    first.add(**make_turn(0))
+    alone.add(**make_turn(0))
     prepare = first._store.space.sessions.prepare
 
     def overtaken(*arguments):
         prepared = prepare(*arguments)
         first._store.space.sessions.prepare = prepare
-        second.add(**said(1))
+        second.add(**make_turn(1))
         return prepared
 
     first._store.space.sessions.prepare = overtaken
-    first.add(**said(2))
+    first.add(**make_turn(2))
     for number in (1, 2):
-        alone.add(**said(number))
-    assert derived(first) == derived(alone)
+        alone.add(**make_turn(number))
+    assert read_derived(first) == read_derived(alone)
 
 
 def vector_of(memory, session="chat", as_of=None):
@@ -233,9 +237,9 @@ def vector_of(memory, session="chat", as_of=None):
 
 def test_the_same_question_changes_with_the_session(opened):
     memory = opened()
-    memory.add(**said(0))
+    memory.add(**make_turn(0))
     first = vector_of(memory)
-    memory.add(**said(1))
+    memory.add(**make_turn(1))
     second = vector_of(memory)
     assert not np.allclose(first, second)
     static = memory.encoder.encode_queries(["what about topic 1"])[0]
@@ -246,7 +250,7 @@ def test_as_of_reads_the_latent_memory_of_that_moment(opened):
     memory = opened()
     moments, vectors = [], []
     for number in range(12):
-        entry = memory.add(**said(number))
+        entry = memory.add(**make_turn(number))
         moments.append(entry.created_at)
         vectors.append(vector_of(memory))
     memory.update("k3", text="quite another thing")
@@ -257,7 +261,7 @@ def test_as_of_reads_the_latent_memory_of_that_moment(opened):
 
 def test_as_of_replays_only_what_has_changed_since(opened, monkeypatch):
     memory = opened()
-    moments = [memory.add(**said(number)).created_at for number in range(6)]
+    moments = [memory.add(**make_turn(number)).created_at for number in range(6)]
     now = vector_of(memory)
     embed = CompactSessionEncoder.embed_segment
     replayed = []
@@ -286,21 +290,21 @@ def test_sessions_of_one_name_in_several_namespaces(opened):
     assert np.array_equal(vector_of(memory), static)
 
 
-def test_what_a_store_was_written_with(opened, tmp_path, weights):
-    opened().add(**said(0))
+def test_the_session_encoder_of_a_store_is_recorded(opened, tmp_path, weights):
+    opened().add(**make_turn(0))
     path = tmp_path / "store"
     with pytest.raises(EncoderMismatchError, match="session encoder"):
         Memory(path, encoder=WordEncoder(), session_encoder=None)
     with Memory(tmp_path / "plain", encoder=WordEncoder()) as plain:
         assert plain.session_encoder is None
-        plain.add(**said(0))
+        plain.add(**make_turn(0))
     encoder = WordEncoder()
     with pytest.raises(EncoderMismatchError, match="session encoder"):
         Memory(tmp_path / "plain", encoder=encoder, session_encoder=CompactSessionEncoder(encoder, weights))
 
 
 @pytest.mark.parametrize("given", ["evo", 3, CompactSessionEncoder])
-def test_what_is_no_session_encoder_is_refused(tmp_path, given):
+def test_objects_that_are_no_session_encoder_are_refused(tmp_path, given):
     with pytest.raises(InvalidInputError, match="session_encoder"):
         Memory(tmp_path, encoder=WordEncoder(), session_encoder=given)
 
@@ -308,30 +312,30 @@ def test_what_is_no_session_encoder_is_refused(tmp_path, given):
 def test_damaged_latents_are_found_and_mended(opened):
     memory = opened()
     for number in range(7):
-        memory.add(**said(number))
-    sound = derived(memory)
+        memory.add(**make_turn(number))
+    sound = read_derived(memory)
     with sqlite3.connect(memory.path / "memory.db") as connection:
         connection.execute("UPDATE vectors SET latents = x'00' WHERE entry_id = 6")
         connection.execute("UPDATE vectors SET evolved = NULL WHERE entry_id = 3")
     connection.close()
     with pytest.raises(StorageError, match="check"):
-        memory.add(**said(7))
+        memory.add(**make_turn(7))
     assert any("session" in problem for problem in memory.check().problems)
     assert memory.check(repair=True).ok
-    assert derived(memory) == sound
+    assert read_derived(memory) == sound
     assert memory.check().problems == ()
 
 
 def test_a_mended_text_replays_its_session(opened):
     memory = opened()
     for number in range(7):
-        memory.add(**said(number))
-    sound = derived(memory)
+        memory.add(**make_turn(number))
+    sound = read_derived(memory)
     with sqlite3.connect(memory.path / "memory.db") as connection:
         connection.execute("UPDATE vectors SET static = x'00', evolved = x'00' WHERE entry_id = 2")
     connection.close()
     assert memory.check(repair=True).ok
-    assert derived(memory) == sound
+    assert read_derived(memory) == sound
 
 
 def test_the_embedded_encoders_go_together(tmp_path):
@@ -346,7 +350,7 @@ def test_the_embedded_encoders_go_together(tmp_path):
         assert memory.session_encoder is None
 
 
-def replayed(memory):
+def replay_all(memory):
     """What a store that was written from the start with the memory's encoders would hold."""
     segments = [
         SessionSegment(static=static, text=entry.text, speaker=entry.speaker, time=entry.event_time)
@@ -360,40 +364,40 @@ def replayed(memory):
     return {key: (one.astype("<f2").tobytes(), two.astype("<f2").tobytes()) for key, one, two in rows}
 
 
-def test_a_layout_of_its_own_keeps_what_sessions_made(opened):
+def test_a_change_of_layout_keeps_evolved_vectors(opened):
     memory = opened()
-    memory.add_many([said(number) for number in range(9)])
-    before = derived(memory)
+    memory.add_many([make_turn(number) for number in range(9)])
+    before = read_derived(memory)
     memory.reindex(tiers=(32, 96))
-    assert derived(memory) == before == replayed(memory)
+    assert read_derived(memory) == before == replay_all(memory)
     assert memory.check().problems == ()
 
 
 def test_a_store_takes_up_a_session_encoder_and_gives_it_up(tmp_path, weights):
     encoder = WordEncoder()
     with Memory(tmp_path / "s", encoder=encoder) as memory:
-        memory.add_many([said(number) for number in range(9)])
+        memory.add_many([make_turn(number) for number in range(9)])
         static = vector_of(memory)
         memory.reindex(session_encoder=CompactSessionEncoder(encoder, weights))
-        assert derived(memory) == replayed(memory)
+        assert read_derived(memory) == replay_all(memory)
         assert not np.array_equal(vector_of(memory), static)
-        memory.add(**said(9))
-        assert derived(memory) == replayed(memory)
+        memory.add(**make_turn(9))
+        assert read_derived(memory) == replay_all(memory)
         memory.reindex(session_encoder=None)
-        assert set(derived(memory).values()) == {(None, None)}
+        assert set(read_derived(memory).values()) == {(None, None)}
         assert np.array_equal(vector_of(memory), static)
 
 
-def test_rolling_back_evolves_what_changed_meanwhile(opened):
+def test_rolling_back_evolves_what_has_changed_since(opened):
     memory = opened()
-    memory.add_many([said(number) for number in range(9)])
+    memory.add_many([make_turn(number) for number in range(9)])
     memory.reindex(tiers=(32, 96))
     memory.forget("k2")
     memory.update("k5", text="said otherwise")
-    memory.add(**said(9))
-    assert derived(memory) == replayed(memory)
+    memory.add(**make_turn(9))
+    assert read_derived(memory) == replay_all(memory)
     memory.rollback()
-    assert derived(memory) == replayed(memory)
+    assert read_derived(memory) == replay_all(memory)
     assert memory.check().problems == ()
     hits = memory.recall("said otherwise", session="chat", k=1, mode="dense")
     assert hits[0].entry.key == "k5"
@@ -401,7 +405,7 @@ def test_rolling_back_evolves_what_changed_meanwhile(opened):
 
 def test_writes_while_a_generation_is_built_are_evolved_in_it(opened):
     memory, other = opened(), opened()
-    memory.add_many([said(number) for number in range(40)])
+    memory.add_many([make_turn(number) for number in range(40)])
     done = []
 
     def meanwhile(*_):
@@ -409,11 +413,11 @@ def test_writes_while_a_generation_is_built_are_evolved_in_it(opened):
             done.append(True)
             other.forget("k3")
             other.update("k20", text="said otherwise")
-            other.add(**said(40))
+            other.add(**make_turn(40))
 
     memory.reindex(tiers=(32, 96), batch_size=8, progress=meanwhile)
     assert done
-    assert derived(memory) == replayed(memory)
+    assert read_derived(memory) == replay_all(memory)
     seen = [
         [(hit.entry.key, hit.score) for hit in each.recall("said otherwise", session="chat", mode="dense")]
         for each in (memory, other, opened())
@@ -459,8 +463,8 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_nothing_is_encoded_while_the_write_lock_is_held(tmp_path, opened, weights, change):
     first = opened()
-    first.add_many([said(number) for number in range(8)])
-    first.add_many([{**said(number), "key": f"o{number}", "session": "other"} for number in range(4)])
+    first.add_many([make_turn(number) for number in range(8)])
+    first.add_many([{**make_turn(number), "key": f"o{number}", "session": "other"} for number in range(4)])
     first.close()
     database = tmp_path / "store" / "memory.db"
     with sqlite3.connect(database) as connection:  # for check to mend
@@ -479,17 +483,17 @@ def test_nothing_is_encoded_while_the_write_lock_is_held(tmp_path, opened, weigh
         assert memory.check().ok
 
 
-def test_a_name_that_was_not_foreseen_is_encoded_all_the_same(tmp_path, opened, weights, monkeypatch):
+def test_a_name_that_was_not_warmed_is_encoded_by_the_replay(tmp_path, opened, weights, monkeypatch):
     """The same bits whether or not names and dates were encoded ahead."""
     results = []
     for name in ("ahead", "late"):
         memory = opened(name)
-        memory.add_many([said(number) for number in range(8)])
+        memory.add_many([make_turn(number) for number in range(8)])
         memory.close()
         if name == "late":
             monkeypatch.delattr(CompactSessionEncoder, "warm")
         again = opened(name)
         again.update("k2", text="something else", speaker="eve")
         assert again.check().ok
-        results.append(derived(again))
+        results.append(read_derived(again))
     assert results[0] == results[1]

@@ -93,7 +93,7 @@ def test_filter(memory, where, expected):
     assert {hit.entry.key for hit in memory.recall("text", k=50, where=where)} == set(expected)
 
 
-def nested(depth, make):
+def nest(depth, make):
     value: object = 1
     for _ in range(depth):
         value = make(value)
@@ -129,11 +129,11 @@ HOSTILE = [
     {'a"b': {"c": 1}},
     {f"k{n}": 1 for n in range(501)},
     {"a": {"$not": "x\x00"} and {"$not": {"$bad": 1}}},
-    nested(10_000, lambda value: {"a": value}),
-    nested(10_000, lambda value: {"$not": value}),
-    nested(10_000, lambda value: {"$and": [value]}),
-    {"a": nested(10_000, lambda value: {"$not": value})},
-    {"a": nested(10_000, lambda value: [value])},
+    nest(10_000, lambda value: {"a": value}),
+    nest(10_000, lambda value: {"$not": value}),
+    nest(10_000, lambda value: {"$and": [value]}),
+    {"a": nest(10_000, lambda value: {"$not": value})},
+    {"a": nest(10_000, lambda value: [value])},
 ]
 
 
@@ -145,9 +145,9 @@ def test_hostile_filters_get_a_typed_error(memory, number):
     assert len(memory.entries()) == len(DOCUMENTS)
 
 
-def test_the_largest_filters_allowed_do_run(memory):
+def test_the_largest_allowed_filters_run(memory):
     memory.entries(where={f"k{n}": {"$ne": 1} for n in range(250)})
     memory.entries(where={"$or": [{f"k{n}": 1} for n in range(249)]})
     memory.entries(where={"a": {"$in": list(range(10_000))}})
-    memory.entries(where=nested(30, lambda value: {"a": value}))
-    memory.entries(where=nested(30, lambda value: {"$not": value if isinstance(value, dict) else {"a": 1}}))
+    memory.entries(where=nest(30, lambda value: {"a": value}))
+    memory.entries(where=nest(30, lambda value: {"$not": value if isinstance(value, dict) else {"a": 1}}))

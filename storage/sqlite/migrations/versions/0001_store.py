@@ -11,6 +11,22 @@ depends_on = None
 
 def upgrade() -> None:
     """Create the tables of release 0.1."""
+    _create_sessions()
+    _create_entries()
+    _create_generations()
+    op.create_table(
+        "changes",
+        sa.Column("seq", sa.Integer, primary_key=True),
+        sa.Column("entry_id", sa.Integer, nullable=False),
+        sa.Column("op", sa.Text, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.execute(
+        "CREATE VIRTUAL TABLE lexical USING fts5(terms, content='', tokenize='porter unicode61 remove_diacritics 2')"
+    )
+
+
+def _create_sessions() -> None:
     op.create_table(
         "sessions",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -21,6 +37,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("namespace", "name"),
     )
     op.create_index("ix_sessions_name", "sessions", ["name"])
+
+
+def _create_entries() -> None:
     op.create_table(
         "entries",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -56,6 +75,9 @@ def upgrade() -> None:
     op.create_index("ix_entries_event_time", "entries", ["event_time"])
     present = sa.text("expires_at IS NOT NULL")
     op.create_index("ix_entries_expires_at", "entries", ["expires_at"], sqlite_where=present)
+
+
+def _create_generations() -> None:
     op.create_table(
         "generations",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -77,14 +99,4 @@ def upgrade() -> None:
             primary_key=True,
         ),
         sa.Column("static", sa.LargeBinary, nullable=False),
-    )
-    op.create_table(
-        "changes",
-        sa.Column("seq", sa.Integer, primary_key=True),
-        sa.Column("entry_id", sa.Integer, nullable=False),
-        sa.Column("op", sa.Text, nullable=False),
-        sqlite_autoincrement=True,
-    )
-    op.execute(
-        "CREATE VIRTUAL TABLE lexical USING fts5(terms, content='', tokenize='porter unicode61 remove_diacritics 2')"
     )

@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the columns; a store from before goes on without a session encoder."""
+    """Add the columns; an existing store has no session encoder."""
     op.add_column("generations", sa.Column("session_encoder", sa.Text))
     op.add_column("vectors", sa.Column("evolved", sa.LargeBinary))
     op.add_column("vectors", sa.Column("latents", sa.LargeBinary))

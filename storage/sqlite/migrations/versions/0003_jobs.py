@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the tables; what is stored stays as it is."""
+    """Add the tables; existing data is not changed."""
     op.add_column("generations", sa.Column("retired_at", sa.Integer))
     live = sa.text("state = 'live'")
     op.create_index("ux_generations_live", "generations", ["state"], unique=True, sqlite_where=live)

@@ -1,4 +1,4 @@
-"""The query log: the latest queries, where the owner of a store asks for them to be kept."""
+"""The query log: the latest queries, kept if the owner of a store turns it on."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Fewer pages for each entry: one index over keys instead of two, and none over sessions for entries without."""
+"""Smaller indexes: one over keys instead of two, and none over sessions for entries without a session."""
 
 import sqlalchemy as sa
 from alembic import op

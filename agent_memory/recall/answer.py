@@ -1,0 +1,107 @@
+"""Answers requests: hits with their scores explained. Each answer reads one state of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent_memory.errors import StorageError
+from agent_memory.live.space import Space
+from agent_memory.live.store import Store
+from agent_memory.recall import ranking
+from agent_memory.recall.ranking import Candidate
+from agent_memory.recall.request import Request
+from agent_memory.recall.search import Search
+from agent_memory.records import Entry, Hit, Hits
+from agent_memory.storage.base import Transaction
+
+_BATCH = 64  # questions answered in one read transaction
+
+
+def recall(store: Store, space: Space, request: Request) -> Hits:
+    """Return the hits of a request, best first."""
+    with store.read() as tx:
+        search = Search(store, space, tx, request)
+        return _make_hits(tx, search, search.run())
+
+
+def recall_many(store: Store, space: Space, requests: Sequence[Request]) -> list[Hits]:
+    """Return the hits of each of several requests that differ in their queries only."""
+    answers: list[Hits] = []
+    # A cross-encoder runs inside the transaction, which one question keeps open long enough.
+    size = 1 if any(request.rerank is not None for request in requests) else _BATCH
+    for start in range(0, len(requests), size):
+        with store.read() as tx:
+            searches = [Search(store, space, tx, request) for request in requests[start : start + size]]
+            found = Search.run_together(searches)
+            answers.extend(_make_hits(tx, search, best) for search, best in zip(searches, found, strict=True))
+    return answers
+
+
+def _make_hits(tx: Transaction, search: Search, best: list[Candidate]) -> Hits:
+    explain = search.request.explain
+    lenders = [candidate.lender for candidate in best if candidate.lender is not None] if explain else []
+    entries = tx.entries.fetch([*(candidate.id for candidate in best), *lenders])
+    if missing := [candidate.id for candidate in best if candidate.id not in entries]:
+        raise StorageError(f"the full-text index refers to missing entries {missing[:3]}")
+    hits = [
+        Hit(
+            entry=entries[candidate.id],
+            score=candidate.score,
+            rank=rank,
+            trace=explain_score(tx, search, candidate, entries) if explain else None,
+        )
+        for rank, candidate in enumerate(best, start=1)
+    ]
+    return Hits(hits, tier_reached=search.tiers.tier_reached if search.tiers is not None else None)
+
+
+def explain_score(
+    tx: Transaction, search: Search, candidate: Candidate, entries: Mapping[int, Entry]
+) -> dict[str, Any]:
+    """Return what a candidate's score is made of: the content of ``Hit.trace``.
+
+    Args:
+        tx: The search's transaction.
+        search: The search, finished.
+        candidate: One of its candidates.
+        entries: Entries by id; the one that lends to the candidate is named if it is among them.
+    """
+    lender = None if candidate.lender is None else entries.get(candidate.lender)
+    return {
+        "tiers": _list_tier_ranks(search, candidate.id),
+        "dense": candidate.dense,
+        "trust": candidate.trust,
+        "lexical": {
+            "share": candidate.lexical,
+            "rank": search.lexical_ranks.get(candidate.id),
+            "words": tx.lexical.find_matched(search.words, candidate.id),
+            "adds": ranking.LEXICAL_WEIGHT * candidate.lexical,
+        },
+        "neighbour": {"adds": candidate.neighbour, "key": None if lender is None else lender.key},
+        "time": {"adds": candidate.time, "words": [interval.words for interval in search.intervals]},
+        "importance": candidate.importance,
+        "recency": candidate.recency,
+        "rerank": candidate.rerank,
+        "score": candidate.score,
+        "filter": bool(search.searcher.select_allowed([candidate.id])),
+    }
+
+
+def _list_tier_ranks(search: Search, entry_id: int) -> list[dict[str, Any]]:
+    """Return the rank and score of an entry in each tier, beside the score of the last one handed on."""
+    ranks = []
+    for tier in search.tiers.traces[0] if search.tiers is not None and search.tiers.traces else ():
+        place = tier.rank(entry_id)
+        last = float(tier.scores[tier.kept - 1]) if 0 < tier.kept <= len(tier.scores) else None
+        ranks.append(
+            {
+                "dimension": tier.tier,
+                "rank": None if place is None else place + 1,
+                "score": None if place is None else float(tier.scores[place]),
+                "candidates": len(tier.ids),
+                "kept": tier.kept,
+                "last_kept_score": last,
+            }
+        )
+    return ranks

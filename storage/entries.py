@@ -1,0 +1,233 @@
+"""The storage contract, entries: reading, writing, the change log and the full-text index."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from agent_memory.records import Entry, Session
+from agent_memory.storage.records import Condition, Draft, LexicalQuery, Removed, Written
+from agent_memory.types import IdArray, Namespace
+
+
+class Entries(ABC):
+    """Reads entries."""
+
+    @abstractmethod
+    def fetch(self, ids: Sequence[int]) -> dict[int, Entry]:
+        """Return the entries with the given ids, by id, including expired ones; unknown ids are left out."""
+
+    @abstractmethod
+    def select(
+        self, condition: Condition, *, after_id: int = 0, limit: int | None = None, offset: int = 0
+    ) -> list[tuple[int, Entry]]:
+        """Return (id, entry) of the entries that satisfy a condition, in the order they were added.
+
+        Args:
+            condition: Which entries.
+            after_id: Only entries with larger ids.
+            limit: Maximum number of entries; None for all.
+            offset: Number of matching entries to skip first.
+        """
+
+    @abstractmethod
+    def select_texts(self, *, after_id: int, limit: int) -> list[tuple[int, str, str, bytes]]:
+        """Return (id, key, text, content hash) of the next rows by id, former versions and expired ones included."""
+
+    @abstractmethod
+    def select_by_key(self, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, Entry]:
+        """Return the current entries with the given keys in exactly one namespace, by key."""
+
+    @abstractmethod
+    def select_ids_by_key(self, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, int]:
+        """Return the ids of the current entries with the given keys in exactly one namespace, by key."""
+
+    @abstractmethod
+    def select_ids(self, condition: Condition) -> IdArray:
+        """Return the ids of all entries that satisfy a condition, shape (n,), in no order."""
+
+    @abstractmethod
+    def select_expired_ids(self, now: datetime) -> list[int]:
+        """Return the ids of the unsuperseded entries that have expired by a given time, in all namespaces."""
+
+    @abstractmethod
+    def find(self, namespace: Namespace, key: str, now: datetime) -> tuple[int, Entry]:
+        """Return (id, entry) of a key in exactly one namespace.
+
+        Raises:
+            NotFoundError: No current entry has the key there.
+        """
+
+    @abstractmethod
+    def find_newest(self, namespace: Namespace, key: str) -> tuple[int, Entry] | None:
+        """Return (id, entry) of a key in exactly one namespace, or None if there is none.
+
+        Prefers the unsuperseded entry, expired or not, to the version that was written last.
+        """
+
+    @abstractmethod
+    def list_versions(self, namespace: Namespace, key: str) -> list[Entry]:
+        """Return all versions of a key and all entries they superseded, directly or indirectly, oldest first."""
+
+    @abstractmethod
+    def matches(self, entry_id: int, condition: Condition) -> bool:
+        """Return whether an entry satisfies a condition."""
+
+    @abstractmethod
+    def find_neighbours(self, ids: Sequence[int]) -> dict[int, list[int]]:
+        """Return the unsuperseded entries right before and right after each entry in its session, by entry id.
+
+        A former version has the place of the entry that now has its key. Entries without a session are left out.
+        """
+
+    @abstractmethod
+    def select_circumstances(self, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
+        """Return (id, event time, importance) of the given entries."""
+
+    @abstractmethod
+    def count(self, condition: Condition) -> int:
+        """Return the number of entries that satisfy a condition."""
+
+    @abstractmethod
+    def count_distinct(self, condition: Condition) -> tuple[int, int]:
+        """Return the numbers of namespaces and of distinct texts among the entries that satisfy a condition.
+
+        A text in two namespaces counts twice.
+        """
+
+    @abstractmethod
+    def list_namespaces(self, condition: Condition) -> list[Namespace]:
+        """Return the distinct namespaces of the entries that satisfy a condition, sorted."""
+
+    @abstractmethod
+    def list_sessions(self, condition: Condition) -> list[Session]:
+        """Return the sessions with entries that satisfy a condition, in the order they began."""
+
+
+class Drafts(ABC):
+    """Writes entries, in a write transaction."""
+
+    @abstractmethod
+    def put(self, drafts: Sequence[Draft], generation_id: int, now: datetime, *, keep_versions: int) -> Written:
+        """Insert drafts, or replace the unsuperseded entries with the same keys; logs one change per key.
+
+        If several drafts share a key, the last one wins. A replaced version is archived with its vectors under a new
+        id. The new version keeps the id, and with it the place in its session, and the time of creation unless the
+        replaced one had expired. A draft's vector replaces those of all generations. A draft without a vector keeps
+        the stored ones, without their evolved form if the draft is in no session.
+
+        Args:
+            drafts: The entries to write.
+            generation_id: The generation of the drafts' vectors.
+            now: The time of writing.
+            keep_versions: Number of former versions to keep of each key; 0 for none.
+        """
+
+    @abstractmethod
+    def remove(self, ids: Sequence[int]) -> Removed:
+        """Delete entries with all versions, vectors and words, and the sessions they leave empty.
+
+        Logs one change per deleted row. Entries that they had superseded stay superseded.
+        """
+
+    @abstractmethod
+    def supersede(self, old_id: int, new_id: int, now: datetime) -> int | None:
+        """Replace one entry by another; the old one remains readable as of earlier times. Logs one change.
+
+        Returns:
+            The session of the old entry, or None; its segments from that entry on must be evolved again.
+
+        Raises:
+            NotFoundError: The old entry does not exist or is already superseded.
+        """
+
+    @abstractmethod
+    def mend(self, texts: Mapping[int, tuple[str, bytes]], generation_id: int) -> None:
+        """Store checksums and static vectors again; logs one change per entry.
+
+        Args:
+            texts: (text, vector) by entry id; of the text only the checksum is written.
+            generation_id: The generation of the vectors; those of other generations are deleted.
+        """
+
+
+class Changes(ABC):
+    """The change log that indexes follow."""
+
+    @abstractmethod
+    def last_seq(self) -> int:
+        """Return the number of the latest change; 0 if there was none."""
+
+    @abstractmethod
+    def first_seq(self) -> int | None:
+        """Return the number of the oldest change in the log; None if it is empty."""
+
+    @abstractmethod
+    def reach_back_to(self, seq: int) -> bool:
+        """Return whether the log still holds every change after a number; maintenance deletes old ones."""
+
+    @abstractmethod
+    def ids_since(self, seq: int) -> IdArray:
+        """Return the ids of the entries changed after a change number, shape (n,), once each, in no order."""
+
+    @abstractmethod
+    def log(self, ids: Sequence[int], op: str) -> list[int]:
+        """Append one change per entry id; returns the numbers of the changes.
+
+        Args:
+            ids: Entries.
+            op: ``put``, ``supersede`` or ``forget``, for people who read the log.
+        """
+
+
+class Lexical(ABC):
+    """The full-text index, scored by BM25: speakers and texts of all unsuperseded entries.
+
+    ``storage/words.py`` chooses the words to index and to search for. Case, accents and English endings are ignored;
+    runs of Chinese, Japanese and Korean characters are compared as overlapping pairs.
+    """
+
+    @abstractmethod
+    def parse(self, query: str) -> LexicalQuery:
+        """Return the rarest words of a query, and the score of a perfect match."""
+
+    @abstractmethod
+    def search(self, query: LexicalQuery, *, limit: int, condition: Condition | None = None) -> dict[int, float]:
+        """Return the scores of the entries that best match a query's words, best first, equal scores by id.
+
+        If n entries satisfy the condition and hold a word of the query, min(n, limit) are returned. The condition does
+        not affect scores.
+
+        Args:
+            query: From ``parse``.
+            limit: Maximum number of entries, at least 1.
+            condition: Which entries; None for all indexed ones, including expired ones.
+
+        Returns:
+            BM25 score as a share of the largest possible one, from 0 to 1, by entry id.
+        """
+
+    @abstractmethod
+    def find_matched(self, query: LexicalQuery, entry_id: int) -> list[str]:
+        """Return the words and phrases of a query that an entry in the index holds, the rarest first."""
+
+    @abstractmethod
+    def score_texts(self, query: LexicalQuery, entries: Mapping[int, Entry]) -> dict[int, float]:
+        """Return the scores of entries that are not in the index, such as former versions, from 0 to 1, by id.
+
+        Words have the weights they have in the index; repetitions in a text do not count. Entries without a word of
+        the query are left out.
+        """
+
+    @abstractmethod
+    def find_faults(self) -> list[str]:
+        """Return the differences between index and entries, one sentence each; reads all of it, takes no lock."""
+
+    @abstractmethod
+    def rebuild(self, *, unreadable: bool = False) -> None:
+        """Index all unsuperseded entries again, in a write transaction.
+
+        Args:
+            unreadable: True if the index is too damaged to open and must be replaced by an empty one first.
+        """

@@ -1,0 +1,155 @@
+"""Metadata filters: every operator against the table of the unit tests, and trees of them against plain Python."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from conformance.oracle import holds
+from conformance.samples import current, find_keys, make_draft, put
+from unit.test_where import CASES, DOCUMENTS
+
+from agent_memory.storage.filters import parse_filter
+
+TABLE = [(where, expected) for where, expected in CASES if expected is not None]
+
+NAMES = ["a", "b", "c", "a.b", "it's", "é", "", "0", "$"]
+OUTER = ["a", "b", "é"]
+NUMBERS = [0, 1, -1, 2.5, -0.0, 0.1 + 0.2, 2**53, 2**53 + 1, 1e300, 5e-324, 2**62, -(2**63)]
+TEXTS = [
+    "",
+    "x",
+    "X",
+    "1",
+    "true",
+    "null",
+    "é",
+    "e\u0301",
+    "\uffff",
+    "\U0001f600",
+    "it's",
+    'say "x"',
+    "back\\slash",
+    "li\nne",
+]
+CONSTANTS = [True, False, None]
+NESTED = [[], ["x"], ["x", 1], [[1]], {"x": 1}, {"x": {"é": None}}, {"b": 1, "a": [True]}]
+VALUES = [*NUMBERS, *TEXTS, *CONSTANTS, *NESTED]
+OPERATORS = ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$not"]
+
+
+def draw_value(draw):
+    return draw.choice(draw.choice([NUMBERS, TEXTS, CONSTANTS, NESTED]))
+
+
+def draw_document(draw):
+    document = {name: draw_value(draw) for name in NAMES if draw.random() < 0.6}
+    for name in OUTER:
+        if draw.random() < 0.4:
+            document[name] = {inner: draw_value(draw) for inner in NAMES if draw.random() < 0.4}
+    return document
+
+
+def draw_operator(draw, name, used):
+    used[name] += 1
+    if name in ("$gt", "$gte", "$lt", "$lte"):
+        return draw.choice([*NUMBERS, *TEXTS])
+    if name in ("$in", "$nin"):
+        return [draw_value(draw) for _ in range(draw.randrange(5))]
+    if name == "$exists":
+        return draw.random() < 0.5
+    if name == "$not":
+        return {draw.choice(OPERATORS[:6]): draw.choice(NUMBERS)}
+    return draw_value(draw)
+
+
+def draw_where(draw, used, depth=0):
+    """A filter; what it is made of is counted in ``used``."""
+    where = {}
+    for _ in range(draw.choice([1, 1, 2])):
+        kind = draw.random()
+        if kind < 0.15 and depth < 3:
+            name = draw.choice(["$and", "$or"])
+            used[name] += 1
+            where[name] = [draw_where(draw, used, depth + 1) for _ in range(draw.randrange(1, 4))]
+        elif kind < 0.25 and depth < 3:
+            used["whole $not"] += 1
+            where["$not"] = draw_where(draw, used, depth + 1)
+        elif kind < 0.35:
+            used["nested"] += 1
+            inner = {draw.choice(NAMES[:-1]): {"$exists": True}, draw.choice(NAMES[:-1]): draw_value(draw)}
+            where[draw.choice(OUTER)] = inner
+        elif kind < 0.5:
+            where[draw.choice(NAMES[:-1])] = draw.choice([*NUMBERS, *TEXTS, *CONSTANTS])
+        else:
+            names = draw.sample(OPERATORS, draw.choice([1, 1, 2]))
+            where[draw.choice(NAMES[:-1])] = {name: draw_operator(draw, name, used) for name in names}
+    return where
+
+
+class FilterContract:
+    """``Condition.where``."""
+
+    @pytest.fixture
+    def documents(self, database):
+        """Metadata of 200 entries by key: those of the table, every value in every place, and random ones."""
+        draw = random.Random(5)
+        documents = dict(DOCUMENTS)
+        documents |= {f"value {number}": {"a": value, "b": {"é": value}} for number, value in enumerate(VALUES)}
+        documents |= {f"random {number}": draw_document(draw) for number in range(200 - len(documents))}
+        put(database, *(make_draft(key, "text", metadata=value) for key, value in documents.items()))
+        return documents
+
+    def test_metadata_comes_back_as_it_was_given(self, database, documents):
+        with database.read() as tx:
+            found = {entry.key: entry.metadata for _, entry in tx.entries.select(current())}
+        assert {key: repr(value) for key, value in found.items()} == {
+            key: repr(_sort(documents[key])) for key in documents
+        }
+
+    def test_the_table_of_filters_finds_the_same(self, database):
+        put(database, *(make_draft(key, metadata=value) for key, value in DOCUMENTS.items()))
+        for where, expected in TABLE:
+            assert "".join(find_keys(database, current(where=parse_filter(where)))) == expected, where
+
+    def test_every_operator_with_every_value_finds_what_python_finds(self, database, documents):
+        for operator in OPERATORS[:6]:
+            for value in VALUES if operator in ("$eq", "$ne") else [*NUMBERS, *TEXTS]:
+                self._compare(database, documents, {"a": {operator: value}})
+                self._compare(database, documents, {"b": {"é": {operator: value}}})
+        for value in VALUES:
+            self._compare(database, documents, {"a": {"$in": [value, "nothing"]}})
+            self._compare(database, documents, {"a": {"$nin": [value, 10**6]}})
+
+    def test_filters_of_filters_find_what_python_finds(self, database, documents):
+        draw, used = random.Random(6), Counter()
+        found = 0
+        for _ in range(250):
+            found += bool(self._compare(database, documents, draw_where(draw, used)))
+        assert found > 100
+        assert min(used[name] for name in (*OPERATORS, "$and", "$or", "whole $not", "nested")) > 10
+
+    def _compare(self, database, documents, where):
+        tree = parse_filter(where)
+        expected = [key for key, metadata in documents.items() if holds(tree, metadata)]
+        assert find_keys(database, current(where=tree)) == expected, where
+        return expected
+
+    def test_the_largest_filters_are_answered(self, database):
+        put(database, make_draft("a", metadata={"n": 9_999, "t": "9999", "k7": 1}), make_draft("b"))
+        large = [
+            {"n": {"$in": list(range(10_000))}},
+            {"t": {"$in": [str(number) for number in range(10_000)]}},
+            {"$or": [{f"k{number}": 1} for number in range(249)]},
+            {"$not": {f"k{number}": {"$ne": 1} for number in range(249)}},
+        ]
+        for where in large:
+            assert find_keys(database, current(where=parse_filter(where))) == ["a"], str(where)[:60]
+
+
+def _sort(value):
+    """A JSON value with the keys of its objects sorted, as it is stored."""
+    if isinstance(value, dict):
+        return {name: _sort(value[name]) for name in sorted(value)}
+    return [_sort(one) for one in value] if isinstance(value, list) else value

@@ -1,0 +1,93 @@
+"""What filters and conditions mean, in plain Python over one entry at a time."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+from agent_memory.records import Entry
+from agent_memory.storage.codec import canonical_json
+from agent_memory.storage.filters import AllOf, Among, AnyOf, Compare, Filter, Not, SameJson, TypeIs
+from agent_memory.storage.records import Condition
+
+_ABSENT = object()
+_KINDS = {type(None): "null", int: "integer", float: "real", str: "text", list: "array", dict: "object"}
+_COMPARE = {"==": operator.eq, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+def _kind(value: object) -> str:
+    if value is _ABSENT:
+        return "absent"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _KINDS[type(value)]
+
+
+def _member(metadata: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = metadata
+    for name in path:
+        value = value.get(name, _ABSENT) if isinstance(value, dict) else _ABSENT
+    return value
+
+
+def holds(where: Filter, metadata: Mapping[str, Any]) -> bool:
+    """Whether a filter holds of an entry's metadata."""
+    match where:
+        case AllOf(parts):
+            return all(holds(part, metadata) for part in parts)
+        case AnyOf(parts):
+            return any(holds(part, metadata) for part in parts)
+        case Not(part):
+            return not holds(part, metadata)
+        case TypeIs(path, types):
+            return _kind(_member(metadata, path)) in types
+        case SameJson(path, kind, json):
+            value = _member(metadata, path)
+            return _kind(value) == kind and canonical_json(value) == json
+        case Compare(path, op, right):
+            value = _member(metadata, path)
+            return _is_comparable(value, isinstance(right, str)) and _COMPARE[op](value, right)
+        case Among(path, values, texts):
+            value = _member(metadata, path)
+            return _is_comparable(value, texts) and value in values
+    raise AssertionError(where)
+
+
+def _is_comparable(value: object, text: bool) -> bool:
+    return _kind(value) == "text" if text else _kind(value) in ("integer", "real")
+
+
+def _is_in_state(condition: Condition, entry: Entry) -> bool:
+    moment = condition.moment
+    unsuperseded = entry.superseded_at is None
+    if condition.state == "any":
+        return True
+    if condition.state == "unsuperseded":
+        return unsuperseded
+    assert moment is not None
+    expired = entry.expires_at is not None and entry.expires_at <= moment
+    if condition.state == "expired":
+        return unsuperseded and expired
+    if condition.state == "current":
+        return unsuperseded and not expired
+    replaced = entry.superseded_at is not None and entry.superseded_at <= moment
+    return entry.updated_at <= moment and not replaced and not expired
+
+
+def satisfies(condition: Condition, entry: Entry) -> bool:
+    """Whether an entry satisfies a condition."""
+    scope = condition.namespace
+    here = entry.namespace == scope if condition.key is not None else entry.namespace[: len(scope)] == scope
+    return (
+        here
+        and condition.key in (None, entry.key)
+        and condition.session in (None, entry.session)
+        and condition.speaker in (None, entry.speaker)
+        and (condition.since is None or entry.event_time >= condition.since)
+        and (condition.until is None or entry.event_time <= condition.until)
+        and (condition.spans is None or any(start <= entry.event_time < end for start, end in condition.spans))
+        and (not condition.superseded or entry.superseded_at is not None)
+        and _is_in_state(condition, entry)
+        and holds(condition.where, entry.metadata)
+    )
