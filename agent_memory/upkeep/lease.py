@@ -22,9 +22,9 @@ def hold_lease(store: Store) -> Iterator[str]:
         LeaseHeldError: Another process holds it.
     """
     holder = new_holder()
-    with store.write() as tx:
-        tx.leases.acquire(LEASE, holder, datetime.now(UTC))
-    try:
+    try:  # also around taking it: an interrupt must not leave it held
+        with store.write() as tx:
+            tx.leases.acquire(LEASE, holder, datetime.now(UTC))
         yield holder
     finally:
         try:

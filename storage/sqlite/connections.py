@@ -12,6 +12,7 @@ What can happen around a connection is dealt with here:
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import threading
 import time
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection as Connection
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -40,6 +41,7 @@ from agent_memory.storage.sqlite.ground import (
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PAUSE_S = 0.005
+_SLICE_S = 0.25
 _FORK_WAIT_S = 10.0
 
 LOG_BYTES = 16 << 20
@@ -71,13 +73,15 @@ class _Slot:
 
     Attributes:
         run: The transaction that uses it; dead or None when it is free.
+        is_open: Whether it was not closed yet.
+        is_clean: Whether no transaction began on it that has not ended in an orderly way.
         version: What file it reads, where the store cannot be written; see ``Connections._locate``.
     """
 
     def __init__(self, connection: Connection, ground: Ground, version: object) -> None:
         self.connection, self.ground, self.version = connection, ground, version
         self.raw = driver(connection)
-        self.is_open = True
+        self.is_open, self.is_clean = True, True
         self.run: weakref.ref[_Run] | None = None
 
     @property
@@ -85,22 +89,20 @@ class _Slot:
         """Whether no transaction is using it."""
         return self.run is None or self.run() is None
 
-    @property
-    def is_clean(self) -> bool:
-        """Whether the last transaction on it ended well."""
-        try:
-            return not (self.raw.in_transaction or self.connection.in_transaction() or self.connection.closed)
-        except (sqlite3.Error, SQLAlchemyError):
-            return False
-
     def close(self) -> None:
         """Close the connection, which rolls back what was not committed."""
         self.is_open = False
         with contextlib.suppress(sqlite3.Error, SQLAlchemyError):
             self.raw.close()
-        with contextlib.suppress(sqlite3.Error, SQLAlchemyError):
-            self.connection.invalidate()
-            self.connection.close()
+
+    def roll_back(self) -> None:
+        """End a transaction without its changes."""
+        try:
+            if self.raw.in_transaction:
+                self.raw.execute("ROLLBACK")
+            self.is_clean = True
+        except (SQLAlchemyError, sqlite3.Error):
+            self.close()
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -129,7 +131,6 @@ class Connections:
         self._engine = create_engine(
             "sqlite://", module=sqlite3, creator=self._connect, poolclass=NullPool, pool_reset_on_return=None
         )
-        event.listen(self._engine, "begin", _begin)
         self._reset()
         _LIVE.add(self)
 
@@ -209,7 +210,8 @@ class Connections:
                 if not slot.is_free:
                     continue
                 slot.run = weakref.ref(run)
-            if slot.version == version and slot.is_clean:
+            if slot.version == version and slot.is_clean and slot.is_open:
+                slot.is_clean = False
                 return slot
             slots.remove(slot)
             slot.close()
@@ -218,7 +220,12 @@ class Connections:
             # What one connection knows of the log, all must find; when none is open, it may come and go.
             ground = next((slot.ground for slot in list(self._slots) if slot.is_open), None)
         slot = _Slot(self._engine.connect(), ground or Ground(self.path, self._home), version)
-        slot.run = weakref.ref(run)
+        # To SQLAlchemy all is one transaction: where it begins and ends is said to SQLite directly, in statements that
+        # an interrupt cannot take apart.
+        slot.connection.begin()
+        slot.raw.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the log, if there is one
+        slot.ground.settle()
+        slot.run, slot.is_clean = weakref.ref(run), False
         slots.append(slot)
         self._slots.add(slot)
         return slot
@@ -270,6 +277,7 @@ class Connections:
             try:
                 slot = self._take(run)
                 yield slot.raw
+                slot.is_clean = True
             except (SQLAlchemyError, sqlite3.Error) as error:
                 raise self._wrap(error) from error
 
@@ -300,7 +308,10 @@ class Connections:
             if self._closed and not mine:
                 raise ClosedError("this memory is closed")
             if mode == "IMMEDIATE" and any(run.mode == mode for run in mine):
-                raise StorageError("a write cannot begin inside of another write of the same thread")
+                del mine
+                gc.collect()  # one that was lost by an interrupt may still hang on its traceback
+                if any(run.thread == me and run.mode == mode for run in list(self._runs)):
+                    raise StorageError("a write cannot begin inside of another write of the same thread")
             run = _Run(mode)
             self._runs.add(run)
         return run
@@ -322,21 +333,23 @@ class Connections:
         with self._running(mode) as run:
             try:
                 slot = self._take(run)
-                connection = slot.connection
                 try:
                     self._begin(slot, mode, wait_s)
+                    if mode == "IMMEDIATE":  # a deferred one has opened nothing yet
+                        slot.ground.settle()
                     slot.ground.check()
-                    yield connection
+                    yield slot.connection
                     if mode == "IMMEDIATE":
                         failpoint("before-commit")
-                    connection.commit()
+                    slot.raw.execute("COMMIT")
                     if mode == "IMMEDIATE":
                         failpoint("after-commit")
                     slot.ground.check()
                     if slot.version != self._locate()[1]:
                         raise StorageError(f"{self.path} changed while it was read; try again")
+                    slot.is_clean = True
                 except Exception:
-                    self._roll_back(slot)
+                    slot.roll_back()
                     raise
                 except BaseException:
                     slot.close()
@@ -345,45 +358,36 @@ class Connections:
                 raise self._wrap(error) from error
 
     def _begin(self, slot: _Slot, mode: str, wait_s: float) -> None:
-        slot.connection.info["begin"] = mode
+        if mode == "DEFERRED":
+            slot.raw.execute("BEGIN")
+            return
+        # SQLite waits in slices: in between, what an interrupt has left is closed, which would keep the lock for ever.
+        # It also skips its own wait where waiting could deadlock, and while a log is being recovered.
         deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                with self._waiting(slot.raw, wait_s):
-                    slot.connection.begin()
-                return
-            except (SQLAlchemyError, sqlite3.Error) as error:
-                # SQLite skips its own wait where waiting could deadlock, and while a WAL is being recovered.
-                slot.connection.rollback()
-                if _code(error) not in _BUSY or time.monotonic() >= deadline:
-                    raise
+        _set_patience(slot.raw, min(wait_s, _SLICE_S))
+        try:
+            while True:
+                try:
+                    slot.raw.execute("BEGIN IMMEDIATE")
+                    return
+                except sqlite3.Error as error:
+                    if _code(error) not in _BUSY or time.monotonic() >= deadline:
+                        raise
                 self._discard_lost()
-            time.sleep(_PAUSE_S)
+                time.sleep(_PAUSE_S)
+        finally:
+            _set_patience(slot.raw, self.lock_timeout_s)
 
     def _discard_lost(self) -> None:
         """Close connections that an interrupt has left in a transaction: they would keep the write lock for ever."""
         with self._state:
-            for slot in list(self._slots):
+            suspects = [slot for slot in list(self._slots) if not slot.is_clean and slot.run is not None]
+        if len(suspects) > 1:
+            gc.collect()  # a transaction that was lost may still hang on the interrupt's traceback
+        with self._state:
+            for slot in suspects:
                 if slot.is_free and not slot.is_clean:
                     slot.close()
-
-    @contextmanager
-    def _waiting(self, raw: sqlite3.Connection, wait_s: float) -> Iterator[None]:
-        """Let SQLite itself wait for a lock no longer than that."""
-        if wait_s >= self.lock_timeout_s:
-            yield
-            return
-        raw.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}")
-        try:
-            yield
-        finally:
-            raw.execute(f"PRAGMA busy_timeout = {int(self.lock_timeout_s * 1000)}")
-
-    def _roll_back(self, slot: _Slot) -> None:
-        try:
-            slot.connection.rollback()
-        except (SQLAlchemyError, sqlite3.Error):
-            slot.close()
 
     def _wrap(self, error: Exception) -> StorageError | ClosedError:
         if self._closed:
@@ -489,8 +493,9 @@ def driver(connection: Connection) -> sqlite3.Connection:
     return raw
 
 
-def _begin(connection: Connection) -> None:
-    driver(connection).execute(f"BEGIN {connection.info.get('begin', 'DEFERRED')}")
+def _set_patience(raw: sqlite3.Connection, seconds: float) -> None:
+    """Let SQLite itself wait for a lock no longer than that."""
+    raw.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
 
 def _code(error: Exception) -> int | None:

@@ -65,15 +65,17 @@ class Ground:
 
     def __init__(self, path: Path, home: Identity | None) -> None:
         self._files = [str(path) + tail for tail in _TAILS]
-        self._known = [home, None, None]
+        self._known: list[Identity | None] = [home, None, None]
+
+    def settle(self) -> None:
+        """Note the log and the shared memory, once a connection has them open: from then on they stay what they are."""
+        for place, file in enumerate(self._files):
+            self._known[place] = self._known[place] or identify(file)
 
     def check(self) -> None:
         """Raise StorageError if the files are no longer where they were when they were opened."""
-        for place, file in enumerate(self._files):
-            found, known = identify(file), self._known[place]
-            if known is None:
-                self._known[place] = found
-            elif found != known:
+        for file, known in zip(self._files, self._known, strict=True):
+            if known is not None and identify(file) != known:
                 raise StorageError(f"{file} {MOVED}")
 
 

@@ -1,0 +1,209 @@
+"""An interrupt at any moment (Ctrl-C, a task's time limit) loses nothing, locks nobody out, and shifts no index."""
+
+from __future__ import annotations
+
+import os
+import signal
+import textwrap
+import threading
+import time
+
+import pytest
+from support import WordEncoder, python
+
+from agent_memory import Config, Memory
+from agent_memory.storage.sqlite.driver import sqlite3
+
+INTERRUPTED = """
+    import json, random, signal, sys, threading, time
+    from support import WordEncoder
+    from agent_memory import Config, Memory
+
+    folder, seed, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    rng = random.Random(seed)
+
+    class Interrupt(BaseException):
+        pass
+
+    armed = False
+    hits = 0
+
+    def interrupt(*_):
+        global hits
+        if armed:
+            hits += 1
+            raise Interrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    config = Config(lock_timeout_s=20, snapshot_every=15, batch_size=4)
+    memory = Memory(folder, encoder=WordEncoder(), config=config)
+    with open(folder + ".jsonl", "w") as file:
+        segments = [{"idx": i, "text": f"imported words {i} of {seed}", "speaker": "ann"} for i in range(12)]
+        file.write(json.dumps({"id": "imported", "segments": segments}))
+    kept, gone, number, calls = {}, set(), 0, 0
+
+    def text(key):
+        return f"unique{key} words{key}"
+
+    def add():
+        global number
+        number += 1
+        key = f"k{number}"
+        memory.add(text(key), key=key, session=rng.choice([None, "s", "t"]))
+        kept[key] = text(key)
+
+    def add_many():
+        global number
+        keys = [f"k{number + i}" for i in range(1, 9)]
+        number += 8
+        memory.add_many([{"text": text(key), "key": key} for key in keys])
+        kept.update({key: text(key) for key in keys})
+
+    def update():
+        key = rng.choice(list(kept))
+        kept.pop(key)  # neither the former nor the new text is certain until it is acknowledged
+        memory.update(key, text=text(key) + " again")
+        kept[key] = text(key) + " again"
+
+    def forget():
+        key = rng.choice(list(kept))
+        kept.pop(key)
+        memory.forget(key)
+        gone.add(key)
+
+    def recall():
+        key = rng.choice(list(kept))
+        hit = memory.recall(kept[key], k=1, mode="dense")[0]
+        assert hit.entry.key == key and hit.score > 0.99, (key, hit)
+
+    def reindex():
+        memory.reindex(tiers=rng.choice([(96,), (48, 96), (32, 64, 96)]))
+
+    def others_write():
+        Memory(folder, encoder=WordEncoder(), config=Config(lock_timeout_s=5)).add("from elsewhere", key="other")
+
+    doing = [add] * 6 + [add_many] * 2 + [recall] * 6 + [update] * 2 + [forget]
+    doing += [lambda: memory.import_(folder + ".jsonl"), memory.save_snapshot, memory.check, memory.sessions]
+    add()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for _ in range(60):
+            call = rng.choice(doing) if rng.random() < 0.985 else reindex
+            if not kept:
+                add()
+            calls += 1
+            try:
+                armed = True
+                after = rng.choice([0.0005, 0.003, 0.01, 0.05]) * rng.random() + 1e-6
+                signal.setitimer(signal.ITIMER_REAL, after, rng.choice([0.0, 0.0, 0.0, 0.001]))
+                call()
+                armed = False
+            except Interrupt:
+                armed = False
+            except Exception as error:
+                armed = False
+                # A re-index into the same layout, or while the lease of an interrupted one has not run out.
+                if type(error).__name__ not in ("InvalidInputError", "LeaseHeldError"):
+                    raise
+            finally:
+                armed = False
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        writer = threading.Thread(target=others_write)
+        writer.start()
+        writer.join(15)
+        assert not writer.is_alive(), "another thread is locked out"
+        have = {entry.key: entry.text for entry in memory.entries()}
+        assert {key: have.get(key) for key in kept} == kept, "an acknowledged write is lost"
+        assert not gone & have.keys(), "a forgotten entry is back"
+        for key in rng.sample(list(kept), min(8, len(kept))):
+            hit = memory.recall(kept[key], k=1, mode="dense")[0]
+            assert hit.entry.key == key and hit.score > 0.99, (key, hit)
+    assert memory.check().ok, memory.check()
+    memory.close()
+    with Memory(folder, encoder=WordEncoder()) as again:
+        assert again.check().ok and kept.keys() <= {entry.key for entry in again.entries()}
+    print(calls, hits, len(kept))
+"""
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("AGENT_MEMORY_INTERRUPT_SEEDS", "3"))))
+def test_interrupts_at_random_moments_lose_nothing(tmp_path, seed):
+    seconds = os.environ.get("AGENT_MEMORY_INTERRUPT_TEST_S", "8")
+    child = python(textwrap.dedent(INTERRUPTED), tmp_path / "store", seed, seconds)
+    output, errors = child.communicate(timeout=float(seconds) + 120)
+    assert child.returncode == 0, errors[-3000:]
+    calls, hits, _ = map(int, output.split())
+    assert calls >= 60 and hits >= 10
+
+
+class Interrupt(BaseException):
+    """What a task queue raises from a signal handler when a task takes too long."""
+
+
+@pytest.fixture
+def memory(tmp_path):
+    memory = Memory(tmp_path / "store", encoder=WordEncoder(), config=Config(lock_timeout_s=5))
+    yield memory
+    memory.close()
+
+
+def interrupt_after(seconds):
+    def interrupt(*_):
+        raise Interrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda memory: memory.add("y", key="y"),
+        lambda memory: memory.forget("x"),
+        lambda memory: memory.update("x", text="z"),
+        lambda memory: memory.schedule("purge", "every 1h"),
+    ],
+)
+def test_an_interrupt_while_a_write_waits_for_another_process_poisons_nothing(memory, call):
+    memory.add("x", key="x")
+    other = sqlite3.connect(memory.path / "memory.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(1.0, lambda: other.execute("ROLLBACK")).start()
+    interrupt_after(0.3)
+    with pytest.raises(Interrupt):
+        call(memory)
+    time.sleep(1.0)
+    other.close()
+    assert memory.add("afterwards", key="a").key == "a"
+    assert memory.recall("afterwards", k=1)[0].entry.key == "a"
+    with Memory(memory.path, encoder=WordEncoder(), config=Config(lock_timeout_s=1)) as another:
+        another.add("elsewhere", key="e")
+    assert memory.get("e").text == "elsewhere" and memory.get("x").text == "x"
+
+
+@pytest.mark.parametrize("place", ["append_rows", "remove_rows"])
+def test_an_interrupt_within_an_update_of_the_index_does_not_shift_it(memory, monkeypatch, place):
+    from agent_memory.index import tiered
+
+    memory.add_many([{"text": f"apple{n} pear{n}", "key": f"a{n}"} for n in range(20)])
+    memory.recall("x")
+    memory.forget("a3")
+    memory.add_many([{"text": f"cherry{n} plum{n}", "key": f"c{n}"} for n in range(20)])
+    real, times = getattr(tiered, place), []
+
+    def interrupted(*arguments):
+        result = real(*arguments)
+        times.append(1)
+        if len(times) == 1:
+            raise Interrupt
+        return result
+
+    monkeypatch.setattr(tiered, place, interrupted)
+    with pytest.raises(Interrupt):
+        memory.recall("x")
+    memory.add_many([{"text": f"grape{n} melon{n}", "key": f"g{n}"} for n in range(20)])
+    for first, second, letter in (("cherry", "plum", "c"), ("grape", "melon", "g")):
+        for n in range(20):
+            hit = memory.recall(f"{first}{n} {second}{n}", k=1, mode="dense")[0]
+            assert (hit.entry.key, round(hit.score, 2)) == (f"{letter}{n}", 1.0)
+    assert memory.check().ok
