@@ -100,7 +100,7 @@ class DraftContract:
         assert find_keys(database, current(3)) == ["a", "b"]
 
     def test_an_expired_entry_that_is_replaced_begins_again(self, database):
-        put(database, make_draft("a", expires_at=at(1)))
+        put(database, make_draft("a", expires_at=at(2)))
         put(database, make_draft("a"), minutes=2)
         with database.read() as tx:
             assert tx.entries.find((), "a", at(2))[1].created_at == at(2)
@@ -108,6 +108,7 @@ class DraftContract:
     def test_a_duplicate_names_the_oldest_entry_with_its_text_in_its_namespace(self, database):
         begin_live(database)
         put(database, make_draft("other", "same", namespace=("n",)), make_draft("first", "same"))
+        put(database, make_draft("zeroth", "same"))
         with database.write() as tx:
             drafts = [
                 make_draft("second", "same"),

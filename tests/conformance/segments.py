@@ -81,12 +81,13 @@ class SegmentContract:
         }
 
     def test_a_former_version_has_the_neighbours_of_its_place(self, database, ids):
-        put(database, make_segment("a", text="changed"), minutes=1)
-        supersede(database, ids[1], ids[4], minutes=2)
+        [last] = put(database, make_segment("f"))
+        put(database, make_segment("b", text="changed"), minutes=1)
+        supersede(database, ids[2], ids[4], minutes=2)
         with database.read() as tx:
-            [archived] = set(tx.entries.select_ids(ANY).tolist()) - set(ids)
-            found = tx.entries.find_neighbours([archived, ids[1], ids[2]])
-        assert found == {archived: [ids[2]], ids[1]: [ids[0], ids[2]], ids[2]: [ids[0]]}
+            [archived] = set(tx.entries.select_ids(ANY).tolist()) - {*ids, last}
+            found = tx.entries.find_neighbours([archived, ids[2], last])
+        assert found == {archived: [ids[0], last], ids[2]: [ids[1], last], last: [ids[1]]}
 
     def test_what_a_session_holds_from_an_entry_on_is_who_spoke_and_when(self, database):
         who = [("Ann", 0), ("Bob", 1), ("Ann", 2), (None, 2)]

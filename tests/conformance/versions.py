@@ -101,12 +101,14 @@ class VersionContract:
 
     def test_the_newest_row_of_a_key_is_found_current_or_not(self, database, versions):
         put(database, make_draft("old", expires_at=at(-5)))
-        supersede(database, versions[0], versions[1], minutes=4)
-        with database.read() as tx:
-            assert tx.entries.find_newest((), "old")[1].key == "old"
-            assert tx.entries.find_newest((), "b")[0] == versions[1]
-            assert tx.entries.find_newest((), "a")[1].key == "a"
-            assert tx.entries.find_newest(("n",), "a") is None
+        for superseded in (False, True):
+            with database.read() as tx:
+                entry_id, entry = tx.entries.find_newest((), "a")
+                assert (entry_id, entry.text, entry.superseded_at is not None) == (versions[0], "four", superseded)
+                assert tx.entries.find_newest((), "old")[1].key == "old"
+                assert tx.entries.find_newest(("n",), "a") is None
+            if not superseded:
+                supersede(database, versions[0], versions[1], minutes=4)
         [again] = put(database, make_draft("a", "five"), minutes=5)
         with database.read() as tx:
             assert tx.entries.find_newest((), "a")[0] == again != versions[0]
