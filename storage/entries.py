@@ -63,7 +63,7 @@ class Entries(ABC):
     def find_newest(self, namespace: Namespace, key: str) -> tuple[int, Entry] | None:
         """Return (id, entry) of a key in exactly one namespace, or None if there is none.
 
-        Prefers the unsuperseded entry, expired or not, to the version that was written last.
+        The unsuperseded entry, expired or not; if there is none, the one that was superseded last.
         """
 
     @abstractmethod

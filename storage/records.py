@@ -78,7 +78,7 @@ class Generation:
     """One embedding space of a store.
 
     Attributes:
-        id: Row number.
+        id: Row number; that of a dropped generation may come back, its ``identity`` does not.
         fingerprint: Fingerprint of the encoder.
         encoder: Facts about the encoder, for messages.
         dimension: Native dimension of the vectors.

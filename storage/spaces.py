@@ -78,6 +78,8 @@ class Generations(ABC):
     def swap(self, target_id: int, now: datetime) -> None:
         """Make a building or former generation live, and the live one former, retired now.
 
+        Nothing changes if it is the live one itself.
+
         Raises:
             StorageError: The generation is in another state or does not exist.
         """

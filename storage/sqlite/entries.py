@@ -143,7 +143,9 @@ class SqliteEntries(Group, Entries):
     @override
     def find_newest(self, namespace: Namespace, key: str) -> tuple[int, Entry] | None:
         here = and_(entries.c.namespace == encode_namespace(namespace), entries.c.key == key)
-        order = (entries.c.superseded_at.is_not(None), entries.c.id.desc())
+        # Former versions have larger ids than what took their place.
+        latest = (entries.c.superseded_at.desc(), entries.c.updated_at.desc(), entries.c.id.desc())
+        order = (entries.c.superseded_at.is_not(None), *latest)
         row = self._connection.execute(_SELECT.where(here).order_by(*order)).first()
         return None if row is None else (row.id, _parse_entry(row))
 

@@ -139,7 +139,8 @@ class SqliteVectors(Group, Vectors):
             except StorageError:
                 wrong[row.entry_id] = "of a wrong length"
                 continue
-            length = float(np.linalg.norm(matrix.astype(np.float64)))
+            with np.errstate(invalid="ignore"):  # damaged numbers may be infinite or none at all
+                length = float(np.linalg.norm(matrix.astype(np.float64)))
             if not abs(length - 1) < _LENGTH_TOLERANCE:
                 wrong[row.entry_id] = f"not of unit length ({length:g})"
         return wrong

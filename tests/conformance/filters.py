@@ -93,20 +93,17 @@ class FilterContract:
 
     @pytest.fixture
     def documents(self, database):
-        """Metadata of 200 entries by key: those of the table, every value in every place, and random ones."""
+        """Metadata of 140 entries by id: those of the table, every value in every place, and random ones."""
         draw = random.Random(5)
-        documents = dict(DOCUMENTS)
-        documents |= {f"value {number}": {"a": value, "b": {"é": value}} for number, value in enumerate(VALUES)}
-        documents |= {f"random {number}": draw_document(draw) for number in range(200 - len(documents))}
-        put(database, *(make_draft(key, "text", metadata=value) for key, value in documents.items()))
-        return documents
+        documents = [*DOCUMENTS.values(), *({"a": value, "b": {"é": value}} for value in VALUES)]
+        documents += [draw_document(draw) for _ in range(140 - len(documents))]
+        ids = put(database, *(make_draft(str(number), metadata=one) for number, one in enumerate(documents)))
+        return dict(zip(ids, documents, strict=True))
 
     def test_metadata_comes_back_as_it_was_given(self, database, documents):
         with database.read() as tx:
-            found = {entry.key: entry.metadata for _, entry in tx.entries.select(current())}
-        assert {key: repr(value) for key, value in found.items()} == {
-            key: repr(_sort(documents[key])) for key in documents
-        }
+            for entry_id, entry in tx.entries.fetch(list(documents)).items():
+                assert repr(entry.metadata) == repr(_sort(documents[entry_id]))
 
     def test_the_table_of_filters_finds_the_same(self, database):
         put(database, *(make_draft(key, metadata=value) for key, value in DOCUMENTS.items()))
@@ -114,26 +111,27 @@ class FilterContract:
             assert "".join(find_keys(database, current(where=parse_filter(where)))) == expected, where
 
     def test_every_operator_with_every_value_finds_what_python_finds(self, database, documents):
-        for operator in OPERATORS[:6]:
-            for value in VALUES if operator in ("$eq", "$ne") else [*NUMBERS, *TEXTS]:
-                self._compare(database, documents, {"a": {operator: value}})
-                self._compare(database, documents, {"b": {"é": {operator: value}}})
-        for value in VALUES:
-            self._compare(database, documents, {"a": {"$in": [value, "nothing"]}})
-            self._compare(database, documents, {"a": {"$nin": [value, 10**6]}})
+        with database.read() as tx:
+            for number, value in enumerate(VALUES):
+                ordered = isinstance(value, str | int | float) and not isinstance(value, bool)
+                for operator in OPERATORS[: 6 if ordered else 2]:
+                    self._compare(tx, documents, {"a": {operator: value}})
+                operator = OPERATORS[number % 6 if ordered else number % 2]
+                self._compare(tx, documents, {"b": {"é": {operator: value}}})
+                self._compare(tx, documents, {"a": {"$in": [value, "nothing"]}})
+                self._compare(tx, documents, {"a": {"$nin": [value, 10**6]}})
 
     def test_filters_of_filters_find_what_python_finds(self, database, documents):
         draw, used = random.Random(6), Counter()
-        found = 0
-        for _ in range(250):
-            found += bool(self._compare(database, documents, draw_where(draw, used)))
-        assert found > 100
+        with database.read() as tx:
+            found = [self._compare(tx, documents, draw_where(draw, used)) for _ in range(200)]
+        assert sum(0 < len(ids) < len(documents) for ids in found) > 100
         assert min(used[name] for name in (*OPERATORS, "$and", "$or", "whole $not", "nested")) > 10
 
-    def _compare(self, database, documents, where):
+    def _compare(self, tx, documents, where):
         tree = parse_filter(where)
-        expected = [key for key, metadata in documents.items() if holds(tree, metadata)]
-        assert find_keys(database, current(where=tree)) == expected, where
+        expected = [entry_id for entry_id, metadata in documents.items() if holds(tree, metadata)]
+        assert sorted(tx.entries.select_ids(current(where=tree)).tolist()) == expected, where
         return expected
 
     def test_the_largest_filters_are_answered(self, database):

@@ -58,6 +58,11 @@ def make_draft(key: str, text: str | None = None, **fields: Any) -> Draft:
     return Draft(key=key, text=text, metadata=metadata, **given)
 
 
+def make_segment(key: str, session: str = "s", **fields: Any) -> Draft:
+    """A draft in a session, with its evolved vector and latents."""
+    return make_draft(key, session=session, evolved=stored(f"{key} evolved"), latents=latents(key), **fields)
+
+
 def begin(tx: Transaction, state: GenerationState = GenerationState.BUILDING, **fields: Any) -> Generation:
     """Begin a generation of half precision."""
     given = {"fingerprint": "f1", "encoder": {"name": "words"}, "dimension": DIMENSION, "tiers": (4, DIMENSION)}

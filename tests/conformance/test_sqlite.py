@@ -6,9 +6,18 @@ import shutil
 
 import pytest
 from conformance.conditions import ConditionContract, EntryContract
+from conformance.drafts import DraftContract
 from conformance.filters import FilterContract
+from conformance.generations import ChangeContract, GenerationContract
 from conformance.lexical import LexicalContract
+from conformance.operations import JobContract, LeaseContract, QueryContract, ScheduleContract
+from conformance.samples import make_draft, make_segment, put, read_store
+from conformance.segments import SegmentContract
+from conformance.sessions import SessionContract
 from conformance.transactions import TransactionContract
+from conformance.upkeep import UpkeepContract
+from conformance.vectors import VectorContract
+from conformance.versions import VersionContract
 
 from agent_memory.storage.sqlite.database import SqliteDatabase
 
@@ -24,12 +33,13 @@ def template(tmp_path_factory):
 
 
 @pytest.fixture
-def reopen(tmp_path, template):
+def open_file(tmp_path, template):
+    """Opens a prepared store by its path; all are closed at the end."""
     shutil.copyfile(template, tmp_path / "memory.db")
     opened = []
 
-    def open_(*, lock_timeout_s=5):
-        database = SqliteDatabase(tmp_path / "memory.db", lock_timeout_s=lock_timeout_s)
+    def open_(path, lock_timeout_s=5):
+        database = SqliteDatabase(path, lock_timeout_s=lock_timeout_s)
         opened.append(database)
         database.prepare()
         return database
@@ -37,6 +47,14 @@ def reopen(tmp_path, template):
     yield open_
     for database in opened:
         database.close()
+
+
+@pytest.fixture
+def reopen(open_file, tmp_path):
+    def reopen_(*, lock_timeout_s=5):
+        return open_file(tmp_path / "memory.db", lock_timeout_s)
+
+    return reopen_
 
 
 @pytest.fixture
@@ -60,5 +78,74 @@ class TestFilters(FilterContract):
     pass
 
 
+class TestDrafts(DraftContract):
+    pass
+
+
+class TestVersions(VersionContract):
+    pass
+
+
+class TestSessions(SessionContract):
+    pass
+
+
+class TestSegments(SegmentContract):
+    pass
+
+
+class TestGenerations(GenerationContract):
+    pass
+
+
+class TestChanges(ChangeContract):
+    pass
+
+
+class TestVectors(VectorContract):
+    pass
+
+
 class TestLexical(LexicalContract):
     pass
+
+
+class TestQueries(QueryContract):
+    pass
+
+
+class TestJobs(JobContract):
+    pass
+
+
+class TestLeases(LeaseContract):
+    pass
+
+
+class TestSchedules(ScheduleContract):
+    pass
+
+
+class TestUpkeep(UpkeepContract):
+    def test_a_copy_is_a_store_that_says_the_same(self, database, open_file, tmp_path):
+        put(database, make_segment("a"), make_draft("b"))
+        put(database, make_draft("a", "new"))
+        database.copy_to(tmp_path / "copy.db", None)
+        assert read_store(open_file(tmp_path / "copy.db")) == read_store(database)
+
+    def test_a_file_that_somebody_reads_is_neither_cut_nor_rewritten(self, database, reopen):
+        hasty = reopen(lock_timeout_s=0.05)
+        put(database, make_draft("a"))
+        with database.read() as tx:
+            tx.changes.last_seq()
+            put(hasty, make_draft("b"))
+            assert hasty.truncate_log() is False
+        assert hasty.truncate_log() is True
+        with database.write():
+            assert hasty.vacuum() is False
+        assert hasty.vacuum() is True
+
+    def test_the_size_is_that_of_the_store_and_of_nothing_beside_it(self, database, tmp_path):
+        before = database.size_bytes()
+        (tmp_path / "memory.db.bak").write_bytes(bytes(1 << 20))
+        assert database.size_bytes() == before
