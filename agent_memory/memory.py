@@ -341,7 +341,7 @@ class Memory:
             now: What "yesterday" or "last week" in the query refer to; the present if left out.
             budget_ms: Begin no further tier or source after so many milliseconds; ``Hits.tier_reached`` says how
                 far it came.
-            rerank: A cross-encoder that scores the best candidates anew.
+            rerank: A cross-encoder that scores the best candidates again.
             explain: Fill ``Hit.trace``.
 
         Raises:

@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.entries import Changes
-from agent_memory.storage.sqlite.connections import Group, driver
 from agent_memory.storage.sqlite.schema import changes
+from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.types import IdArray
 
 _SINCE = select(changes.c.entry_id).where(changes.c.seq > bindparam("seq")).distinct()

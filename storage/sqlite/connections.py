@@ -38,6 +38,7 @@ from agent_memory.storage.sqlite.ground import (
     identify,
     refuse_links,
 )
+from agent_memory.storage.sqlite.slots import Run, Slot
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PAUSE_S = 0.005
@@ -59,54 +60,6 @@ PRAGMAS = {
     "journal_size_limit": str(LOG_BYTES),
 }
 """Settings of every connection. For each that keeps a promise, a test fails without it."""
-
-
-class _Run:
-    """A transaction under way. Whoever holds it is in it: when an interrupt loses it, it is over."""
-
-    def __init__(self, mode: str) -> None:
-        self.thread, self.mode = threading.get_ident(), mode
-
-
-class _Slot:
-    """A connection of one thread.
-
-    Attributes:
-        run: The transaction that uses it; dead or None when it is free.
-        is_open: Whether it was not closed yet.
-        is_clean: Whether no transaction began on it that has not ended in an orderly way.
-        version: What file it reads, where the store cannot be written; see ``Connections._locate``.
-    """
-
-    def __init__(self, connection: Connection, ground: Ground, version: object) -> None:
-        self.connection, self.ground, self.version = connection, ground, version
-        self.raw = driver(connection)
-        self.is_open, self.is_clean = True, True
-        self.run: weakref.ref[_Run] | None = None
-
-    @property
-    def is_free(self) -> bool:
-        """Whether no transaction is using it."""
-        return self.run is None or self.run() is None
-
-    def close(self) -> None:
-        """Close the connection, which rolls back what was not committed."""
-        self.is_open = False
-        with contextlib.suppress(sqlite3.Error, SQLAlchemyError):
-            self.raw.close()
-
-    def roll_back(self) -> None:
-        """End a transaction without its changes."""
-        try:
-            if self.raw.in_transaction:
-                self.raw.execute("ROLLBACK")
-            self.is_clean = True
-        except (SQLAlchemyError, sqlite3.Error):
-            self.close()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.raw.close()
 
 
 class Connections:
@@ -141,8 +94,8 @@ class Connections:
         self._forking: int | None = None
         self._state = threading.Condition()
         self._local = threading.local()
-        self._slots: weakref.WeakSet[_Slot] = weakref.WeakSet()
-        self._runs: weakref.WeakSet[_Run] = weakref.WeakSet()
+        self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()
+        self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
 
     # --- one connection ----------------------------------------------------------------------------------
 
@@ -201,10 +154,10 @@ class Connections:
         if self._home in _POISONED:
             raise StorageError(f"{self.path} {_FORKED}")
 
-    def _take(self, run: _Run) -> _Slot:
+    def _take(self, run: Run) -> Slot:
         """Return a connection of this thread that nobody uses, for a transaction; another one inside of another."""
         version = self._locate()[1]
-        slots: list[_Slot] = self._local.__dict__.setdefault("slots", [])
+        slots: list[Slot] = self._local.__dict__.setdefault("slots", [])
         for slot in list(slots):
             with self._state:
                 if not slot.is_free:
@@ -219,7 +172,7 @@ class Connections:
         with self._state:
             # What one connection knows of the log, all must find; when none is open, it may come and go.
             ground = next((slot.ground for slot in list(self._slots) if slot.is_open), None)
-        slot = _Slot(self._engine.connect(), ground or Ground(self.path, self._home), version)
+        slot = Slot(self._engine.connect(), ground or Ground(self.path, self._home), version)
         # To SQLAlchemy all is one transaction: where it begins and ends is said to SQLite directly, in statements that
         # an interrupt cannot take apart.
         slot.connection.begin()
@@ -287,7 +240,7 @@ class Connections:
             pass
 
     @contextmanager
-    def _running(self, mode: str) -> Iterator[_Run]:
+    def _running(self, mode: str) -> Iterator[Run]:
         """Note a transaction as under way; waits while the process forks."""
         run = self._enter(mode)
         try:
@@ -295,7 +248,7 @@ class Connections:
         finally:
             self._leave(run)
 
-    def _enter(self, mode: str) -> _Run:
+    def _enter(self, mode: str) -> Run:
         if self._pid != os.getpid():
             self.after_fork_in_child()  # by a fork that Python did not see
         me = threading.get_ident()
@@ -312,11 +265,11 @@ class Connections:
                 gc.collect()  # one that was lost by an interrupt may still hang on its traceback
                 if any(run.thread == me and run.mode == mode for run in list(self._runs)):
                     raise StorageError("a write cannot begin inside of another write of the same thread")
-            run = _Run(mode)
+            run = Run(mode)
             self._runs.add(run)
         return run
 
-    def _leave(self, run: _Run) -> None:
+    def _leave(self, run: Run) -> None:
         with self._state:
             self._runs.discard(run)
             self._state.notify_all()
@@ -357,7 +310,7 @@ class Connections:
             except (SQLAlchemyError, sqlite3.Error) as error:
                 raise self._wrap(error) from error
 
-    def _begin(self, slot: _Slot, mode: str, wait_s: float) -> None:
+    def _begin(self, slot: Slot, mode: str, wait_s: float) -> None:
         if mode == "DEFERRED":
             slot.raw.execute("BEGIN")
             return
@@ -472,25 +425,6 @@ class Connections:
             self._broken = f"{self.path} {_FORKED}"
         self._lock.release()
         self._reset()
-
-
-class Group:
-    """What can be done in a transaction, by subject; see ``Transaction``.
-
-    Args:
-        connection: The transaction's.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-
-def driver(connection: Connection) -> sqlite3.Connection:
-    """Return SQLite's own side of a connection, for statements that would cost more to prepare than to run."""
-    raw = connection.connection.driver_connection
-    if not isinstance(raw, sqlite3.Connection):
-        raise StorageError("the connection to the database is gone")
-    return raw
 
 
 def _set_patience(raw: sqlite3.Connection, seconds: float) -> None:

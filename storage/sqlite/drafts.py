@@ -19,10 +19,10 @@ from agent_memory.storage.records import Draft, Removed, Written
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.changes import last_number, log_changes
 from agent_memory.storage.sqlite.conditions import encode_namespace
-from agent_memory.storage.sqlite.connections import Group, driver
 from agent_memory.storage.sqlite.entries import IN_LIST
 from agent_memory.storage.sqlite.places import enter_sessions, leave_sessions
 from agent_memory.storage.sqlite.schema import checked, entries, microseconds, vectors
+from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.storage.words import list_terms
 
 _COLUMNS = (

@@ -19,8 +19,8 @@ from agent_memory.records import Entry, Session
 from agent_memory.storage.entries import Entries
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.conditions import compile_condition, decode_namespace, encode_namespace
-from agent_memory.storage.sqlite.connections import Group, driver
 from agent_memory.storage.sqlite.schema import checked_row, entries, microseconds, sessions
+from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.types import Namespace
 
 IN_LIST = 500  # bound parameters of one IN list

@@ -17,8 +17,8 @@ from agent_memory.reports import GenerationInfo, GenerationState
 from agent_memory.storage.codec import DTYPES
 from agent_memory.storage.records import Generation
 from agent_memory.storage.spaces import Generations
-from agent_memory.storage.sqlite.connections import Group, driver
 from agent_memory.storage.sqlite.schema import assets, checked_row, generations, microseconds, vectors
+from agent_memory.storage.sqlite.slots import Group, driver
 
 _STALE = "another process has changed the store's generations"
 

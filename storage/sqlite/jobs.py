@@ -13,8 +13,8 @@ from typing_extensions import override
 from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.reports import Job, JobState
 from agent_memory.storage.operations import KEPT_JOBS, OPEN_STATES, Jobs
-from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.schema import jobs
+from agent_memory.storage.sqlite.slots import Group
 
 
 def _parse_job(row: Row[Any]) -> Job:

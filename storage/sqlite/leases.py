@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from agent_memory.errors import LeaseHeldError
 from agent_memory.storage.operations import LEASE_S, Leases, is_dead
-from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.schema import leases
+from agent_memory.storage.sqlite.slots import Group
 
 _LEASE = timedelta(seconds=LEASE_S)
 

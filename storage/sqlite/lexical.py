@@ -20,8 +20,8 @@ from agent_memory.records import Entry
 from agent_memory.storage.entries import Lexical
 from agent_memory.storage.records import Condition, LexicalQuery
 from agent_memory.storage.sqlite.conditions import compile_condition
-from agent_memory.storage.sqlite.connections import Group, driver
 from agent_memory.storage.sqlite.schema import entries
+from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.storage.words import choose_words, list_terms
 
 TOKENIZER = "porter unicode61 remove_diacritics 2"

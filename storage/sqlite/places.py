@@ -9,8 +9,8 @@ from sqlalchemy import Connection, and_, insert, update
 
 from agent_memory.storage.records import Draft
 from agent_memory.storage.sqlite.conditions import encode_namespace
-from agent_memory.storage.sqlite.connections import driver
 from agent_memory.storage.sqlite.schema import sessions
+from agent_memory.storage.sqlite.slots import driver
 
 _MOVE_HEAD = "UPDATE sessions SET head_seq = ? WHERE id = ?"
 _DROP_EMPTY = "DELETE FROM sessions WHERE id = ? AND NOT EXISTS (SELECT 1 FROM entries WHERE session_id = sessions.id)"

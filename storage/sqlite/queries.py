@@ -10,8 +10,8 @@ from typing_extensions import override
 from agent_memory.storage.operations import Queries
 from agent_memory.storage.records import Generation, LoggedQuery
 from agent_memory.storage.sqlite.conditions import encode_namespace, in_namespace
-from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.schema import queries
+from agent_memory.storage.sqlite.slots import Group
 from agent_memory.types import Namespace
 
 

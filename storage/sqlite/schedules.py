@@ -13,8 +13,8 @@ from typing_extensions import override
 from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.reports import Schedule
 from agent_memory.storage.operations import Schedules
-from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.schema import schedules
+from agent_memory.storage.sqlite.slots import Group
 
 
 def _parse_schedule(row: Row[Any]) -> Schedule:

@@ -13,8 +13,8 @@ from typing_extensions import override
 from agent_memory.storage.records import Condition, Generation, Head, StoredSegment
 from agent_memory.storage.spaces import Sessions
 from agent_memory.storage.sqlite.conditions import compile_condition, encode_namespace, in_namespace
-from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.schema import entries, sessions, vectors
+from agent_memory.storage.sqlite.slots import Group
 from agent_memory.types import Namespace
 
 _PAGE = 500

@@ -15,9 +15,9 @@ from agent_memory.errors import StorageError
 from agent_memory.storage.codec import DTYPES
 from agent_memory.storage.records import Generation, StoredText
 from agent_memory.storage.spaces import Vectors
-from agent_memory.storage.sqlite.connections import Group
 from agent_memory.storage.sqlite.entries import IN_LIST
 from agent_memory.storage.sqlite.schema import entries, vectors
+from agent_memory.storage.sqlite.slots import Group
 from agent_memory.types import IdArray
 
 _LENGTH_TOLERANCE = 0.01  # half precision rounds each component by up to 0.05 %

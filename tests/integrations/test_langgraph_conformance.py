@@ -446,7 +446,7 @@ class ExpiryContract:
         assert [item.key for item in store.search(("t",))] == ["own", "never"]
         assert store.get(("t",), "default") is None
 
-    def test_an_overwrite_sets_the_time_anew(self, make):
+    def test_an_overwrite_sets_the_time_again(self, make):
         store = make(ttl={"default_ttl": None})
         store.put(("t",), "k", {"n": 1}, ttl=self.TTL)
         store.put(("t",), "k", {"n": 2}, ttl=None)
