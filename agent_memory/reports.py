@@ -263,6 +263,8 @@ class Schedule:
         options: ``folder`` and ``keep`` of a backup.
         paused: Whether the worker leaves it out.
         last_run_at: When it last began (UTC).
+        made_here: False for a backup that was scheduled on another machine, for another folder or by another user, as
+            of a store that was copied by hand: it would write where nobody here has asked for, and is not done.
     """
 
     name: str
@@ -271,3 +273,4 @@ class Schedule:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     paused: bool = False
     last_run_at: datetime | None = None
+    made_here: bool = True

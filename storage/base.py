@@ -19,6 +19,7 @@ from pathlib import Path
 from agent_memory.records import Entry, Session
 from agent_memory.storage.operations import Jobs, Leases, Queries, Schedules
 from agent_memory.storage.records import (
+    AlteredRow,
     Condition,
     DatabaseState,
     Draft,
@@ -263,12 +264,20 @@ class Transaction(ABC):
         """Which jobs a worker does again and again."""
 
     @abstractmethod
+    def read_store_id(self) -> str:
+        """Return the id of the store, 32 hexadecimal digits: no other has it, and copies by ``restore`` get another."""
+
+    @abstractmethod
     def measure(self, now: datetime) -> DatabaseState:
         """Return figures of the database; costs a few scans of indexes."""
 
     @abstractmethod
     def find_faults(self) -> list[str]:
         """Return what is damaged in the database itself, one sentence each; reads all of it."""
+
+    @abstractmethod
+    def find_altered(self) -> list[AlteredRow]:
+        """Return the rows whose columns are not what was written, told by their checksums; reads all of them."""
 
 
 class Database(ABC):

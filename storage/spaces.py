@@ -198,6 +198,10 @@ class Sessions(ABC):
         """Store (entry id, evolved vector, latents)."""
 
     @abstractmethod
+    def clear_altered(self, entry_ids: Sequence[int]) -> None:
+        """Drop what session encoders made of entries, in every generation, where it is not what was written."""
+
+    @abstractmethod
     def clear_others(self, generation: Generation, session_id: int, first: int) -> None:
         """Drop what other generations made of a session, from an entry on: it no longer holds there either."""
 

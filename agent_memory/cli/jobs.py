@@ -31,8 +31,11 @@ def run(
     """Do the scheduled jobs until SIGTERM or Ctrl-C, as the store's only worker; a second one waits."""
     with Memory(path) as memory:
         if kinds:
-            options = {schedule.kind: schedule.options for schedule in memory.schedules()}
+            planned = memory.schedules()
+            options = {schedule.kind: schedule.options for schedule in planned if schedule.made_here}
             for kind in kinds:
+                if foreign := [one.name for one in planned if one.kind == kind and not one.made_here]:
+                    typer.echo(f"left out, not scheduled here: {', '.join(foreign)}", err=True)
                 job = memory.run_job(kind, options=options.get(kind))
                 typer.echo(f"{kind}: {json.dumps(dict(job.progress), ensure_ascii=False)}")
             return
@@ -60,8 +63,9 @@ def list_(path: _Path = _DEFAULT, as_json: _Json = False) -> None:
         typer.echo(json.dumps(facts, indent=2))
         return
     for one in planned:
+        where = "" if one.made_here else "  left out: not scheduled here"
         last = f"last {one.last_run_at:%Y-%m-%d %H:%M}" if one.last_run_at else "never yet"
-        typer.echo(f"{one.name}  {one.kind}  {one.trigger}  {last}{'  paused' if one.paused else ''}")
+        typer.echo(f"{one.name}  {one.kind}  {one.trigger}  {last}{'  paused' if one.paused else ''}{where}")
     for job in running:
         typer.echo(f"job {job.id}  {job.kind}  {job.state}  {json.dumps(dict(job.progress))}")
     if not planned and not running:

@@ -17,7 +17,7 @@ from agent_memory.upkeep import backup as backups
 from agent_memory.upkeep.check import Checker, count_stats
 from agent_memory.upkeep.maintenance import Maintainer
 from agent_memory.upkeep.reindex import Reindexer, ReindexRequest, control_job
-from agent_memory.upkeep.schedules import make_schedule
+from agent_memory.upkeep.schedules import make_schedule, read_schedules, seal
 from agent_memory.writing.writer import Writer
 
 if TYPE_CHECKING:
@@ -45,10 +45,11 @@ class Operator:
         return count_stats(self._store, self._namespace)
 
     def check(self, repair: bool = False) -> Report:
-        """Look for damage: in the database, in vectors, in the full-text index, between index and store, in snapshots.
+        """Look for damage: in the database, in every field and vector, in the full-text index, the index, snapshots.
 
         Args:
             repair: True to mend what can be mended: vectors are encoded again, full-text index and index are rebuilt.
+                A changed text is taken as it is; another changed field is named until the entry is written again.
         """
         return Checker(self._store, self._store.follow_space(), repair=repair).run()
 
@@ -202,7 +203,7 @@ class Operator:
     def schedules(self) -> list[Schedule]:
         """Return the periodic jobs of the store, by name."""
         with self._store.read() as tx:
-            return tx.schedules.list_all()
+            return read_schedules(tx, self._store.folder)
 
     def schedule(
         self, kind: str, trigger: str, *, name: str | None = None, options: Mapping[str, Any] | None = None
@@ -223,7 +224,7 @@ class Operator:
         """
         wanted = make_schedule(name or kind, kind, trigger, options)
         with self._store.write() as tx:
-            tx.schedules.put(wanted, datetime.now(UTC))
+            tx.schedules.put(wanted, datetime.now(UTC), seal=seal(wanted, self._store.folder))
         return wanted
 
     def unschedule(self, name: str) -> None:
@@ -251,11 +252,17 @@ class Operator:
         Raises:
             StorageError: It cannot be written, or the copy is not sound; a former file is left as it was.
         """
-        return backups.backup(self._store.database, Path(path), progress)
+        return backups.backup(self._store, Path(path), progress)
+
+    def backup_into(self, folder: Path, *, keep: int) -> tuple[Path, int]:
+        """Write a backup into a folder, and delete this store's oldest ones there; returns (file, entries)."""
+        return backups.backup_into(self._store, folder, keep)
 
     @staticmethod
     def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
         """Make a store of a backup, or put it in the place of a store that nobody has open.
+
+        Schedules and the history of jobs do not come along: a backup may be a stranger's.
 
         Args:
             backup: A file that ``backup`` wrote.
@@ -267,7 +274,7 @@ class Operator:
 
         Raises:
             NotFoundError: There is no such backup.
-            InvalidInputError: There is a store, and ``replace`` was not said.
-            StorageError: The backup is damaged, or the store is in use; nothing was changed.
+            InvalidInputError: There is a store, and ``replace`` was not said, or the backup is that store's own file.
+            StorageError: The backup is damaged, holds what no store has, or the store is in use; nothing was changed.
         """
         return backups.restore(Path(backup), Path(path), replace=replace)

@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import IndexStateError, InvalidInputError
-from agent_memory.files import failpoint, sync_folder
+from agent_memory.files import PRIVATE, create_file, failpoint, make_folder, sync_folder
 from agent_memory.index.lists import BLOCK_ROWS
 from agent_memory.index.rows import HEAD_BYTES, Block, Rows, check_sums
 from agent_memory.index.snapshot import manifest as manifests
@@ -51,7 +51,7 @@ def write(folder: Path, state: State, tiers: tuple[int, ...], dtype: str, *, gen
     if isinstance(seq, bool) or not isinstance(seq, (int, np.integer)) or not 0 <= seq < 2**63:
         raise InvalidInputError(f"seq must be an integer in [0, 2**63), got {seq!r}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _clean(folder)
         with _temporary(folder) as work:
             saved = _write_files(work, state, tiers, dtype, generation, int(seq))
@@ -72,7 +72,7 @@ def _temporary(folder: Path) -> Iterator[Path]:
     """Make a locked folder; it is gone afterwards unless it was renamed."""
     while True:
         work = folder / f".tmp-{secrets.token_hex(8)}"
-        work.mkdir()
+        make_folder(work)
         handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(handle, fcntl.LOCK_EX)
         if work.exists():
@@ -200,9 +200,11 @@ def _put_rows(path: Path, rows: Rows, start: int, stop: int) -> npt.NDArray[np.u
         if block.checks and block.path and (block.start, block.stop) == (start, stop):
             try:
                 os.link(block.path, path, follow_symlinks=False)
-                return block.checks.sums
             except OSError:
                 break
+            with suppress(OSError):
+                os.chmod(path, PRIVATE)  # a former version left it readable to others
+            return block.checks.sums
     digests = [np.empty(0, np.uint32)]
 
     def pieces() -> Iterator[bytes | memoryview]:
@@ -218,7 +220,7 @@ def _put_rows(path: Path, rows: Rows, start: int, stop: int) -> npt.NDArray[np.u
 
 
 def _write(path: Path, pieces: Iterator[bytes | memoryview] | list[bytes | memoryview]) -> None:
-    with path.open("xb") as file:
+    with open(create_file(path), "wb") as file:
         for piece in pieces:
             file.write(piece)
         file.flush()

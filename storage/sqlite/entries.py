@@ -26,7 +26,7 @@ from agent_memory.types import Namespace
 IN_LIST = 500  # bound parameters of one IN list
 
 _COLUMNS = (
-    *(column for column in entries.c if column.name != "content_hash"),
+    *(column for column in entries.c if column.name not in ("content_hash", "checksum")),
     sessions.c.name.label("session"),
 )
 _SELECT = select(*_COLUMNS).select_from(entries.outerjoin(sessions))

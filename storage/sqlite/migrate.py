@@ -10,9 +10,10 @@ from sqlalchemy import Connection
 
 from agent_memory.errors import LockTimeoutError, MigrationError, SchemaTooNewError, StorageError
 from agent_memory.files import failpoint
-from agent_memory.storage.sqlite.connections import Connections
+from agent_memory.storage.sqlite.connections import Connections, driver
+from agent_memory.storage.sqlite.known import find_difference, read_objects
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every revision this version knows, oldest first; a test holds it equal to the migrations folder."""
 
 PAGE_SIZE_BYTES = 8192  # five 768-d half-precision vectors a page; the default of 4096 would waste a quarter
@@ -53,18 +54,25 @@ def check_revision(path: Path) -> None:
 
 
 def _revision(connection: Connection, connections: Connections) -> str | None:
-    tables = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars())
-    if not tables:
+    """Return a database's revision, None if it is empty; raise if its schema is not exactly that revision's."""
+    raw = driver(connection)
+    objects = read_objects(raw)
+    if not objects:
         return None
-    if "alembic_version" not in tables:
+    if "alembic_version" not in {name for kind, name, *_ in objects if kind == "table"}:
         raise StorageError(f"{connections.path} is a SQLite file, but not a store of agent-memory")
-    revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-    if revision not in REVISIONS:
+    rows = raw.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
+    if len(rows) != 1 or rows[0][0] not in REVISIONS:
+        found = rows[0][0] if len(rows) == 1 else None
         raise SchemaTooNewError(
-            f"{connections.path} has schema {revision!r}; this version of agent-memory knows up to "
+            f"{connections.path} has schema {found!r}; this version of agent-memory knows up to "
             f"{REVISIONS[-1]!r}. Upgrade agent-memory. The store was not touched."
         )
-    return str(revision)
+    revision = str(rows[0][0])
+    difference = find_difference(objects, revision)
+    if difference is not None:
+        raise StorageError(f"{connections.path} is not opened, since a stranger may have changed it: {difference}")
+    return revision
 
 
 def _prepare_new_file(connections: Connections) -> None:
