@@ -113,7 +113,7 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
     try:
         with write_beside(target) as part:
             shutil.copyfile(source, part)
-            check_revision(part)
+            check_revision(part, source)
             entries = verify_copy(part, None)
             failpoint("restore-copied")
             # Held until the new file is in place: nobody can open the store between the check and the rename.
