@@ -120,7 +120,7 @@ class Vectors(ABC):
 
     @abstractmethod
     def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, bytes]:
-        """Return the static vectors of entries as stored, former versions included, those of wrong lengths left out."""
+        """Return the static vectors of entries as stored, former versions included, damaged ones left out."""
 
     @abstractmethod
     def sample_ids(self, generation: Generation, count: int) -> list[int]:

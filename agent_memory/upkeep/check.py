@@ -74,19 +74,19 @@ class Checker:
     def run(self) -> Report:
         """Return what is wrong, and what of it was mended."""
         store = self._store
-        problems: list[str] = []
+        faults: list[str] = []
         repaired: list[str] = []
         try:
             with store.read() as tx:
-                problems += tx.find_faults()
+                faults = tx.find_faults()
                 total = tx.entries.count(ANY)
             damaged = self._find_damaged()
             altered = self._find_altered(damaged)
         except StorageError as error:
-            return Report(entries=0, problems=(*problems, str(error)))
+            return Report(entries=0, problems=(*faults, str(error)))
         lost = [f"{row.name}: {_ALTERED}" for row in altered if row.kind is not AlteredKind.EVOLVED]
         derived = {row.entry_id: f"{row.name}: {_UNLIKE}" for row in altered if row.kind is AlteredKind.EVOLVED}
-        problems += [*damaged.values(), *derived.values(), *lost]
+        problems = [*faults, *damaged.values(), *derived.values(), *lost]
         if self._repair and damaged:
             self._encode_again(sorted(damaged))
             repaired += damaged.values()
@@ -95,7 +95,7 @@ class Checker:
                 tx.sessions.clear_altered(sorted(derived))
             repaired += derived.values()
         edited = any(line.endswith(_EDITED) for line in damaged.values())
-        words, mended = self._check_words(problems, rebuild=edited)
+        words, mended = self._check_words(faults, rebuild=edited)
         problems += words
         repaired += [fault for fault in mended if fault not in repaired]
         if self._space.sessions.encoder is not None:
@@ -103,9 +103,9 @@ class Checker:
             problems += found
             repaired += found if self._repair else ()
         if set(problems) - set(lost) <= set(repaired):
-            faults = self._check_index()
-            problems += faults
-            repaired += faults if self._repair else ()
+            stale = self._check_index()
+            problems += stale
+            repaired += stale if self._repair else ()
         return Report(entries=total, problems=tuple(problems), repaired=tuple(repaired))
 
     def _check_index(self) -> list[str]:

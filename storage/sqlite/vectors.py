@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Integer, LargeBinary, bindparam, column, func, select, text
+from sqlalchemy import bindparam, func, select
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
@@ -73,10 +73,10 @@ _COPY = (
 )
 
 
-_STATICS = text(
-    "SELECT entry_id, static FROM vectors WHERE generation_id = :generation "
-    "AND entry_id IN (SELECT value FROM json_each(:ids))"
-).columns(column("entry_id", Integer), column("static", LargeBinary))
+_STATICS = (
+    "SELECT entry_id, static, checksum FROM vectors WHERE generation_id = ? "
+    "AND entry_id IN (SELECT value FROM json_each(?))"
+)
 
 
 class SqliteVectors(Group, Vectors):
@@ -182,5 +182,11 @@ class SqliteVectors(Group, Vectors):
 
     @override
     def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, bytes]:
-        rows = self._connection.execute(_STATICS, {"generation": generation.id, "ids": json.dumps(list(ids))})
-        return {row[0]: row[1] for row in rows if isinstance(row[1], bytes) and len(row[1]) == generation.vector_bytes}
+        rows = driver(self._connection).execute(_STATICS, (generation.id, json.dumps(list(ids))))
+        return {
+            entry_id: static
+            for entry_id, static, total in rows
+            if isinstance(static, bytes)
+            and len(static) == generation.vector_bytes
+            and total == checksum((entry_id, generation.id, static))
+        }
