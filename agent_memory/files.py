@@ -7,9 +7,14 @@ child then dies by SIGKILL when it reaches that place. Unset, a fail point costs
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
+import re
 import secrets
 import signal
+import stat
 import threading
 import weakref
 from collections.abc import Iterator
@@ -24,6 +29,9 @@ _LOCKS: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
 
 PRIVATE = 0o600
 """Mode of files that hold memories: for their owner alone."""
+
+PRIVATE_FOLDER = 0o700
+"""Mode of folders that hold memories."""
 
 SHARED = 0o644
 """Mode of files that others may read, such as model weights."""
@@ -52,16 +60,12 @@ def write_atomically(path: Path, *, mode: int = PRIVATE) -> Iterator[BinaryIO]:
     Raises:
         OSError: It cannot be written.
     """
-    part = part_of(path)
-    try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+    with write_beside(path, mode=mode) as part:
+        with open(part, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         put_in_place(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def write_bytes(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
@@ -70,9 +74,110 @@ def write_bytes(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
         file.write(content)
 
 
-def part_of(path: Path) -> Path:
-    """Return a name beside ``path``, unused by anybody, under which to write what will take its place."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, for their owner alone; one that exists stays as it is.
+
+    Raises:
+        OSError: It cannot be made, or something else has its name.
+    """
+    missing = []
+    place = path
+    while not place.exists():
+        missing.append(place)
+        place = place.parent
+    for folder in reversed(missing):
+        try:
+            folder.mkdir(mode=PRIVATE_FOLDER)
+        except FileExistsError:
+            continue
+        folder.chmod(PRIVATE_FOLDER)  # whatever the umask
+    if not path.is_dir():
+        raise FileExistsError(errno.EEXIST, "there is something else of that name", str(path))
+
+
+def create_file(path: Path, *, mode: int = PRIVATE) -> int:
+    """Make an empty file, for its owner alone unless said otherwise; returns its open handle.
+
+    Args:
+        path: The file; its folder must exist.
+        mode: Permissions; the umask is taken from them unless they are ``PRIVATE``.
+
+    Raises:
+        FileExistsError: There is something of that name.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    if mode == PRIVATE:
+        os.fchmod(handle, mode)
+    return handle
+
+
+@contextmanager
+def write_beside(path: Path, *, mode: int = PRIVATE) -> Iterator[Path]:
+    """Make an empty file beside ``path`` in which to write what will take its place; see ``put_in_place``.
+
+    It is gone afterwards if it was not put in place, with what SQLite has put beside it. Files of that kind that
+    killed processes have left in the folder are deleted first: they are told by their locks, which nobody holds.
+
+    Args:
+        path: The file to be; its folder must exist.
+        mode: Permissions, as of ``create_file``.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    clean_parts(path.parent)
+    while True:
+        part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+        handle = create_file(part, mode=mode)
+        _lock(handle)
+        if part.exists():
+            break
+        os.close(handle)  # another process has found it before it was locked
+    try:
+        yield part
+    finally:
+        _remove_part(part)
+        os.close(handle)
+
+
+def clean_parts(folder: Path) -> None:
+    """Delete the unfinished files of killed processes in a folder."""
+    try:
+        names = {match[1] for name in os.listdir(folder) if (match := _PART.fullmatch(name))}
+    except OSError:
+        return
+    for name in names:
+        part = folder / name
+        try:
+            handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            _remove_part(part)
+            continue
+        except OSError:
+            continue
+        try:
+            if stat.S_ISREG(os.fstat(handle).st_mode) and _lock(handle, fcntl.LOCK_NB):
+                _remove_part(part)
+        finally:
+            os.close(handle)
+
+
+_PART = re.compile(r"(\..+\.[0-9a-f]{12}\.part)(?:-journal|-wal|-shm)?")
+
+
+def _lock(handle: int, how: int = 0) -> bool:
+    """Lock a file for as long as it is open; file systems without such locks are used without, and not cleaned."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | how)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_part(part: Path) -> None:
+    for tail in ("", "-journal", "-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            part.with_name(part.name + tail).unlink(missing_ok=True)
 
 
 def put_in_place(part: Path, path: Path) -> None:

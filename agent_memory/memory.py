@@ -15,6 +15,7 @@ from agent_memory.errors import InvalidInputError
 from agent_memory.inputs import UNSET, UnsetType
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
+from agent_memory.live.targets import check_target
 from agent_memory.recall.answer import recall, recall_many
 from agent_memory.recall.query_log import QueryLog
 from agent_memory.recall.reader import Reader
@@ -491,7 +492,7 @@ class Memory:
         """
         condition = make_condition(self.namespace, datetime.now(UTC))
         with self._store.read() as tx:
-            return export(tx, condition, Path(path), progress)
+            return export(tx, condition, check_target(self.path, Path(path)), progress)
 
     @_counted
     def import_(self, path: str | Path, *, progress: Progress | None = None, source: str | None = None) -> int:

@@ -265,6 +265,8 @@ class Schedule:
         options: Of a backup: ``folder`` and ``keep``.
         paused: Whether the worker skips it.
         last_run_at: When it last started (UTC).
+        made_here: False for a backup that was scheduled on another machine, for another folder or by another user, as
+            in a store that was copied by hand. Nobody here has asked for it, and workers skip it.
     """
 
     name: str
@@ -273,3 +275,4 @@ class Schedule:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     paused: bool = False
     last_run_at: datetime | None = None
+    made_here: bool = True

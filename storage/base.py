@@ -28,7 +28,7 @@ from pathlib import Path
 
 from agent_memory.storage.entries import Changes, Drafts, Entries, Lexical
 from agent_memory.storage.operations import Jobs, Leases, Queries, Schedules
-from agent_memory.storage.records import DatabaseState
+from agent_memory.storage.records import AlteredRow, DatabaseState
 from agent_memory.storage.spaces import Generations, Sessions, Vectors
 from agent_memory.types import Progress
 
@@ -92,12 +92,20 @@ class Transaction(ABC):
         """Schedules of periodic jobs."""
 
     @abstractmethod
+    def read_store_id(self) -> str:
+        """Return the id of the store, 32 hexadecimal digits: no other has it, and copies by ``restore`` get another."""
+
+    @abstractmethod
     def measure(self, now: datetime) -> DatabaseState:
         """Return statistics of the database; scans a few indexes."""
 
     @abstractmethod
     def find_faults(self) -> list[str]:
         """Return the faults of the database itself, one sentence each; reads all of it."""
+
+    @abstractmethod
+    def find_altered(self) -> list[AlteredRow]:
+        """Return the rows whose columns are not what was written, told by their checksums; reads all of them."""
 
 
 class Database(ABC):

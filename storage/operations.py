@@ -157,8 +157,18 @@ class Schedules(ABC):
         """Return all schedules, sorted by name."""
 
     @abstractmethod
-    def put(self, schedule: Schedule, now: datetime) -> None:
-        """Store a schedule, or replace the one of that name; keeps the time of its last run."""
+    def put(self, schedule: Schedule, now: datetime, *, seal: str | None = None) -> None:
+        """Store a schedule, or replace the one of that name; keeps the time of its last run.
+
+        Args:
+            schedule: The schedule.
+            now: When it is made.
+            seal: Says where it was made; returned by ``find_seal``.
+        """
+
+    @abstractmethod
+    def find_seal(self, name: str) -> str | None:
+        """Return the seal that a schedule was stored with, None if there is none."""
 
     @abstractmethod
     def remove(self, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
 from agent_memory.errors import InvalidInputError, StorageError
@@ -115,6 +116,30 @@ class Generation:
         if len(blob) != self.vector_bytes:
             raise StorageError(f"a stored vector is damaged (not {self.vector_bytes} bytes)")
         return decode_vector(blob, self.dtype)
+
+
+class AlteredKind(StrEnum):
+    """What a row whose checksum does not fit is part of."""
+
+    ENTRY = "entry"
+    STATIC = "static"
+    EVOLVED = "evolved"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class AlteredRow:
+    """A row that is not what was written.
+
+    Attributes:
+        kind: An entry, its static vector, what a session encoder made of it, or none of these.
+        name: What it is called in a message.
+        entry_id: The entry that it belongs to; of no meaning for ``other``.
+    """
+
+    kind: AlteredKind
+    name: str
+    entry_id: int
 
 
 @dataclass(slots=True, kw_only=True)

@@ -250,6 +250,10 @@ class Sessions(ABC):
         """Store (entry id, evolved vector, latents) of entries with a static vector; skips the others."""
 
     @abstractmethod
+    def clear_altered(self, entry_ids: Sequence[int]) -> None:
+        """Drop what session encoders made of entries, in every generation, where it is not what was written."""
+
+    @abstractmethod
     def clear_others(self, generation: Generation, session_id: int, first: int) -> None:
         """Clear the evolved vectors of a session in other generations, from an entry on: they are outdated too."""
 

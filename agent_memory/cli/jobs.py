@@ -82,8 +82,9 @@ def list_(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
         print_json({"schedules": planned, "running": running})
         return
     for one in planned:
+        where = "" if one.made_here else "  skipped: not scheduled here"
         last = f"last {moment(one.last_run_at)}" if one.last_run_at else "never yet"
-        OUT.print(printable(f"{one.name}  {one.kind}  {one.trigger}  {last}{'  paused' if one.paused else ''}"))
+        OUT.print(printable(f"{one.name}  {one.kind}  {one.trigger}  {last}{'  paused' if one.paused else ''}{where}"))
     for job in running:
         OUT.print(printable(f"job {job.id}  {job.kind}  {job.state}  {payload.dumps(job.progress)}"))
     if not planned and not running:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agent_memory.config import Config
 from agent_memory.errors import EncoderMismatchError, StorageError
+from agent_memory.files import clean_parts, make_folder
 from agent_memory.live.calls import Calls
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.searcher import Searcher
@@ -65,12 +66,14 @@ class Store:
         self._calls = Calls()
         self._closed = False
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder)
         except OSError as error:
             raise StorageError(f"{folder} cannot be the folder of a store: {error}") from error
         self.database: Database = SqliteDatabase(folder / "memory.db", lock_timeout_s=config.lock_timeout_s)
         try:
             self.database.prepare()
+            if not self.database.read_only:
+                clean_parts(folder)
             self.index = LiveIndex(folder / "index", config, read_only=self.database.read_only)
             self.spaces = Spaces(folder, encoder, session_encoder)
             with self.read() as tx:

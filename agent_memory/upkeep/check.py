@@ -12,11 +12,13 @@ from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.reports import Report, Stats
 from agent_memory.storage.codec import content_hash
-from agent_memory.storage.records import ANY, Condition
+from agent_memory.storage.records import ANY, AlteredKind, AlteredRow, Condition
 from agent_memory.types import Namespace
 
 _PAGE = 500
 _EDITED = "the text differs from its checksum"
+_UNLIKE = "differs from its checksum"
+_ALTERED = "a field differs from the checksum; what it was is lost, write it again"
 
 
 def count_stats(store: Store, namespace: Namespace) -> Stats:
@@ -72,30 +74,38 @@ class Checker:
 
     def run(self) -> Report:
         """Return the faults, and which of them were repaired."""
-        problems: list[str] = []
+        store = self._store
+        faults: list[str] = []
         repaired: list[str] = []
         try:
-            with self._store.read() as tx:
-                problems += tx.find_faults()
+            with store.read() as tx:
+                faults = tx.find_faults()
                 total = tx.entries.count(ANY)
             damaged = self._find_damaged()
+            altered = self._find_altered(damaged)
         except StorageError as error:
-            return Report(entries=0, problems=(*problems, str(error)))
-        problems += damaged.values()
+            return Report(entries=0, problems=(*faults, str(error)))
+        lost = [f"{row.name}: {_ALTERED}" for row in altered if row.kind is not AlteredKind.EVOLVED]
+        derived = {row.entry_id: f"{row.name}: {_UNLIKE}" for row in altered if row.kind is AlteredKind.EVOLVED}
+        problems = [*faults, *damaged.values(), *derived.values(), *lost]
         if self._repair and damaged:
             self._encode_again(sorted(damaged))
             repaired += damaged.values()
+        if self._repair and derived:
+            with store.write() as tx:
+                tx.sessions.clear_altered(sorted(derived))
+            repaired += derived.values()
         edited = any(line.endswith(_EDITED) for line in damaged.values())
-        word_faults, gone = self._check_words(problems, rebuild=edited)
-        problems += word_faults
+        words, gone = self._check_words(faults, rebuild=edited)
+        problems += words
         repaired += [fault for fault in gone if fault not in repaired]
-        faults = self._check_sessions(sorted(damaged)) if self._space.sessions.encoder is not None else []
-        problems += faults
-        repaired += faults if self._repair else ()
-        if set(problems) <= set(repaired):
-            faults = self._check_index()
-            problems += faults
-            repaired += faults if self._repair else ()
+        replayed = self._check_sessions(sorted(damaged)) if self._space.sessions.encoder is not None else []
+        problems += replayed
+        repaired += replayed if self._repair else ()
+        if set(problems) - set(lost) <= set(repaired):
+            stale = self._check_index()
+            problems += stale
+            repaired += stale if self._repair else ()
         return Report(entries=total, problems=tuple(problems), repaired=tuple(repaired))
 
     def _check_index(self) -> list[str]:
@@ -152,6 +162,19 @@ class Checker:
                 elif entry_id in faults:
                     damaged[entry_id] = f"entry {key!r}: the vector is {faults[entry_id]}"
             after_id = ids[-1]
+
+    def _find_altered(self, damaged: dict[int, str]) -> list[AlteredRow]:
+        """Return the rows that are not what was written; those whose vector can be encoded again join the damaged."""
+        with self._store.read() as tx:
+            altered = tx.find_altered()
+            there = tx.entries.fetch([row.entry_id for row in altered if row.kind is AlteredKind.STATIC])
+        left = []
+        for row in altered:
+            if row.kind is AlteredKind.STATIC and row.entry_id in there:
+                damaged.setdefault(row.entry_id, f"entry {there[row.entry_id].key!r}: the vector {_UNLIKE}")
+            elif row.kind is not AlteredKind.ENTRY or not damaged.get(row.entry_id, "").endswith(_EDITED):
+                left.append(row)
+        return left
 
     def _check_sessions(self, again: Sequence[int]) -> list[str]:
         """Return a sentence for each session with missing evolved vectors or latents; replays them if repairing.

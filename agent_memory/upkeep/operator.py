@@ -52,10 +52,11 @@ class Operator:
         return count_stats(self._store, self._namespace)
 
     def check(self, repair: bool = False) -> Report:
-        """Look for damage in the database, the vectors, the full-text index, the index and its snapshots.
+        """Look for damage in the database, in every field and vector, the full-text index, the index and its snapshots.
 
         Args:
-            repair: True to repair what can be repaired: encode vectors again, rebuild full-text index and index.
+            repair: True to repair what can be repaired: encode vectors again, rebuild full-text index and index. A
+                changed text is taken as it is; another changed field is reported until the entry is written again.
 
         Example:
             >>> memory.check().ok
@@ -249,11 +250,17 @@ class Operator:
             >>> memory.backup("alice.db")
             1
         """
-        return backups.backup(self._store.database, Path(path), progress)
+        return backups.backup(self._store, Path(path), progress)
+
+    def backup_into(self, folder: Path, *, keep: int) -> tuple[Path, int]:
+        """Write a backup into a folder, and delete this store's oldest ones there; returns (file, entries)."""
+        return backups.backup_into(self._store, folder, keep)
 
     @staticmethod
     def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
         """Create a store from a backup, or replace a store that nobody has open.
+
+        Schedules and the history of jobs do not come along: a backup may be a stranger's.
 
         Args:
             backup: A file that ``backup`` wrote.
@@ -265,8 +272,8 @@ class Operator:
 
         Raises:
             NotFoundError: There is no such backup.
-            InvalidInputError: The folder holds a store, and ``replace`` is False.
-            StorageError: The backup is damaged, or the store is in use; nothing was changed.
+            InvalidInputError: The folder holds a store, and ``replace`` is False; or the backup is that store's file.
+            StorageError: The backup is damaged, holds what no store has, or the store is in use; nothing was changed.
 
         Example:
             >>> entry = memory.add("Alice moved to Berlin.")

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import platform
 import re
+import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from agent_memory import inputs
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.live.store import Store
 from agent_memory.reports import Schedule
+from agent_memory.storage.base import Transaction
 
 KINDS = ("maintain", "purge", "compact", "retrain", "verify", "snapshot", "backup")
 
@@ -59,8 +68,41 @@ def make_schedule(name: str, kind: str, trigger: str, options: Mapping[str, Any]
         raise InvalidInputError("a backup job needs the option folder")
     if "keep" in given and (isinstance(given["keep"], bool) or not isinstance(given["keep"], int) or given["keep"] < 1):
         raise InvalidInputError(f"keep must be a positive number of backups, got {given['keep']!r}")
+    if kind == "backup":
+        # A later change of the working directory must not move it.
+        given["folder"] = str(inputs.parse_folder("folder", given["folder"]))
     parse_trigger(trigger)
     return Schedule(name=inputs.check_optional_name("name", name) or kind, kind=kind, trigger=trigger, options=given)
+
+
+def seal(schedule: Schedule, folder: Path) -> str:
+    """Return what ties a schedule to this machine, this user and a store's folder; see ``Schedule.made_here``."""
+    what = [schedule.name, schedule.kind, schedule.trigger, dict(schedule.options)]
+    facts = [_identify_machine(), os.getuid(), os.path.realpath(folder), *what]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def read_schedules(tx: Transaction, folder: Path) -> list[Schedule]:
+    """Return the schedules of a store in a folder, by name; backups that came from elsewhere are marked."""
+    return [
+        one
+        if one.kind != "backup" or tx.schedules.find_seal(one.name) == seal(one, folder)
+        else replace(one, made_here=False)
+        for one in tx.schedules.list_all()
+    ]
+
+
+@cache
+def _identify_machine() -> str:
+    for file in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            found = Path(file).read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            continue
+        if found:
+            return found
+    node = uuid.getnode()
+    return platform.node() if node >> 40 & 1 else f"{node:012x}"  # the bit marks an address made up for this process
 
 
 def find_due_time(schedule: Schedule, now: datetime) -> datetime:
@@ -93,7 +135,7 @@ class Scheduler:
             []
         """
         with self._store.read() as tx:
-            return tx.schedules.list_all()
+            return read_schedules(tx, self._store.folder)
 
     def schedule(
         self, kind: str, trigger: str, *, name: str | None = None, options: Mapping[str, Any] | None = None
@@ -118,7 +160,7 @@ class Scheduler:
         """
         wanted = make_schedule(name or kind, kind, trigger, options)
         with self._store.write() as tx:
-            tx.schedules.put(wanted, datetime.now(UTC))
+            tx.schedules.put(wanted, datetime.now(UTC), seal=seal(wanted, self._store.folder))
         return wanted
 
     def unschedule(self, name: str) -> None:

@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agent_memory.errors import AgentMemoryError, ClosedError, LeaseHeldError
+from agent_memory.errors import AgentMemoryError, ClosedError, InvalidInputError, LeaseHeldError
 from agent_memory.files import failpoint
 from agent_memory.live.store import Store
-from agent_memory.reports import Job, JobState
+from agent_memory.reports import Job, JobState, Schedule
 from agent_memory.storage.operations import LEASE_S, new_holder
 from agent_memory.upkeep.operator import Operator
-from agent_memory.upkeep.schedules import DEFAULTS, KINDS, find_due_time, make_schedule, parse_trigger
+from agent_memory.upkeep.schedules import DEFAULTS, KINDS, find_due_time, make_schedule, parse_trigger, read_schedules
 
 _log = logging.getLogger("agent_memory")
 
@@ -54,11 +54,7 @@ def _snapshot(operator: Operator, _: dict[str, Any]) -> dict[str, Any]:
 
 def _backup(operator: Operator, options: dict[str, Any]) -> dict[str, Any]:
     folder = Path(options["folder"]).expanduser()
-    path = folder / f"memory-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.db"
-    entries = operator.backup(path)
-    kept = sorted(folder.glob("memory-*T*.db"), reverse=True)
-    for old in kept[int(options.get("keep", _KEEP_BACKUPS)) :]:
-        old.unlink(missing_ok=True)
+    path, entries = operator.backup_into(folder, keep=int(options.get("keep", _KEEP_BACKUPS)))
     return {"file": str(path), "entries": entries}
 
 
@@ -195,7 +191,7 @@ class Worker:
 
     def _run_due(self, stop: threading.Event) -> None:
         with self._store.read() as tx:
-            active = [schedule for schedule in tx.schedules.list_all() if not schedule.paused]
+            active = [schedule for schedule in read_schedules(tx, self._store.folder) if not schedule.paused]
         for schedule in active:
             now = datetime.now(UTC)
             if stop.is_set() or find_due_time(schedule, now) > now:
@@ -204,6 +200,8 @@ class Worker:
                 tx.leases.renew(LEASE, self._holder, now)
                 tx.schedules.set_last_run(schedule.name, now)
             try:
+                if not schedule.made_here:
+                    self._refuse(schedule)
                 with self._hold_lease():
                     self.run_job(schedule.kind, options=schedule.options)
             except ClosedError:
@@ -222,6 +220,17 @@ class Worker:
         finally:
             done.set()
             keeper.join()
+
+    def _refuse(self, schedule: Schedule) -> None:
+        """Record that a schedule from elsewhere was not carried out, and raise."""
+        error = InvalidInputError(
+            f"{schedule.name!r} would back this store up to {schedule.options.get('folder')!r}, but was not scheduled "
+            "here; schedule it again if it is wanted"
+        )
+        with self._store.write() as tx:
+            job = tx.jobs.create(schedule.kind, {}, datetime.now(UTC))
+        self._finish(job.id, JobState.FAILED, {}, str(error)[:1000])
+        raise error
 
     def _keep_lease(self, done: threading.Event) -> None:
         while not done.wait(LEASE_S / 3):

@@ -10,7 +10,6 @@ Supported layouts: Chroma 1.x ``chroma.sqlite3`` (tables collections, segments, 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
+from agent_memory.storage.sqlite.driver import connect_guarded, sqlite3
 
 Item = dict[str, Any]
 
@@ -64,11 +64,10 @@ def read_items(source: str, path: Path) -> Iterator[Item]:
 @contextmanager
 def _open(file: Path) -> Iterator[sqlite3.Connection]:
     try:
-        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+        connection = connect_guarded(f"{file.absolute().as_uri()}?mode=ro", uri=True)
         try:
             connection.row_factory = sqlite3.Row
             connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-            connection.execute("PRAGMA trusted_schema = OFF")
             connection.execute("PRAGMA query_only = ON")
             connection.execute("BEGIN")
             yield connection
@@ -79,9 +78,11 @@ def _open(file: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _list_tables(connection: sqlite3.Connection) -> set[str]:
-    """Return the names of ordinary tables; views and virtual tables of a stranger's file are never queried."""
-    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
-    return {str(row[0]) for row in rows if not str(row[1]).upper().startswith("CREATE VIRTUAL")}
+    """Return the names of ordinary tables without computed columns: nothing else of a stranger's file is queried."""
+    rows = connection.execute("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'")
+    names = [str(row[0]) for row in rows]
+    computed = "SELECT 1 FROM pragma_table_xinfo(?) WHERE hidden != 0"
+    return {name for name in names if connection.execute(computed, (name,)).fetchone() is None}
 
 
 def _parse_time(value: object) -> datetime | None:

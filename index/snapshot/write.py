@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import IndexStateError, InvalidInputError
-from agent_memory.files import failpoint, put_in_place, sync_folder
+from agent_memory.files import PRIVATE, create_file, failpoint, make_folder, put_in_place, sync_folder
 from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.lists import BLOCK_ROWS
 from agent_memory.index.rows import HEAD_BYTES, Block, Rows, compute_checksums
@@ -59,7 +59,7 @@ def write_snapshot(
     if isinstance(seq, bool) or not isinstance(seq, (int, np.integer)) or not 0 <= seq < 2**63:
         raise InvalidInputError(f"seq must be an integer in [0, 2**63), got {seq!r}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _delete_leftovers(folder)
         with _make_temporary_folder(folder) as work:
             manifest = _write_files(work, state, tiers, dtype, generation, int(seq))
@@ -79,7 +79,7 @@ def _make_temporary_folder(folder: Path) -> Iterator[Path]:
     """Make a locked folder, which is deleted afterwards unless it was renamed."""
     while True:
         work = folder / f".tmp-{secrets.token_hex(8)}"
-        work.mkdir()
+        make_folder(work)
         handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(handle, fcntl.LOCK_EX)
         if work.exists():
@@ -220,9 +220,11 @@ def _link_or_write_rows(path: Path, rows: Rows, start: int, stop: int) -> npt.ND
         if block.checksums and block.path and (block.start, block.stop) == (start, stop):
             try:
                 os.link(block.path, path, follow_symlinks=False)
-                return block.checksums.sums
             except OSError:
                 break
+            with suppress(OSError):
+                os.chmod(path, PRIVATE)  # a former version left it readable to others
+            return block.checksums.sums
     sums = [compute_checksums(memoryview(bytes(HEAD_BYTES)), HEAD_BYTES)]
 
     def iter_pieces() -> Iterator[bytes | memoryview]:
@@ -238,7 +240,7 @@ def _link_or_write_rows(path: Path, rows: Rows, start: int, stop: int) -> npt.ND
 
 
 def _write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    with path.open("xb") as file:
+    with open(create_file(path), "wb") as file:
         for piece in pieces:
             file.write(piece)
         file.flush()

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from agent_memory.errors import StorageError
-from agent_memory.files import failpoint, part_of, put_in_place
+from agent_memory.files import failpoint, put_in_place, write_beside
 from agent_memory.storage.sqlite.connections import Connections
-from agent_memory.storage.sqlite.driver import sqlite3
+from agent_memory.storage.sqlite.driver import connect_guarded, sqlite3
 from agent_memory.storage.sqlite.ground import FolderLock, create_private, refuse_links
-from agent_memory.storage.sqlite.migrate import check_revision
+from agent_memory.storage.sqlite.known import find_difference, read_objects
+from agent_memory.storage.sqlite.migrate import REVISIONS, check_revision
 from agent_memory.types import Progress
 
 _PAGES = 256
+_PLANS = {"schedules", "jobs", "leases"}
+_ID = re.compile("[0-9a-f]{32}")
 _COUNTED = ("entries", "vectors", "sessions", "generations")
 
 Counts = dict[str, int]
@@ -40,7 +46,7 @@ def copy_online(connections: Connections, target: Path, progress: Progress | Non
             source.execute("BEGIN")
             expected = _counts(source)
             create_private(target)
-            copy = sqlite3.connect(target)
+            copy = connect_guarded(target)
             try:
                 source.backup(copy, pages=_PAGES, progress=report)
                 # One file that can be carried anywhere; a store goes back to its log when it is opened.
@@ -59,9 +65,8 @@ def verify_copy(path: Path, expected: Counts | None) -> int:
         StorageError: It is damaged, or holds other numbers of rows than expected.
     """
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        connection = connect_guarded(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            connection.execute("PRAGMA trusted_schema = OFF")
             faults = [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
             faults += [f"broken reference in {row[0]}" for row in connection.execute("PRAGMA foreign_key_check")]
             found = _counts(connection)
@@ -79,7 +84,7 @@ def verify_copy(path: Path, expected: Counts | None) -> int:
 def _empty_log(path: Path) -> None:
     """Move a database's log into it, alone; raises StorageError if some other program has it open."""
     try:
-        connection = sqlite3.connect(path, timeout=1, isolation_level=None)
+        connection = connect_guarded(path, timeout=1, isolation_level=None)
         try:
             # Leaving WAL mode needs the only connection; that is the question.
             mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
@@ -104,30 +109,69 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
     Raises:
         StorageError: The copy is damaged, or the database is in use; nothing was changed.
     """
-    part = part_of(target)
     lock = FolderLock(target.parent, 0.0)
     try:
-        create_private(part)
-        shutil.copyfile(source, part)
-        check_revision(part)
-        entries = verify_copy(part, None)
-        failpoint("restore-copied")
-        # Held until the new file is in place: nobody can open the store between the check and the rename.
-        lock.hold_alone()
-        refuse_links(target)
-        if target.exists():
-            _empty_log(target)
-        # The former write-ahead log belongs to the former database and must not be replayed into this one. What it
-        # held was moved into the former database just now.
-        for tail in ("-wal", "-shm"):
-            target.with_name(target.name + tail).unlink(missing_ok=True)
-        drop_caches()
-        failpoint("restore-before-rename")
-        install_copy(part, target)
+        with write_beside(target) as part:
+            shutil.copyfile(source, part)
+            check_revision(part, source)
+            entries = verify_copy(part, None)
+            failpoint("restore-copied")
+            # Held until the new file is in place: nobody can open the store between the check and the rename.
+            lock.hold_alone()
+            refuse_links(target)
+            if target.exists():
+                _empty_log(target)
+            _adopt(part, read_store_id(target))
+            # The former write-ahead log belongs to the former database and must not be replayed into this one. What
+            # it held was moved into the former database just now.
+            for tail in ("-wal", "-shm"):
+                target.with_name(target.name + tail).unlink(missing_ok=True)
+            drop_caches()
+            failpoint("restore-before-rename")
+            install_copy(part, target)
     finally:
         lock.release()
-        remove_parts(part)
     return entries
+
+
+def _adopt(path: Path, replaced: str | None) -> None:
+    """Take out of a copy what another store planned, and give it an id of its own unless it replaces the same store."""
+    connection = connect_guarded(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("BEGIN IMMEDIATE")
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for table in _PLANS & tables:
+            connection.execute(f"DELETE FROM {table}")
+        if "meta" in tables:
+            row = connection.execute("SELECT value FROM meta WHERE name = 'store_id'").fetchone()
+            if row is None or row[0] != replaced:
+                put = "REPLACE INTO meta (name, value) VALUES ('store_id', ?)"
+                connection.execute(put, (secrets.token_hex(16),))
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        raise StorageError(f"{path} is no sound copy of a store: {error}") from error
+    finally:
+        connection.close()
+
+
+def read_store_id(path: Path) -> str | None:
+    """Return the id of the store that a database file holds; None if it is not exactly such a file."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return None
+        connection = connect_guarded(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        try:
+            objects = read_objects(connection)
+            if all(find_difference(objects, revision) is not None for revision in REVISIONS):
+                return None
+            row = connection.execute("SELECT value FROM meta WHERE name = 'store_id'").fetchone()
+        finally:
+            connection.close()
+    except (OSError, sqlite3.Error):
+        return None
+    return row[0] if row is not None and isinstance(row[0], str) and _ID.fullmatch(row[0]) else None
 
 
 def install_copy(part: Path, target: Path) -> None:
@@ -136,9 +180,3 @@ def install_copy(part: Path, target: Path) -> None:
         os.fsync(file.fileno())
     failpoint("backup-before-rename")
     put_in_place(part, target)
-
-
-def remove_parts(part: Path) -> None:
-    """Delete a copy that was not installed, with the files that SQLite may have put beside it."""
-    for tail in ("", "-journal", "-wal", "-shm"):
-        part.with_name(part.name + tail).unlink(missing_ok=True)

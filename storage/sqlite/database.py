@@ -8,12 +8,13 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 from typing_extensions import override
 
+from agent_memory.errors import StorageError
 from agent_memory.files import failpoint
 from agent_memory.storage.base import Database, Transaction
-from agent_memory.storage.records import DatabaseState
+from agent_memory.storage.records import AlteredRow, DatabaseState
 from agent_memory.storage.sqlite import copying, upkeep
 from agent_memory.storage.sqlite.changes import SqliteChanges
 from agent_memory.storage.sqlite.connections import Connections
@@ -27,6 +28,7 @@ from agent_memory.storage.sqlite.lexical import SqliteLexical
 from agent_memory.storage.sqlite.migrate import ensure_schema
 from agent_memory.storage.sqlite.queries import SqliteQueries
 from agent_memory.storage.sqlite.schedules import SqliteSchedules
+from agent_memory.storage.sqlite.schema import meta
 from agent_memory.storage.sqlite.sessions import SqliteSessions
 from agent_memory.storage.sqlite.vectors import SqliteVectors
 from agent_memory.types import Progress
@@ -100,12 +102,23 @@ class SqliteTransaction(Transaction):
         return SqliteSchedules(self.connection)
 
     @override
+    def read_store_id(self) -> str:
+        found = self.connection.execute(select(meta.c.value).where(meta.c.name == "store_id")).scalar()
+        if found is None:
+            raise StorageError("the store is damaged: it has lost its id")
+        return str(found)
+
+    @override
     def measure(self, now: datetime) -> DatabaseState:
         return upkeep.measure(self._connections, self.connection, now)
 
     @override
     def find_faults(self) -> list[str]:
         return upkeep.find_faults(self.connection)
+
+    @override
+    def find_altered(self) -> list[AlteredRow]:
+        return upkeep.find_altered(self.connection)
 
 
 class SqliteDatabase(Database):

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, literal, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, insert, select
 from typing_extensions import override
 
 from agent_memory.errors import NotFoundError
@@ -18,25 +18,45 @@ from agent_memory.storage.entries import Drafts
 from agent_memory.storage.records import Draft, Removed, Written
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.changes import last_number, log_changes
+from agent_memory.storage.sqlite.checksums import (
+    COVERED,
+    carry,
+    change,
+    checksum,
+    checksum_evolved,
+    seal,
+    stored_values,
+)
 from agent_memory.storage.sqlite.conditions import encode_namespace
 from agent_memory.storage.sqlite.entries import IN_LIST
 from agent_memory.storage.sqlite.places import enter_sessions, leave_sessions
-from agent_memory.storage.sqlite.schema import checked, entries, microseconds, vectors
+from agent_memory.storage.sqlite.schema import checked, entries, microseconds
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.storage.words import list_terms
 
 _COLUMNS = (
     *("namespace", "key", "session_id", "speaker", "text", "metadata", "event_time", "expires_at", "importance"),
-    *("content_hash", "seq", "created_at", "updated_at", "id"),
+    *("content_hash", "seq", "created_at", "updated_at", "checksum", "id"),
 )
 _INSERT = f"INSERT INTO entries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _REPLACE = f"UPDATE entries SET {', '.join(f'{name} = ?' for name in _COLUMNS[:-1])} WHERE id = ?"
-_PUT_VECTOR = "REPLACE INTO vectors (entry_id, generation_id, static, evolved, latents) VALUES (?, ?, ?, ?, ?)"
+_PUT_VECTOR = (
+    "REPLACE INTO vectors (entry_id, generation_id, static, evolved, latents, checksum, evolved_checksum) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+
+_READ_VECTORS = (
+    "SELECT generation_id, static, evolved, latents, checksum, evolved_checksum FROM vectors WHERE entry_id = ?"
+)
+_COVERED = COVERED["entries", "checksum"]
 
 _DROP_OTHERS = "DELETE FROM vectors WHERE entry_id = ? AND generation_id != ?"
 """Deletes vectors of the former text in other generations; a missing vector tells a re-index to catch up."""
 
-_FORGET_SESSION = "UPDATE vectors SET evolved = NULL, latents = NULL WHERE entry_id = ? AND evolved IS NOT NULL"
+_FORGET_SESSION = (
+    "UPDATE vectors SET evolved = NULL, latents = NULL, evolved_checksum = NULL "
+    "WHERE entry_id = ? AND evolved IS NOT NULL"
+)
 """Clears the evolved vectors of an entry that has left its session."""
 
 _Place = tuple[str, str]
@@ -55,9 +75,16 @@ def _write(
         raw.executemany(_DROP_OTHERS, [(number, generation_id) for number, draft in placed if draft.vector is not None])
         raw.executemany(_FORGET_SESSION, [(number,) for number, draft in placed if draft.session is None])
     raw.executemany(_INSERT, fresh)
-    rows = ((number, generation_id, one.vector, one.evolved, one.latents) for number, one in placed if one.vector)
+    rows = (_vector_row(number, generation_id, one) for number, one in placed if one.vector)
     raw.executemany(_PUT_VECTOR, rows)
     lexical.insert_rows(connection, ((number, list_terms(draft.text, draft.speaker)) for number, draft in placed))
+
+
+def _vector_row(entry_id: int, generation_id: int, draft: Draft) -> tuple[object, ...]:
+    """Return the values of ``_PUT_VECTOR``."""
+    total = checksum((entry_id, generation_id, draft.vector))
+    evolved = checksum_evolved(entry_id, generation_id, draft.evolved, draft.latents)
+    return entry_id, generation_id, draft.vector, draft.evolved, draft.latents, total, evolved
 
 
 def _delete_words(connection: Connection, rows: Iterable[Row[Any]]) -> None:
@@ -87,7 +114,7 @@ def _make_row(
 ) -> tuple[Any, ...]:
     """Return the values of ``_COLUMNS``."""
     updated_at = microseconds(entry.updated_at)
-    return (
+    values = (
         namespace,
         entry.key,
         session_id,
@@ -97,13 +124,13 @@ def _make_row(
         # Most entries have the time of writing as their event time.
         updated_at if entry.event_time is entry.updated_at else microseconds(entry.event_time),
         None if entry.expires_at is None else microseconds(entry.expires_at),
-        entry.importance,
+        None if entry.importance is None else float(entry.importance),
         text_hash,
         seq,
         updated_at if entry.created_at is entry.updated_at else microseconds(entry.created_at),
         updated_at,
-        entry_id,
     )
+    return *values, checksum((*values, entry_id, None, None)), entry_id
 
 
 def _make_entry(draft: Draft, created_at: datetime, now: datetime, twin: str) -> Entry:
@@ -183,14 +210,41 @@ def _archive(connection: Connection, rows: Sequence[Row[Any]], next_id: int, now
         return
     for copy_id, row in enumerate(rows, start=next_id):
         copy = {**row._mapping, "id": copy_id, "superseded_at": now, "superseded_by": row.id}
-        connection.execute(insert(entries).values(**copy))
-        columns = (literal(copy_id), vectors.c.generation_id, vectors.c.static, vectors.c.evolved)
-        theirs = select(*columns).where(vectors.c.entry_id == row.id)
-        names = ["entry_id", "generation_id", "static", "evolved"]
-        connection.execute(insert(vectors).from_select(names, theirs))
+        connection.execute(insert(entries).values(**copy | {"checksum": _carry(row, copy)}))
+        _copy_vectors(connection, row.id, copy_id)
         former = (entries.c.superseded_by == row.id) & (entries.c.key == row.key)
         surplus = select(entries.c.id).where(former).order_by(entries.c.id.desc()).limit(-1).offset(keep)
-        connection.execute(delete(entries).where(entries.c.id.in_(surplus.scalar_subquery())))
+        _delete(connection, connection.execute(surplus).scalars().all())
+
+
+def _carry(row: Row[Any], changed: Mapping[str, Any]) -> int | None:
+    before, after = stored_values(_COVERED, dict(row._mapping)), stored_values(_COVERED, changed)
+    return carry(row.checksum, before, after)
+
+
+def _copy_vectors(connection: Connection, entry_id: int, copy_id: int) -> None:
+    """Copy what a former version of an entry was found by; a damaged vector is left out, and encoded again later."""
+    raw = driver(connection)
+    rows = raw.execute(_READ_VECTORS, (entry_id,)).fetchall()
+    for generation_id, static, evolved, latents, total, evolved_total in rows:
+        if total != checksum((entry_id, generation_id, static)):
+            continue
+        if evolved_total != checksum_evolved(entry_id, generation_id, evolved, latents):
+            evolved = None
+        sums = checksum((copy_id, generation_id, static)), checksum_evolved(copy_id, generation_id, evolved, None)
+        raw.execute(_PUT_VECTOR, (copy_id, generation_id, static, evolved, None, *sums))
+
+
+def _delete(connection: Connection, ids: Sequence[int]) -> None:
+    """Delete rows of entries, with their vectors; what they have superseded stays so."""
+    raw = driver(connection)
+    for start in range(0, len(ids), IN_LIST):
+        part = list(ids[start : start + IN_LIST])
+        marks = ", ".join("?" * len(part))
+        # SQLite would set it to NULL by itself, but not the checksum right.
+        left = f"superseded_by IN ({marks}) AND id NOT IN ({marks})"
+        change(raw, "entries", left, (*part, *part), {"superseded_by": None})
+        raw.execute(f"DELETE FROM entries WHERE id IN ({marks})", part)
 
 
 class SqliteDrafts(Group, Drafts):
@@ -250,8 +304,7 @@ class SqliteDrafts(Group, Drafts):
             indexed = [row for row in rows if row.superseded_at is None]
             _delete_words(self._connection, indexed)
             gone = [row.id for row in rows]
-            for part in range(0, len(gone), IN_LIST):
-                self._connection.execute(delete(entries).where(entries.c.id.in_(gone[part : part + IN_LIST])))
+            _delete(self._connection, gone)
             removed += len({(row.namespace, row.key) for row in rows})
             seqs = log_changes(self._connection, gone, "forget")
             for row in indexed:
@@ -264,9 +317,13 @@ class SqliteDrafts(Group, Drafts):
     def mend(self, texts: Mapping[int, tuple[str, bytes]], generation_id: int) -> None:
         for entry_id, (text, vector) in texts.items():
             raw = driver(self._connection)
-            raw.execute("UPDATE entries SET content_hash = ? WHERE id = ?", (content_hash(text), entry_id))
+            edited = "id = ? AND content_hash IS NOT ?"
+            if raw.execute(f"SELECT 1 FROM entries WHERE {edited}", (entry_id, content_hash(text))).fetchone():
+                raw.execute("UPDATE entries SET content_hash = ? WHERE id = ?", (content_hash(text), entry_id))
+                seal(raw, "entries", "id = ?", (entry_id,))
             raw.execute(_DROP_OTHERS, (entry_id, generation_id))
-            raw.execute(_PUT_VECTOR, (entry_id, generation_id, vector, None, None))
+            total = checksum((entry_id, generation_id, vector))
+            raw.execute(_PUT_VECTOR, (entry_id, generation_id, vector, None, None, total, None))
         log_changes(self._connection, list(texts), "put")
 
     @override
@@ -276,8 +333,8 @@ class SqliteDrafts(Group, Drafts):
         if row is None:
             raise NotFoundError(f"there is no entry {old_id}, or it was superseded already")
         _delete_words(self._connection, [row])
-        mark = update(entries).where(entries.c.id == old_id)
-        self._connection.execute(mark.values(superseded_at=now, superseded_by=new_id))
+        marks = {"superseded_at": now, "superseded_by": new_id}
+        change(driver(self._connection), "entries", "id = ?", (old_id,), marks)
         seqs = log_changes(self._connection, [old_id], "supersede")
         leave_sessions(self._connection, [row.session_id], seqs[0])
         session_id: int | None = row.session_id

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import sqlite3 as stock
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,29 @@ SERIALISE: bool = sqlite3.sqlite_version_info < SAFE
 def describe() -> str:
     """Return the version of SQLite in use, and where it comes from."""
     return f"SQLite {sqlite3.sqlite_version} ({sqlite3.__name__.partition('.')[0]})"
+
+
+def connect_guarded(place: str | Path, **options: Any) -> sqlite3.Connection:  # noqa: ANN401 - as sqlite3.connect
+    """Open a database that may be a stranger's: functions that could act are refused to its schema.
+
+    Args:
+        place: A file, or with ``uri=True`` a URI.
+        options: As of ``sqlite3.connect``.
+    """
+    connection: sqlite3.Connection = sqlite3.connect(place, **options)
+    try:
+        guard(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def guard(connection: sqlite3.Connection) -> None:
+    """Let nothing in a database's schema act on a connection, as far as this SQLite can be told so."""
+    connection.execute("PRAGMA trusted_schema = OFF")
+    if hasattr(connection, "setconfig"):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE)  # type: ignore[attr-defined]
 
 
 def warn_if_unsafe() -> None:

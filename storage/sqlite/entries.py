@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,17 +20,21 @@ from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.records import Entry, Session
 from agent_memory.storage.entries import Entries
 from agent_memory.storage.records import Condition
+from agent_memory.storage.sqlite.checksums import COVERED, checksum
 from agent_memory.storage.sqlite.conditions import compile_condition, decode_namespace, encode_namespace
 from agent_memory.storage.sqlite.schema import checked_row, entries, microseconds, sessions
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.types import Namespace
 
+_log = logging.getLogger("agent_memory")
+
 IN_LIST = 500  # bound parameters of one IN list
 
 _COLUMNS = (
-    *(column for column in entries.c if column.name != "content_hash"),
+    *entries.c,
     sessions.c.name.label("session"),
 )
+_covered = itemgetter(*([column.name for column in _COLUMNS].index(name) for name in COVERED["entries", "checksum"]))
 _SELECT = select(*_COLUMNS).select_from(entries.outerjoin(sessions))
 _BY_IDS = str(_SELECT.where(text("entries.id IN (SELECT value FROM json_each(?))")).compile(dialect=SQLiteDialect()))
 
@@ -84,8 +90,13 @@ class SqliteEntries(Group, Entries):
     @override
     def fetch(self, ids: Sequence[int]) -> dict[int, Entry]:
         found = driver(self._connection).execute(_BY_IDS, (json.dumps(list(ids)),))
-        rows = (checked_row(_COLUMNS, values) for values in found)
-        return {row.id: _parse_entry(row) for row in rows}
+        entries_by_id = {}
+        for values in found:
+            row = checked_row(_COLUMNS, values)
+            if row.checksum != checksum(_covered(values)):
+                _log.warning("entry %r is not what was written: its checksum differs; run check", row.key)
+            entries_by_id[row.id] = _parse_entry(row)
+        return entries_by_id
 
     @override
     def select(

@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
@@ -17,6 +17,7 @@ from agent_memory.reports import GenerationInfo, GenerationState
 from agent_memory.storage.codec import DTYPES
 from agent_memory.storage.records import Generation
 from agent_memory.storage.spaces import Generations
+from agent_memory.storage.sqlite.checksums import change, seal
 from agent_memory.storage.sqlite.schema import assets, checked_row, generations, microseconds, vectors
 from agent_memory.storage.sqlite.slots import Group, driver
 
@@ -94,8 +95,11 @@ class SqliteGenerations(Group, Generations):
             session_encoder=None if session_encoder is None else json.dumps(session_encoder, sort_keys=True),
         )
         generation_id = self._connection.execute(row.returning(generations.c.id)).scalar_one()
+        raw = driver(self._connection)
+        seal(raw, "generations", "id = ?", (generation_id,))
         for name, content in (files or {}).items():
             self._connection.execute(insert(assets).values(generation_id=generation_id, name=name, content=content))
+        seal(raw, "assets", "generation_id = ?", (generation_id,))
         return _get(self._connection, generation_id)
 
     @override
@@ -139,23 +143,21 @@ class SqliteGenerations(Group, Generations):
 
     @override
     def swap(self, target_id: int, now: datetime) -> None:
-        live = update(generations).where(generations.c.state == GenerationState.LIVE)
-        self._connection.execute(live.values(state=GenerationState.FORMER, retired_at=now))
-        ready = (GenerationState.BUILDING, GenerationState.FORMER)
-        target = update(generations).where(generations.c.id == target_id, generations.c.state.in_(ready))
-        if self._connection.execute(target.values(state=GenerationState.LIVE, retired_at=None)).rowcount != 1:
+        raw = driver(self._connection)
+        change(raw, "generations", "state = 'live'", (), {"state": GenerationState.FORMER, "retired_at": now})
+        ready = "id = ? AND state IN ('building', 'former')"
+        if change(raw, "generations", ready, (target_id,), {"state": GenerationState.LIVE, "retired_at": None}) != 1:
             raise StorageError(f"generation {target_id} cannot become live: {_STALE}")
 
     @override
     def condemn(self, generation_id: int) -> None:
-        row = update(generations).where(generations.c.id == generation_id, generations.c.state != GenerationState.LIVE)
-        self._connection.execute(row.values(state=GenerationState.DROPPING))
+        values = {"state": GenerationState.DROPPING}
+        change(driver(self._connection), "generations", "id = ? AND state != 'live'", (generation_id,), values)
 
     @override
     def condemn_former(self, before: datetime) -> int:
-        state, retired = generations.c.state, generations.c.retired_at
-        row = update(generations).where(state == GenerationState.FORMER, retired <= before)
-        return int(self._connection.execute(row.values(state=GenerationState.DROPPING)).rowcount)
+        raw, values = driver(self._connection), {"state": GenerationState.DROPPING}
+        return change(raw, "generations", "state = 'former' AND retired_at <= ?", (microseconds(before),), values)
 
     @override
     def list_condemned(self) -> list[int]:

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import TypeAlias
 
 from agent_memory.errors import LockTimeoutError, StorageError
-from agent_memory.files import PRIVATE
+from agent_memory.files import create_file
 
 _PAUSE_S = 0.005
 _TAILS = ("", "-wal", "-shm")
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EBADF)
+
+_SUPER = bytes.fromhex("d9d505f920a163d7")
+"""What ends a journal that names a super-journal. Source: readSuperJournal in SQLite's pager.c."""
 
 Identity: TypeAlias = tuple[int, int]
 """Device and inode of a file."""
@@ -31,19 +34,25 @@ MOVED = (
 def refuse_links(path: Path) -> None:
     """Raise StorageError if a database file, or what SQLite keeps beside it, is a link or no regular file.
 
-    A store from a stranger could otherwise make writes go to another file.
+    A store from a stranger could otherwise make writes go to another file; and a rollback journal that names a
+    "super-journal", as those of transactions over several databases do, makes SQLite delete the file of that name.
     """
     for tail in (*_TAILS, "-journal"):
         file = path.with_name(path.name + tail)
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(os.lstat(file).st_mode):
                 raise StorageError(f"{file} is a link or no regular file: it is not opened")
+    journal = path.with_name(path.name + "-journal")
+    with contextlib.suppress(FileNotFoundError), open(journal, "rb") as content:
+        content.seek(-min(len(_SUPER), os.fstat(content.fileno()).st_size), os.SEEK_END)
+        if content.read() == _SUPER:
+            raise StorageError(f"{journal} names another file: no journal of agent-memory does, it is not opened")
 
 
 def create_private(path: Path) -> None:
     """Make an empty file for its owner alone, unless there is one; SQLite gives its log the same mode."""
     with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE))
+        os.close(create_file(path))
 
 
 def identify(path: Path | str) -> Identity | None:

@@ -11,8 +11,10 @@ from sqlalchemy import Connection
 from agent_memory.errors import LockTimeoutError, MigrationError, SchemaTooNewError, StorageError
 from agent_memory.files import failpoint
 from agent_memory.storage.sqlite.connections import Connections
+from agent_memory.storage.sqlite.known import find_difference, read_objects
+from agent_memory.storage.sqlite.slots import driver
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every revision that this version knows, oldest first; a test compares it with the migrations folder."""
 
 PAGE_SIZE_BYTES = 8192  # five 768-dimensional half-precision vectors per page; the default of 4096 wastes a quarter
@@ -29,7 +31,7 @@ def ensure_schema(connections: Connections) -> None:
         StorageError: The file is not a store of this package, or is read-only and outdated.
     """
     with connections.read() as connection:
-        revision = _read_revision(connection, connections)
+        revision = _read_revision(connection, connections.path)
     if revision is not None and not connections.read_only:
         _enable_log(connections)
     if revision == REVISIONS[-1]:
@@ -41,30 +43,42 @@ def ensure_schema(connections: Connections) -> None:
     _migrate(connections)
 
 
-def check_revision(path: Path) -> None:
-    """Raise if a file is not a store that this version can open; the file is not changed."""
+def check_revision(path: Path, source: Path) -> None:
+    """Raise if a copy of a file is not a store that this version can open; it is not changed.
+
+    Args:
+        path: The copy.
+        source: What it was copied from, for messages.
+    """
     connections = Connections(path, lock_timeout_s=1)
     try:
         with connections.read() as connection:
-            if _read_revision(connection, connections) is None:
-                raise StorageError(f"{path} is an empty database, not a store of agent-memory")
+            if _read_revision(connection, source) is None:
+                raise StorageError(f"{source} is an empty database, not a store of agent-memory")
     finally:
         connections.close()
 
 
-def _read_revision(connection: Connection, connections: Connections) -> str | None:
-    tables = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars())
-    if not tables:
+def _read_revision(connection: Connection, path: Path) -> str | None:
+    """Return a database's revision, None if it is empty; raise if its schema is not exactly that revision's."""
+    raw = driver(connection)
+    objects = read_objects(raw)
+    if not objects:
         return None
-    if "alembic_version" not in tables:
-        raise StorageError(f"{connections.path} is a SQLite file, but not a store of agent-memory")
-    revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-    if revision not in REVISIONS:
+    if "alembic_version" not in {name for kind, name, *_ in objects if kind == "table"}:
+        raise StorageError(f"{path} is a SQLite file, but not a store of agent-memory")
+    rows = raw.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
+    if len(rows) != 1 or rows[0][0] not in REVISIONS:
+        found = rows[0][0] if len(rows) == 1 else None
         raise SchemaTooNewError(
-            f"{connections.path} has schema {revision!r}; this version of agent-memory knows up to "
+            f"{path} has schema {found!r}; this version of agent-memory knows up to "
             f"{REVISIONS[-1]!r}. Upgrade agent-memory. The store was not touched."
         )
-    return str(revision)
+    revision = str(rows[0][0])
+    difference = find_difference(objects, revision)
+    if difference is not None:
+        raise StorageError(f"{path} is not opened, since a stranger may have changed it: {difference}")
+    return revision
 
 
 def _prepare_new_file(connections: Connections) -> None:
@@ -95,7 +109,7 @@ def _migrate(connections: Connections) -> None:
     config = Config()
     config.set_main_option("script_location", "agent_memory.storage.sqlite:migrations")
     with connections.write() as connection:
-        before = _read_revision(connection, connections)
+        before = _read_revision(connection, connections.path)
         if before == REVISIONS[-1]:
             return
         config.attributes["connection"] = connection

@@ -6,15 +6,16 @@ import json
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, delete, select
 from sqlalchemy.dialects.sqlite import insert
 from typing_extensions import override
 
 from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.reports import Schedule
 from agent_memory.storage.operations import Schedules
+from agent_memory.storage.sqlite import checksums
 from agent_memory.storage.sqlite.schema import schedules
-from agent_memory.storage.sqlite.slots import Group
+from agent_memory.storage.sqlite.slots import Group, driver
 
 
 def _parse_schedule(row: Row[Any]) -> Schedule:
@@ -40,15 +41,22 @@ class SqliteSchedules(Group, Schedules):
         return [_parse_schedule(row) for row in self._connection.execute(select(schedules).order_by(schedules.c.name))]
 
     @override
-    def put(self, schedule: Schedule, now: datetime) -> None:
+    def put(self, schedule: Schedule, now: datetime, *, seal: str | None = None) -> None:
         values = {
             "kind": schedule.kind,
             "trigger": schedule.trigger,
             "options": json.dumps(dict(schedule.options)),
             "paused": int(schedule.paused),
+            "seal": seal,
         }
         row = insert(schedules).values(name=schedule.name, created_at=now, **values)
         self._connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=values))
+        checksums.seal(driver(self._connection), "schedules", "name = ?", (schedule.name,))
+
+    @override
+    def find_seal(self, name: str) -> str | None:
+        found: str | None = self._connection.execute(select(schedules.c.seal).where(schedules.c.name == name)).scalar()
+        return found
 
     @override
     def remove(self, name: str) -> None:
@@ -64,6 +72,5 @@ class SqliteSchedules(Group, Schedules):
         self._change(name, last_run_at=moment)
 
     def _change(self, name: str, **values: object) -> None:
-        row = update(schedules).where(schedules.c.name == name)
-        if self._connection.execute(row.values(**values)).rowcount != 1:
+        if checksums.change(driver(self._connection), "schedules", "name = ?", (name,), values) != 1:
             raise NotFoundError(f"there is no schedule {name!r}")

@@ -154,6 +154,7 @@ entries = Table(
     Column("seq", StoredInteger, nullable=False),
     Column("superseded_at", UtcTime),
     Column("superseded_by", ForeignKey("entries.id", ondelete="SET NULL")),
+    Column("checksum", StoredInteger),
     Index("ux_entries_key", "namespace", "key", text(_VERSION), unique=True),
     Index("ix_entries_superseded", "superseded_by", sqlite_where=text("superseded_by IS NOT NULL")),
     Index("ix_entries_content", "content_hash", "namespace"),
@@ -176,6 +177,7 @@ generations = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("session_encoder", StoredText),
     Column("retired_at", UtcTime),
+    Column("checksum", StoredInteger),
     Index("ux_generations_live", "state", unique=True, sqlite_where=text("state = 'live'")),
 )
 
@@ -185,6 +187,7 @@ assets = Table(
     Column("generation_id", ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
     Column("name", StoredText, primary_key=True),
     Column("content", StoredBytes, nullable=False),
+    Column("checksum", StoredInteger),
 )
 
 vectors = Table(
@@ -195,6 +198,8 @@ vectors = Table(
     Column("static", StoredBytes, nullable=False),
     Column("evolved", StoredBytes),
     Column("latents", StoredBytes),
+    Column("checksum", StoredInteger),
+    Column("evolved_checksum", StoredInteger),
 )
 
 changes = Table(
@@ -245,6 +250,8 @@ schedules = Table(
     Column("paused", StoredInteger, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("last_run_at", UtcTime),
+    Column("seal", StoredText),
+    Column("checksum", StoredInteger),
 )
 
 leases = Table(
@@ -253,4 +260,11 @@ leases = Table(
     Column("name", StoredText, primary_key=True),
     Column("holder", StoredText, nullable=False),
     Column("expires_at", UtcTime, nullable=False),
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("name", StoredText, primary_key=True),
+    Column("value", StoredText, nullable=False),
 )

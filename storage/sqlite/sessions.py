@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -12,9 +13,10 @@ from typing_extensions import override
 
 from agent_memory.storage.records import Condition, Generation, Head, StoredSegment
 from agent_memory.storage.spaces import Sessions
+from agent_memory.storage.sqlite.checksums import checksum_evolved
 from agent_memory.storage.sqlite.conditions import compile_condition, encode_namespace, in_namespace
 from agent_memory.storage.sqlite.schema import entries, sessions, vectors
-from agent_memory.storage.sqlite.slots import Group
+from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.types import Namespace
 
 _PAGE = 500
@@ -48,8 +50,16 @@ _LATENTS = (
 )
 
 
-_STORE = update(vectors).where(
-    vectors.c.entry_id == bindparam("b_entry"), vectors.c.generation_id == bindparam("b_generation")
+_STORE = "UPDATE vectors SET evolved = ?, latents = ?, evolved_checksum = ? WHERE entry_id = ? AND generation_id = ?"
+
+
+_EVOLVED = (
+    "SELECT entry_id, generation_id, evolved, latents, evolved_checksum FROM vectors "
+    "WHERE entry_id IN (SELECT value FROM json_each(?))"
+)
+_CLEAR = (
+    "UPDATE vectors SET evolved = NULL, latents = NULL, evolved_checksum = NULL "
+    "WHERE entry_id = ? AND generation_id = ?"
 )
 
 
@@ -63,7 +73,7 @@ _CLEAR_OTHERS = (
             )
         ),
     )
-    .values(evolved=None, latents=None)
+    .values(evolved=None, latents=None, evolved_checksum=None)
 )
 
 
@@ -157,11 +167,18 @@ class SqliteSessions(Group, Sessions):
     @override
     def store(self, generation: Generation, rows: Sequence[tuple[int, bytes, bytes]]) -> None:
         values = [
-            {"b_entry": entry_id, "b_generation": generation.id, "evolved": evolved, "latents": latents}
+            (evolved, latents, checksum_evolved(entry_id, generation.id, evolved, latents), entry_id, generation.id)
             for entry_id, evolved, latents in rows
         ]
-        if values:
-            self._connection.execute(_STORE.values(evolved=bindparam("evolved"), latents=bindparam("latents")), values)
+        driver(self._connection).executemany(_STORE, values)
+
+    @override
+    def clear_altered(self, entry_ids: Sequence[int]) -> None:
+        raw = driver(self._connection)
+        ids = json.dumps([int(entry_id) for entry_id in entry_ids])
+        rows = raw.execute(_EVOLVED, (ids,)).fetchall()
+        wrong = [row[:2] for row in rows if row[4] != checksum_evolved(*row[:4])]
+        raw.executemany(_CLEAR, wrong)
 
     @override
     def clear_others(self, generation: Generation, session_id: int, first: int) -> None:

@@ -8,10 +8,26 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, Connection, delete, func, select, text, true
 
 from agent_memory.errors import StorageError
-from agent_memory.storage.records import DatabaseState
+from agent_memory.storage.records import AlteredKind, AlteredRow, DatabaseState
+from agent_memory.storage.sqlite.checksums import COVERED
+from agent_memory.storage.sqlite.checksums import find_altered as find_rows
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.storage.sqlite.schema import changes, entries
+from agent_memory.storage.sqlite.slots import driver
+
+_NAMES = {
+    "entries": "entry",
+    "vectors": "vector of entry",
+    "generations": "generation",
+    "assets": "file of a generation",
+    "schedules": "schedule",
+}
+_ALTERED = {
+    ("entries", "checksum"): AlteredKind.ENTRY,
+    ("vectors", "checksum"): AlteredKind.STATIC,
+    ("vectors", "evolved_checksum"): AlteredKind.EVOLVED,
+}
 
 _MERGED_PAGES = 200  # in one transaction
 _MOST_MERGES = 10_000
@@ -48,6 +64,21 @@ def find_faults(connection: Connection) -> list[str]:
     return [f"database: {line}" for line in lines if line != "ok"] + [
         f"database: row {row[1]} of {row[0]} refers to a missing row of {row[2]}" for row in broken
     ]
+
+
+def find_altered(connection: Connection) -> list[AlteredRow]:
+    """Return the rows whose checksums do not fit; reads all that have one."""
+    raw = driver(connection)
+    found = []
+    for table, column in COVERED:
+        for values in find_rows(raw, table, column):
+            row = dict(zip(COVERED[table, column], values, strict=True))
+            kind = _ALTERED.get((table, column), AlteredKind.OTHER)
+            number = row.get("entry_id", row.get("id"))
+            kept = str(row.get("key", row.get("name", number)))
+            name = f"{_NAMES[table]} {kept.encode('utf-8', 'backslashreplace').decode()[:200]!r}"
+            found.append(AlteredRow(kind, name, number if isinstance(number, int) else 0))
+    return found
 
 
 def size_bytes(path: Path) -> int:

@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Integer, LargeBinary, Row, Select, bindparam, column, func, select, text
+from sqlalchemy import Row, Select, bindparam, func, select, text
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.codec import DTYPES
 from agent_memory.storage.records import Generation, StoredText
 from agent_memory.storage.spaces import Vectors
+from agent_memory.storage.sqlite.checksums import checksum, checksum_evolved
 from agent_memory.storage.sqlite.entries import IN_LIST
 from agent_memory.storage.sqlite.schema import entries, vectors
-from agent_memory.storage.sqlite.slots import Group
+from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.types import IdArray
 
 _LENGTH_TOLERANCE = 0.01  # half precision rounds each component by up to 0.05 %
@@ -63,23 +64,26 @@ _TEXTS = (
 )
 
 
-_STORE = text(
-    "INSERT OR IGNORE INTO vectors (entry_id, generation_id, static) "
-    "SELECT id, :generation, :static FROM entries WHERE id = :id AND seq = :seq"
+_STORE = (
+    "INSERT OR IGNORE INTO vectors (entry_id, generation_id, static, checksum) "
+    "SELECT id, ?, ?, ? FROM entries WHERE id = ? AND seq = ?"
 )
 
 
-_COPY = text(
-    "INSERT OR IGNORE INTO vectors (entry_id, generation_id, static, evolved, latents) "
-    "SELECT entry_id, :target, static, iif(:all, evolved, NULL), iif(:all, latents, NULL) FROM vectors "
-    "WHERE generation_id = :source AND entry_id IN (SELECT value FROM json_each(:ids))"
+_READ_ROWS = (
+    "SELECT entry_id, static, evolved, latents, checksum, evolved_checksum FROM vectors "
+    "WHERE generation_id = ? AND entry_id IN (SELECT value FROM json_each(?))"
+)
+_COPY = (
+    "INSERT OR IGNORE INTO vectors (entry_id, generation_id, static, evolved, latents, checksum, evolved_checksum) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 
 
-_STATICS = text(
-    "SELECT entry_id, static FROM vectors WHERE generation_id = :generation "
-    "AND entry_id IN (SELECT value FROM json_each(:ids))"
-).columns(column("entry_id", Integer), column("static", LargeBinary))
+_STATICS = (
+    "SELECT entry_id, static, checksum FROM vectors WHERE generation_id = ? "
+    "AND entry_id IN (SELECT value FROM json_each(?))"
+)
 
 
 class SqliteVectors(Group, Vectors):
@@ -165,20 +169,34 @@ class SqliteVectors(Group, Vectors):
 
     @override
     def store(self, generation_id: int, rows: Iterable[tuple[StoredText, bytes]]) -> None:
-        values = [
-            {"generation": generation_id, "id": entry.id, "seq": entry.seq, "static": static} for entry, static in rows
-        ]
-        if values:
-            self._connection.execute(_STORE, values)
+        values = (
+            (generation_id, static, checksum((entry.id, generation_id, static)), entry.id, entry.seq)
+            for entry, static in rows
+        )
+        driver(self._connection).executemany(_STORE, values)
 
     @override
     def copy(self, source: Generation, target: Generation, ids: Sequence[int]) -> None:
         same = source.session_encoder == target.session_encoder
-        self._connection.execute(
-            _COPY, {"source": source.id, "target": target.id, "ids": json.dumps(list(ids)), "all": same}
-        )
+        raw, copies = driver(self._connection), []
+        for entry_id, static, evolved, latents, total, evolved_total in raw.execute(
+            _READ_ROWS, (source.id, json.dumps(list(ids)))
+        ):
+            if total != checksum((entry_id, source.id, static)):
+                continue  # damaged: without a copy it is encoded again
+            if not same or evolved_total != checksum_evolved(entry_id, source.id, evolved, latents):
+                evolved = latents = None
+            sums = checksum((entry_id, target.id, static)), checksum_evolved(entry_id, target.id, evolved, latents)
+            copies.append((entry_id, target.id, static, evolved, latents, *sums))
+        raw.executemany(_COPY, copies)
 
     @override
     def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, bytes]:
-        rows = self._connection.execute(_STATICS, {"generation": generation.id, "ids": json.dumps(list(ids))})
-        return {row[0]: row[1] for row in rows if isinstance(row[1], bytes) and len(row[1]) == generation.vector_bytes}
+        rows = driver(self._connection).execute(_STATICS, (generation.id, json.dumps(list(ids))))
+        return {
+            entry_id: static
+            for entry_id, static, total in rows
+            if isinstance(static, bytes)
+            and len(static) == generation.vector_bytes
+            and total == checksum((entry_id, generation.id, static))
+        }
