@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 from typing_extensions import override
 
+from agent_memory.errors import StorageError
 from agent_memory.files import failpoint
 from agent_memory.storage.base import Database, Transaction
 from agent_memory.storage.records import DatabaseState
@@ -180,6 +181,9 @@ class SqliteDatabase(Database):
 
     @override
     def copy_to(self, target: Path, progress: Progress | None) -> int:
-        expected = copying.copy_online(self.connections, target, progress)
+        try:
+            expected = copying.copy_online(self.connections, target, progress)
+        except OSError as error:
+            raise StorageError(f"cannot write the copy {target}: {error}") from error
         failpoint("backup-copied")
         return copying.verify_copy(target, expected)
