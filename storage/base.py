@@ -13,7 +13,8 @@ Rules for all methods:
 * Lists of ids may have any length, and may name entries that do not exist: those are left out.
 * Times are aware datetimes, stored to the microsecond and returned in UTC. Strings compare by code point.
 * Vectors and latents are little-endian bytes in the generation's number format.
-* A thread has one transaction of a database open at a time; each may last for any time.
+* A transaction may last for any time. One that a thread opens inside another is its own: neither sees what the other
+  has not committed, and a write cannot begin inside a write.
 
 Every method may raise StorageError, or ClosedError after the database was closed. ``tests/conformance`` holds every
 back end to this contract.

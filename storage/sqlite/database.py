@@ -193,6 +193,9 @@ class SqliteDatabase(Database):
 
     @override
     def copy_to(self, target: Path, progress: Progress | None) -> int:
-        expected = copying.copy_online(self.connections, target, progress)
+        try:
+            expected = copying.copy_online(self.connections, target, progress)
+        except OSError as error:
+            raise StorageError(f"cannot write the copy {target}: {error}") from error
         failpoint("backup-copied")
         return copying.verify_copy(target, expected)

@@ -20,7 +20,7 @@ from conformance.samples import (
     stored,
 )
 
-from agent_memory.errors import ClosedError, LockTimeoutError, NotFoundError
+from agent_memory.errors import ClosedError, LockTimeoutError, NotFoundError, StorageError
 from agent_memory.reports import JobState, Schedule
 from agent_memory.storage.records import LoggedQuery
 
@@ -127,6 +127,21 @@ class TransactionContract:
         with database.read() as tx:
             assert tx.changes.ids_since(1).tolist() == [second]
 
+    def test_a_transaction_inside_another_is_its_own(self, database):
+        put(database, make_draft("a"))
+        with database.write() as tx:
+            live = tx.generations.live()
+            tx.drafts.put([make_draft("b")], live.id, NOW, keep_versions=0)
+            assert find_keys(database, current()) == ["a"]
+            with pytest.raises(StorageError), database.write(wait_s=0.05):
+                pass
+            tx.drafts.put([make_draft("c")], live.id, NOW, keep_versions=0)
+        with database.read() as tx:
+            assert tx.entries.count(current()) == 3
+            put(database, make_draft("d"))
+            assert tx.entries.count(current()) == 3
+        assert find_keys(database, current()) == ["a", "b", "c", "d"]
+
     def test_a_writer_waits_no_longer_than_it_was_told(self, database, reopen):
         other = reopen()
         with database.write():
@@ -191,14 +206,16 @@ class TransactionContract:
             with pytest.raises(ClosedError), call():
                 pass
 
-    def test_closing_one_leaves_the_other_open(self, database, reopen):
-        other = reopen()
-        put(other, make_draft("a"))
+    def test_closing_or_abandoning_one_leaves_the_other_open(self, database, reopen):
+        other, third = reopen(), reopen()
+        [entry_id] = put(other, make_draft("a"))
         database.close()
-        assert find_words(other, "text") == [1]
+        third.abandon()
+        assert find_words(other, "text") == [entry_id]
 
     def test_a_fresh_store_is_empty_and_can_be_written(self, database):
         assert not database.read_only
+        assert any(character.isdigit() for character in database.describe())
         with database.read() as tx:
             assert tx.generations.live() is None
             assert (tx.changes.first_seq(), tx.changes.last_seq()) == (None, 0)
