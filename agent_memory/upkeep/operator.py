@@ -252,7 +252,7 @@ class Operator:
         Raises:
             StorageError: It cannot be written, or the copy is not sound; a former file is left as it was.
         """
-        return backups.backup(self._store, Path(path), progress)
+        return backups.backup(self._store, inputs.folder("path", path), progress)
 
     def backup_into(self, folder: Path, *, keep: int) -> tuple[Path, int]:
         """Write a backup into a folder, and delete this store's oldest ones there; returns (file, entries)."""
@@ -277,4 +277,4 @@ class Operator:
             InvalidInputError: There is a store, and ``replace`` was not said, or the backup is that store's own file.
             StorageError: The backup is damaged, holds what no store has, or the store is in use; nothing was changed.
         """
-        return backups.restore(Path(backup), Path(path), replace=replace)
+        return backups.restore(inputs.folder("backup", backup), inputs.folder("path", path), replace=replace)
