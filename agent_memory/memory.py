@@ -492,7 +492,7 @@ class Memory:
         """
         condition = make_condition(self.namespace, datetime.now(UTC))
         with self._store.read() as tx:
-            return export(tx, condition, check_target(self.path, Path(path)), progress)
+            return export(tx, condition, check_target(self.path, inputs.parse_folder("path", path)), progress)
 
     @_counted
     def import_(self, path: str | Path, *, progress: Progress | None = None, source: str | None = None) -> int:

@@ -7,31 +7,34 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent_memory.errors import InvalidInputError
+from agent_memory.errors import InvalidInputError, StorageError
 
 DATABASE = "memory.db"
 INDEX = "index"
 
 
-def check_target(folder: Path, path: Path) -> Path:
-    """Return the file that a backup or an export is to be written to, with the home folder spelled out.
+def check_target(folder: Path, target: Path) -> Path:
+    """Return the file that a backup or an export is to be written to.
 
     A link of that name is replaced by the file; it is not followed.
 
     Args:
         folder: The store's folder.
-        path: The file.
+        target: The file, as an absolute path.
 
     Raises:
         InvalidInputError: It is a folder, a device or the like, or one of the store's own files.
+        StorageError: It cannot be looked at.
     """
-    target = path.expanduser()
-    if target.is_dir() or not target.name:
-        raise InvalidInputError(f"{target} is a folder; give the name of a file")
-    if target.exists() and not target.is_symlink() and not stat.S_ISREG(target.lstat().st_mode):
-        raise InvalidInputError(f"{target} is no regular file")
-    if is_own(folder, target):
-        raise InvalidInputError(f"{target} is the store itself, or belongs to it")
+    try:
+        if target.is_dir():
+            raise InvalidInputError(f"{target} is a folder; give the name of a file")
+        if target.exists() and not target.is_symlink() and not stat.S_ISREG(target.lstat().st_mode):
+            raise InvalidInputError(f"{target} is no regular file")
+        if is_own(folder, target):
+            raise InvalidInputError(f"{target} is the store itself, or belongs to it")
+    except OSError as error:
+        raise StorageError(f"{target} cannot be written: {error}") from error
     return target
 
 

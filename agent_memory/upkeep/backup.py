@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from datetime import UTC, datetime
@@ -49,11 +50,11 @@ def backup_into(store: Store, folder: Path, keep: int) -> tuple[Path, int]:
 
 def restore(source: Path, folder: Path, *, replace: bool = False) -> int:
     """Make a store of a backup; see ``Memory.restore``."""
-    source, folder = source.expanduser(), folder.expanduser().resolve()
+    folder = Path(os.path.realpath(folder))
     database = folder / DATABASE
     if not source.is_file():
         raise NotFoundError(f"there is no backup {source}")
-    if is_own(folder, source.resolve()):
+    if is_own(folder, Path(os.path.realpath(source))):
         raise InvalidInputError(f"{source} is the store itself, or belongs to it")
     if database.exists() and not replace:
         raise InvalidInputError(f"{folder} holds a store already; restore elsewhere, or say replace")

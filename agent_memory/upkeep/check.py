@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent_memory.errors import StorageError
+from agent_memory.errors import LockTimeoutError, StorageError
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.reports import Report, Stats
@@ -129,6 +129,8 @@ class Checker:
         try:
             with self._store.write() as tx:
                 tx.lexical.rebuild()
+        except LockTimeoutError:
+            raise
         except StorageError:
             with self._store.write() as tx:
                 tx.lexical.rebuild(unreadable=True)

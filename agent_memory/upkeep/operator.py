@@ -250,7 +250,7 @@ class Operator:
             >>> memory.backup("alice.db")
             1
         """
-        return backups.backup(self._store, Path(path), progress)
+        return backups.backup(self._store, inputs.parse_folder("path", path), progress)
 
     def backup_into(self, folder: Path, *, keep: int) -> tuple[Path, int]:
         """Write a backup into a folder, and delete this store's oldest ones there; returns (file, entries)."""
@@ -281,4 +281,4 @@ class Operator:
             >>> Memory.restore("alice.db", "copy-of-my-agent")
             1
         """
-        return backups.restore(Path(backup), Path(path), replace=replace)
+        return backups.restore(inputs.parse_folder("backup", backup), inputs.folder("path", path), replace=replace)

@@ -197,7 +197,6 @@ class Writer:
         with self._store.write() as tx:
             (old_id, _), (new_id, entry) = (tx.entries.find(scope, name, now) for name in names)
             session_id = tx.drafts.supersede(old_id, new_id, now)
-            tx.changes.log([old_id], "supersede")
             if session_id is not None:
                 space.sessions.replay(tx, space.find_or_begin(tx, now), {session_id: old_id})
         return entry

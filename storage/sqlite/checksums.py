@@ -1,7 +1,7 @@
 """Checksums of rows: bit rot in any column of what is kept for long is found by ``check``.
 
-A checksum is the CRC-32 of a row's columns. Every flipped bit, and every burst of up to 32, changes it; it takes a
-microsecond where a cryptographic hash takes two, and need not withstand forgery: whoever can write the file can write
+A checksum is the CRC-32 of a row's columns. Every flipped bit, and every burst of up to 32, changes it; for a
+vector it takes a tenth of the time of BLAKE2b, and need not withstand forgery: whoever can write the file can write
 checksums as well. Vectors have two, since evolved vectors are written again and again beside a static one that stays.
 
 A row that is changed keeps its damage on record (``carry``): nothing but writing it in full makes it sound again.
@@ -37,24 +37,40 @@ COVERED: dict[tuple[str, str], tuple[str, ...]] = {
 """The columns that each checksum is over, by table and column of the checksum; tests hold them to the schema."""
 
 
-def checksum(values: Iterable[object]) -> int:
-    """Return the CRC-32 of a row's values, as SQLite returns them: integers, floats, text, bytes, None."""
-    total, plain = 0, []
-    for value in values:
-        if type(value) is bytes:
-            total = zlib.crc32(value, total)
-            plain.append((len(value),))
-        else:
-            plain.append(value)  # type: ignore[arg-type]
+BLOBS = {("vectors", "checksum"): 1, ("vectors", "evolved_checksum"): 2, ("assets", "checksum"): 1}
+"""How many of the last columns under a checksum are long."""
+
+
+def checksum(values: Sequence[object], blobs: int = 0) -> int:
+    """Return the CRC-32 of a row's values, as SQLite returns them: integers, floats, text, bytes, None.
+
+    Args:
+        values: The values.
+        blobs: How many of the last ones are long, and not to be spelled out.
+    """
     # Not repr: which characters that escapes depends on the version of Python.
-    return zlib.crc32(ascii(plain).encode("ascii"), total)
+    if not blobs:
+        return zlib.crc32(ascii(tuple(values)).encode("ascii"))
+    total, sizes = 0, []
+    for value in values[-blobs:]:
+        if isinstance(value, bytes):
+            total = zlib.crc32(value, total)
+            sizes.append((len(value),))
+        else:
+            sizes.append((str(value), type(value).__name__))  # type: ignore[arg-type]
+    return zlib.crc32(ascii((*values[:-blobs], sizes)).encode("ascii"), total)
+
+
+def checksum_static(entry_id: int, generation_id: int, static: bytes | None) -> int:
+    """Return the checksum of a static vector."""
+    return checksum((entry_id, generation_id, static), 1)
 
 
 def checksum_evolved(entry_id: int, generation_id: int, evolved: bytes | None, latents: bytes | None) -> int | None:
     """Return the checksum of what a session encoder made; None if there is nothing of it."""
     if evolved is None and latents is None:
         return None
-    return checksum((entry_id, generation_id, evolved, latents))
+    return checksum((entry_id, generation_id, evolved, latents), 2)
 
 
 def carry(stored: int | None, before: Sequence[object], after: Sequence[object]) -> int | None:
@@ -91,16 +107,19 @@ def change(
 
 def seal(raw: sqlite3.Connection, table: str, where: str, given: Sequence[object]) -> None:
     """Give the rows that satisfy an SQL condition, and were just written in full, their checksums."""
-    columns = COVERED[table, "checksum"]
+    columns, blobs = COVERED[table, "checksum"], BLOBS.get((table, "checksum"), 0)
     names = ", ".join(f'"{name}"' for name in columns)
     found = raw.execute(f'SELECT rowid, {names} FROM "{table}" WHERE {where}', tuple(given)).fetchall()
     for rowid, *values in found:
-        raw.execute(f'UPDATE "{table}" SET checksum = ? WHERE rowid = ?', (checksum(values), rowid))
+        raw.execute(
+            f'UPDATE "{table}" SET checksum = ? WHERE rowid = ?',
+            (checksum(values, blobs), rowid),
+        )
 
 
 def find_altered(raw: sqlite3.Connection, table: str, column: str) -> Iterator[tuple[object, ...]]:
     """Yield the covered columns of each row whose checksum does not fit; reads the whole table."""
-    columns = COVERED[table, column]
+    columns, blobs = COVERED[table, column], BLOBS.get((table, column), 0)
     names = ", ".join(f'"{name}"' for name in columns)
     empty = [None] * 2 if column == "evolved_checksum" else []
     with exact_text(raw):
@@ -109,7 +128,7 @@ def find_altered(raw: sqlite3.Connection, table: str, column: str) -> Iterator[t
             if empty and values[2:] == empty:
                 sound = stored is None
             else:
-                sound = stored == checksum(values)
+                sound = stored == checksum(values, blobs)
             if not sound:
                 yield tuple(values)
 

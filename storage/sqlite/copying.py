@@ -124,7 +124,7 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
             _adopt(part, read_store_id(target))
             # The former write-ahead log belongs to the former database and must not be replayed into this one. What
             # it held was moved into the former database just now.
-            for tail in ("-wal", "-shm"):
+            for tail in ("-wal", "-shm", "-journal"):
                 target.with_name(target.name + tail).unlink(missing_ok=True)
             drop_caches()
             failpoint("restore-before-rename")

@@ -24,6 +24,7 @@ from agent_memory.storage.sqlite.checksums import (
     change,
     checksum,
     checksum_evolved,
+    checksum_static,
     seal,
     stored_values,
 )
@@ -82,7 +83,7 @@ def _write(
 
 def _vector_row(entry_id: int, generation_id: int, draft: Draft) -> tuple[object, ...]:
     """Return the values of ``_PUT_VECTOR``."""
-    total = checksum((entry_id, generation_id, draft.vector))
+    total = checksum_static(entry_id, generation_id, draft.vector)
     evolved = checksum_evolved(entry_id, generation_id, draft.evolved, draft.latents)
     return entry_id, generation_id, draft.vector, draft.evolved, draft.latents, total, evolved
 
@@ -227,11 +228,11 @@ def _copy_vectors(connection: Connection, entry_id: int, copy_id: int) -> None:
     raw = driver(connection)
     rows = raw.execute(_READ_VECTORS, (entry_id,)).fetchall()
     for generation_id, static, evolved, latents, total, evolved_total in rows:
-        if total != checksum((entry_id, generation_id, static)):
+        if total != checksum_static(entry_id, generation_id, static):
             continue
         if evolved_total != checksum_evolved(entry_id, generation_id, evolved, latents):
             evolved = None
-        sums = checksum((copy_id, generation_id, static)), checksum_evolved(copy_id, generation_id, evolved, None)
+        sums = checksum_static(copy_id, generation_id, static), checksum_evolved(copy_id, generation_id, evolved, None)
         raw.execute(_PUT_VECTOR, (copy_id, generation_id, static, evolved, None, *sums))
 
 
@@ -322,7 +323,7 @@ class SqliteDrafts(Group, Drafts):
                 raw.execute("UPDATE entries SET content_hash = ? WHERE id = ?", (content_hash(text), entry_id))
                 seal(raw, "entries", "id = ?", (entry_id,))
             raw.execute(_DROP_OTHERS, (entry_id, generation_id))
-            total = checksum((entry_id, generation_id, vector))
+            total = checksum_static(entry_id, generation_id, vector)
             raw.execute(_PUT_VECTOR, (entry_id, generation_id, vector, None, None, total, None))
         log_changes(self._connection, list(texts), "put")
 

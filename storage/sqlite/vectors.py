@@ -15,7 +15,7 @@ from agent_memory.errors import StorageError
 from agent_memory.storage.codec import DTYPES
 from agent_memory.storage.records import Generation, StoredText
 from agent_memory.storage.spaces import Vectors
-from agent_memory.storage.sqlite.checksums import checksum, checksum_evolved
+from agent_memory.storage.sqlite.checksums import checksum_evolved, checksum_static
 from agent_memory.storage.sqlite.entries import IN_LIST
 from agent_memory.storage.sqlite.schema import entries, vectors
 from agent_memory.storage.sqlite.slots import Group, driver
@@ -170,7 +170,7 @@ class SqliteVectors(Group, Vectors):
     @override
     def store(self, generation_id: int, rows: Iterable[tuple[StoredText, bytes]]) -> None:
         values = (
-            (generation_id, static, checksum((entry.id, generation_id, static)), entry.id, entry.seq)
+            (generation_id, static, checksum_static(entry.id, generation_id, static), entry.id, entry.seq)
             for entry, static in rows
         )
         driver(self._connection).executemany(_STORE, values)
@@ -182,11 +182,11 @@ class SqliteVectors(Group, Vectors):
         for entry_id, static, evolved, latents, total, evolved_total in raw.execute(
             _READ_ROWS, (source.id, json.dumps(list(ids)))
         ):
-            if total != checksum((entry_id, source.id, static)):
+            if total != checksum_static(entry_id, source.id, static):
                 continue  # damaged: without a copy it is encoded again
             if not same or evolved_total != checksum_evolved(entry_id, source.id, evolved, latents):
                 evolved = latents = None
-            sums = checksum((entry_id, target.id, static)), checksum_evolved(entry_id, target.id, evolved, latents)
+            sums = checksum_static(entry_id, target.id, static), checksum_evolved(entry_id, target.id, evolved, latents)
             copies.append((entry_id, target.id, static, evolved, latents, *sums))
         raw.executemany(_COPY, copies)
 
@@ -198,5 +198,5 @@ class SqliteVectors(Group, Vectors):
             for entry_id, static, total in rows
             if isinstance(static, bytes)
             and len(static) == generation.vector_bytes
-            and total == checksum((entry_id, generation.id, static))
+            and total == checksum_static(entry_id, generation.id, static)
         }

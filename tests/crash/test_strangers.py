@@ -550,6 +550,30 @@ def test_a_restore_goes_through_no_link_inside_of_the_folder(full):
     assert (outside / "precious").read_text() == "precious"
 
 
+def test_a_journal_that_was_left_in_the_folder_does_not_change_what_is_restored(full):
+    with open_(full / "store") as memory:
+        memory.backup(full / "copy.db")
+    target = full / "target"
+    target.mkdir()
+    size = (full / "copy.db").stat().st_size // 8192
+    head = bytes.fromhex("d9d505f920a163d7") + struct.pack(">IIIII", 1, 0, size, 512, 8192)
+    page = struct.pack(">I", size) + bytes(8192) + struct.pack(">I", 0)
+    (target / "memory.db-journal").write_bytes(head.ljust(512, b"\0") + page)
+    assert Memory.restore(full / "copy.db", target) == 1
+    with open_(target) as memory:
+        assert memory.check().ok and memory.get("one").text == "one"
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "~nobody-of-that-name/x", 7])
+def test_unusable_paths_are_typed_errors(full, path):
+    with open_(full / "store") as memory:
+        for write in (memory.backup, memory.export):
+            with pytest.raises(InvalidInputError):
+                write(path)
+    with pytest.raises(InvalidInputError):
+        Memory.restore(path, full / "new")
+
+
 def test_a_restore_into_a_linked_folder_is_one_into_what_it_links_to(full):
     with open_(full / "store") as memory:
         memory.backup(full / "copy.db")

@@ -33,6 +33,9 @@ _COVERED = (
 )
 
 
+_BLOBS = {("vectors", "checksum"): 1, ("vectors", "evolved_checksum"): 2, ("assets", "checksum"): 1}
+
+
 def upgrade() -> None:
     """Add the columns and fill them from what is stored now."""
     op.create_table("meta", sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False))
@@ -42,8 +45,9 @@ def upgrade() -> None:
     connection = driver(op.get_bind())
     connection.execute("INSERT INTO meta VALUES ('store_id', ?)", (secrets.token_hex(16),))
     for table, column, names in _COVERED:
+        blobs = _BLOBS.get((table, column), 0)
         filled = " WHERE evolved IS NOT NULL OR latents IS NOT NULL" if column == "evolved_checksum" else ""
         with exact_text(connection):
             rows = connection.execute(f"SELECT rowid, {names} FROM {table}{filled}")
-            sums = [(checksum(row[1:]), row[0]) for row in rows]
+            sums = [(checksum(row[1:], blobs), row[0]) for row in rows]
         connection.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", sums)
