@@ -382,6 +382,8 @@ class Connections:
                 if slot.is_free:
                     slot.close()
             if not len(self._runs):
+                # What a thread holds here holds this object in turn, where the garbage collector does not look.
+                self._local = threading.local()
                 self._lock.release()
 
     def _wait_for_others(self, deadline: float) -> int:
