@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, SupportsIndex, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from agent_memory.config import Config
@@ -25,6 +26,7 @@ from agent_memory.types import FloatArray, Namespace
 
 MAX_NAME_CHARS = 512
 MAX_METADATA_DEPTH = 64
+MAX_METADATA_CHARS = 1_000_000  # of the canonical JSON in which metadata is stored
 MAX_K = 10_000
 
 
@@ -94,6 +96,17 @@ def check_text(what: str, value: object, config: Config) -> str:
             f"{what} has {len(value)} characters, more than Config.max_text_chars = {config.max_text_chars}"
         )
     return check_unicode(what, value)
+
+
+def check_query(value: object, config: Config) -> str:
+    """Return a text that can be searched for: as ``check_text``, but shorter."""
+    text = check_text("query", value, config)
+    if len(text) > config.max_query_chars:
+        raise InvalidInputError(
+            f"query has {len(text)} characters, more than Config.max_query_chars = {config.max_query_chars}; "
+            "ask with its first or most telling part"
+        )
+    return text
 
 
 def check_name(what: str, value: object) -> str:
@@ -170,9 +183,16 @@ def check_metadata(value: object) -> Mapping[str, Any]:
     level: list[object] = [value]
     for _ in range(MAX_METADATA_DEPTH + 1):
         level = [child for parent in level for child in _list_children(parent)]
+        check_metadata_size(len(level))  # parts that are shared may multiply at each level
         if not level:
             return value
     raise InvalidInputError(f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels")
+
+
+def check_metadata_size(chars: int) -> None:
+    """Raise InvalidInputError for metadata of more characters of JSON than can be stored."""
+    if chars > MAX_METADATA_CHARS:
+        raise InvalidInputError(f"metadata takes more than {MAX_METADATA_CHARS} characters as JSON")
 
 
 def _list_children(value: object) -> list[object]:
@@ -250,21 +270,24 @@ def parse_vector(value: object, dimension: int | None = None) -> FloatArray:
         InvalidInputError: It is not numeric, holds NaN or infinity, or is all zeros.
     """
     try:
-        array = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiubO":
+            raise TypeError(f"of type {array.dtype}")
+        array = array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InvalidInputError(f"a vector must be numeric, got {type_name(value)}") from error
     if array.ndim != 1:
         raise InvalidInputError(f"a vector must have one axis, got shape {array.shape}")
     if dimension is not None:
         check_dimension(array, dimension)
-    wide = array.astype(np.float64)
-    length = math.sqrt(wide.dot(wide))
-    if not math.isfinite(length) or length == 0:
+    largest = np.abs(array).max(initial=0)
+    if not math.isfinite(largest) or largest == 0:
         raise InvalidInputError("a vector must be finite and not all zeros")
-    return np.asarray(array / np.float32(length), dtype=np.float32)
+    array /= largest  # the squares of very large and very small numbers have no float64
+    return np.asarray(array / math.sqrt(array.dot(array)), dtype=np.float32)
 
 
-def check_dimension(array: FloatArray, dimension: int) -> None:
+def check_dimension(array: npt.NDArray[Any], dimension: int) -> None:
     """Raise DimensionMismatchError unless a vector has ``dimension`` dimensions."""
     if array.shape[0] != dimension:
         raise DimensionMismatchError(dimension, array.shape[0])

@@ -153,7 +153,7 @@ class Memory:
             speaker: Who said it.
             key: A name of your own, unique in the namespace. An entry that has the key is replaced by the new
                 one; only ``created_at`` stays, and the former version in its ``history``. Generated if left out.
-            metadata: A JSON object to filter by later. Stored with its keys sorted.
+            metadata: A JSON object to filter by later, of up to 1,000,000 characters. Stored with its keys sorted.
             event_time: When it happened; now if left out. A naive time is taken as UTC.
             expires_at: When it stops being returned.
             importance: From 0 to 1.
@@ -322,8 +322,8 @@ class Memory:
         them as hold a word of the query).
 
         Args:
-            query: A question or statement, or a vector in the store's space, shape (dimension,), which is searched
-                by meaning alone.
+            query: A question or statement of up to ``Config.max_query_chars``, or a vector in the store's space, shape
+                (dimension,), which is searched by meaning alone.
             k: How many hits to return at most, from 1 to 10,000.
             session: Only entries of this session, and the question is read behind the session's latent memory.
             speaker: Only entries of this speaker.
@@ -401,7 +401,7 @@ class Memory:
         _check_options("recall_many", options)
         if isinstance(queries, str) or not isinstance(queries, Sequence):
             raise InvalidInputError(f"queries must be a list of texts, got {type(queries).__name__}")
-        texts = [inputs.check_text("query", query, self.config) for query in queries]
+        texts = [inputs.check_query(query, self.config) for query in queries]
         requests = [self._make_request(text, namespace, options) for text in texts]
 
         def answer(space: Space) -> list[Hits]:

@@ -143,7 +143,7 @@ def make_request(
     Raises:
         InvalidInputError: An argument is unusable.
     """
-    text = inputs.check_text("query", query, config) if isinstance(query, str) else None
+    text = inputs.check_query(query, config) if isinstance(query, str) else None
     mode = inputs.parse_choice("mode", options.get("mode", Mode.HYBRID), Mode)
     as_of = inputs.parse_time("as_of", options.get("as_of"))
     present = datetime.now(UTC)
