@@ -11,10 +11,10 @@ import operator
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any, Literal, SupportsIndex, TypeVar
+from typing import Any, Literal, SupportsIndex, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ MAX_NAME_CHARS = 512
 MAX_METADATA_DEPTH = 64
 MAX_METADATA_CHARS = 1_000_000  # of the canonical JSON in which metadata is stored
 MAX_K = 10_000
+_HUGE = 1e300
+_LONGEST = timedelta(days=365_000)
 
 
 class Unset(Enum):
@@ -51,8 +53,8 @@ _CONTROL = re.compile("[\x00-\x1f\x7f]")
 # --- settings and paths ------------------------------------------------------------------------------
 
 
-def parse_folder(what: str, value: object) -> Path:
-    """Return the absolute path of a folder; ``~`` is the home folder.
+def parse_path(what: str, value: object) -> Path:
+    """Return the absolute path of a folder or file; ``~`` is the home folder.
 
     The path is made absolute once: a later change of the working directory does not move it.
     """
@@ -62,6 +64,8 @@ def parse_folder(what: str, value: object) -> Path:
         raise InvalidInputError(f"{what} must not be empty; the current folder is '.'")
     if "\x00" in os.fspath(value):
         raise InvalidInputError(f"{what} must not contain NUL")
+    if any(len(os.fsencode(part)) > 255 for part in check_unicode(what, os.fspath(value)).split(os.sep)):
+        raise InvalidInputError(f"{what} has a name of more than 255 bytes")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:
@@ -129,7 +133,7 @@ def check_optional_name(what: str, value: object) -> str | None:
 
 def check_names(what: str, value: object) -> list[str]:
     """Return a list of valid names."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+    if isinstance(value, str | bytes) or not is_iterable(value):
         raise InvalidInputError(f"{what} must be a list of strings, got {type_name(value)}")
     return [check_name(what, one) for one in value]
 
@@ -232,15 +236,15 @@ def check_share(what: str, value: object) -> float:
     """Return a number from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInputError(f"{what} must be a number, got {type_name(value)}")
-    if not math.isfinite(value) or not 0 <= value <= 1:
-        raise InvalidInputError(f"{what} must lie between 0 and 1, got {value}")
+    if not 0 <= value <= 1:
+        raise InvalidInputError(f"{what} must lie between 0 and 1, got {describe(value)}")
     return float(value)
 
 
 def check_duration(what: str, value: object) -> float:
     """Return a positive, finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InvalidInputError(f"{what} must be a positive number, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _HUGE:
+        raise InvalidInputError(f"{what} must be a positive number, got {describe(value)}")
     return float(value)
 
 
@@ -251,8 +255,36 @@ def check_count(what: str, value: SupportsIndex, most: int = MAX_K) -> int:
     except TypeError as error:
         raise InvalidInputError(f"{what} must be a whole number, got {type_name(value)}") from error
     if isinstance(value, bool) or not 1 <= number <= most:
-        raise InvalidInputError(f"{what} must be a whole number from 1 to {most}, got {value!r}")
+        raise InvalidInputError(f"{what} must be a whole number from 1 to {most}, got {describe(value)}")
     return number
+
+
+def check_flag(what: str, value: object) -> bool:
+    """Return True or False; no other value stands for them."""
+    if not isinstance(value, bool | np.bool_):
+        raise InvalidInputError(f"{what} must be True or False, got {type_name(value)}")
+    return bool(value)
+
+
+def check_progress(value: object) -> None:
+    """Raise InvalidInputError for a progress callback that cannot be called."""
+    if value is not None and not callable(value):
+        raise InvalidInputError(f"progress must be callable, got {type_name(value)}")
+
+
+def check_encoder(what: str, value: object) -> None:
+    """Raise InvalidInputError for what is neither an encoder nor the name or path of one; None may stand for one."""
+    if isinstance(value, str | os.PathLike):
+        parse_path(what, value)
+    elif value is not None and not hasattr(value, "spec"):
+        raise InvalidInputError(f"{what} must be a name, a path or an encoder, got {type_name(value)}")
+
+
+def check_timedelta(what: str, value: object) -> timedelta:
+    """Return a stretch of time of at most a thousand years."""
+    if not isinstance(value, timedelta) or abs(value) > _LONGEST:
+        raise InvalidInputError(f"{what} must be a timedelta of at most a thousand years, got {describe(value)}")
+    return value
 
 
 # --- vectors -----------------------------------------------------------------------------------------
@@ -291,6 +323,22 @@ def check_dimension(array: npt.NDArray[Any], dimension: int) -> None:
     """Raise DimensionMismatchError unless a vector has ``dimension`` dimensions."""
     if array.shape[0] != dimension:
         raise DimensionMismatchError(dimension, array.shape[0])
+
+
+def is_iterable(value: object) -> TypeGuard[Iterable[Any]]:
+    """Return whether a value can be iterated over; an array without axes only looks like it."""
+    try:
+        iter(value)  # type: ignore[call-overload]
+    except TypeError:
+        return False
+    return True
+
+
+def describe(value: object) -> str:
+    """Return a number, string or stretch of time for a message, shortened; of anything else the type."""
+    if isinstance(value, int) and abs(value) >= 1 << 64:
+        return "a number beyond 64 bits"
+    return repr(value)[:60] if isinstance(value, int | float | str | timedelta) else type_name(value)
 
 
 def type_name(value: object) -> str:

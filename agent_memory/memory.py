@@ -21,6 +21,7 @@ from agent_memory.recall.reader import Reader
 from agent_memory.recall.request import RecallOptions, Request, encode_requests, make_condition, make_request
 from agent_memory.recall.why import why
 from agent_memory.records import Entry, Hits, Trace
+from agent_memory.storage.filters import EVERYTHING, parse_filter
 from agent_memory.types import FloatArray, Namespace, Progress, Time
 from agent_memory.upkeep.jobs import Jobs
 from agent_memory.upkeep.operator import Operator
@@ -42,6 +43,7 @@ def _delegate(attribute: str, method: Callable[Concatenate[Any, _P], _R]) -> Cal
 
     @functools.wraps(method)
     def call(self: Memory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        inputs.check_progress(kwargs.get("progress"))
         with self._store.call():
             return method(getattr(self, attribute), *args, **kwargs)
 
@@ -53,6 +55,7 @@ def _counted(method: Callable[Concatenate[Memory, _P], _R]) -> Callable[Concaten
 
     @functools.wraps(method)
     def call(self: Memory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        inputs.check_progress(kwargs.get("progress"))
         with self._store.call():
             return method(self, *args, **kwargs)
 
@@ -94,7 +97,7 @@ class Memory:
         config: Config | Mapping[str, Any] | None = None,
         maintenance: str | None = None,
     ) -> None:
-        self.path = inputs.parse_folder("path", path)
+        self.path = inputs.parse_path("path", path)
         self.namespace: Namespace = inputs.parse_namespace(namespace)
         self.config = inputs.parse_config(config)
         if maintenance not in (None, "background"):
@@ -282,7 +285,9 @@ class Memory:
             InvalidInputError: Nothing, or a contradiction, was said about what to forget.
         """
         scope = inputs.resolve_namespace(namespace, self.namespace)
-        chosen = [key is not None, bool(where) or session is not None, everything]
+        everything = inputs.check_flag("everything", everything)
+        filtered = (where is not None and parse_filter(where) != EVERYTHING) or session is not None
+        chosen = [key is not None, filtered, everything]
         if sum(chosen) != 1:
             raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
         condition = make_condition(scope, datetime.now(UTC), where=where, session=session, key=key)
@@ -489,9 +494,10 @@ class Memory:
 
         The file appears whole or not at all. Its first line is a header with format and package version.
         """
+        file = inputs.parse_path("path", path)
         condition = make_condition(self.namespace, datetime.now(UTC))
         with self._store.read() as tx:
-            return export(tx, condition, Path(path), progress)
+            return export(tx, condition, file, progress)
 
     @_counted
     def import_(self, path: str | Path, *, progress: Progress | None = None, source: str | None = None) -> int:
@@ -510,7 +516,9 @@ class Memory:
             InvalidInputError: A line is malformed; the message gives its number. Nothing was written.
             NotFoundError: There is no such file.
         """
-        return Importer(self._store, self._writer, self.namespace).read(Path(path), progress, source)
+        return Importer(self._store, self._writer, self.namespace).read(
+            inputs.parse_path("path", path), progress, source
+        )
 
     def close(self) -> None:
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""

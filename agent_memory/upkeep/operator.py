@@ -61,7 +61,7 @@ class Operator:
             >>> memory.check().ok
             True
         """
-        return Checker(self._store, self._store.follow_space(), repair=repair).run()
+        return Checker(self._store, self._store.follow_space(), repair=inputs.check_flag("repair", repair)).run()
 
     # --- generations -------------------------------------------------------------------------------------
 
@@ -109,6 +109,7 @@ class Operator:
             >>> print(memory.reindex(tiers=(128, 768)).source)
             copy
         """
+        inputs.check_flag("dry_run", dry_run)
         request = ReindexRequest(
             encoder=encoder,
             session_encoder=session_encoder,
@@ -144,6 +145,7 @@ class Operator:
             >>> str(memory.rollback().state)
             'done'
         """
+        inputs.check_encoder("encoder", encoder)
         report = Reindexer(self._store).rollback(encoder, progress)
         self._store.follow()
         return report
@@ -155,7 +157,7 @@ class Operator:
             >>> memory.collect_generations()
             0
         """
-        return Reindexer(self._store).collect(grace)
+        return Reindexer(self._store).collect(inputs.check_timedelta("grace", grace))
 
     def generations(self) -> list[GenerationInfo]:
         """Return the store's generations, oldest first.
@@ -188,11 +190,13 @@ class Operator:
             >>> [(action.name, action.result) for action in memory.maintenance().actions]
             [('purge', '1 entries purged')]
         """
+        inputs.check_flag("dry_run", dry_run)
+        names = None if only is None else set(inputs.check_names("only", only))
         space = self._store.follow_space()
         self._queries.flush()
         collect = Reindexer(self._store).collect
         maintainer = Maintainer(self._store, space, grace=GRACE, purge=self.purge_expired, collect=collect)
-        return maintainer.look(rehearse=True) if dry_run else maintainer.carry_out(None if only is None else set(only))
+        return maintainer.look(rehearse=True) if dry_run else maintainer.carry_out(names)
 
     def purge_expired(self) -> int:
         """Delete expired entries in this namespace and those below it; returns how many.
@@ -249,7 +253,7 @@ class Operator:
             >>> memory.backup("alice.db")
             1
         """
-        return backups.backup(self._store.database, Path(path), progress)
+        return backups.backup(self._store.database, inputs.parse_path("path", path), progress)
 
     @staticmethod
     def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
@@ -274,4 +278,5 @@ class Operator:
             >>> Memory.restore("alice.db", "copy-of-my-agent")
             1
         """
-        return backups.restore(Path(backup), Path(path), replace=replace)
+        source, folder = inputs.parse_path("backup", backup), inputs.parse_path("path", path)
+        return backups.restore(source, folder, replace=inputs.check_flag("replace", replace))
