@@ -64,7 +64,8 @@ def test_a_query_with_as_many_dates_as_it_holds_is_answered(open_memory):
 def test_periods_are_told_once_and_there_are_few_of_them():
     now = datetime(2025, 6, 15, tzinfo=UTC)
     assert len(intervals("yesterday, Yesterday, 2025-06-14 and 1 day ago", now)) == 1
-    assert len(intervals(" ".join(f"2024-{month:02}-{day:02}" for month in range(1, 13) for day in (1, 2, 3)), now)) == 32
+    days = " ".join(f"2024-{month:02}-{day:02}" for month in range(1, 13) for day in (1, 2, 3))
+    assert len(intervals(days, now)) == 32
     asked = []
     assert intervals("yesterday, today", now, stop=lambda: not asked.append(1)) == []
     assert len(asked) == 1
