@@ -15,6 +15,8 @@ class Config(BaseModel):
         batch_size: Number of entries that ``add_many`` encodes and commits together; four times as many if their
             vectors are given and they belong to no session.
         max_text_chars: Maximum length of a text, in characters.
+        max_query_chars: Maximum length of the text of a query, in characters. A longer one is refused, not cut: what
+            would be left out might be the question. Adapters of frameworks ask with the end of a longer message.
         snapshot_every: Number of changes after which a recall writes the index to disk, as ``close`` does.
         keep_versions: Number of former versions kept of each entry, for ``history`` and ``as_of``.
         recall_target: Share of the exact top 10 that the tiers must find; they keep more candidates until they do.
@@ -30,6 +32,7 @@ class Config(BaseModel):
     lock_timeout_s: float = Field(default=30.0, gt=0, le=3600)
     batch_size: int = Field(default=512, ge=1, le=100_000)
     max_text_chars: int = Field(default=1_000_000, ge=1)
+    max_query_chars: int = Field(default=10_000, ge=1)
     snapshot_every: int = Field(default=20_000, ge=1)
     keep_versions: int = Field(default=20, ge=0)
     recall_target: float = Field(default=0.98, gt=0, le=1)

@@ -11,12 +11,13 @@ import operator
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any, Literal, SupportsIndex, TypeVar
+from typing import Any, Literal, SupportsIndex, TypeGuard, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from agent_memory.config import Config
@@ -25,7 +26,10 @@ from agent_memory.types import FloatArray, Namespace
 
 MAX_NAME_CHARS = 512
 MAX_METADATA_DEPTH = 64
+MAX_METADATA_CHARS = 1_000_000  # of the canonical JSON in which metadata is stored
 MAX_K = 10_000
+_HUGE = 1e300
+_LONGEST = timedelta(days=365_000)
 
 
 class Unset(Enum):
@@ -49,8 +53,8 @@ _CONTROL = re.compile("[\x00-\x1f\x7f]")
 # --- settings and paths ------------------------------------------------------------------------------
 
 
-def parse_folder(what: str, value: object) -> Path:
-    """Return the absolute path of a folder; ``~`` is the home folder.
+def parse_path(what: str, value: object) -> Path:
+    """Return the absolute path of a folder or file; ``~`` is the home folder.
 
     The path is made absolute once: a later change of the working directory does not move it.
     """
@@ -60,6 +64,8 @@ def parse_folder(what: str, value: object) -> Path:
         raise InvalidInputError(f"{what} must not be empty; the current folder is '.'")
     if "\x00" in os.fspath(value):
         raise InvalidInputError(f"{what} must not contain NUL")
+    if any(len(os.fsencode(part)) > 255 for part in check_unicode(what, os.fspath(value)).split(os.sep)):
+        raise InvalidInputError(f"{what} has a name of more than 255 bytes")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:
@@ -96,6 +102,17 @@ def check_text(what: str, value: object, config: Config) -> str:
     return check_unicode(what, value)
 
 
+def check_query(value: object, config: Config) -> str:
+    """Return a text that can be searched for: as ``check_text``, but shorter."""
+    text = check_text("query", value, config)
+    if len(text) > config.max_query_chars:
+        raise InvalidInputError(
+            f"query has {len(text)} characters, more than Config.max_query_chars = {config.max_query_chars}; "
+            "ask with its first or most telling part"
+        )
+    return text
+
+
 def check_name(what: str, value: object) -> str:
     """Return a valid key, session, speaker or namespace part: 1 to 512 characters, no control characters."""
     if value is None:
@@ -116,7 +133,7 @@ def check_optional_name(what: str, value: object) -> str | None:
 
 def check_names(what: str, value: object) -> list[str]:
     """Return a list of valid names."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+    if isinstance(value, str | bytes) or not is_iterable(value):
         raise InvalidInputError(f"{what} must be a list of strings, got {type_name(value)}")
     return [check_name(what, one) for one in value]
 
@@ -170,9 +187,16 @@ def check_metadata(value: object) -> Mapping[str, Any]:
     level: list[object] = [value]
     for _ in range(MAX_METADATA_DEPTH + 1):
         level = [child for parent in level for child in _list_children(parent)]
+        check_metadata_size(len(level))  # parts that are shared may multiply at each level
         if not level:
             return value
     raise InvalidInputError(f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels")
+
+
+def check_metadata_size(chars: int) -> None:
+    """Raise InvalidInputError for metadata of more characters of JSON than can be stored."""
+    if chars > MAX_METADATA_CHARS:
+        raise InvalidInputError(f"metadata takes more than {MAX_METADATA_CHARS} characters as JSON")
 
 
 def _list_children(value: object) -> list[object]:
@@ -212,15 +236,15 @@ def check_share(what: str, value: object) -> float:
     """Return a number from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInputError(f"{what} must be a number, got {type_name(value)}")
-    if not math.isfinite(value) or not 0 <= value <= 1:
-        raise InvalidInputError(f"{what} must lie between 0 and 1, got {value}")
+    if not 0 <= value <= 1:
+        raise InvalidInputError(f"{what} must lie between 0 and 1, got {describe(value)}")
     return float(value)
 
 
 def check_duration(what: str, value: object) -> float:
     """Return a positive, finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InvalidInputError(f"{what} must be a positive number, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _HUGE:
+        raise InvalidInputError(f"{what} must be a positive number, got {describe(value)}")
     return float(value)
 
 
@@ -231,8 +255,36 @@ def check_count(what: str, value: SupportsIndex, most: int = MAX_K) -> int:
     except TypeError as error:
         raise InvalidInputError(f"{what} must be a whole number, got {type_name(value)}") from error
     if isinstance(value, bool) or not 1 <= number <= most:
-        raise InvalidInputError(f"{what} must be a whole number from 1 to {most}, got {value!r}")
+        raise InvalidInputError(f"{what} must be a whole number from 1 to {most}, got {describe(value)}")
     return number
+
+
+def check_flag(what: str, value: object) -> bool:
+    """Return True or False; no other value stands for them."""
+    if not isinstance(value, bool | np.bool_):
+        raise InvalidInputError(f"{what} must be True or False, got {type_name(value)}")
+    return bool(value)
+
+
+def check_progress(value: object) -> None:
+    """Raise InvalidInputError for a progress callback that cannot be called."""
+    if value is not None and not callable(value):
+        raise InvalidInputError(f"progress must be callable, got {type_name(value)}")
+
+
+def check_encoder(what: str, value: object) -> None:
+    """Raise InvalidInputError for what is neither an encoder nor the name or path of one; None may stand for one."""
+    if isinstance(value, str | os.PathLike):
+        parse_path(what, value)
+    elif value is not None and not hasattr(value, "spec"):
+        raise InvalidInputError(f"{what} must be a name, a path or an encoder, got {type_name(value)}")
+
+
+def check_timedelta(what: str, value: object) -> timedelta:
+    """Return a stretch of time of at most a thousand years."""
+    if not isinstance(value, timedelta) or abs(value) > _LONGEST:
+        raise InvalidInputError(f"{what} must be a timedelta of at most a thousand years, got {describe(value)}")
+    return value
 
 
 # --- vectors -----------------------------------------------------------------------------------------
@@ -250,24 +302,43 @@ def parse_vector(value: object, dimension: int | None = None) -> FloatArray:
         InvalidInputError: It is not numeric, holds NaN or infinity, or is all zeros.
     """
     try:
-        array = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiubO":
+            raise TypeError(f"of type {array.dtype}")
+        array = array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InvalidInputError(f"a vector must be numeric, got {type_name(value)}") from error
     if array.ndim != 1:
         raise InvalidInputError(f"a vector must have one axis, got shape {array.shape}")
     if dimension is not None:
         check_dimension(array, dimension)
-    wide = array.astype(np.float64)
-    length = math.sqrt(wide.dot(wide))
-    if not math.isfinite(length) or length == 0:
+    largest = np.abs(array).max(initial=0)
+    if not math.isfinite(largest) or largest == 0:
         raise InvalidInputError("a vector must be finite and not all zeros")
-    return np.asarray(array / np.float32(length), dtype=np.float32)
+    array /= largest  # the squares of very large and very small numbers have no float64
+    return np.asarray(array / math.sqrt(array.dot(array)), dtype=np.float32)
 
 
-def check_dimension(array: FloatArray, dimension: int) -> None:
+def check_dimension(array: npt.NDArray[Any], dimension: int) -> None:
     """Raise DimensionMismatchError unless a vector has ``dimension`` dimensions."""
     if array.shape[0] != dimension:
         raise DimensionMismatchError(dimension, array.shape[0])
+
+
+def is_iterable(value: object) -> TypeGuard[Iterable[Any]]:
+    """Return whether a value can be iterated over; an array without axes only looks like it."""
+    try:
+        iter(value)  # type: ignore[call-overload]
+    except TypeError:
+        return False
+    return True
+
+
+def describe(value: object) -> str:
+    """Return a number, string or stretch of time for a message, shortened; of anything else the type."""
+    if isinstance(value, int) and abs(value) >= 1 << 64:
+        return "a number beyond 64 bits"
+    return repr(value)[:60] if isinstance(value, int | float | str | timedelta) else type_name(value)
 
 
 def type_name(value: object) -> str:

@@ -22,6 +22,7 @@ from agent_memory.recall.reader import Reader
 from agent_memory.recall.request import RecallOptions, Request, encode_requests, make_condition, make_request
 from agent_memory.recall.why import why
 from agent_memory.records import Entry, Hits, Trace
+from agent_memory.storage.filters import EVERYTHING, parse_filter
 from agent_memory.types import FloatArray, Namespace, Progress, Time
 from agent_memory.upkeep.jobs import Jobs
 from agent_memory.upkeep.operator import Operator
@@ -43,6 +44,7 @@ def _delegate(attribute: str, method: Callable[Concatenate[Any, _P], _R]) -> Cal
 
     @functools.wraps(method)
     def call(self: Memory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        inputs.check_progress(kwargs.get("progress"))
         with self._store.call():
             return method(getattr(self, attribute), *args, **kwargs)
 
@@ -54,6 +56,7 @@ def _counted(method: Callable[Concatenate[Memory, _P], _R]) -> Callable[Concaten
 
     @functools.wraps(method)
     def call(self: Memory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        inputs.check_progress(kwargs.get("progress"))
         with self._store.call():
             return method(self, *args, **kwargs)
 
@@ -95,7 +98,7 @@ class Memory:
         config: Config | Mapping[str, Any] | None = None,
         maintenance: str | None = None,
     ) -> None:
-        self.path = inputs.parse_folder("path", path)
+        self.path = inputs.parse_path("path", path)
         self.namespace: Namespace = inputs.parse_namespace(namespace)
         self.config = inputs.parse_config(config)
         if maintenance not in (None, "background"):
@@ -154,7 +157,7 @@ class Memory:
             speaker: Who said it.
             key: A name of your own, unique in the namespace. An entry that has the key is replaced by the new
                 one; only ``created_at`` stays, and the former version in its ``history``. Generated if left out.
-            metadata: A JSON object to filter by later. Stored with its keys sorted.
+            metadata: A JSON object to filter by later, of up to 1,000,000 characters. Stored with its keys sorted.
             event_time: When it happened; now if left out. A naive time is taken as UTC.
             expires_at: When it stops being returned.
             importance: From 0 to 1.
@@ -283,7 +286,9 @@ class Memory:
             InvalidInputError: Nothing, or a contradiction, was said about what to forget.
         """
         scope = inputs.resolve_namespace(namespace, self.namespace)
-        chosen = [key is not None, bool(where) or session is not None, everything]
+        everything = inputs.check_flag("everything", everything)
+        filtered = (where is not None and parse_filter(where) != EVERYTHING) or session is not None
+        chosen = [key is not None, filtered, everything]
         if sum(chosen) != 1:
             raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
         condition = make_condition(scope, datetime.now(UTC), where=where, session=session, key=key)
@@ -323,8 +328,8 @@ class Memory:
         them as hold a word of the query).
 
         Args:
-            query: A question or statement, or a vector in the store's space, shape (dimension,), which is searched
-                by meaning alone.
+            query: A question or statement of up to ``Config.max_query_chars``, or a vector in the store's space, shape
+                (dimension,), which is searched by meaning alone.
             k: How many hits to return at most, from 1 to 10,000.
             session: Only entries of this session, and the question is read behind the session's latent memory.
             speaker: Only entries of this speaker.
@@ -402,7 +407,7 @@ class Memory:
         _check_options("recall_many", options)
         if isinstance(queries, str) or not isinstance(queries, Sequence):
             raise InvalidInputError(f"queries must be a list of texts, got {type(queries).__name__}")
-        texts = [inputs.check_text("query", query, self.config) for query in queries]
+        texts = [inputs.check_query(query, self.config) for query in queries]
         requests = [self._make_request(text, namespace, options) for text in texts]
 
         def answer(space: Space) -> list[Hits]:
@@ -490,9 +495,10 @@ class Memory:
 
         The file appears whole or not at all. Its first line is a header with format and package version.
         """
+        file = inputs.parse_path("path", path)
         condition = make_condition(self.namespace, datetime.now(UTC))
         with self._store.read() as tx:
-            return export(tx, condition, check_target(self.path, inputs.parse_folder("path", path)), progress)
+            return export(tx, condition, check_target(self.path, file), progress)
 
     @_counted
     def import_(self, path: str | Path, *, progress: Progress | None = None, source: str | None = None) -> int:
@@ -511,7 +517,9 @@ class Memory:
             InvalidInputError: A line is malformed; the message gives its number. Nothing was written.
             NotFoundError: There is no such file.
         """
-        return Importer(self._store, self._writer, self.namespace).read(Path(path), progress, source)
+        return Importer(self._store, self._writer, self.namespace).read(
+            inputs.parse_path("path", path), progress, source
+        )
 
     def close(self) -> None:
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""

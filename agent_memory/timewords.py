@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
@@ -15,6 +15,8 @@ _MONTH = (
 _DAY = "(?:mon|tues|wednes|thurs|fri|satur|sun)day"
 _NUMBER = "(?:\\d{1,3}|a|an|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
 _YEAR = "(?:19|20)\\d\\d"
+
+_MOST = 32  # periods of a query; who names more asks for none in particular
 
 _Cover: TypeAlias = Callable[[datetime], tuple[datetime, datetime]]
 """From a moment to the start and end of the day, week, month or year around it."""
@@ -80,22 +82,39 @@ class Interval:
     end: datetime
 
 
-def intervals(query: str, now: datetime) -> list[Interval]:
+def intervals(query: str, now: datetime, stop: Callable[[], bool] = lambda: False) -> list[Interval]:
     """Return the periods that an English query mentions, relative to ``now`` (UTC).
 
     Dates without a year are assumed to lie in the past. The dateparser library decides which moment an expression
-    means; the form of the expression decides whether it covers a day, a week, a month or a year.
+    means; the form of the expression decides whether it covers a day, a week, a month or a year. Of several words for
+    the same period the first count, and of more than 32 periods the first that are found.
+
+    Args:
+        query: The query.
+        now: What "yesterday" and the like refer to (UTC).
+        stop: Asked before each expression; True ends the search.
     """
-    found = []
+    found: dict[tuple[datetime, datetime], Interval] = {}
+    for words, cover in _find_expressions(query):
+        if len(found) == _MOST or stop():
+            break
+        moment = _parse(words, now)
+        if moment is not None:
+            interval = Interval(words, *cover(moment))
+            found.setdefault((interval.start, interval.end), interval)
+    return list(found.values())
+
+
+def _find_expressions(query: str) -> Iterator[tuple[str, _Cover]]:
+    """Yield the different expressions of time in a query."""
+    seen: set[str] = set()
     for pattern, cover in _COMPILED:
-        match = pattern.search(query)
-        while match:
-            query = query[: match.start()] + "\x00" * len(match.group()) + query[match.end() :]
-            moment = _parse(match.group(), now)
-            if moment is not None:
-                found.append(Interval(match.group(), *cover(moment)))
-            match = pattern.search(query)
-    return found
+        matches = [match.group() for match in pattern.finditer(query)]
+        query = pattern.sub(lambda match: "\x00" * len(match.group()), query) if matches else query
+        for words in matches:
+            if words.lower() not in seen:
+                seen.add(words.lower())
+                yield words, cover
 
 
 def _parse(words: str, now: datetime) -> datetime | None:

@@ -33,8 +33,15 @@ app = typer.Typer()
 def mcp(
     path: PathOption = DEFAULT_PATH,
     transport: Annotated[Transport, typer.Option(help="How clients connect.")] = Transport.STDIO,
-    host: Annotated[str, typer.Option(help="Address to listen on; there is no authentication.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; any but a local one needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(help="What HTTP clients must send as bearer token.", envvar="AGENT_MEMORY_MCP_TOKEN"),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Further Host header to answer to, such as memory.example.org:8000.")
+    ] = None,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonLinesOption = False,
@@ -43,8 +50,11 @@ def mcp(
 
     Over stdio, standard output holds the protocol's messages, which are JSON Lines with --json and without.
     """
+    from agent_memory.integrations._mcp_http import check_exposure
     from agent_memory.integrations.mcp import run_server
 
+    if transport is Transport.HTTP:
+        check_exposure(host, token)
     with open_store(path, namespace, encoder=encoder, create=True) as memory:
         if transport is Transport.STDIO:
             with _ended_by_interrupt(memory):
@@ -55,7 +65,7 @@ def mcp(
             print_json_line({"url": url})
         else:
             ERR.print(f"serving {path} at {url}")
-        run_server(memory, transport, host=host, port=port)
+        run_server(memory, transport, host=host, port=port, token=token, hosts=allow_host or ())
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ParamSpec, TypeVar
 from urllib.parse import quote, unquote
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from agent_memory.errors import AgentMemoryError, NotFoundError
+from agent_memory.errors import AgentMemoryError, InvalidInputError, NotFoundError
 from agent_memory.inputs import MAX_K
 from agent_memory.integrations._mcp_pages import PAGE, Object, brief, page, ranked, start_of, whole
 from agent_memory.memory import Memory
@@ -19,12 +19,16 @@ from agent_memory.records import Entry
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+# Models fill arguments that they mean to leave out.
+EMPTY = BeforeValidator(lambda value: None if value == "" else value)
+
 Query = Annotated[str, Field(description='A question or statement, e.g. "Where does Alice live?"')]
 Key = Annotated[str, Field(description="The key of an entry, as recall shows it.")]
-Cursor = Annotated[str | None, Field(description="The `next` of the answer before, for what follows it.")]
-InSession = Annotated[str | None, Field(description="Only entries of this conversation.")]
+Cursor = Annotated[str | None, EMPTY, Field(description="The `next` of the answer before, for what follows it.")]
+InSession = Annotated[str | None, EMPTY, Field(description="Only entries of this conversation.")]
 Where = Annotated[
     Object | None,
+    EMPTY,
     Field(description='Only entries whose metadata match, e.g. {"year": {"$gte": 2024}, "topic": {"$in": ["a"]}}.'),
 ]
 
@@ -57,13 +61,17 @@ class Tools(_Shared):
     async def remember(
         self,
         text: Annotated[str, Field(description="What to keep: one self-contained sentence is best.")],
-        session: Annotated[str | None, Field(description="The conversation that it belongs to.")] = None,
-        speaker: Annotated[str | None, Field(description="Who said it.")] = None,
-        key: Annotated[str | None, Field(description="A name for it; an entry that has the name is replaced.")] = None,
-        metadata: Annotated[Object | None, Field(description="An object that recall can filter by.")] = None,
-        event_time: Annotated[str | None, Field(description="When it happened, ISO 8601; now if left out.")] = None,
-        expires_at: Annotated[str | None, Field(description="When to stop returning it, ISO 8601.")] = None,
-        importance: Annotated[float | None, Field(ge=0, le=1, description="From 0 to 1.")] = None,
+        session: Annotated[str | None, EMPTY, Field(description="The conversation that it belongs to.")] = None,
+        speaker: Annotated[str | None, EMPTY, Field(description="Who said it.")] = None,
+        key: Annotated[
+            str | None, EMPTY, Field(description="A name for it; an entry that has the name is replaced.")
+        ] = None,
+        metadata: Annotated[Object | None, EMPTY, Field(description="An object that recall can filter by.")] = None,
+        event_time: Annotated[
+            str | None, EMPTY, Field(description="When it happened, ISO 8601; now if left out.")
+        ] = None,
+        expires_at: Annotated[str | None, EMPTY, Field(description="When to stop returning it, ISO 8601.")] = None,
+        importance: Annotated[float | None, EMPTY, Field(ge=0, le=1, description="From 0 to 1.")] = None,
     ) -> Object:
         """Keep a fact for later conversations."""
         entry = await self._run(
@@ -82,12 +90,16 @@ class Tools(_Shared):
     async def recall(
         self,
         query: Query,
-        k: Annotated[int, Field(ge=1, le=PAGE, description="How many entries at most.")] = 5,
+        k: Annotated[
+            int,
+            BeforeValidator(lambda value: 5 if value == "" else value),
+            Field(ge=1, le=PAGE, description="How many entries at most."),
+        ] = 5,
         session: InSession = None,
-        speaker: Annotated[str | None, Field(description="Only entries of this speaker.")] = None,
+        speaker: Annotated[str | None, EMPTY, Field(description="Only entries of this speaker.")] = None,
         where: Where = None,
-        since: Annotated[str | None, Field(description="Only what happened then or later, ISO 8601.")] = None,
-        until: Annotated[str | None, Field(description="Only what happened then or earlier, ISO 8601.")] = None,
+        since: Annotated[str | None, EMPTY, Field(description="Only what happened then or later, ISO 8601.")] = None,
+        until: Annotated[str | None, EMPTY, Field(description="Only what happened then or earlier, ISO 8601.")] = None,
         cursor: Cursor = None,
     ) -> Object:
         """Find what is remembered about a question or statement, best first. `read` shows texts that were cut."""
@@ -103,15 +115,21 @@ class Tools(_Shared):
 
     async def forget(
         self,
-        key: Annotated[str | None, Field(description="The key of one entry.")] = None,
-        session: Annotated[str | None, Field(description="All entries of this conversation.")] = None,
+        key: Annotated[str | None, EMPTY, Field(description="The key of one entry.")] = None,
+        session: Annotated[str | None, EMPTY, Field(description="All entries of this conversation.")] = None,
         where: Annotated[
             Object | None,
+            EMPTY,
             Field(description='All entries whose metadata match, e.g. {"topic": "home"}; with a session, only in it.'),
         ] = None,
+        everything: Annotated[
+            bool,
+            BeforeValidator(lambda value: False if value == "" else value),
+            Field(description="True only if nothing at all is to be kept: forgets every entry, or lets `where` do it."),
+        ] = False,
     ) -> dict[str, int]:
         """Delete for good: one entry by its key, or all of a session, or all whose metadata match."""
-        return {"forgotten": await self._run(self._memory.forget, key, session=session, where=where)}
+        return {"forgotten": await self._run(_forget, self._memory, key, session, where, everything)}
 
     async def why(self, query: Query, key: Key) -> Object:
         """Explain the place of an entry among the answers to a query, also if recall did not return it."""
@@ -182,3 +200,16 @@ def _get(memory: Memory, key: str) -> Entry:
         return memory.get(key)
     except NotFoundError:
         return memory.get(unquote(key))
+
+
+def _forget(memory: Memory, key: str | None, session: str | None, where: Object | None, everything: bool) -> int:
+    """Forget, but not all there is unless that was said."""
+    if everything and key is None and session is None:
+        return memory.forget(where=where) if where else memory.forget(everything=True)
+    if everything:
+        raise InvalidInputError("everything goes with a where or alone, not with a key or a session")
+    if where and key is None and session is None and not memory.entries(where={"$not": where}, limit=1):
+        count = memory.stats().entries
+        if count:
+            raise InvalidInputError(f"this would forget all {count} entries; say so with everything=true, or narrow it")
+    return memory.forget(key, session=session, where=where)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_memory.integrations._opening import below
-from agent_memory.integrations._text import block, own_text
+from agent_memory.integrations._text import block, own_text, query_text
 from agent_memory.memory import Memory
 from agent_memory.records import Hit
 from agent_memory.types import Namespace
@@ -51,7 +51,7 @@ class Prompting:
             min_score: In place of the attribute.
             **options: Arguments of ``Memory.recall`` in place of the attributes.
         """
-        query = own_text(text)
+        query = query_text(own_text(text), self.memory)
         if not query:
             return []
         arguments = {"k": self.k, "where": self.where, "namespace": self.scope, **options}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from agent_memory.memory import Memory
 from agent_memory.prompt import format_hits, without_recalled
 from agent_memory.records import Hit
 
@@ -40,6 +41,11 @@ def usable_text(text: str) -> str:
 def own_text(text: str) -> str:
     """Return what a text says itself: without blocks of recalled text, for instance those that a model repeated."""
     return without_recalled(usable_text(text)).strip()
+
+
+def query_text(text: str, memory: Memory) -> str:
+    """Return the part of a text to ask with: its end, where a long message puts its question."""
+    return text.strip()[-memory.config.max_query_chars :]
 
 
 def entry_text(text: str) -> str:

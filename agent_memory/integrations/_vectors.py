@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from agent_memory.integrations._names import own_key
 from agent_memory.memory import Memory
@@ -15,11 +16,11 @@ from agent_memory.types import FloatArray, Namespace
 UNRANKED = own_key("unranked")  # in the metadata of an entry whose vector says nothing
 
 
-def direction(vector: Sequence[float] | FloatArray | None) -> FloatArray | None:
+def direction(vector: Sequence[float] | FloatArray | None) -> npt.NDArray[np.float64] | None:
     """Return a vector, shape (dimension,); None for none and for one that is all zeros, which is close to nothing."""
     if vector is None:
         return None
-    array = np.asarray(vector, dtype=np.float32)
+    array = np.asarray(vector, dtype=np.float64)  # very small numbers have no float32
     return array if array.any() else None
 
 

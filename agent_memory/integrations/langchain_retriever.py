@@ -9,6 +9,7 @@ from typing import Any
 from agent_memory.errors import MissingDependencyError
 from agent_memory.integrations._documents import document
 from agent_memory.integrations._opening import Adapter, Given, below, opened
+from agent_memory.integrations._text import query_text
 from agent_memory.memory import Memory
 from agent_memory.records import Hit
 
@@ -59,7 +60,7 @@ class AgentMemoryRetriever(BaseRetriever, Adapter):
     ) -> list[Document]:
         scope = below(self.memory, self.namespace)
         own = {"k": self.k, "where": self.where, "session": self.session, "namespace": scope}
-        hits = self.memory.recall(query, **{**own, **self.options, **kwargs})
+        hits = self.memory.recall(query_text(query, self.memory), **{**own, **self.options, **kwargs})
         return [_document(hit) for hit in hits if self.min_score is None or hit.score >= self.min_score]
 
     async def _aget_relevant_documents(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from typing import Any
 
 from agent_memory.aio import AsyncMemory
 from agent_memory.errors import MissingDependencyError
+from agent_memory.integrations._mcp_http import check_exposure, restrict, serve
 from agent_memory.integrations._mcp_tools import HINTS, Resources, Tools, resources_of
 from agent_memory.integrations._mcp_transport import Transport
 from agent_memory.integrations._opening import Given, held_by, opened
@@ -37,16 +38,18 @@ def build_server(memory: Memory | AsyncMemory, *, host: str = "127.0.0.1", port:
 
     Args:
         memory: Stays open; closing it is the caller's task.
-        host: Address to listen on, for HTTP.
-        port: Port to listen on, for HTTP.
+        host: Local address to listen on, for HTTP with mcp 1; ``run_server`` serves others too.
+        port: Port to listen on, for HTTP with mcp 1.
 
     Raises:
+        InvalidInputError: Others can reach the address.
         MissingDependencyError: The ``mcp`` package is not installed.
     """
     try:
         import mcp  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingDependencyError("mcp", "mcp") from error
+    check_exposure(host, None)
     held = held_by(memory)
     # Only one of the two exists in any version of the package.
     newer = find_spec("mcp.server.mcpserver") is not None
@@ -58,7 +61,9 @@ def build_server(memory: Memory | AsyncMemory, *, host: str = "127.0.0.1", port:
     if newer:
         server = import_module(place).MCPServer(NAME, version=version(NAME), **options)
     else:
-        server = import_module(place).FastMCP(NAME, host=host, port=port, **options)
+        server = import_module(place).FastMCP(
+            NAME, host=host, port=port, transport_security=restrict(host, port), **options
+        )
         server._mcp_server.version = version(NAME)  # that of the mcp package otherwise; there is no argument for it
     for address, resource in resources_of(Resources(held, errors.ResourceError)).items():
         server.resource(address, mime_type="application/json")(resource)
@@ -82,6 +87,8 @@ def run_server(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    token: str | None = None,
+    hosts: Sequence[str] = (),
 ) -> None:
     """Serve a memory until the client leaves (stdio) or the process is interrupted (HTTP).
 
@@ -90,19 +97,24 @@ def run_server(
     Args:
         memory: What is served; a folder is opened, and closed at the end.
         transport: How.
-        host: Address to listen on, for HTTP. There is no authentication: leave it local.
+        host: Address to listen on, for HTTP.
         port: Port to listen on, for HTTP.
+        token: What HTTP clients must send as ``Authorization: Bearer TOKEN``; needed unless the address is local.
+        hosts: Further values of the Host header that are answered, for HTTP; others are refused.
+
+    Raises:
+        InvalidInputError: Others can reach the address, and there is no token.
     """
+    if transport is Transport.HTTP:
+        check_exposure(host, token)
     held, own = opened(memory)
     try:
-        server = build_server(held, host=host, port=port)
+        server = build_server(held)
         with _closed_at_sigterm(held):
             if transport is Transport.STDIO:
                 server.run("stdio")
-            elif hasattr(server.settings, "port"):
-                server.run("streamable-http")
             else:
-                server.run("streamable-http", host=host, port=port)
+                serve(server, host, port, token=token, names=hosts)
     finally:
         if own:
             held.close()

@@ -115,7 +115,10 @@ def _encode(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: E
     """
     if not texts:
         return np.empty((0, spec.dimension), np.float32)
-    vectors = np.asarray(encode(texts), dtype=np.float32)
+    try:
+        vectors = np.asarray(encode(texts))
+    except ValueError as error:  # rows of several lengths, or what the encoder itself raised
+        raise EncoderError(f"encoder {spec.name} failed: {error}") from error
     if vectors.shape != (len(texts), spec.dimension):
         expected = len(texts), spec.dimension
         raise EncoderError(f"encoder {spec.name} returned shape {vectors.shape} instead of {expected}")

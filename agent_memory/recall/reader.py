@@ -126,7 +126,7 @@ class Reader:
             until=until,
         )
         most = None if limit is None else inputs.check_count("limit", limit, most=_MOST)
-        skip = inputs.check_count("offset", offset, most=_MOST) if offset else 0
+        skip = 0 if isinstance(offset, int) and not offset else inputs.check_count("offset", offset, most=_MOST)
         with self._store.read() as tx:
             return [entry for _, entry in tx.entries.select(condition, limit=most, offset=skip)]
 

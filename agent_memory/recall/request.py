@@ -143,7 +143,7 @@ def make_request(
     Raises:
         InvalidInputError: An argument is unusable.
     """
-    text = inputs.check_text("query", query, config) if isinstance(query, str) else None
+    text = inputs.check_query(query, config) if isinstance(query, str) else None
     mode = inputs.parse_choice("mode", options.get("mode", Mode.HYBRID), Mode)
     as_of = inputs.parse_time("as_of", options.get("as_of"))
     present = datetime.now(UTC)
@@ -159,19 +159,25 @@ def make_request(
         condition=make_condition(scope, present, as_of=as_of, **filters),
         as_of=as_of,
         now=inputs.parse_time("now", options.get("now")) or as_of or present,
-        exact=options.get("exact", False),
+        exact=inputs.check_flag("exact", options.get("exact", False)),
         diversity=inputs.check_share("diversity", options.get("diversity", 0.0)),
-        collapse=options.get("collapse", False),
+        collapse=inputs.check_flag("collapse", options.get("collapse", False)),
         half_life=_check_half_life(options.get("half_life")),
         budget_ms=None if budget_ms is None else inputs.check_duration("budget_ms", budget_ms),
-        rerank=options.get("rerank"),
-        explain=options.get("explain", False),
+        rerank=_check_reranker(options.get("rerank")),
+        explain=inputs.check_flag("explain", options.get("explain", False)),
     )
 
 
 def _check_half_life(value: timedelta | None) -> timedelta | None:
     if value is not None and (not isinstance(value, timedelta) or value <= timedelta(0)):
-        raise InvalidInputError(f"half_life must be a positive timedelta, got {value!r}")
+        raise InvalidInputError(f"half_life must be a positive timedelta, got {inputs.describe(value)}")
+    return value
+
+
+def _check_reranker(value: Reranker | None) -> Reranker | None:
+    if value is not None and not callable(getattr(value, "score", None)):
+        raise InvalidInputError(f"rerank must have a method 'score', got {inputs.type_name(value)}")
     return value
 
 

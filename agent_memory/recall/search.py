@@ -163,8 +163,8 @@ class Search:
         request = self.request
         self._add_dense()
         if request.text is not None and request.mode is not Mode.DENSE and not self._is_out_of_time():
-            self.intervals = timewords.intervals(request.text, request.now)
             self._add_lexical(request.text)
+            self.intervals = timewords.intervals(request.text, request.now, stop=self._is_out_of_time)
             self._add_dated()
         if request.as_of is not None:
             self._add_former()
@@ -209,7 +209,7 @@ class Search:
 
     def _add_dated(self) -> None:
         """Add the best entries of the intervals that the query names, which may rank too low to be found otherwise."""
-        if not self.intervals or not self._dense:
+        if not self.intervals or not self._dense or self._is_out_of_time():
             return
         spans = [(interval.start, interval.end) for interval in self.intervals]
         result = self.searcher.search(self.request.vector[None], self._pool_size, spans=spans, exact=True)

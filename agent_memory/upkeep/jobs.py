@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from agent_memory import inputs
 from agent_memory.errors import InvalidInputError
 from agent_memory.live.store import Store
 from agent_memory.reports import Job, JobState
@@ -34,7 +35,7 @@ class Jobs:
             [('reindex', 'done')]
         """
         with self._store.read() as tx:
-            return tx.jobs.list_all(limit=limit)
+            return tx.jobs.list_all(limit=inputs.check_count("limit", limit))
 
     def pause_job(self, job: int) -> Job:
         """Pause a running job after its current step, in whichever process it runs.
@@ -89,6 +90,7 @@ class Jobs:
 
     def _set_state(self, job_id: int, state: JobState) -> Job:
         """Set the state of an unfinished job; the process that runs it obeys at its next step."""
+        inputs.check_count("job", job_id, most=2**63 - 1)
         with self._store.write() as tx:
             now = datetime.now(UTC)
             job = tx.jobs.get(job_id)

@@ -62,7 +62,7 @@ class Operator:
             >>> memory.check().ok
             True
         """
-        return Checker(self._store, self._store.follow_space(), repair=repair).run()
+        return Checker(self._store, self._store.follow_space(), repair=inputs.check_flag("repair", repair)).run()
 
     # --- generations -------------------------------------------------------------------------------------
 
@@ -110,6 +110,7 @@ class Operator:
             >>> print(memory.reindex(tiers=(128, 768)).source)
             copy
         """
+        inputs.check_flag("dry_run", dry_run)
         request = ReindexRequest(
             encoder=encoder,
             session_encoder=session_encoder,
@@ -145,6 +146,7 @@ class Operator:
             >>> str(memory.rollback().state)
             'done'
         """
+        inputs.check_encoder("encoder", encoder)
         report = Reindexer(self._store).rollback(encoder, progress)
         self._store.follow()
         return report
@@ -156,7 +158,7 @@ class Operator:
             >>> memory.collect_generations()
             0
         """
-        return Reindexer(self._store).collect(grace)
+        return Reindexer(self._store).collect(inputs.check_timedelta("grace", grace))
 
     def generations(self) -> list[GenerationInfo]:
         """Return the store's generations, oldest first.
@@ -189,11 +191,13 @@ class Operator:
             >>> [(action.name, action.result) for action in memory.maintenance().actions]
             [('purge', '1 entries purged')]
         """
+        inputs.check_flag("dry_run", dry_run)
+        names = None if only is None else set(inputs.check_names("only", only))
         space = self._store.follow_space()
         self._queries.flush()
         collect = Reindexer(self._store).collect
         maintainer = Maintainer(self._store, space, grace=GRACE, purge=self.purge_expired, collect=collect)
-        return maintainer.look(rehearse=True) if dry_run else maintainer.carry_out(None if only is None else set(only))
+        return maintainer.look(rehearse=True) if dry_run else maintainer.carry_out(names)
 
     def purge_expired(self) -> int:
         """Delete expired entries in this namespace and those below it; returns how many.
@@ -250,7 +254,7 @@ class Operator:
             >>> memory.backup("alice.db")
             1
         """
-        return backups.backup(self._store, inputs.parse_folder("path", path), progress)
+        return backups.backup(self._store, inputs.parse_path("path", path), progress)
 
     def backup_into(self, folder: Path, *, keep: int) -> tuple[Path, int]:
         """Write a backup into a folder, and delete this store's oldest ones there; returns (file, entries)."""
@@ -281,4 +285,5 @@ class Operator:
             >>> Memory.restore("alice.db", "copy-of-my-agent")
             1
         """
-        return backups.restore(inputs.parse_folder("backup", backup), inputs.parse_folder("path", path), replace=replace)
+        source, folder = inputs.parse_path("backup", backup), inputs.parse_path("path", path)
+        return backups.restore(source, folder, replace=inputs.check_flag("replace", replace))

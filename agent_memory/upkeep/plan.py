@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent_memory import inputs
 from agent_memory.encoders.registry import load_encoder
 from agent_memory.errors import InvalidInputError
 from agent_memory.live.space import Space
@@ -42,12 +43,13 @@ class ReindexRequest:
     max_cpu: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.rotation not in (None, "fit"):
-            raise InvalidInputError(f"rotation must be None or 'fit', got {self.rotation!r}")
-        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise InvalidInputError(f"batch_size must be a positive integer, got {self.batch_size!r}")
-        if not 0 < self.max_cpu <= 1:
-            raise InvalidInputError(f"max_cpu must be in (0, 1], got {self.max_cpu!r}")
+        inputs.check_encoder("encoder", self.encoder)
+        inputs.check_encoder("session_encoder", self.session_encoder)
+        if self.rotation is not None and (not isinstance(self.rotation, str) or self.rotation != "fit"):
+            raise InvalidInputError(f"rotation must be None or 'fit', got {inputs.describe(self.rotation)}")
+        inputs.check_count("batch_size", self.batch_size, most=1_000_000)
+        if not inputs.check_share("max_cpu", self.max_cpu):
+            raise InvalidInputError("max_cpu must be more than 0")
 
 
 class Source(StrEnum):
@@ -141,8 +143,8 @@ def _choose_tiers(request: ReindexRequest, live: Generation, encoder: Encoder) -
         return live.tiers if request.encoder is None else spec.tiers
     try:
         tiers = tuple(int(tier) for tier in request.tiers)
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"tiers must be dimensions, got {request.tiers!r}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInputError(f"tiers must be dimensions, got {inputs.type_name(request.tiers)}") from error
     if not 1 <= len(tiers) <= 3 or tuple(sorted(set(tiers))) != tiers or tiers[0] < 1 or tiers[-1] != spec.dimension:
         raise InvalidInputError(
             f"tiers must be one to three ascending dimensions that end at {spec.dimension}, got {tiers}"

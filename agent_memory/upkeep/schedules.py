@@ -59,8 +59,12 @@ def parse_trigger(text: str) -> Any:  # noqa: ANN401 - APScheduler has no types
 
 def make_schedule(name: str, kind: str, trigger: str, options: Mapping[str, Any] | None) -> Schedule:
     """Return a validated schedule; raises InvalidInputError."""
-    if kind not in KINDS:
-        raise InvalidInputError(f"kind must be one of {KINDS}, got {kind!r}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise InvalidInputError(f"kind must be one of {KINDS}, got {inputs.describe(kind)}")
+    if not isinstance(trigger, str):
+        raise InvalidInputError(f"trigger must be a string, got {inputs.type_name(trigger)}")
+    if options is not None and (not isinstance(options, Mapping) or not all(isinstance(one, str) for one in options)):
+        raise InvalidInputError(f"options must be a mapping of names, got {inputs.type_name(options)}")
     given = dict(options or {})
     if unknown := set(given) - ({"folder", "keep"} if kind == "backup" else set()):
         raise InvalidInputError(f"a {kind} job has no options {sorted(unknown)}")
@@ -70,7 +74,7 @@ def make_schedule(name: str, kind: str, trigger: str, options: Mapping[str, Any]
         raise InvalidInputError(f"keep must be a positive number of backups, got {given['keep']!r}")
     if kind == "backup":
         # A later change of the working directory must not move it.
-        given["folder"] = str(inputs.parse_folder("folder", given["folder"]))
+        given["folder"] = str(inputs.parse_path("folder", given["folder"]))
     parse_trigger(trigger)
     return Schedule(name=inputs.check_optional_name("name", name) or kind, kind=kind, trigger=trigger, options=given)
 
@@ -158,7 +162,7 @@ class Scheduler:
             >>> memory.schedule("backup", "0 3 * * *", options={"folder": "backups"}).trigger
             '0 3 * * *'
         """
-        wanted = make_schedule(name or kind, kind, trigger, options)
+        wanted = make_schedule(kind if name is None else name, kind, trigger, options)
         with self._store.write() as tx:
             tx.schedules.put(wanted, datetime.now(UTC), seal=seal(wanted, self._store.folder))
         return wanted
@@ -177,7 +181,7 @@ class Scheduler:
             >>> memory.unschedule("purge")
         """
         with self._store.write() as tx:
-            tx.schedules.remove(name)
+            tx.schedules.remove(inputs.check_name("name", name))
 
     def pause_schedule(self, name: str, *, paused: bool = True) -> None:
         """Pause a schedule, or resume it with ``paused=False``.
@@ -193,5 +197,6 @@ class Scheduler:
             >>> schedule = memory.schedule("purge", "every 1h")
             >>> memory.pause_schedule("purge")
         """
+        inputs.check_flag("paused", paused)
         with self._store.write() as tx:
-            tx.schedules.set_paused(name, paused)
+            tx.schedules.set_paused(inputs.check_name("name", name), paused)

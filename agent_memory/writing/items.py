@@ -13,6 +13,7 @@ from agent_memory import inputs
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
 from agent_memory.prompt import without_recalled
+from agent_memory.storage.codec import canonical_json
 from agent_memory.types import Namespace
 
 
@@ -77,7 +78,7 @@ def parse_entry(item: Item, config: Config, *, session: str | None = None) -> Va
         session=inputs.check_optional_name("session", given("session")) or session,
         speaker=inputs.check_optional_name("speaker", given("speaker")),
         key=inputs.check_optional_name("key", given("key")) or make_key(),
-        metadata=inputs.check_metadata(given("metadata")),
+        metadata=_check_metadata(given("metadata")),
         event_time=inputs.parse_time("event_time", given("event_time")),
         expires_at=inputs.parse_time("expires_at", given("expires_at")),
         importance=None if importance is None else inputs.check_share("importance", importance),
@@ -114,6 +115,12 @@ def make_key() -> str:
     fraction = (rest << 12) // 1_000_000
     chance = int.from_bytes(os.urandom(8)) >> 2
     return f"{milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | chance:032x}"
+
+
+def _check_metadata(value: object) -> Mapping[str, Any]:
+    metadata = inputs.check_metadata(value)
+    inputs.check_metadata_size(len(canonical_json(metadata)))
+    return metadata
 
 
 def _strip_recalled(value: object) -> object:

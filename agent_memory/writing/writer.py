@@ -54,7 +54,7 @@ class Writer:
     def add_many(self, items: Iterable[Item], *, session: str | None, progress: Progress | None) -> list[Entry]:
         """Validate all items, then write them in batches, each in one transaction."""
         self._store.database.assert_open()
-        if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+        if isinstance(items, str | bytes | Mapping) or not inputs.is_iterable(items):
             raise InvalidInputError(f"items must be a list of texts or mappings, got {type(items).__name__}")
         home = inputs.check_optional_name("session", session)
         space = self._store.space

@@ -10,6 +10,6 @@ from agent_memory import Memory
 from agent_memory.integrations.mcp import Transport, run_server
 
 if __name__ == "__main__":
-    path, transport, port = sys.argv[1:]
+    path, transport, port, *token = sys.argv[1:]
     with Memory(path, encoder=WordEncoder()) as served:
-        run_server(served, Transport(transport), port=int(port))
+        run_server(served, Transport(transport), port=int(port), token=token[0] if token else None)

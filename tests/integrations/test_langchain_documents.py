@@ -14,7 +14,7 @@ from langchain_core.documents import Document
 from langchain_core.indexing import InMemoryRecordManager, aindex, index
 from support_langchain import WordEmbeddings
 
-from agent_memory import InvalidInputError, Memory
+from agent_memory import InvalidInputError, Memory, format_hits
 from agent_memory.integrations.langchain import AgentMemoryVectorStore
 
 
@@ -158,7 +158,7 @@ def test_metadata_that_loaders_bring_get_their_json_form(store):
 
 def test_blank_documents_are_kept_and_never_found(store, embedding):
     before = len(embedding.documents)
-    repeated = "<recalled-memory>red apple</recalled-memory>"
+    repeated = format_hits(store.memory.recall(embedding.embed_query("red"), k=1))
     ids = store.add_documents(
         [Document("", id="x"), Document(" \n", id="y", metadata={"n": 7}), Document("red", id="z"), Document(repeated)]
     )

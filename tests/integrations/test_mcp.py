@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from support import TESTS, WordEncoder
 
-from agent_memory import Memory, MissingDependencyError
+from agent_memory import InvalidInputError, Memory, MissingDependencyError
 from agent_memory.integrations import mcp as integration
 
 SERVER = Path(__file__).parent / "support_mcp.py"
@@ -238,11 +239,13 @@ def test_a_stop_signal_closes_the_store_though_the_client_stays(folder):
     assert snapshots(folder)
 
 
-async def test_over_streamable_http(folder):
+@contextmanager
+def over_http(folder, *token):
+    """Serves a folder at a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-W", "ignore", str(SERVER), str(folder), "http", str(port)]
+    command = [sys.executable, "-W", "ignore", str(SERVER), str(folder), "http", str(port), *token]
     with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as server:
         try:
             deadline = time.monotonic() + 60
@@ -250,14 +253,113 @@ async def test_over_streamable_http(folder):
                 assert time.monotonic() < deadline
                 assert server.poll() is None
                 time.sleep(0.1)
-            async with session_of(streamable_http_client(f"http://127.0.0.1:{port}/mcp")) as session:
-                await use(session)
-                assert not snapshots(folder)
-                server.terminate()  # with the client still there
-                await asyncio.to_thread(server.wait, 60)
-            assert snapshots(folder)
+            yield server, port
         finally:
             server.kill()
+
+
+async def test_over_streamable_http(folder):
+    with over_http(folder) as (server, port):
+        async with session_of(streamable_http_client(f"http://127.0.0.1:{port}/mcp")) as session:
+            await use(session)
+            assert not snapshots(folder)
+            server.terminate()  # with the client still there
+            await asyncio.to_thread(server.wait, 60)
+        assert snapshots(folder)
+
+
+def greet(port, **headers):
+    """Return the status of the answer to a first request with the given headers."""
+    about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    fixed = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    connection.request("POST", "/mcp", json.dumps(message), {**fixed, **headers})
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_only_the_own_host_and_origin_are_answered_over_http(folder):
+    with over_http(folder) as (_, port):
+        for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"):
+            assert greet(port, Host=host) == 200
+            assert greet(port, Host=host, Origin=f"http://{host}") == 200
+        for host in (
+            "evil.example",
+            f"evil.example:{port}",
+            "127.0.0.1",
+            f"127.0.0.1:{port + 1}",
+            f"localhost.evil:{port}",
+        ):
+            assert greet(port, Host=host) == 421
+        for origin in ("http://evil.example", f"http://evil.example:{port}", "null", f"http://127.0.0.1:{port}.evil"):
+            assert greet(port, Origin=origin) == 403
+
+
+def test_over_http_a_token_that_was_set_must_be_shown(folder):
+    with over_http(folder, "s3cret") as (_, port):
+        assert greet(port, Authorization="Bearer s3cret") == 200
+        for shown in (
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer s3cre",
+            "Bearer s3crett",
+            "Bearer S3CRET",
+            "Basic s3cret",
+            "s3cret",
+        ):
+            assert greet(port, Authorization=shown) == 401
+        assert greet(port) == 401
+        assert greet(port, Authorization="Bearer s3cret", Host="evil.example") == 421
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "example.org", "127.0.0.1.example.org"])
+def test_an_address_that_others_can_reach_needs_a_token(memory, folder, host):
+    for token in (None, "", " "):
+        with pytest.raises(InvalidInputError, match="token"):
+            integration.run_server(memory, integration.Transport.HTTP, host=host, token=token)
+    with pytest.raises(InvalidInputError, match="token"):
+        integration.build_server(memory, host=host)
+
+
+async def test_forgetting_all_that_there_is_must_be_said(folder, open_memory):
+    memory = open_memory()
+    memory.add_many([{"text": f"fact {n}", "metadata": {"n": n}, "session": "s"} for n in range(3)])
+    async with over_stdio(folder) as session:
+        for where in (
+            {"n": {"$gte": 0}},
+            {"$or": [{"n": 1}, {"n": {"$ne": 1}}]},
+            {"x": {"$exists": False}},
+            {"$not": {"x": 1}},
+            {"$and": [{}]},
+            {},
+        ):
+            result = await session.call_tool("forget", {"where": where})
+            assert is_error(result)
+            assert len(memory.entries()) == 3
+        for arguments in ({"key": "k", "everything": True}, {"session": "s", "everything": True}):
+            assert is_error(await session.call_tool("forget", arguments))
+        assert await call(session, "forget", where={"n": 0}) == {"forgotten": 1}
+        assert await call(session, "forget", where={"n": {"$gte": 0}}, everything=True) == {"forgotten": 2}
+        memory.add("fact")
+        assert await call(session, "forget", everything=True) == {"forgotten": 1}
+        assert await call(session, "forget", where={"n": 0}) == {"forgotten": 0}
+
+
+async def test_optional_arguments_given_as_empty_text_are_left_out(folder, open_memory):
+    async with over_stdio(folder) as session:
+        names = ("session", "speaker", "key", "metadata", "event_time", "expires_at", "importance")
+        kept = await call(session, "remember", text="Al likes tea", **dict.fromkeys(names, ""))
+        assert "session" not in kept or kept["session"] is None
+        names = ("k", "session", "speaker", "where", "since", "until", "cursor")
+        assert len((await call(session, "recall", query="tea", **dict.fromkeys(names, "")))["hits"]) == 1
+        assert (await call(session, "read", key=kept["key"], cursor=""))["text"] == "Al likes tea"
+        assert "next" not in await call(session, "list_sessions", cursor="")
+        empty = {"session": "", "where": "", "everything": ""}
+        assert is_error(await session.call_tool("forget", {"key": "", **empty}))
+        assert await call(session, "forget", key=kept["key"], **empty) == {"forgotten": 1}
 
 
 def test_without_the_package_the_error_names_the_extra(memory, monkeypatch):

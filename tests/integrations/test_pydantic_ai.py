@@ -6,6 +6,7 @@ from pydantic_ai import Agent, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.messages import BinaryContent, TextContent, ToolReturnPart
 from pydantic_ai.models.function import FunctionModel
 
+from agent_memory import format_hits
 from agent_memory.integrations.pydantic_ai import memory_toolset, recalled
 
 
@@ -30,7 +31,7 @@ async def test_tools(tea):
     model, seen = scripted(
         ToolCallPart("remember", {"text": "Al moved to Rome"}),
         ToolCallPart("recall", {"query": "Al moved"}),
-        ToolCallPart("remember", {"text": "<recalled-memory>Al likes tea</recalled-memory>"}),
+        ToolCallPart("remember", {"text": format_hits(tea.recall("tea"))}),
         TextPart("Done."),
     )
     agent = Agent(model, toolsets=[memory_toolset(tea, namespace=("al",), session="s")])
