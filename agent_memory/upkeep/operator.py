@@ -281,4 +281,4 @@ class Operator:
             >>> Memory.restore("alice.db", "copy-of-my-agent")
             1
         """
-        return backups.restore(inputs.parse_folder("backup", backup), inputs.folder("path", path), replace=replace)
+        return backups.restore(inputs.parse_folder("backup", backup), inputs.parse_folder("path", path), replace=replace)
