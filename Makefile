@@ -51,8 +51,10 @@ bench: $(INSTALLED)  ## What the performance claims rest on; each script alone o
 	$(BIN)/python benchmarks/integrations.py
 	$(BIN)/python benchmarks/reindex.py --rows 10000
 
-soak: $(INSTALLED)  ## Ten minutes of everything at once; reports growth of memory, handles, log and disk
+soak: $(INSTALLED)  ## Ten minutes of everything at once, ten of odd inputs, 500 power losses
 	$(BIN)/python benchmarks/soak.py --seconds $(SECONDS_OF_SOAK)
+	AGENT_MEMORY_FUZZ_SECONDS=$$(($(SECONDS_OF_SOAK) / 5)) $(BIN)/python -m pytest tests/property/test_fuzz.py
+	AGENT_MEMORY_POWER_LOSSES=500 $(BIN)/python -m pytest tests/crash/test_power_loss.py
 
 clean:
 	rm -rf $(VENV) .venv-frameworks .venv-crewai build dist site *.egg-info

@@ -77,6 +77,8 @@ def write_bytes(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it that are missing, for their owner alone; one that exists stays as it is.
 
+    What was made lasts through a power loss.
+
     Raises:
         OSError: It cannot be made, or something else has its name.
     """
@@ -88,9 +90,10 @@ def make_folder(path: Path) -> None:
     for folder in reversed(missing):
         try:
             folder.mkdir(mode=PRIVATE_FOLDER)
+            folder.chmod(PRIVATE_FOLDER)  # whatever the umask
         except FileExistsError:
-            continue
-        folder.chmod(PRIVATE_FOLDER)  # whatever the umask
+            pass  # made by another process just now, which may not have flushed it yet
+        sync_folder(folder.parent)
     if not path.is_dir():
         raise FileExistsError(errno.EEXIST, "there is something else of that name", str(path))
 
