@@ -28,7 +28,7 @@ class Reranker(Protocol):
 
 
 class CrossEncoderReranker:
-    """A sentence-transformers cross-encoder in a local folder, never downloaded; loaded once in a process, on first use.
+    """A sentence-transformers cross-encoder in a local folder, never downloaded; loaded once a process, on first use.
 
     Args:
         folder: The model's folder.
