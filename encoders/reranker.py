@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from agent_memory.encoders.files import stamp_files
+from agent_memory.encoders.resources import share
 from agent_memory.errors import EncoderError, ModelNotFoundError
 from agent_memory.files import new_lock
 from agent_memory.types import FloatArray
@@ -26,7 +28,7 @@ class Reranker(Protocol):
 
 
 class CrossEncoderReranker:
-    """A sentence-transformers cross-encoder in a local folder; loaded on first use, never downloaded.
+    """A sentence-transformers cross-encoder in a local folder, never downloaded; loaded once a process, on first use.
 
     Args:
         folder: The model's folder.
@@ -47,13 +49,16 @@ class CrossEncoderReranker:
     def _load(self) -> CrossEncoder:
         with self._lock:
             if self._model is None:
-                from sentence_transformers import CrossEncoder
-
-                try:
-                    self._model = CrossEncoder(str(self._folder), local_files_only=True, device="cpu")
-                except Exception as error:
-                    raise EncoderError(f"{self._folder} cannot be loaded as a cross-encoder: {error}") from error
+                self._model = share(("cross-encoder", stamp_files(self._folder)), self._read)
             return self._model
+
+    def _read(self) -> CrossEncoder:
+        from sentence_transformers import CrossEncoder
+
+        try:
+            return CrossEncoder(str(self._folder), local_files_only=True, device="cpu")
+        except Exception as error:
+            raise EncoderError(f"{self._folder} cannot be loaded as a cross-encoder: {error}") from error
 
     def score(self, query: str, texts: Sequence[str]) -> FloatArray:
         """Score how well each text answers the query; float32 (len(texts),), higher is better.

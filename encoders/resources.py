@@ -1,13 +1,23 @@
-"""Threads and memory, for encoders that run a model in this process."""
+"""Threads and memory, for encoders that run a model in this process; loaded weights exist once."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar, cast
+from weakref import WeakValueDictionary
 
 from agent_memory.errors import EncoderError
+from agent_memory.files import new_lock
+
+_T = TypeVar("_T")
+
+_SHARED: WeakValueDictionary[Hashable, object] = WeakValueDictionary()
+_LOADING: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
+_LOCK = new_lock()  # held while a key's own lock is looked up, never while anything loads
 
 _OUT_OF_MEMORY = ("out of memory", "enough memory", "allocate memory", "alloc_failed")
 
@@ -19,6 +29,28 @@ def prepare_threads() -> None:
     cores from the busy one. No effect if the user has set ``OMP_WAIT_POLICY`` or OpenMP is already running.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def share(key: Hashable, load: Callable[[], _T]) -> _T:
+    """Return what is loaded under a key, loading it only if nobody in this process uses it.
+
+    It lives as long as a caller holds it. Calls for one key wait for each other, calls for others do not. A child
+    process that was forked during a load loads for itself.
+
+    Args:
+        key: Everything that decides what is loaded: the kind, the files with their stamps, the options.
+        load: Loads it; the result must allow weak references, must not be None, and is not to be changed by anybody.
+    """
+    with _LOCK:
+        lock = _LOADING.get(key)
+        if lock is None:
+            lock = _LOADING[key] = new_lock()
+    with lock:
+        found = cast("_T | None", _SHARED.get(key))
+        if found is None:
+            found = load()
+            _SHARED[key] = found
+        return found
 
 
 @contextmanager

@@ -10,9 +10,10 @@ later segments need: its state at each layer, a key, its static vector, its plac
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,12 @@ from agent_memory.encoders.compact.features import (
     format_day,
     measure_length,
 )
-from agent_memory.encoders.compact.weights import WEIGHTS, read_shape, read_weights
-from agent_memory.encoders.files import hash_file
+from agent_memory.encoders.compact.weights import WEIGHTS, Shape, read_shape, read_weights
+from agent_memory.encoders.files import hash_file, stamp_files
+from agent_memory.encoders.resources import share
 from agent_memory.encoders.session import LatentQueue, SessionEncoderSpec, SessionSegment, check_memory
 from agent_memory.errors import CheckpointError, InvalidInputError
+from agent_memory.files import new_lock
 from agent_memory.types import FloatArray
 
 _CACHED_TAGS = 4096
@@ -48,6 +51,21 @@ _LAYER_TENSORS = (
     "down.weight",
     "down.bias",
 )
+
+
+_Tag = tuple[FloatArray, FloatArray]
+"""The vector of a name or date, and what it adds to a state."""
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class _Weights:
+    tensors: Mapping[str, FloatArray]
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    weights: _Weights
+    get_tag: Callable[[str, str | None], _Tag]
 
 
 class CompactSessionEncoder:
@@ -73,26 +91,43 @@ class CompactSessionEncoder:
                 f"{self._path} evolves {self.shape.dimension}-d vectors of encoder {static!r}, not the "
                 f"{encoder.spec.dimension}-d vectors of {encoder.spec.name!r}"
             )
-        self._get_tag = lru_cache(_CACHED_TAGS)(self._encode_tag)
+        self._lock = new_lock()
+        self._loaded: _Loaded | None = None
+        self._spec: SessionEncoderSpec | None = None
 
-    @cached_property
+    @property
     def spec(self) -> SessionEncoderSpec:
         """Identity of the evolved space."""
-        shape = self.shape
-        return SessionEncoderSpec(
-            name="compact",
-            revision=hash_file(self._path),
-            static=self._encoder.spec.fingerprint,
-            dimension=shape.dimension,
-            latents=1,
-            width=shape.latent,
-            capacity=shape.window,
-            horizon=shape.window * shape.layers + shape.places,
-        )
+        if self._spec is None:
+            shape = self.shape
+            self._spec = SessionEncoderSpec(
+                name="compact",
+                revision=hash_file(self._path),
+                static=self._encoder.spec.fingerprint,
+                dimension=shape.dimension,
+                latents=1,
+                width=shape.latent,
+                capacity=shape.window,
+                horizon=shape.window * shape.layers + shape.places,
+            )
+        return self._spec
 
-    @cached_property
+    def _load(self) -> _Loaded:
+        if self._loaded is None:
+            with self._lock:
+                if self._loaded is None:
+                    path, shape = self._path, self.shape
+                    key = ("compact", stamp_files(path.parent, path.name))
+                    weights = share(key, lambda: _Weights(read_weights(path, shape)))
+                    self._loaded = _Loaded(weights, _make_tags(self._encoder, shape, weights.tensors))
+        return self._loaded
+
+    @property
     def _weights(self) -> Mapping[str, FloatArray]:
-        return read_weights(self._path, self.shape)
+        return self._load().weights.tensors
+
+    def _get_tag(self, kind: str, words: str | None) -> _Tag:
+        return self._load().get_tag(kind, words)
 
     def empty_memory(self) -> LatentQueue:
         """Return the memory of a session that has not begun."""
@@ -185,17 +220,23 @@ class CompactSessionEncoder:
         before = min(max(0, int(memory.latents[-1, -3])) + 1, self.shape.places) if len(memory) else 0
         return before, encode_place(np.array([before]), self.shape.places)[0]
 
-    def _encode_tag(self, kind: str, words: str | None) -> tuple[FloatArray, FloatArray]:
-        if not words:
-            return np.zeros(self.shape.dimension, np.float32), np.zeros(self.shape.width, np.float32)
-        vector = self._encoder.encode_documents([words])[0].astype(np.float16).astype(np.float32)
-        return vector, self._weights[f"{kind}.weight"] @ vector
-
     def _check(self, static: FloatArray, memory: LatentQueue) -> FloatArray:
         if not isinstance(static, np.ndarray) or static.shape != (self.shape.dimension,):
             raise InvalidInputError(f"a static vector must be an array of shape ({self.shape.dimension},)")
         check_memory(memory, capacity=self.shape.window, width=self.shape.latent)
         return static.astype(np.float32, copy=False)
+
+
+def _make_tags(encoder: Encoder, shape: Shape, weights: Mapping[str, FloatArray]) -> Callable[[str, str | None], _Tag]:
+    # A cache of a bound method would hold its own encoder, whose memory then waits for the garbage collector.
+    @lru_cache(_CACHED_TAGS)
+    def get_tag(kind: str, words: str | None) -> _Tag:
+        if not words:
+            return np.zeros(shape.dimension, np.float32), np.zeros(shape.width, np.float32)
+        vector = encoder.encode_documents([words])[0].astype(np.float16).astype(np.float32)
+        return vector, weights[f"{kind}.weight"] @ vector
+
+    return get_tag
 
 
 def _rms_norm(x: FloatArray, weight: FloatArray) -> FloatArray:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
-from agent_memory.encoders.files import find_model, hash_folder, locate_model, read_tokenizer
+from agent_memory.encoders.files import find_model, hash_folder, locate_model, read_tokenizer, stamp_files
+from agent_memory.encoders.resources import share
 from agent_memory.encoders.static.runtime import Loaded, Network, WindowedEncoder, find_frame
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import CheckpointError, InvalidInputError, ModelNotFoundError
@@ -75,7 +76,6 @@ class AegisEncoder(WindowedEncoder):
         self._max_tokens = max_tokens
         self._precision = precision
         self._spec: EncoderSpec | None = None
-        self._networks: dict[int, Network] = {}
 
     @property
     def spec(self) -> EncoderSpec:
@@ -93,10 +93,11 @@ class AegisEncoder(WindowedEncoder):
             )
         return self._spec
 
-    def _select_query_network(self, loaded: Loaded) -> Network:
-        return self._networks[self._query_layers]
-
     def _load(self) -> Loaded:
+        options = self._dimension, self._layers, self._query_layers, self._final_norm, self._precision
+        return share(("aegis", *options, stamp_files(self._folder)), self._read)
+
+    def _read(self) -> Loaded:
         deepest = max(self._layers, self._query_layers)
         model = _read_model(self._folder, deepest, self._precision)
         if model.config.hidden_size < self._dimension:
@@ -104,12 +105,13 @@ class AegisEncoder(WindowedEncoder):
                 f"{self._folder} has {model.config.hidden_size} dimensions, fewer than {self._dimension}"
             )
         full = _read_depth(self._folder)
+        networks = {}
         for count in {self._layers, self._query_layers}:
             part = _shorten(model, count, keep_norm=self._final_norm or count == full)
-            self._networks[count] = _make_network(part, self._dimension)
+            networks[count] = _make_network(part, self._dimension)
         tokenizer = read_tokenizer(self._folder)
         pad = model.config.pad_token_id
-        return Loaded(tokenizer, find_frame(tokenizer, pad or 0), self._networks[self._layers])
+        return Loaded(tokenizer, find_frame(tokenizer, pad or 0), networks[self._layers], networks[self._query_layers])
 
 
 def _check_options(

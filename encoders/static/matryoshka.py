@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
-from agent_memory.encoders.files import MINILM_SHA256, find_minilm, hash_file, read_tokenizer
-from agent_memory.encoders.static.minilm import MAX_TOKENS, check_precision, describe_pipeline, read_minilm
+from agent_memory.encoders.files import MINILM_SHA256, find_minilm, hash_file, read_tokenizer, stamp_files
+from agent_memory.encoders.resources import share
+from agent_memory.encoders.static.minilm import (
+    MAX_TOKENS,
+    MINILM_FILES,
+    check_precision,
+    describe_pipeline,
+    read_minilm,
+    resolve_precision,
+)
 from agent_memory.encoders.static.runtime import Loaded, Network, WindowedEncoder, find_frame
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import CheckpointError
@@ -90,34 +97,38 @@ class MatryoshkaEncoder(WindowedEncoder):
         self._head = HEAD if head is None else head
         self._folder = folder
         self._precision = check_precision(precision)
+        self._spec: EncoderSpec | None = None
 
-    @cached_property
+    @property
     def spec(self) -> EncoderSpec:
         """Identity of the embedding space, from a digest of the head file; does not read the backbone."""
-        if not self._head.is_file():
-            raise CheckpointError(f"{self._head} is missing")
-        return EncoderSpec(
-            name="minilm-matryoshka",
-            revision=f"{hash_file(self._head)[:32]}+{MINILM_SHA256[:32]}",
-            dimension=DIMENSION,
-            tiers=tiers_for(DIMENSION),
-            max_tokens=MAX_TOKENS,
-            pipeline=describe_pipeline("mean-pooling+matryoshka-head", self._precision),
-        )
+        if self._spec is None:
+            if not self._head.is_file():
+                raise CheckpointError(f"{self._head} is missing")
+            self._spec = EncoderSpec(
+                name="minilm-matryoshka",
+                revision=f"{hash_file(self._head)[:32]}+{MINILM_SHA256[:32]}",
+                dimension=DIMENSION,
+                tiers=tiers_for(DIMENSION),
+                max_tokens=MAX_TOKENS,
+                pipeline=describe_pipeline("mean-pooling+matryoshka-head", self._precision),
+            )
+        return self._spec
 
     def _load(self) -> Loaded:
-        from agent_memory.encoders.static.bert import Bert, BertShape
+        head, folder, precision = self._head, self._folder or find_minilm(), resolve_precision(self._precision)
+        files = stamp_files(head.parent, head.name), stamp_files(folder, *MINILM_FILES)
+        return share(("matryoshka", precision, *files), lambda: _load_matryoshka(head, folder, precision))
 
-        folder = self._folder or find_minilm()
-        head = read_head(self._head)
-        weights = merge_deltas(read_minilm(folder), head.deltas)
-        bert = Bert(weights, BertShape(heads=12), self._precision)
-        tokenizer = read_tokenizer(folder)
-        self._queries = _make_network(bert, head, query=True)
-        return Loaded(tokenizer, find_frame(tokenizer, pad=0), _make_network(bert, head, query=False))
 
-    def _select_query_network(self, loaded: Loaded) -> Network:
-        return self._queries
+def _load_matryoshka(path: Path, folder: Path, precision: str) -> Loaded:
+    from agent_memory.encoders.static.bert import Bert, BertShape
+
+    head = read_head(path)
+    bert = Bert(merge_deltas(read_minilm(folder), head.deltas), BertShape(heads=12), precision)
+    tokenizer = read_tokenizer(folder)
+    documents, queries = (_make_network(bert, head, query=query) for query in (False, True))
+    return Loaded(tokenizer, find_frame(tokenizer, pad=0), documents, queries)
 
 
 def read_head(path: Path) -> Head:

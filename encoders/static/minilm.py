@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
-from agent_memory.encoders.files import MINILM_SHA256, find_minilm, read_tokenizer, verify_file
+from agent_memory.encoders.files import MINILM_SHA256, find_minilm, read_tokenizer, stamp_files, verify_file
+from agent_memory.encoders.resources import share
 from agent_memory.encoders.static.runtime import Loaded, WindowedEncoder, find_frame
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import InvalidInputError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_TOKENS = 256
+MINILM_FILES = ("model.safetensors", "tokenizer.json")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 _INT8 = "int8-per-token"  # "int8" alone stood for products that some processors cut off
 
@@ -57,22 +59,27 @@ class MiniLMEncoder(WindowedEncoder):
         )
 
     def _load(self) -> Loaded:
-        import torch
+        folder, precision = self._folder or find_minilm(), resolve_precision(self._precision)
+        key = ("minilm", precision, stamp_files(folder, *MINILM_FILES))
+        return share(key, lambda: _load_minilm(folder, precision))
 
-        from agent_memory.encoders.static.bert import Bert, BertShape, mean_pool
 
-        folder = self._folder or find_minilm()
-        bert = Bert(read_minilm(folder), BertShape(heads=12), self._precision)
+def _load_minilm(folder: Path, precision: str) -> Loaded:
+    import torch
 
-        def network(ids: TokenArray, mask: TokenArray) -> FloatArray:
-            with torch.inference_mode():
-                seen = torch.from_numpy(mask)
-                (last,) = bert.compute_states(torch.from_numpy(ids), seen, (len(bert.layers),))
-                vectors: FloatArray = mean_pool(last, seen).numpy()
-                return vectors
+    from agent_memory.encoders.static.bert import Bert, BertShape, mean_pool
 
-        tokenizer = read_tokenizer(folder)
-        return Loaded(tokenizer, find_frame(tokenizer, pad=0), network)
+    bert = Bert(read_minilm(folder), BertShape(heads=12), precision)
+
+    def network(ids: TokenArray, mask: TokenArray) -> FloatArray:
+        with torch.inference_mode():
+            seen = torch.from_numpy(mask)
+            (last,) = bert.compute_states(torch.from_numpy(ids), seen, (len(bert.layers),))
+            vectors: FloatArray = mean_pool(last, seen).numpy()
+            return vectors
+
+    tokenizer = read_tokenizer(folder)
+    return Loaded(tokenizer, find_frame(tokenizer, pad=0), network)
 
 
 def check_precision(precision: str) -> str:
@@ -84,6 +91,13 @@ def check_precision(precision: str) -> str:
     if precision not in PRECISIONS:
         raise InvalidInputError(f"precision must be one of {PRECISIONS}, got {precision!r}")
     return precision
+
+
+def resolve_precision(precision: str) -> str:
+    """Return the precision that ``auto`` means on this processor; others as they are."""
+    from agent_memory.encoders.static.linear import choose_precision
+
+    return choose_precision() if precision == "auto" else precision
 
 
 def describe_pipeline(body: str, precision: str) -> str:

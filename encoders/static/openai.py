@@ -74,7 +74,8 @@ class OpenAIEncoder:
                 f"{dimension}, {batch_size}, {max_tokens}, {timeout_s} and {retries}"
             )
         if not base_url.startswith(("http://", "https://")):
-            raise InvalidInputError(f"base_url must start with http:// or https://, got {base_url!r}")
+            raise InvalidInputError(f"base_url must start with http:// or https://, got {base_url.partition(':')[0]!r}")
+        _refuse_credentials(httpx.URL(base_url))
         self.prefix_trained = matryoshka
         self._spec = EncoderSpec(
             name=model,
@@ -169,6 +170,14 @@ class OpenAIEncoder:
         if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
             raise EncoderError(f"{self._url} returned vectors that are zero or not finite")
         return vectors
+
+
+def _refuse_credentials(url: Any) -> None:  # noqa: ANN401
+    """Raise unless a URL is a place alone: it is part of the fingerprint, and so of every store and message."""
+    if url.userinfo or url.query or url.fragment:
+        raise InvalidInputError(
+            "base_url must not contain a user, password, query or fragment: it is stored; pass the key as api_key"
+        )
 
 
 def _parse_row(embedding: Any) -> FloatArray:  # noqa: ANN401

@@ -65,19 +65,21 @@ class Frame:
         return len(self.before) + len(self.after)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Loaded:
-    """A model ready to run.
+    """A model ready to run; encoders of the same files and options share one.
 
     Attributes:
         tokenizer: The tokenizer, with truncation and padding turned off.
         frame: Special tokens around each window.
         network: The forward pass, for documents.
+        query_network: The forward pass for queries, if it is another.
     """
 
     tokenizer: Tokenizer
     frame: Frame
     network: Network
+    query_network: Network | None = None
 
 
 def find_frame(tokenizer: Tokenizer, pad: int) -> Frame:
@@ -91,9 +93,9 @@ def find_frame(tokenizer: Tokenizer, pad: int) -> Frame:
 class WindowedEncoder(ABC):
     """Base of the encoders that run a network over token windows.
 
-    The weights load on first use, under a lock. Text longer than ``spec.max_tokens`` is split at token boundaries into
-    windows of nearly equal length; its vector is the normalised mean of their unit vectors, weighted by tokens. Nothing
-    is truncated.
+    The weights load on first use, under a lock; encoders of the same files and options share them. Text longer than
+    ``spec.max_tokens`` is split at token boundaries into windows of nearly equal length; its vector is the normalised
+    mean of their unit vectors, weighted by tokens. Nothing is truncated.
 
     Args:
         token_budget: Tokens of one batch, padding included.
@@ -116,7 +118,7 @@ class WindowedEncoder(ABC):
 
     @abstractmethod
     def _load(self) -> Loaded:
-        """Read the tokenizer and the weights; called once, under the lock."""
+        """Return the tokenizer and the weights, read or shared; called once, under the lock."""
 
     @property
     def _query_prompt(self) -> str:
@@ -125,9 +127,6 @@ class WindowedEncoder(ABC):
     @property
     def _document_prompt(self) -> str:
         return ""
-
-    def _select_query_network(self, loaded: Loaded) -> Network:
-        return loaded.network
 
     def load(self) -> Loaded:
         """Load the weights now rather than on first use.
@@ -158,7 +157,7 @@ class WindowedEncoder(ABC):
         if not len(texts):
             return out
         loaded = self.load()
-        network = self._select_query_network(loaded) if query else loaded.network
+        network = (loaded.query_network if query else None) or loaded.network
         prompt = self._query_prompt if query else self._document_prompt
         for start in range(0, len(texts), _SLAB):
             slab = texts[start : start + _SLAB]

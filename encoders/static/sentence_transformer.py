@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
-from agent_memory.encoders.files import find_model, hash_folder
+from agent_memory.encoders.files import find_model, hash_folder, stamp_files
+from agent_memory.encoders.resources import share
 from agent_memory.encoders.static.runtime import Loaded, Network, WindowedEncoder, find_frame
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import CheckpointError, InvalidInputError
@@ -84,17 +85,23 @@ class SentenceTransformerEncoder(WindowedEncoder):
         return self._configuration.find_prompt("document", "passage")
 
     def _load(self) -> Loaded:
-        from sentence_transformers import SentenceTransformer
+        folder, precision = self._folder, self._precision
+        key = ("sentence-transformers", precision, stamp_files(folder))
+        return share(key, lambda: _load_model(folder, precision))
 
-        model = SentenceTransformer(str(self._folder), device="cpu", local_files_only=True).eval()
-        if self._precision == "bf16":
-            model = model.bfloat16()
-        tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
-        if tokenizer is None:
-            raise CheckpointError(f"{self._folder} has no fast tokenizer (tokenizer.json)")
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return Loaded(tokenizer, find_frame(tokenizer, model.tokenizer.pad_token_id or 0), _make_network(model))
+
+def _load_model(folder: Path, precision: str) -> Loaded:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True).eval()
+    if precision == "bf16":
+        model = model.bfloat16()
+    tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
+    if tokenizer is None:
+        raise CheckpointError(f"{folder} has no fast tokenizer (tokenizer.json)")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return Loaded(tokenizer, find_frame(tokenizer, model.tokenizer.pad_token_id or 0), _make_network(model))
 
 
 def _make_network(model: SentenceTransformer) -> Network:

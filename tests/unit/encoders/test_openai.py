@@ -192,3 +192,13 @@ def test_wrong_options_are_refused():
         OpenAIEncoder("small", dimension=8, base_url="ftp://example.org")
     with pytest.raises(InvalidInputError, match="positive"):
         OpenAIEncoder("small", dimension=0)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://user:s3cret@example.org/v1", "https://s3cret@example.org/v1", "https://example.org/v1?api_key=s3cret"],
+)
+def test_credentials_in_the_url_are_refused_and_not_repeated(url):
+    with pytest.raises(InvalidInputError, match="pass the key as api_key") as caught:
+        OpenAIEncoder("small", dimension=8, base_url=url)
+    assert "s3cret" not in str(caught.value)
