@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from agent_memory.integrations._names import own_key
 from agent_memory.memory import Memory
@@ -16,12 +15,15 @@ from agent_memory.types import FloatArray, Namespace
 UNRANKED = own_key("unranked")  # in the metadata of an entry whose vector says nothing
 
 
-def direction(vector: Sequence[float] | FloatArray | None) -> npt.NDArray[np.float64] | None:
+def direction(vector: Sequence[float] | FloatArray | None) -> FloatArray | None:
     """Return a vector, shape (dimension,); None for none and for one that is all zeros, which is close to nothing."""
     if vector is None:
         return None
-    array = np.asarray(vector, dtype=np.float64)  # very small numbers have no float32
-    return array if array.any() else None
+    array = np.asarray(vector, dtype=np.float64)
+    if not array.any():
+        return None
+    with np.errstate(invalid="ignore"):  # what is not finite stays so, and is refused where it is used
+        return np.asarray(array / np.abs(array).max(), dtype=np.float32)  # very small numbers have no float32
 
 
 def anywhere(dimension: int) -> FloatArray:
