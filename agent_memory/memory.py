@@ -171,6 +171,10 @@ class Memory:
             InvalidInputError: An argument is unusable; nothing was written.
             EncoderError: The text could not be encoded; nothing was written.
             StorageError: The database refused the write; nothing was written.
+
+        Example:
+            >>> memory.add("Alice moved to Berlin.", session="chat-7", speaker="alice", key="move").key
+            'move'
         """
         item = {
             "text": text,
@@ -207,6 +211,11 @@ class Memory:
             InvalidInputError: An item is unusable; the message gives its position. Nothing was written.
             EncoderError: A batch could not be encoded.
             StorageError: The database refused a batch.
+
+        Example:
+            >>> entries = memory.add_many(["Bob stayed.", {"text": "Ann left.", "speaker": "ann"}], session="chat-7")
+            >>> len(entries)
+            2
         """
         return self._writer.add_many(items, session=session, progress=progress)
 
@@ -238,6 +247,11 @@ class Memory:
         Raises:
             NotFoundError: There is no such entry.
             InvalidInputError: A value is unusable; nothing was written.
+
+        Example:
+            >>> entry = memory.add("Alice lives in Berlin.", key="home")
+            >>> memory.update("home", text="Alice lives in Porto.").text
+            'Alice lives in Porto.'
         """
         given: dict[str, Any] = {
             "text": text,
@@ -259,6 +273,11 @@ class Memory:
 
         Raises:
             NotFoundError: One of the two is not there.
+
+        Example:
+            >>> entries = memory.add_many([{"text": "Tea.", "key": "old"}, {"text": "Coffee.", "key": "new"}])
+            >>> memory.supersede("old", "new").text
+            'Coffee.'
         """
         return self._writer.supersede(old, new, namespace)
 
@@ -284,6 +303,11 @@ class Memory:
 
         Raises:
             InvalidInputError: Nothing, or a contradiction, was said about what to forget.
+
+        Example:
+            >>> entry = memory.add("PIN 1234", key="pin")
+            >>> memory.forget("pin")
+            1
         """
         scope = inputs.resolve_namespace(namespace, self.namespace)
         everything = inputs.check_flag("everything", everything)
@@ -353,6 +377,11 @@ class Memory:
         Raises:
             InvalidInputError: An argument is unusable.
             EncoderError: The query could not be encoded.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin in May.")
+            >>> memory.recall("Where does Alice live?", k=1)[0].text
+            'Alice moved to Berlin in May.'
         """
         options: RecallOptions = {
             "k": k,
@@ -403,6 +432,11 @@ class Memory:
         Raises:
             InvalidInputError: A question or an argument is unusable.
             EncoderError: The questions could not be encoded.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin in May.")
+            >>> [len(hits) for hits in memory.recall_many(["Where is Alice?", "When did she move?"], k=1)]
+            [1, 1]
         """
         _check_options("recall_many", options)
         if isinstance(queries, str) or not isinstance(queries, Sequence):
@@ -440,6 +474,11 @@ class Memory:
         Raises:
             InvalidInputError: An argument is unusable.
             EncoderError: The query could not be encoded.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin in May.", key="move", metadata={"year": 2024})
+            >>> memory.why("Where does Alice live?", "move", where={"year": 2025}).stage
+            'filter'
         """
         _check_options("why", options)
         request = self._make_request(query, namespace, {**options, "explain": True})
@@ -494,6 +533,11 @@ class Memory:
         """Write all live entries of the namespace to one JSON Lines file; returns how many.
 
         The file appears whole or not at all. Its first line is a header with format and package version.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin.")
+            >>> memory.export("alice.jsonl")
+            1
         """
         file = inputs.parse_path("path", path)
         condition = make_condition(self.namespace, datetime.now(UTC))
@@ -516,6 +560,12 @@ class Memory:
         Raises:
             InvalidInputError: A line is malformed; the message gives its number. Nothing was written.
             NotFoundError: There is no such file.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin.")
+            >>> count = memory.export("alice.jsonl")
+            >>> memory.import_("alice.jsonl")
+            0
         """
         return Importer(self._store, self._writer, self.namespace).read(
             inputs.parse_path("path", path), progress, source

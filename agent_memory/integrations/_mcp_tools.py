@@ -71,7 +71,9 @@ class Tools(_Shared):
             str | None, EMPTY, Field(description="When it happened, ISO 8601; now if left out.")
         ] = None,
         expires_at: Annotated[str | None, EMPTY, Field(description="When to stop returning it, ISO 8601.")] = None,
-        importance: Annotated[float | None, EMPTY, Field(ge=0, le=1, description="From 0 to 1.")] = None,
+        importance: Annotated[
+            Annotated[float, Field(ge=0, le=1)] | None, EMPTY, Field(description="From 0 to 1.")
+        ] = None,
     ) -> Object:
         """Keep a fact for later conversations."""
         entry = await self._run(

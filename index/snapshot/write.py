@@ -79,7 +79,7 @@ def _make_temporary_folder(folder: Path) -> Iterator[Path]:
     """Make a locked folder, which is deleted afterwards unless it was renamed."""
     while True:
         work = folder / f".tmp-{secrets.token_hex(8)}"
-        make_folder(work)
+        work.mkdir(mode=0o700)  # not synced: what is left of it after a crash is deleted
         handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(handle, fcntl.LOCK_EX)
         if work.exists():

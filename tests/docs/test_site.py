@@ -41,7 +41,7 @@ def test_the_command_line_reference_has_every_command_with_its_options(hooks):
 def test_a_command_says_its_default_and_its_variable(hooks):
     page = hooks.render_commands()
     assert "default `~/.agent-memory`; environment variable `AGENT_MEMORY_PATH`" in page
-    assert "How many hits. (default `5`)" in page
+    assert "Maximum number of hits. (default `5`)" in page
 
 
 def test_every_decision_record_is_in_the_index_with_date_and_status(hooks):
