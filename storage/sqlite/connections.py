@@ -38,7 +38,7 @@ from agent_memory.storage.sqlite.ground import (
     identify,
     refuse_links,
 )
-from agent_memory.storage.sqlite.slots import Run, Slot
+from agent_memory.storage.sqlite.slots import Raw, Run, Slot
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PAUSE_S = 0.005
@@ -130,6 +130,7 @@ class Connections:
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
+            factory=Raw,
         )
         try:
             for name, value in PRAGMAS.items():

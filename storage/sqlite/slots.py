@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import weakref
 
@@ -19,6 +20,22 @@ class Run:
 
     def __init__(self, mode: str) -> None:
         self.thread, self.mode = threading.get_ident(), mode
+
+
+_CLOSING = threading.RLock()
+os.register_at_fork(after_in_child=_CLOSING._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+class Raw(sqlite3.Connection):
+    """SQLite's own side of a connection, which several threads may close at once.
+
+    A thread that ends drops its connections while ``close`` closes them; SQLite's module crashes on that.
+    """
+
+    def close(self) -> None:
+        """Close the connection; closing it again does nothing."""
+        with _CLOSING:
+            super().close()
 
 
 class Slot:
