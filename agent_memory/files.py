@@ -17,15 +17,16 @@ import signal
 import stat
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 _ARMED, _, _TIMES = os.environ.get("AGENT_MEMORY_FAILPOINT", "").partition(":")
 _left = int(_TIMES or 1)
 
-_LOCKS: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
+_T = TypeVar("_T")
+_RESETS: weakref.WeakKeyDictionary[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
 
 PRIVATE = 0o600
 """Mode of files that hold memories: for their owner alone."""
@@ -201,13 +202,18 @@ def sync_folder(folder: Path) -> None:
 def new_lock() -> threading.Lock:
     """Return a lock that is free in a child process, whoever held it in the parent when that was forked."""
     lock = threading.Lock()
-    _LOCKS.add(lock)
+    reset_in_child(lock, lambda lock: lock._at_fork_reinit())  # type: ignore[attr-defined] # as the standard library does
     return lock
 
 
-def _free_locks() -> None:
-    for lock in list(_LOCKS):
-        lock._at_fork_reinit()  # type: ignore[attr-defined] # as the standard library's own modules do
+def reset_in_child(owner: _T, reset: Callable[[_T], None]) -> None:
+    """Call ``reset(owner)`` in each child process that is forked, as long as the owner lives."""
+    _RESETS[owner] = reset
 
 
-os.register_at_fork(after_in_child=_free_locks)
+def _reset_all() -> None:
+    for owner, reset in list(_RESETS.items()):
+        reset(owner)
+
+
+os.register_at_fork(after_in_child=_reset_all)

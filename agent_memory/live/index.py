@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import threading
-import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ import numpy as np
 
 from agent_memory.config import Config
 from agent_memory.errors import CorruptSnapshotError, IndexStateError, StaleGenerationError
+from agent_memory.files import reset_in_child
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Accept, Generation
 
@@ -60,7 +59,7 @@ class LiveIndex:
         self._read_only = read_only or self._linked
         self._held: _Held | None = None
         self._reset()
-        _LIVE.add(self)
+        reset_in_child(self, LiveIndex._reset)
 
     def _reset(self) -> None:
         # Of a process that is forked, another thread may hold the lock, and be in the midst of an update.
@@ -235,14 +234,3 @@ def _continues(held: _Held, generation: Generation, seq: int, tx: Transaction) -
     A lower seq means that an older copy of the database was put in place.
     """
     return held.identity == generation.identity and held.seq <= seq and tx.changes.reach_back_to(held.seq)
-
-
-_LIVE: weakref.WeakSet[LiveIndex] = weakref.WeakSet()
-
-
-def _reset_in_child() -> None:
-    for live_index in list(_LIVE):
-        live_index._reset()
-
-
-os.register_at_fork(after_in_child=_reset_in_child)

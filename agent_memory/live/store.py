@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 from agent_memory.config import Config
 from agent_memory.errors import EncoderMismatchError, StorageError
 from agent_memory.files import clean_parts, make_folder
-from agent_memory.live.calls import Calls
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.searcher import Searcher
 from agent_memory.live.space import Space
 from agent_memory.live.spaces import Spaces
 from agent_memory.storage.base import Database, Transaction
+from agent_memory.storage.calls import Calls
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.database import SqliteDatabase
 

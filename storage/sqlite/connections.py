@@ -17,7 +17,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from agent_memory.errors import ClosedError, LockTimeoutError, StorageError
-from agent_memory.files import failpoint
+from agent_memory.files import failpoint, reset_in_child
+from agent_memory.storage.calls import Call, Calls
 from agent_memory.storage.sqlite.driver import SERIALISE, sqlite3
 from agent_memory.storage.sqlite.ground import (
     MOVED,
@@ -38,11 +39,12 @@ from agent_memory.storage.sqlite.ground import (
     identify,
     refuse_links,
 )
-from agent_memory.storage.sqlite.slots import Raw, Run, Slot
+from agent_memory.storage.sqlite.slots import Raw, Slot
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PAUSE_S = 0.005
 _SLICE_S = 0.25
+_LOST_S = 1.0
 _FORK_WAIT_S = 10.0
 
 LOG_BYTES = 16 << 20
@@ -79,23 +81,24 @@ class Connections:
         self.read_only = not _is_writable(path)
         self._uri = path.absolute().as_uri()
         self._home: Identity | None = None
-        self._closed = False
         self._broken: str | None = None
         self._engine = create_engine(
             "sqlite://", module=sqlite3, creator=self._connect, poolclass=NullPool, pool_reset_on_return=None
         )
+        self._calls = Calls()
         self._reset()
         _LIVE.add(self)
+        reset_in_child(self, Connections.after_fork_in_child)
 
     def _reset(self) -> None:
         """Begin with no connection and nothing under way."""
         self._pid = os.getpid()
         self._lock = FolderLock(self.path.parent, self.lock_timeout_s)
-        self._forking: int | None = None
-        self._state = threading.Condition()
+        self._calls.reset()
+        self._state = threading.RLock()  # of the slots
         self._local = threading.local()
         self._slots: weakref.WeakSet[Slot] = weakref.WeakSet()
-        self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
+        self._raws: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
 
     # --- one connection ----------------------------------------------------------------------------------
 
@@ -155,7 +158,7 @@ class Connections:
         if self._home in _POISONED:
             raise StorageError(f"{self.path} {_FORKED}")
 
-    def _take(self, run: Run) -> Slot:
+    def _take(self, call: Call) -> Slot:
         """Return a connection of this thread that nobody uses, for a transaction; another one inside of another."""
         version = self._locate()[1]
         slots: list[Slot] = self._local.__dict__.setdefault("slots", [])
@@ -163,7 +166,7 @@ class Connections:
             with self._state:
                 if not slot.is_free:
                     continue
-                slot.run = weakref.ref(run)
+                slot.call = weakref.ref(call)
             if slot.version == version and slot.is_clean and slot.is_open:
                 slot.is_clean = False
                 return slot
@@ -179,7 +182,7 @@ class Connections:
         slot.connection.begin()
         slot.raw.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the log, if there is one
         slot.ground.settle()
-        slot.run, slot.is_clean = weakref.ref(run), False
+        slot.call, slot.is_clean = weakref.ref(call), False
         slots.append(slot)
         self._slots.add(slot)
         return slot
@@ -219,17 +222,19 @@ class Connections:
                 connection = self._connect()
             except sqlite3.Error as error:
                 raise self._wrap(error) from error
+            self._raws.add(connection)
             try:
                 yield connection
             finally:
+                self._raws.discard(connection)
                 connection.close()
 
     @contextmanager
     def outside(self) -> Iterator[sqlite3.Connection]:
         """Return this thread's connection for a statement that must run outside of a transaction."""
-        with self._running("outside") as run:
+        with self._running("outside") as call:
             try:
-                slot = self._take(run)
+                slot = self._take(call)
                 yield slot.raw
                 slot.is_clean = True
             except (SQLAlchemyError, sqlite3.Error) as error:
@@ -241,52 +246,40 @@ class Connections:
             pass
 
     @contextmanager
-    def _running(self, mode: str) -> Iterator[Run]:
+    def _running(self, kind: str) -> Iterator[Call]:
         """Note a transaction as under way; waits while the process forks."""
-        run = self._enter(mode)
-        try:
-            yield run
-        finally:
-            self._leave(run)
-
-    def _enter(self, mode: str) -> Run:
         if self._pid != os.getpid():
             self.after_fork_in_child()  # by a fork that Python did not see
-        me = threading.get_ident()
-        with self._state:
-            mine = [run for run in self._runs if run.thread == me]
-            while self._forking not in (None, me) and not mine:
-                self._state.wait()
+        if kind == "IMMEDIATE" and self._calls.inside(kind):
+            gc.collect()  # one that was lost by an interrupt may still hang on its traceback
+            if self._calls.inside(kind):
+                raise StorageError("a write cannot begin inside of another write of the same thread")
+        call = self._calls.enter(kind)
+        try:
             if self._broken is not None:
                 raise StorageError(self._broken)
-            if self._closed and not mine:
-                raise ClosedError("this memory is closed")
-            if mode == "IMMEDIATE" and any(run.mode == mode for run in mine):
-                del mine
-                gc.collect()  # one that was lost by an interrupt may still hang on its traceback
-                if any(run.thread == me and run.mode == mode for run in list(self._runs)):
-                    raise StorageError("a write cannot begin inside of another write of the same thread")
-            run = Run(mode)
-            self._runs.add(run)
-        return run
+            yield call
+        finally:
+            self._calls.leave(call)
+            if self._calls.closed:
+                self._close(lambda slot: slot.is_free or (slot.call is not None and slot.call() is call))
 
-    def _leave(self, run: Run) -> None:
+    def _close(self, is_over: Callable[[Slot], bool]) -> None:
+        """Close the connections of which that holds; nobody takes one meanwhile."""
         with self._state:
-            self._runs.discard(run)
-            self._state.notify_all()
-            if not self._closed:
-                return
-            for slot in list(self._slots):
-                if slot.is_free or (slot.run is not None and slot.run() is run):
-                    slot.close()
-            if not self._runs:
+            slots = [slot for slot in list(self._slots) if is_over(slot)]
+            for slot in slots:
+                slot.is_open = False
+            if not len(self._calls):
                 self._lock.release()
+        for slot in slots:
+            slot.close()
 
     @contextmanager
     def _transaction(self, mode: str, wait_s: float) -> Iterator[Connection]:
-        with self._running(mode) as run:
+        with self._running(mode) as call:
             try:
-                slot = self._take(run)
+                slot = self._take(call)
                 try:
                     self._begin(slot, mode, wait_s)
                     if mode == "IMMEDIATE":  # a deferred one has opened nothing yet
@@ -309,15 +302,15 @@ class Connections:
                     slot.close()
                     raise
             except (SQLAlchemyError, sqlite3.Error) as error:
-                raise self._wrap(error) from error
+                raise self._wrap(error, wait_s) from error
 
     def _begin(self, slot: Slot, mode: str, wait_s: float) -> None:
         if mode == "DEFERRED":
             slot.raw.execute("BEGIN")
             return
-        # SQLite waits in slices: in between, what an interrupt has left is closed, which would keep the lock for ever.
-        # It also skips its own wait where waiting could deadlock, and while a log is being recovered.
-        deadline = time.monotonic() + wait_s
+        # SQLite waits in slices: it skips its own wait where that could deadlock, and while a log is being recovered.
+        start = time.monotonic()
+        look_again = min(wait_s / 2, _LOST_S)
         _set_patience(slot.raw, min(wait_s, _SLICE_S))
         try:
             while True:
@@ -325,30 +318,25 @@ class Connections:
                     slot.raw.execute("BEGIN IMMEDIATE")
                     return
                 except sqlite3.Error as error:
-                    if _code(error) not in _BUSY or time.monotonic() >= deadline:
+                    waited = time.monotonic() - start
+                    if _code(error) not in _BUSY or waited >= wait_s:
                         raise
-                self._discard_lost()
+                if waited >= look_again:
+                    gc.collect()  # a transaction that was lost may still hang on the interrupt's traceback
+                    look_again = wait_s
+                # What an interrupt has left in a transaction would keep the write lock for ever.
+                self._close(lambda slot: slot.is_free and not slot.is_clean)
                 time.sleep(_PAUSE_S)
         finally:
             _set_patience(slot.raw, self.lock_timeout_s)
 
-    def _discard_lost(self) -> None:
-        """Close connections that an interrupt has left in a transaction: they would keep the write lock for ever."""
-        with self._state:
-            suspects = [slot for slot in list(self._slots) if not slot.is_clean and slot.run is not None]
-        if len(suspects) > 1:
-            gc.collect()  # a transaction that was lost may still hang on the interrupt's traceback
-        with self._state:
-            for slot in suspects:
-                if slot.is_free and not slot.is_clean:
-                    slot.close()
-
-    def _wrap(self, error: Exception) -> StorageError | ClosedError:
-        if self._closed:
+    def _wrap(self, error: Exception, wait_s: float | None = None) -> StorageError | ClosedError:
+        original = getattr(error, "orig", None) or error
+        if self._calls.closed and isinstance(original, sqlite3.ProgrammingError):
             return ClosedError("this memory was closed while in use")
         if _code(error) in _BUSY:
-            return LockTimeoutError(self.lock_timeout_s)
-        return StorageError(f"{self.path}: {getattr(error, 'orig', None) or error}")
+            return LockTimeoutError(self.lock_timeout_s if wait_s is None else wait_s)
+        return StorageError(f"{self.path}: {original}")
 
     def _checkpoint_alone(self) -> None:
         """Move the log into the database while nobody can write; see ``driver.SERIALISE``."""
@@ -365,9 +353,7 @@ class Connections:
         Raises:
             StorageError: Some are still running after ``lock_timeout_s``; their connections close when they end.
         """
-        with self._state:
-            self._closed = True
-            left = self._wait_for_others(time.monotonic() + self.lock_timeout_s)
+        left = self._calls.close(self.lock_timeout_s)
         self.abandon()
         if left:
             raise StorageError(
@@ -377,52 +363,29 @@ class Connections:
 
     def abandon(self) -> None:
         """Refuse new transactions and close the connections that none uses; the others close when they end."""
-        with self._state:
-            self._closed = True
-            for slot in list(self._slots):
-                if slot.is_free:
-                    slot.close()
-            if not len(self._runs):
-                # What a thread holds here holds this object in turn, where the garbage collector does not look.
-                self._local = threading.local()
-                self._lock.release()
-
-    def _wait_for_others(self, deadline: float) -> int:
-        """Wait until no other thread is in a transaction; returns how many are left. Needs ``_state``."""
-        me = threading.get_ident()
-        while left := sum(run.thread != me for run in list(self._runs)):
-            rest = deadline - time.monotonic()
-            if rest <= 0:
-                break
-            # An interrupted transaction ends without a notification: look again from time to time.
-            self._state.wait(min(rest, 0.05))
-        return left
+        self._calls.closed = True
+        self._close(lambda slot: slot.is_free)
+        if not len(self._calls):
+            # What a thread holds here holds this object in turn, where the garbage collector does not look.
+            self._local = threading.local()
 
     # --- fork --------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
         """Wait for the transactions of other threads, keep new ones out, and close every connection."""
-        me = threading.get_ident()
-        with self._state:
-            self._forking = me
-            self._wait_for_others(time.monotonic() + _FORK_WAIT_S)
-            for slot in list(self._slots):
-                if slot.is_free:
-                    slot.close()
-            if not len(self._runs):
-                self._local.__dict__.pop("slots", None)
-                self._lock.release()
+        self._calls.hold(_FORK_WAIT_S)
+        self._close(lambda slot: slot.is_free)
+        if not len(self._calls):
+            self._local.__dict__.pop("slots", None)
 
     def after_fork_in_parent(self) -> None:
         """Let transactions go on."""
-        with self._state:
-            self._forking = None
-            self._state.notify_all()
+        self._calls.go_on()
 
     def after_fork_in_child(self) -> None:
         """Forget what belongs to the parent; if a connection was open in it, the file cannot be used here."""
-        inherited = [slot for slot in list(self._slots) if slot.is_open]
-        if inherited or any(run.mode == "raw" for run in list(self._runs)):
+        inherited = [*(slot for slot in list(self._slots) if slot.is_open), *self._raws]
+        if inherited:
             _INHERITED.append(inherited)  # even closing them is forbidden
             _POISONED.add(self._home)
             self._broken = f"{self.path} {_FORKED}"
@@ -436,8 +399,7 @@ def _set_patience(raw: sqlite3.Connection, seconds: float) -> None:
 
 
 def _code(error: Exception) -> int | None:
-    original = getattr(error, "orig", None) or error
-    code = getattr(original, "sqlite_errorcode", None)
+    code = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
 
@@ -464,9 +426,4 @@ def _after_fork_in_parent() -> None:
         connections.after_fork_in_parent()
 
 
-def _after_fork_in_child() -> None:
-    for connections in list(_LIVE):
-        connections.after_fork_in_child()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

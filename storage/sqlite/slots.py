@@ -1,4 +1,4 @@
-"""What a thread holds of a database: connections, and the transactions under way on them."""
+"""What a thread holds of a database: its connections."""
 
 from __future__ import annotations
 
@@ -11,16 +11,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from agent_memory.errors import StorageError
+from agent_memory.storage.calls import Call
 from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.storage.sqlite.ground import Ground
-
-
-class Run:
-    """A transaction under way. Whoever holds it is in it: when an interrupt loses it, it is over."""
-
-    def __init__(self, mode: str) -> None:
-        self.thread, self.mode = threading.get_ident(), mode
-
 
 _CLOSING = threading.RLock()
 os.register_at_fork(after_in_child=_CLOSING._at_fork_reinit)  # type: ignore[attr-defined]
@@ -42,7 +35,7 @@ class Slot:
     """A connection of one thread.
 
     Attributes:
-        run: The transaction that uses it; dead or None when it is free.
+        call: The transaction that uses it; dead or None when it is free.
         is_open: Whether it was not closed yet.
         is_clean: Whether no transaction began on it that has not ended in an orderly way.
         version: What file it reads, where the store cannot be written; see ``Connections._locate``.
@@ -52,12 +45,12 @@ class Slot:
         self.connection, self.ground, self.version = connection, ground, version
         self.raw = driver(connection)
         self.is_open, self.is_clean = True, True
-        self.run: weakref.ref[Run] | None = None
+        self.call: weakref.ref[Call] | None = None
 
     @property
     def is_free(self) -> bool:
         """Whether no transaction is using it."""
-        return self.run is None or self.run() is None
+        return self.call is None or self.call() is None
 
     def close(self) -> None:
         """Close the connection, which rolls back what was not committed."""

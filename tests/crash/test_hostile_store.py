@@ -231,7 +231,8 @@ def test_pickles_are_never_loaded(store):
             path.write_bytes(bomb)
     connection = sqlite3.connect(store / "memory.db")
     connection.execute("UPDATE vectors SET static = ? WHERE entry_id = 4", (bomb,))
-    connection.execute("INSERT INTO assets (generation_id, name, content) VALUES (1, 'rotation.safetensors', ?)", (bomb,))
+    add_asset = "INSERT INTO assets (generation_id, name, content) VALUES (1, 'rotation.safetensors', ?)"
+    connection.execute(add_asset, (bomb,))
     facts = json.loads(connection.execute("SELECT encoder FROM generations").fetchone()[0])
     facts["pipeline"] = "+rotation-0123456789abcdef"
     connection.execute("UPDATE generations SET encoder = ?", (json.dumps(facts),))
