@@ -6,11 +6,12 @@ message that names the argument (``what``).
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from agent_memory.config import Config
-from agent_memory.errors import DimensionMismatchError, InvalidInputError
+from agent_memory.errors import DimensionMismatchError, InvalidInputError, NotFoundError
 from agent_memory.types import FloatArray, Namespace
 
 MAX_NAME_CHARS = 512
@@ -191,6 +192,32 @@ def check_metadata(value: object) -> Mapping[str, Any]:
         if not level:
             return value
     raise InvalidInputError(f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels")
+
+
+def parse_object(what: str, value: str | bytes) -> dict[str, Any]:
+    """Return a JSON object."""
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{what} is not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise InvalidInputError(f"{what} must be a JSON object, got {type(parsed).__name__}")
+    return parsed
+
+
+def read_objects(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a file, one a line.
+
+    Raises:
+        NotFoundError: The file is missing.
+        InvalidInputError: A line is not a JSON object.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield parse_object(f"{path}, line {number}", line)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {path}") from error
 
 
 def check_metadata_size(chars: int) -> None:

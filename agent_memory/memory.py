@@ -7,21 +7,18 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, SupportsIndex, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, SupportsIndex, TypeVar
 
 from agent_memory import inputs
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
 from agent_memory.inputs import UNSET, UnsetType
-from agent_memory.live.space import Space
 from agent_memory.live.store import Store
-from agent_memory.live.targets import check_target
-from agent_memory.recall.answer import recall, recall_many
 from agent_memory.recall.query_log import QueryLog
 from agent_memory.recall.reader import Reader
-from agent_memory.recall.request import RecallOptions, Request, encode_requests, make_condition, make_request
-from agent_memory.recall.why import why
-from agent_memory.records import Entry, Hits, Trace
+from agent_memory.recall.recaller import Recaller
+from agent_memory.recall.request import RecallOptions, make_condition
+from agent_memory.records import Entry, Hits
 from agent_memory.storage.filters import EVERYTHING, parse_filter
 from agent_memory.types import FloatArray, Namespace, Progress, Time
 from agent_memory.upkeep.jobs import Jobs
@@ -29,7 +26,7 @@ from agent_memory.upkeep.operator import Operator
 from agent_memory.upkeep.schedules import Scheduler
 from agent_memory.upkeep.worker import Worker
 from agent_memory.writing.items import Item
-from agent_memory.writing.transfer import Importer, export
+from agent_memory.writing.transfer import Transfer
 from agent_memory.writing.writer import Writer
 
 if TYPE_CHECKING:
@@ -37,18 +34,6 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-
-
-def _delegate(attribute: str, method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Memory, _P], _R]:
-    """Return the method of ``Memory`` that calls a method of one of its parts, with the same arguments and errors."""
-
-    @functools.wraps(method)
-    def call(self: Memory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        inputs.check_progress(kwargs.get("progress"))
-        with self._store.call():
-            return method(getattr(self, attribute), *args, **kwargs)
-
-    return call
 
 
 def _counted(method: Callable[Concatenate[Memory, _P], _R]) -> Callable[Concatenate[Memory, _P], _R]:
@@ -61,6 +46,16 @@ def _counted(method: Callable[Concatenate[Memory, _P], _R]) -> Callable[Concaten
             return method(self, *args, **kwargs)
 
     return call
+
+
+def _delegate(attribute: str, method: Callable[Concatenate[Any, _P], _R]) -> Callable[Concatenate[Memory, _P], _R]:
+    """Return the method of ``Memory`` that calls a method of one of its parts, with the same arguments and errors."""
+
+    @functools.wraps(method)
+    def call(self: Memory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return method(getattr(self, attribute), *args, **kwargs)
+
+    return _counted(call)
 
 
 class Memory:
@@ -107,6 +102,8 @@ class Memory:
         self._reader = Reader(self._store, self.namespace)
         self._writer = Writer(self._store, self.namespace)
         self._queries = QueryLog(self._store)
+        self._recaller = Recaller(self._store, self._queries, self.namespace)
+        self._transfer = Transfer(self._store, self._writer, self.namespace)
         self._jobs, self._scheduler = Jobs(self._store), Scheduler(self._store)
         self._operator = Operator(self._store, self._writer, self._queries, self.namespace)
         self._worker = Worker(self._operator, self._store)
@@ -115,7 +112,7 @@ class Memory:
             try:
                 self._worker.start()
             except BaseException:
-                self._store.database.close()
+                self._store.close()
                 raise
 
     def __repr__(self) -> str:
@@ -253,17 +250,15 @@ class Memory:
             >>> memory.update("home", text="Alice lives in Porto.").text
             'Alice lives in Porto.'
         """
-        given: dict[str, Any] = {
+        given = {
             "text": text,
             "speaker": speaker,
             "metadata": metadata,
             "event_time": event_time,
+            "expires_at": expires_at,
+            "importance": importance,
         }
-        given |= {"expires_at": expires_at, "importance": importance}
-        changed = {name: value for name, value in given.items() if value is not UNSET}
-        if changed.get("event_time", ...) is None or changed.get("text", ...) is None:
-            raise InvalidInputError("text and event_time can be changed, but not removed")
-        return self._writer.update(key, changed, namespace)
+        return self._writer.update(key, given, namespace)
 
     @_counted
     def supersede(self, old: str, new: str, *, namespace: Sequence[str] | None = None) -> Entry:
@@ -401,100 +396,10 @@ class Memory:
             "rerank": rerank,
             "explain": explain,
         }
-        request = self._make_request(query, namespace, options)
+        return self._recaller.recall(query, namespace, options)
 
-        def answer(space: Space) -> Hits:
-            (encoded,) = encode_requests([request], space)
-            hits = recall(self._store, space, encoded)
-            self._queries.note(encoded, space.spec)
-            return hits
-
-        return self._store.call_in_space(answer)
-
-    @_counted
-    def recall_many(
-        self,
-        /,
-        queries: Sequence[str],
-        *,
-        namespace: Sequence[str] | None = None,
-        **options: Unpack[RecallOptions],
-    ) -> list[Hits]:
-        """Answer several questions, encoded and searched for together; the hits of each, in the order given.
-
-        Args:
-            queries: Questions or statements.
-            namespace: As for ``recall``.
-            **options: ``k``, ``session``, ``speaker``, ``where``, ``since``, ``until``, ``as_of``, ``mode``, ``exact``,
-                ``diversity``, ``collapse``, ``half_life``, ``now``, ``budget_ms``, ``rerank`` and ``explain``, as for
-                ``recall``.
-
-        Raises:
-            InvalidInputError: A question or an argument is unusable.
-            EncoderError: The questions could not be encoded.
-
-        Example:
-            >>> entry = memory.add("Alice moved to Berlin in May.")
-            >>> [len(hits) for hits in memory.recall_many(["Where is Alice?", "When did she move?"], k=1)]
-            [1, 1]
-        """
-        _check_options("recall_many", options)
-        if isinstance(queries, str) or not isinstance(queries, Sequence):
-            raise InvalidInputError(f"queries must be a list of texts, got {type(queries).__name__}")
-        texts = [inputs.check_query(query, self.config) for query in queries]
-        requests = [self._make_request(text, namespace, options) for text in texts]
-
-        def answer(space: Space) -> list[Hits]:
-            encoded = encode_requests(requests, space)
-            answers = recall_many(self._store, space, encoded)
-            for request in encoded:
-                self._queries.note(request, space.spec)
-            return answers
-
-        return self._store.call_in_space(answer)
-
-    @_counted
-    def why(
-        self,
-        /,
-        query: str | FloatArray,
-        key: str,
-        *,
-        namespace: Sequence[str] | None = None,
-        **options: Unpack[RecallOptions],
-    ) -> Trace:
-        """Say what became of one entry in a recall: at which stage it was dropped and by how much, or its rank.
-
-        Args:
-            query: As for ``recall``.
-            key: The entry's key, in exactly this namespace.
-            namespace: As for ``recall``.
-            **options: The other arguments of ``recall``, as for ``recall_many``.
-
-        Raises:
-            InvalidInputError: An argument is unusable.
-            EncoderError: The query could not be encoded.
-
-        Example:
-            >>> entry = memory.add("Alice moved to Berlin in May.", key="move", metadata={"year": 2024})
-            >>> memory.why("Where does Alice live?", "move", where={"year": 2025}).stage
-            'filter'
-        """
-        _check_options("why", options)
-        request = self._make_request(query, namespace, {**options, "explain": True})
-        name = inputs.check_name("key", key)
-
-        def answer(space: Space) -> Trace:
-            (encoded,) = encode_requests([request], space)
-            return why(self._store, space, encoded, namespace=request.scope, key=name)
-
-        return self._store.call_in_space(answer)
-
-    def _make_request(self, query: object, namespace: Sequence[str] | None, options: RecallOptions) -> Request:
-        self._store.database.assert_open()
-        scope = inputs.resolve_namespace(namespace, self.namespace)
-        return make_request(query, config=self.config, scope=scope, **options)
-
+    recall_many = _delegate("_recaller", Recaller.recall_many)
+    why = _delegate("_recaller", Recaller.why)
     get = _delegate("_reader", Reader.get)
     get_many = _delegate("_reader", Reader.get_many)
     entries = _delegate("_reader", Reader.entries)
@@ -528,48 +433,8 @@ class Memory:
     work = _delegate("_worker", Worker.work)
     restore = staticmethod(Operator.restore)
 
-    @_counted
-    def export(self, path: str | Path, *, progress: Progress | None = None) -> int:
-        """Write all live entries of the namespace to one JSON Lines file; returns how many.
-
-        The file appears whole or not at all. Its first line is a header with format and package version.
-
-        Example:
-            >>> entry = memory.add("Alice moved to Berlin.")
-            >>> memory.export("alice.jsonl")
-            1
-        """
-        file = inputs.parse_path("path", path)
-        condition = make_condition(self.namespace, datetime.now(UTC))
-        with self._store.read() as tx:
-            return export(tx, condition, check_target(self.path, file), progress)
-
-    @_counted
-    def import_(self, path: str | Path, *, progress: Progress | None = None, source: str | None = None) -> int:
-        """Read an export, a file of conversations or another store into this memory; returns how many were new.
-
-        Entries that are already there, unchanged, are left alone, so that an interrupted import can be run
-        again. Every line is validated before the first entry is written. ``created_at`` is the moment of import.
-
-        Args:
-            path: The file; of a Chroma or mem0 store also its folder.
-            progress: Called with (entries done, entries in all).
-            source: Whose store it is: ``"mem0"`` (``history.db``), ``"chroma"``, ``"langgraph"`` (SqliteStore); None
-                for a JSON Lines file. Collections and prefixes become namespaces; texts are encoded again.
-
-        Raises:
-            InvalidInputError: A line is malformed; the message gives its number. Nothing was written.
-            NotFoundError: There is no such file.
-
-        Example:
-            >>> entry = memory.add("Alice moved to Berlin.")
-            >>> count = memory.export("alice.jsonl")
-            >>> memory.import_("alice.jsonl")
-            0
-        """
-        return Importer(self._store, self._writer, self.namespace).read(
-            inputs.parse_path("path", path), progress, source
-        )
+    export = _delegate("_transfer", Transfer.export)
+    import_ = _delegate("_transfer", Transfer.import_)
 
     def close(self) -> None:
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""
@@ -583,10 +448,3 @@ class Memory:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _check_options(method: str, options: Mapping[str, object]) -> None:
-    """Raise TypeError, as Python does, for a keyword argument that a method does not have."""
-    for name in options:
-        if name not in RecallOptions.__annotations__:
-            raise TypeError(f"Memory.{method}() got an unexpected keyword argument {name!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from agent_memory import payload
+from agent_memory import inputs, payload
 from agent_memory.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -103,15 +102,7 @@ def read_text(text: str) -> str:
 
 def parse_object(text: str | None, option: str) -> dict[str, Any] | None:
     """Return what an option holds as JSON; raises InvalidInputError if that is no object."""
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{option} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidInputError(f"{option} must be a JSON object")
-    return value
+    return None if text is None else inputs.parse_object(option, text)
 
 
 def print_json(value: object) -> None:

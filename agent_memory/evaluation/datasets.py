@@ -14,9 +14,10 @@ import numpy as np
 
 from agent_memory.encoders.registry import load_encoder, load_session_encoder
 from agent_memory.errors import InvalidInputError
-from agent_memory.evaluation.questions import Question, read_lines, read_questions
+from agent_memory.evaluation.questions import Question, read_questions
 from agent_memory.evaluation.vectors import rank_entries
 from agent_memory.files import write_atomically
+from agent_memory.inputs import read_objects
 from agent_memory.memory import Memory
 from agent_memory.types import FloatArray, Progress
 
@@ -200,7 +201,7 @@ def _fill(memory: Memory, folder: Path, progress: Progress) -> None:
     if not passages.exists():
         memory.import_(folder / "conversations.jsonl", progress=progress)
         return
-    items = [{"key": line["id"], "text": line["text"]} for line in read_lines(passages) if line["text"].strip()]
+    items = [{"key": line["id"], "text": line["text"]} for line in read_objects(passages) if line["text"].strip()]
     present = memory.get_many([item["key"] for item in items])
     memory.add_many((item for item in items if item["key"] not in present), progress=progress)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent_memory.errors import InvalidInputError, NotFoundError
+from agent_memory.inputs import read_objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def read_questions(folder: Path) -> Iterator[Question]:
         NotFoundError: The file is missing.
         InvalidInputError: A line is not a JSON object.
     """
-    for line in read_lines(folder / "queries.jsonl"):
+    for line in read_objects(folder / "queries.jsonl"):
         category = line.get("category", "all")
         if "positives" in line:
             yield Question(line["query"], None, tuple(line["positives"]), category)
@@ -53,24 +52,3 @@ def read_questions(folder: Path) -> Iterator[Question]:
         # What a reply needed must have been said before it.
         later = category == "need_memory"
         yield Question(line["query"], line["conv_id"], evidence, category, line.get("source_idx"), later)
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects of a file, one a line.
-
-    Raises:
-        NotFoundError: The file is missing.
-        InvalidInputError: A line is not a JSON object.
-    """
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, raw in enumerate(file, start=1):
-                try:
-                    line = json.loads(raw)
-                except (ValueError, RecursionError) as error:
-                    raise InvalidInputError(f"{path}, line {number}: {error}") from error
-                if not isinstance(line, dict):
-                    raise InvalidInputError(f"{path}, line {number}: expected an object")
-                yield line
-    except FileNotFoundError as error:
-        raise NotFoundError(f"there is no file {path}") from error

@@ -9,9 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from agent_memory import inputs
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.files import write_atomically
 from agent_memory.live.store import Store
+from agent_memory.live.targets import check_target
 from agent_memory.payload import to_json
 from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
@@ -36,72 +38,74 @@ _TIME_FORMATS = (
 )
 
 
-def export(tx: Transaction, condition: Condition, path: Path, progress: Progress | None = None) -> int:
-    """Write the entries that satisfy a condition to a file, in the order they were added; returns how many.
-
-    Raises:
-        StorageError: The file cannot be written; an existing file is left as it was.
-    """
-    total = tx.entries.count(condition)
-    header = {_MARK: FORMAT, "version": version("agent-memory"), "entries": total}
-    header["exported_at"] = datetime.now(UTC).isoformat()
-    try:
-        with write_atomically(path) as file:
-            file.write(_to_line(header))
-            for done, entry in enumerate(_read_entries(tx, condition), start=1):
-                file.write(_to_line(to_json(entry)))
-                if progress is not None and (done % _PAGE == 0 or done == total):
-                    progress(done, total)
-    except OSError as error:
-        raise StorageError(f"cannot write the export {path}: {error}") from error
-    return total
-
-
-def _read_entries(tx: Transaction, condition: Condition) -> Iterator[Entry]:
-    after_id = 0
-    while page := tx.entries.select(condition, after_id=after_id, limit=_PAGE):
-        yield from (entry for _, entry in page)
-        after_id = page[-1][0]
-
-
-def _to_line(value: Mapping[str, Any]) -> bytes:
-    known = {name: part for name, part in value.items() if part is not None}
-    return (json.dumps(known, ensure_ascii=False) + "\n").encode()
-
-
-class Importer:
-    """Imports files into a store.
+class Transfer:
+    """Brings entries from a store to files, and from files into it.
 
     Args:
         store: The store.
         writer: Writes the entries.
-        namespace: The memory's namespace; entries go into it or below it.
+        namespace: The memory's namespace; entries lie in it or below it.
     """
 
     def __init__(self, store: Store, writer: Writer, namespace: Namespace) -> None:
-        self._store, self._writer, self._namespace, self._config = store, writer, namespace, store.config
+        self._store, self._writer, self._namespace = store, writer, namespace
 
-    def read(self, path: Path, progress: Progress | None = None, source: str | None = None) -> int:
-        """Read a file; see ``Memory.import_``."""
+    def export(self, path: str | Path, *, progress: Progress | None = None) -> int:
+        """Write all live entries of the namespace to one JSON Lines file; returns how many.
+
+        The file appears whole or not at all. Its first line is a header with format and package version.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin.")
+            >>> memory.export("alice.jsonl")
+            1
+        """
+        file = check_target(self._store.folder, inputs.parse_path("path", path))
+        with self._store.read() as tx:
+            return _write(tx, Condition(namespace=self._namespace, moment=datetime.now(UTC)), file, progress)
+
+    def import_(self, path: str | Path, *, progress: Progress | None = None, source: str | None = None) -> int:
+        """Read an export, a file of conversations or another store into this memory; returns how many were new.
+
+        Entries that are already there, unchanged, are left alone, so that an interrupted import can be run
+        again. Every line is validated before the first entry is written. ``created_at`` is the moment of import.
+
+        Args:
+            path: The file; of a Chroma or mem0 store also its folder.
+            progress: Called with (entries done, entries in all).
+            source: Whose store it is: ``"mem0"`` (``history.db``), ``"chroma"``, ``"langgraph"`` (SqliteStore); None
+                for a JSON Lines file. Collections and prefixes become namespaces; texts are encoded again.
+
+        Raises:
+            InvalidInputError: A line is malformed; the message gives its number. Nothing was written.
+            NotFoundError: There is no such file.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin.")
+            >>> count = memory.export("alice.jsonl")
+            >>> memory.import_("alice.jsonl")
+            0
+        """
+        file = inputs.parse_path("path", path)
 
         def parse() -> Iterator[ValidEntry]:
-            return self._parse_lines(path) if source is None else self._parse_foreign(source, path)
+            return self._parse_lines(file) if source is None else self._parse_foreign(source, file)
 
         try:
             total = sum(1 for _ in parse())
             new, done, batch = 0, 0, []
             for item in parse():
                 batch.append(item)
-                if len(batch) == self._config.batch_size or done + len(batch) == total:
+                if len(batch) == self._store.config.batch_size or done + len(batch) == total:
                     new += self._add_missing(batch)
                     done += len(batch)
                     batch = []
                     if progress is not None:
                         progress(done, total)
         except FileNotFoundError as error:
-            raise NotFoundError(f"there is no file {path}") from error
+            raise NotFoundError(f"there is no file {file}") from error
         except OSError as error:
-            raise StorageError(f"cannot read {path}: {error}") from error
+            raise StorageError(f"cannot read {file}: {error}") from error
         return new
 
     def _add_missing(self, batch: list[ValidEntry]) -> int:
@@ -129,13 +133,13 @@ class Importer:
                 if not raw.strip():
                     continue
                 try:
-                    line = _parse_json(raw)
+                    line = inputs.parse_object("it", raw)
                     if read is None:
                         read = _choose_reader(line)
                         if read is _read_export:
                             continue
                     for item in read(line, self._namespace):
-                        yield parse_entry(item, self._config)
+                        yield parse_entry(item, self._store.config)
                 except InvalidInputError as error:
                     raise InvalidInputError(f"{path}, line {number}: {error}") from error
 
@@ -144,9 +148,38 @@ class Importer:
         for item in foreign.read_items(source, path):
             try:
                 item["namespace"] = (*self._namespace, *item.get("namespace", ()))
-                yield parse_entry(item, self._config)
+                yield parse_entry(item, self._store.config)
             except InvalidInputError as error:
                 raise InvalidInputError(f"{path}, item {item['key']!r}: {error}") from error
+
+
+def _write(tx: Transaction, condition: Condition, path: Path, progress: Progress | None = None) -> int:
+    """Write the entries that satisfy a condition, in the order they were added; returns how many."""
+    total = tx.entries.count(condition)
+    header = {_MARK: FORMAT, "version": version("agent-memory"), "entries": total}
+    header["exported_at"] = datetime.now(UTC).isoformat()
+    try:
+        with write_atomically(path) as file:
+            file.write(_to_line(header))
+            for done, entry in enumerate(_read_entries(tx, condition), start=1):
+                file.write(_to_line(to_json(entry)))
+                if progress is not None and (done % _PAGE == 0 or done == total):
+                    progress(done, total)
+    except OSError as error:
+        raise StorageError(f"cannot write the export {path}: {error}") from error
+    return total
+
+
+def _read_entries(tx: Transaction, condition: Condition) -> Iterator[Entry]:
+    after_id = 0
+    while page := tx.entries.select(condition, after_id=after_id, limit=_PAGE):
+        yield from (entry for _, entry in page)
+        after_id = page[-1][0]
+
+
+def _to_line(value: Mapping[str, Any]) -> bytes:
+    known = {name: part for name, part in value.items() if part is not None}
+    return (json.dumps(known, ensure_ascii=False) + "\n").encode()
 
 
 def _is_same(item: ValidEntry, entry: Entry) -> bool:
@@ -154,16 +187,6 @@ def _is_same(item: ValidEntry, entry: Entry) -> bool:
     if item.event_time is None:
         fields -= {"event_time"}
     return all(getattr(entry, name) == getattr(item, name) for name in fields)
-
-
-def _parse_json(raw: bytes) -> dict[str, Any]:
-    try:
-        line = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"not JSON: {error}") from error
-    if not isinstance(line, dict):
-        raise InvalidInputError(f"expected a JSON object, got {type(line).__name__}")
-    return line
 
 
 def _choose_reader(first: dict[str, Any]) -> Callable[[dict[str, Any], Namespace], Iterator[dict[str, Any]]]:

@@ -130,8 +130,11 @@ class Writer:
                 space.accept(generation)
             return space.sessions.prepare(tx, generation, _group_segments(drafts, space.spec.dtype, now))
 
-    def update(self, key: str, changed: Mapping[str, Any], namespace: Sequence[str] | None) -> Entry:
-        """Change some fields of an entry, which is read again inside the transaction that writes it."""
+    def update(self, key: str, given: Mapping[str, Any], namespace: Sequence[str] | None) -> Entry:
+        """Change the fields of an entry that are not UNSET; it is read again inside the transaction that writes it."""
+        changed = {name: value for name, value in given.items() if value is not inputs.UNSET}
+        if changed.get("event_time", ...) is None or changed.get("text", ...) is None:
+            raise InvalidInputError("text and event_time can be changed, but not removed")
         scope, name = inputs.resolve_namespace(namespace, self._namespace), inputs.check_name("key", key)
         return self._store.call_in_space(lambda space: self._update(name, changed, scope, space))
 

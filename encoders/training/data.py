@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from agent_memory.inputs import read_objects
 
 MAX_EVIDENCE = 20
 """Questions with more evidence turns are not used: their evidence is a span of a meeting, not an answer."""
@@ -78,9 +79,9 @@ def read_set(folder: Path, max_evidence: int = MAX_EVIDENCE) -> list[Conversatio
     Returns:
         Conversations of at least 100 turns each, but for the last one; short ones are joined.
     """
-    rows = list(read_lines(folder / "queries.jsonl"))
+    rows = list(read_objects(folder / "queries.jsonl"))
     if (folder / "passages.jsonl").is_file():
-        passages = list(read_lines(folder / "passages.jsonl"))
+        passages = list(read_objects(folder / "passages.jsonl"))
         place = {p["id"]: i for i, p in enumerate(passages)}
         found = [Question(r["query"], tuple(place[p] for p in r["positives"])) for r in rows if r["positives"]]
         return [Conversation(folder.name, tuple(p["text"] for p in passages), tuple(found))]
@@ -89,7 +90,7 @@ def read_set(folder: Path, max_evidence: int = MAX_EVIDENCE) -> list[Conversatio
         if 0 < len(row["evidence"]) <= max_evidence:
             by_conversation.setdefault(row["conv_id"], []).append(row)
     result = []
-    for row in read_lines(folder / "conversations.jsonl"):
+    for row in read_objects(folder / "conversations.jsonl"):
         place = {s["idx"]: i for i, s in enumerate(row["segments"])}
         questions = [make_question(r, place) for r in by_conversation.get(row["id"], ())]
         if questions:
@@ -219,10 +220,3 @@ def collect_texts(conversations: Sequence[Conversation]) -> list[str]:
         texts.update(dict.fromkeys(conversation.turns))
         texts.update(dict.fromkeys(q.text for q in conversation.questions))
     return list(texts)
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Read a file of JSON objects, one a line."""
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from agent_memory.encoders.base import Encoder
 from agent_memory.encoders.compact.features import detect_order, encode_dates, format_day, measure_length
-from agent_memory.encoders.training.data import MAX_EVIDENCE, Question, is_validation, make_question, read_lines
+from agent_memory.encoders.training.data import MAX_EVIDENCE, Question, is_validation, make_question
 from agent_memory.encoders.training.features import VectorCache
+from agent_memory.inputs import read_objects
 from agent_memory.types import Progress
 
 SET_WEIGHTS: Mapping[str, float] = {
@@ -90,11 +91,11 @@ class Features:
 def read_dialogues(folder: Path, limit: int | None = None) -> list[Dialogue]:
     """Read the dialogues of a set that have answerable questions, at most ``limit`` of them."""
     asked: dict[str, list[dict[str, Any]]] = {}
-    for row in read_lines(folder / "queries.jsonl"):
+    for row in read_objects(folder / "queries.jsonl"):
         if 0 < len(row["evidence"]) <= MAX_EVIDENCE:
             asked.setdefault(row["conv_id"], []).append(row)
     found: list[Dialogue] = []
-    for row in read_lines(folder / "conversations.jsonl"):
+    for row in read_objects(folder / "conversations.jsonl"):
         if row["id"] in asked and (limit is None or len(found) < limit):
             found.append(_make_dialogue(row, asked[row["id"]]))
     return found
