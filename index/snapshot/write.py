@@ -80,6 +80,7 @@ def _make_temporary_folder(folder: Path) -> Iterator[Path]:
     while True:
         work = folder / f".tmp-{secrets.token_hex(8)}"
         work.mkdir(mode=0o700)  # not synced: what is left of it after a crash is deleted
+        work.chmod(0o700)  # whatever the umask
         handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(handle, fcntl.LOCK_EX)
         if work.exists():
