@@ -8,13 +8,12 @@ on the way, so that there are never more than a dozen. ``manifest`` describes th
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import IndexStateError, InvalidInputError
-from agent_memory.files import PRIVATE, create_file, failpoint, make_folder, put_in_place, sync_folder
+from agent_memory.files import PRIVATE, create_file, failpoint, make_folder, make_scratch, put_in_place, sync_folder
 from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.lists import BLOCK_ROWS
 from agent_memory.index.rows import HEAD_BYTES, Block, Rows, compute_checksums
@@ -60,8 +59,7 @@ def write_snapshot(
         raise InvalidInputError(f"seq must be an integer in [0, 2**63), got {seq!r}")
     try:
         make_folder(folder)
-        _delete_leftovers(folder)
-        with _make_temporary_folder(folder) as work:
+        with make_scratch(folder, ".tmp-") as work:
             manifest = _write_files(work, state, tiers, dtype, generation, int(seq))
             final = folder / f"snapshot-{int(seq):020d}-{secrets.token_hex(4)}"
             failpoint("snapshot-before-rename")
@@ -72,43 +70,6 @@ def write_snapshot(
     except OSError as error:
         raise IndexStateError(f"cannot write a snapshot below {folder}: {error}") from error
     return WrittenSnapshot(final, blocks[0], blocks[1] if len(blocks) == 2 else ())
-
-
-@contextmanager
-def _make_temporary_folder(folder: Path) -> Iterator[Path]:
-    """Make a locked folder, which is deleted afterwards unless it was renamed."""
-    while True:
-        work = folder / f".tmp-{secrets.token_hex(8)}"
-        work.mkdir(mode=0o700)  # not synced: what is left of it after a crash is deleted
-        work.chmod(0o700)  # whatever the umask
-        handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if work.exists():
-            break
-        os.close(handle)
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(handle)
-
-
-def _delete_leftovers(folder: Path) -> None:
-    """Delete temporary folders whose writer is dead, which shows in their free lock."""
-    for work in folder.glob(".tmp-*"):
-        if work.is_symlink() or not work.is_dir():
-            continue
-        try:
-            handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(work, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(handle)
 
 
 def _prune(folder: Path, newest: Path, generation: str) -> None:
