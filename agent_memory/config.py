@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+
+class Retention(BaseModel):
+    """How long the entries of a namespace are kept, and how many; see ``Config.retention``.
+
+    Attributes:
+        max_age: How long after their last change; None for ever.
+        max_entries: How many, the latest; None for all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_age: timedelta | None = Field(default=None, gt=timedelta(0))
+    max_entries: int | None = Field(default=None, ge=1)
 
 
 class Config(BaseModel):
@@ -19,6 +35,8 @@ class Config(BaseModel):
             would be left out might be the question. Adapters of frameworks ask with the end of a longer message.
         snapshot_every: Number of changes after which a recall writes the index to disk, as ``close`` does.
         keep_versions: Number of former versions kept of each entry, for ``history`` and ``as_of``.
+        retention: By namespace (parts joined with ``/``, "" for all), how long its entries and those below it are kept.
+            ``purge_expired`` and maintenance forget what is beyond that.
         recall_target: Share of the exact top 10 that the tiers must find; they keep more candidates until they do.
         threads: Number of threads that one index search may use.
         query_log: Number of recent queries that the store keeps as vectors, for dry runs of ``maintenance`` and
@@ -35,6 +53,7 @@ class Config(BaseModel):
     max_query_chars: int = Field(default=10_000, ge=1)
     snapshot_every: int = Field(default=20_000, ge=1)
     keep_versions: int = Field(default=20, ge=0)
+    retention: Mapping[str, Retention] = Field(default_factory=dict)
     recall_target: float = Field(default=0.98, gt=0, le=1)
     threads: int = Field(default=1, ge=1, le=256)
     query_log: int = Field(default=0, ge=0, le=10_000)

@@ -17,6 +17,7 @@ import shutil
 import signal
 import stat
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -195,6 +196,18 @@ def make_scratch(folder: Path, prefix: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(work, ignore_errors=True)
         os.close(handle)
+
+
+def wait_for_scratch(folder: Path, prefix: str, wait_s: float) -> bool:
+    """Wait until nobody uses a folder that ``make_scratch`` made, and delete the rest; False if somebody still does."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        _clean_scratch(folder, prefix)
+        if not any(folder.glob(f"{prefix}*")):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.01)
 
 
 def _clean_scratch(folder: Path, prefix: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, SupportsIndex, TypeVar
 
@@ -17,14 +17,14 @@ from agent_memory.live.store import Store
 from agent_memory.recall.query_log import QueryLog
 from agent_memory.recall.reader import Reader
 from agent_memory.recall.recaller import Recaller
-from agent_memory.recall.request import RecallOptions, make_condition
+from agent_memory.recall.request import RecallOptions
 from agent_memory.records import Entry, Hits
-from agent_memory.storage.filters import EVERYTHING, parse_filter
 from agent_memory.types import FloatArray, Namespace, Progress, Time
 from agent_memory.upkeep.jobs import Jobs
 from agent_memory.upkeep.operator import Operator
 from agent_memory.upkeep.schedules import Scheduler
 from agent_memory.upkeep.worker import Worker
+from agent_memory.writing.erasure import Eraser
 from agent_memory.writing.items import Item
 from agent_memory.writing.transfer import Transfer
 from agent_memory.writing.writer import Writer
@@ -102,12 +102,14 @@ class Memory:
         self._reader = Reader(self._store, self.namespace)
         self._writer = Writer(self._store, self.namespace)
         self._queries = QueryLog(self._store)
+        self._eraser = Eraser(self._store, self.namespace, self._queries.discard)
         self._recaller = Recaller(self._store, self._queries, self.namespace)
         self._transfer = Transfer(self._store, self._writer, self.namespace)
         self._jobs, self._scheduler = Jobs(self._store), Scheduler(self._store)
-        self._operator = Operator(self._store, self._writer, self._queries, self.namespace)
+        self._operator = Operator(self._store, self._eraser, self._queries, self.namespace)
         self._worker = Worker(self._operator, self._store)
         self._finalizer = weakref.finalize(self, self._store.database.abandon)
+        self._eraser.resume()
         if maintenance is not None and not self._store.database.read_only:
             try:
                 self._worker.start()
@@ -276,45 +278,7 @@ class Memory:
         """
         return self._writer.supersede(old, new, namespace)
 
-    @_counted
-    def forget(
-        self,
-        key: str | None = None,
-        *,
-        where: Mapping[str, Any] | None = None,
-        session: str | None = None,
-        everything: bool = False,
-        namespace: Sequence[str] | None = None,
-    ) -> int:
-        """Delete entries for good, with their vectors; returns how many.
-
-        Args:
-            key: One entry, in exactly this namespace.
-            where: Every entry that the filter matches, here and in the namespaces below; not empty.
-            session: Every entry of a session (together with ``where``: those that match).
-            everything: True to delete all entries here and in the namespaces below, and what the query log holds of
-                queries asked there.
-            namespace: Where to look; this memory's namespace if left out.
-
-        Raises:
-            InvalidInputError: Nothing, or a contradiction, was said about what to forget.
-
-        Example:
-            >>> entry = memory.add("PIN 1234", key="pin")
-            >>> memory.forget("pin")
-            1
-        """
-        scope = inputs.resolve_namespace(namespace, self.namespace)
-        everything = inputs.check_flag("everything", everything)
-        filtered = (where is not None and parse_filter(where) != EVERYTHING) or session is not None
-        chosen = [key is not None, filtered, everything]
-        if sum(chosen) != 1:
-            raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
-        condition = make_condition(scope, datetime.now(UTC), where=where, session=session, key=key)
-        removed = self._writer.remove(condition)
-        if everything:
-            self._queries.clear(scope)
-        return removed
+    forget = _delegate("_eraser", Eraser.forget)
 
     # --- reading -----------------------------------------------------------------------------------------
 

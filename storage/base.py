@@ -23,11 +23,13 @@ back end to this contract.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
 from agent_memory.storage.entries import Changes, Drafts, Entries, Lexical
+from agent_memory.storage.erasures import Erasures
 from agent_memory.storage.operations import Jobs, Leases, Queries, Schedules
 from agent_memory.storage.records import AlteredRow, DatabaseState
 from agent_memory.storage.spaces import Generations, Sessions, Vectors
@@ -91,6 +93,11 @@ class Transaction(ABC):
     @abstractmethod
     def schedules(self) -> Schedules:
         """Schedules of periodic jobs."""
+
+    @property
+    @abstractmethod
+    def erasures(self) -> Erasures:
+        """Receipts of what was forgotten, and known copies of the store."""
 
     @abstractmethod
     def read_store_id(self) -> str:
@@ -191,8 +198,24 @@ class Database(ABC):
         """Move the write-ahead log into the database and truncate it; False if readers or writers prevent it."""
 
     @abstractmethod
+    def erase_traces(self, finish: Callable[[Transaction], None], *, wait_s: float) -> str | None:
+        """Overwrite what deleted rows have left in the files of the database, its log included.
+
+        Args:
+            finish: Called in the write transaction in which no file holds anything of them any more.
+            wait_s: Seconds to wait for readers of an older state, and for writers.
+
+        Returns:
+            None if it was done; else what prevented it.
+        """
+
+    @abstractmethod
     def vacuum(self) -> bool:
         """Rewrite the database without its free pages; False if readers or writers prevent it."""
+
+    @abstractmethod
+    def count_in_copy(self, path: Path, store_id: str, ids: Sequence[int]) -> int:
+        """Return how many rows of a store a file holds that ``copy_to`` wrote; 0 if it is no copy of that store."""
 
     @abstractmethod
     def copy_to(self, target: Path, progress: Progress | None) -> int:

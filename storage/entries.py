@@ -48,6 +48,28 @@ class Entries(ABC):
         """Return the ids of all entries that satisfy a condition, shape (n,), in no order."""
 
     @abstractmethod
+    def select_surplus(self, namespace: Namespace, *, before: datetime | None, newest: int | None) -> IdArray:
+        """Return rows in or below a namespace that are too old or too many, shape (n,), in no order.
+
+        Args:
+            namespace: The namespace.
+            before: Rows last changed before this, superseded or not; None for none.
+            newest: Unsuperseded entries but for this many, the last changed; None for none.
+        """
+
+    @abstractmethod
+    def select_lineage(self, ids: Sequence[int] | IdArray, *, later: bool) -> IdArray:
+        """Return rows with all that they have replaced, directly or indirectly: former versions, superseded entries.
+
+        Args:
+            ids: Rows.
+            later: True to include what has replaced them, too, and all that this has replaced.
+
+        Returns:
+            Ids, shape (n,), ascending.
+        """
+
+    @abstractmethod
     def select_expired_ids(self, now: datetime) -> list[int]:
         """Return the ids of the unsuperseded entries that have expired by a given time, in all namespaces."""
 
@@ -126,9 +148,9 @@ class Drafts(ABC):
 
     @abstractmethod
     def remove(self, ids: Sequence[int]) -> Removed:
-        """Delete entries with all versions, vectors and words, and the sessions they leave empty.
+        """Delete rows with their vectors and words, and the sessions they leave empty; logs one change per row.
 
-        Logs one change per deleted row. Entries that they had superseded stay superseded.
+        What such rows have superseded stays superseded: include it (``Entries.select_lineage``).
         """
 
     @abstractmethod

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from agent_memory import inputs, payload
+from agent_memory import payload
 from agent_memory.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -102,7 +102,9 @@ def read_text(text: str) -> str:
 
 def parse_object(text: str | None, option: str) -> dict[str, Any] | None:
     """Return what an option holds as JSON; raises InvalidInputError if that is no object."""
-    return None if text is None else inputs.parse_object(option, text)
+    from agent_memory.inputs import parse_object as parse  # NumPy comes with it, which --help can do without
+
+    return None if text is None else parse(option, text)
 
 
 def print_json(value: object) -> None:

@@ -74,7 +74,12 @@ class Store:
             self.database.prepare()
             if not self.database.read_only:
                 clean_parts(folder)
-            self.index = LiveIndex(folder / "index", config, read_only=self.database.read_only)
+            self.index = LiveIndex(
+                folder / "index",
+                config,
+                read_only=self.database.read_only,
+                read_erasures=self._read_erasures,
+            )
             self.spaces = Spaces(folder, encoder, session_encoder)
             with self.read() as tx:
                 self.index.discard_newer(tx)
@@ -103,6 +108,10 @@ class Store:
     def write(self, *, wait_s: float | None = None) -> AbstractContextManager[Transaction]:
         """Open the store's only write transaction; see ``Database.write``."""
         return self.database.write(wait_s=wait_s)
+
+    def _read_erasures(self) -> tuple[int, int]:
+        with self.read() as tx:
+            return tx.erasures.read_state()
 
     def searcher(self, tx: Transaction, space: Space, condition: Condition, *, dense: bool = True) -> Searcher:
         """Return what finds the entries that satisfy a condition; nothing may have been read in ``tx`` yet."""

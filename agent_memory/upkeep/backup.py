@@ -28,6 +28,9 @@ def backup(store: Store, path: Path, progress: Progress | None = None) -> int:
             install_copy(part, target)
     except OSError as error:
         raise StorageError(f"cannot write the backup {target}: {error}") from error
+    if not store.database.read_only:
+        with store.write() as tx:
+            tx.erasures.note_copy(str(target), "backup", datetime.now(UTC))
     return entries
 
 

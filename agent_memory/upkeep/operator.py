@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent_memory import inputs
 from agent_memory.live.store import Store
 from agent_memory.recall.query_log import QueryLog
+from agent_memory.records import Erasure
 from agent_memory.reports import GenerationInfo, Maintenance, ReindexReport, Report, Stats
-from agent_memory.storage.records import Condition
 from agent_memory.types import Namespace, Progress
 from agent_memory.upkeep import backup as backups
 from agent_memory.upkeep.check import Checker, count_stats
@@ -19,7 +19,7 @@ from agent_memory.upkeep.maintenance import Maintainer
 from agent_memory.upkeep.plan import ReindexRequest
 from agent_memory.upkeep.rehearsal import rehearse_reindex
 from agent_memory.upkeep.reindex import Reindexer
-from agent_memory.writing.writer import Writer
+from agent_memory.writing.erasure import Eraser
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, SessionEncoder
@@ -33,13 +33,13 @@ class Operator:
 
     Args:
         store: The store.
-        writer: Deletes expired entries.
+        eraser: Forgets expired entries.
         queries: The query log.
         namespace: The memory's scope.
     """
 
-    def __init__(self, store: Store, writer: Writer, queries: QueryLog, namespace: Namespace) -> None:
-        self._store, self._writer, self._queries, self._namespace = store, writer, queries, namespace
+    def __init__(self, store: Store, eraser: Eraser, queries: QueryLog, namespace: Namespace) -> None:
+        self._store, self._eraser, self._queries, self._namespace = store, eraser, queries, namespace
 
     def stats(self) -> Stats:
         """Return facts about the store: counts, encoder, sizes on disk, index in memory.
@@ -196,18 +196,20 @@ class Operator:
         space = self._store.follow_space()
         self._queries.flush()
         collect = Reindexer(self._store).collect
-        maintainer = Maintainer(self._store, space, grace=GRACE, purge=self.purge_expired, collect=collect)
+        maintainer = Maintainer(self._store, space, grace=GRACE, eraser=self._eraser, collect=collect)
         return maintainer.look(rehearse=True) if dry_run else maintainer.carry_out(names)
 
-    def purge_expired(self) -> int:
-        """Delete expired entries in this namespace and those below it; returns how many.
+    def purge_expired(self) -> Erasure:
+        """Forget what has expired and what ``Config.retention`` says, here and in the namespaces below.
+
+        Superseded entries that have expired go, too. Returns how many, as a receipt like that of ``forget``.
 
         Example:
             >>> entry = memory.add("The code is 1234.", expires_at="2020-01-01")
             >>> memory.purge_expired()
             1
         """
-        return self._writer.remove(Condition(namespace=self._namespace, state="expired", moment=datetime.now(UTC)))
+        return self._eraser.purge()
 
     def clear_queries(self, *, namespace: Sequence[str] | None = None) -> int:
         """Delete logged queries that were asked in a namespace or below it; returns how many.

@@ -61,8 +61,13 @@ class Transfer:
             1
         """
         file = check_target(self._store.folder, inputs.parse_path("path", path))
+        now = datetime.now(UTC)
         with self._store.read() as tx:
-            return _write(tx, Condition(namespace=self._namespace, moment=datetime.now(UTC)), file, progress)
+            count = _write(tx, Condition(namespace=self._namespace, moment=now), file, progress)
+        if not self._store.database.read_only:
+            with self._store.write() as tx:
+                tx.erasures.note_copy(str(file), "export", now)
+        return count
 
     def import_(self, path: str | Path, *, progress: Progress | None = None, source: str | None = None) -> int:
         """Read an export, a file of conversations or another store into this memory; returns how many were new.

@@ -14,7 +14,7 @@ from agent_memory.live.store import Store
 from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import canonical_json, decode_vector, encode_vectors
-from agent_memory.storage.records import Condition, Draft, Generation
+from agent_memory.storage.records import Draft, Generation
 from agent_memory.types import Namespace, Progress
 from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
 
@@ -164,23 +164,6 @@ class Writer:
         written = tx.drafts.put(drafts, generation.id, now, keep_versions=self._config.keep_versions)
         space.sessions.replay(tx, generation, written.dirty)
         return written.entries
-
-    def remove(self, condition: Condition) -> int:
-        """Delete the entries that satisfy a condition, and replay their sessions; returns the number of keys."""
-        return self._store.call_in_space(lambda space: self._remove(condition, space))
-
-    def _remove(self, condition: Condition, space: Space) -> int:
-        def find_sessions(tx: Transaction) -> list[tuple[int, int]]:
-            return tx.sessions.find_sessions(tx.entries.select_ids(condition).tolist())
-
-        space.sessions.warm(self._store.database, find_sessions)
-        with self._store.write() as tx:
-            removed = tx.drafts.remove(tx.entries.select_ids(condition).tolist())
-            generation = tx.generations.live()
-            if generation is not None:
-                space.sessions.accept(generation)
-                space.sessions.replay(tx, generation, removed.dirty)
-            return removed.keys
 
     def supersede(self, old: str, new: str, namespace: Sequence[str] | None) -> Entry:
         """Replace the entry ``old`` by the entry ``new``."""

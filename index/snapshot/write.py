@@ -21,7 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import IndexStateError, InvalidInputError
-from agent_memory.files import PRIVATE, create_file, failpoint, make_folder, make_scratch, put_in_place, sync_folder
+from agent_memory.files import (
+    PRIVATE,
+    create_file,
+    failpoint,
+    make_folder,
+    make_scratch,
+    put_in_place,
+    sync_folder,
+    wait_for_scratch,
+)
 from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.lists import BLOCK_ROWS
 from agent_memory.index.rows import HEAD_BYTES, Block, Rows, compute_checksums
@@ -78,6 +87,34 @@ def _prune(folder: Path, newest: Path, generation: str) -> None:
         newer = path.name[:_SEQ_CHARS] > newest.name[:_SEQ_CHARS]
         if path != newest and not newer and owner in (None, generation):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def discard_all(folder: Path, *, keep: Path | None = None, wait_s: float = 0.0) -> list[str]:
+    """Delete the snapshots of all generations, unreadable ones included, and wait for those that are being written.
+
+    Args:
+        folder: Where snapshots are kept.
+        keep: One to keep.
+        wait_s: Seconds to wait for their writers.
+
+    Returns:
+        Names of what was deleted.
+
+    Raises:
+        IndexStateError: Some could not be deleted, or are still being written.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    ready = wait_for_scratch(folder, ".tmp-", wait_s)
+    gone = []
+    for path in folder.iterdir():
+        if path != keep and SNAPSHOT_NAME.fullmatch(path.name) and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+            gone.append(path.name)
+    left = [path.name for path in folder.iterdir() if path.name in gone]
+    if left or not ready:
+        raise IndexStateError(f"snapshots below {folder} could not be deleted: {left or 'one is being written'}")
+    return gone
 
 
 def discard_others(folder: Path, generations: Collection[str]) -> int:

@@ -72,6 +72,8 @@ def _compile_state(condition: Condition) -> Sql:
             return unsuperseded
         case "expired":
             return and_(unsuperseded, columns.expires_at <= moment)
+        case "past":
+            return and_(true(), columns.expires_at <= moment)
         case "as_of":
             return and_(
                 columns.updated_at <= moment,

@@ -245,6 +245,10 @@ class Connections:
         with self._running("look"):
             pass
 
+    def is_reading(self) -> bool:
+        """Return whether this thread is inside of a transaction."""
+        return self._calls.inside("DEFERRED") or self._calls.inside("IMMEDIATE")
+
     @contextmanager
     def _running(self, kind: str) -> Iterator[Call]:
         """Note a transaction as under way; waits while the process forks."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent_memory.errors import StorageError
@@ -20,7 +22,7 @@ from agent_memory.storage.sqlite.migrate import REVISIONS, check_revision
 from agent_memory.types import Progress
 
 _PAGES = 256
-_PLANS = {"schedules", "jobs", "leases"}
+_PLANS = {"schedules", "jobs", "leases", "copies"}
 _ID = re.compile("[0-9a-f]{32}")
 _COUNTED = ("entries", "vectors", "sessions", "generations")
 
@@ -159,18 +161,41 @@ def _adopt(path: Path, replaced: str | None) -> None:
 def read_store_id(path: Path) -> str | None:
     """Return the id of the store that a database file holds; None if it is not exactly such a file."""
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return None
-        connection = connect_guarded(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-        try:
-            objects = read_objects(connection)
-            if all(find_difference(objects, revision) is not None for revision in REVISIONS):
-                return None
-            row = connection.execute("SELECT value FROM meta WHERE name = 'store_id'").fetchone()
-        finally:
-            connection.close()
+        with _look_into(path) as connection:
+            return _read_id(connection)
     except (OSError, sqlite3.Error):
         return None
+
+
+def count_held(path: Path, store_id: str, ids: Sequence[int]) -> int:
+    """Return how many of a store's rows a copy of it holds; 0 if the file is no copy of that store."""
+    try:
+        with _look_into(path) as connection:
+            if _read_id(connection) != store_id:
+                return 0
+            among = "SELECT count(*) FROM entries WHERE id IN (SELECT value FROM json_each(?))"
+            return int(connection.execute(among, (json.dumps(list(ids)),)).fetchone()[0])
+    except (OSError, sqlite3.Error):
+        return 0
+
+
+@contextmanager
+def _look_into(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a file that may be a stranger's to read from it; nothing is created or locked beside it."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise FileNotFoundError(path)
+    connection = connect_guarded(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _read_id(connection: sqlite3.Connection) -> str | None:
+    objects = read_objects(connection)
+    if all(find_difference(objects, revision) is not None for revision in REVISIONS):
+        return None
+    row = connection.execute("SELECT value FROM meta WHERE name = 'store_id'").fetchone()
     return row[0] if row is not None and isinstance(row[0], str) and _ID.fullmatch(row[0]) else None
 
 

@@ -20,6 +20,7 @@ from agent_memory.records import Entry
 from agent_memory.storage.entries import Lexical
 from agent_memory.storage.records import Condition, LexicalQuery
 from agent_memory.storage.sqlite.conditions import compile_condition
+from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.storage.sqlite.schema import entries
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.storage.words import choose_words, list_terms
@@ -27,6 +28,7 @@ from agent_memory.storage.words import choose_words, list_terms
 TOKENIZER = "porter unicode61 remove_diacritics 2"
 _K1 = 1.2
 _MOST_TERMS = 12
+_ERASES = (3, 42)  # the first version of SQLite whose full-text index can delete words at once
 
 
 def insert_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None:
@@ -38,6 +40,22 @@ def delete_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None
     """Delete rows from the index, given as (entry id, terms); the terms must be those they were inserted with."""
     delete = "INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)"
     driver(connection).executemany(delete, rows)
+
+
+def erase_words(raw: sqlite3.Connection) -> None:
+    """Make deletions take words out of the index's pages from now on, and take out those deleted before.
+
+    Before SQLite 3.42, the pages are written again instead, here and after each deletion.
+    """
+    if sqlite3.sqlite_version_info >= _ERASES:
+        raw.execute("INSERT INTO lexical(lexical, rank) VALUES ('secure-delete', 1)")
+    raw.execute("INSERT INTO lexical(lexical) VALUES ('optimize')")
+
+
+def is_erased(raw: sqlite3.Connection) -> bool:
+    """Return whether deletions take words out of the index's pages by themselves."""
+    found = raw.execute("SELECT v FROM lexical_config WHERE k = 'secure-delete'").fetchone()
+    return sqlite3.sqlite_version_info >= _ERASES and found is not None and found[0] == 1
 
 
 _DIFFERENCES = {

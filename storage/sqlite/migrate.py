@@ -14,7 +14,7 @@ from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.known import find_difference, read_objects
 from agent_memory.storage.sqlite.slots import driver
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every revision that this version knows, oldest first; a test compares it with the migrations folder."""
 
 PAGE_SIZE_BYTES = 8192  # five 768-dimensional half-precision vectors per page; the default of 4096 wastes a quarter
