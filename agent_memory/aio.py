@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
@@ -15,6 +15,7 @@ from agent_memory.memory import Memory
 if TYPE_CHECKING:
     from agent_memory.config import Config
     from agent_memory.encoders import Encoder, SessionEncoder
+    from agent_memory.records import Erasure
     from agent_memory.types import Namespace
 
 _P = ParamSpec("_P")
@@ -127,6 +128,7 @@ class AsyncMemory:
     run_job = _awaitable(Memory.run_job)
     work = _awaitable(Memory.work)
     backup = _awaitable(Memory.backup)
+    copies = _awaitable(Memory.copies)
     jobs = _awaitable(Memory.jobs)
     pause_job = _awaitable(Memory.pause_job)
     resume_job = _awaitable(Memory.resume_job)
@@ -135,9 +137,18 @@ class AsyncMemory:
     import_ = _awaitable(Memory.import_)
 
     @staticmethod
-    async def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
+    async def restore(
+        backup: str | Path,
+        path: str | Path,
+        *,
+        replace: bool = False,
+        apply_forgets: bool = False,
+        receipts: Sequence[Erasure | Mapping[str, Any]] = (),
+    ) -> int:
         """Create a store from a backup; see ``Memory.restore``."""
-        return await asyncio.to_thread(Memory.restore, backup, path, replace=replace)
+        return await asyncio.to_thread(
+            lambda: Memory.restore(backup, path, replace=replace, apply_forgets=apply_forgets, receipts=receipts)
+        )
 
     async def close(self) -> None:
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""

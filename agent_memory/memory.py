@@ -393,6 +393,7 @@ class Memory:
     unschedule = _delegate("_scheduler", Scheduler.unschedule)
     pause_schedule = _delegate("_scheduler", Scheduler.pause_schedule)
     backup = _delegate("_operator", Operator.backup)
+    copies = _delegate("_operator", Operator.copies)
     run_job = _delegate("_worker", Worker.run_job)
     work = _delegate("_worker", Worker.work)
     restore = staticmethod(Operator.restore)

@@ -279,6 +279,10 @@ class Sessions(ABC):
         """Clear the evolved vectors of a session in other generations, from an entry on: they are outdated too."""
 
     @abstractmethod
+    def clear(self, session_id: int, first: int) -> None:
+        """Clear the evolved vectors and latents of a session in all generations, from an entry on."""
+
+    @abstractmethod
     def find_unevolved(
         self, generation: Generation, latents_bytes: int, session_id: int | None = None
     ) -> dict[int, int]:

@@ -70,3 +70,20 @@ def skip_locally(reason: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"{reason} (not skipped, because CI is set)")
     pytest.skip(reason)
+
+
+def write_session_weights(path: Path) -> Path:
+    """Write random weights of a session encoder for ``WordEncoder``, with a window that fills within a test."""
+    import torch
+
+    from agent_memory.encoders.compact.weights import Shape
+    from agent_memory.encoders.training.session_model import SessionNetwork
+
+    torch.manual_seed(0)
+    spec = WordEncoder().spec
+    shape = Shape(dimension=spec.dimension, width=16, layers=2, heads=2, window=4, mix=3, key=8, places=12)
+    network = SessionNetwork(shape)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    network.write(path, {"encoder": spec.name})
+    return path

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent_memory import payload
 from agent_memory.cli.sessions import print_sessions
 from agent_memory.cli.shared import (
     DEFAULT_PATH,
@@ -36,6 +38,7 @@ from agent_memory.cli.shared import (
     shorten,
 )
 from agent_memory.errors import InvalidInputError
+from agent_memory.files import write_bytes
 
 if TYPE_CHECKING:
     from agent_memory.records import Entry
@@ -194,10 +197,26 @@ def forget(
     session: SessionOption = None,
     everything: Annotated[bool, typer.Option("--everything", help="All entries of the namespace.")] = False,
     namespace: NamespaceOption = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
+    deferred: Annotated[bool, typer.Option("--deferred", help="Leave traces in files to `maintenance`.")] = False,
+    receipt: Annotated[Path | None, typer.Option(help="Write the receipt to this file, as JSON.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete entries for good; forgetting what is not there is no error, and says 0."""
+    """Delete entries for good, with all versions of them; forgetting what is not there is no error, and says 0."""
     filters = parse_object(where, "--where")
     with open_store(path, namespace) as memory:
-        count = memory.forget(key, where=filters, session=session, everything=everything)
-    say({"forgotten": count}, f"forgot {count}", as_json=as_json)
+        erasure = memory.forget(
+            key, where=filters, session=session, everything=everything, deferred=deferred, dry_run=dry_run
+        )
+    if receipt is not None:
+        write_bytes(receipt, payload.dumps(erasure.to_dict(), indent=2).encode() + b"\n")
+    if as_json:
+        print_json(erasure.to_dict())
+        return
+    print_line(f"{'would forget' if dry_run else 'forgot'} {erasure} ({erasure.rows} rows)")
+    for one in erasure.pending:
+        print_line(f"  still to do: {one}")
+    for one in erasure.backups:
+        print_line(f"  out of reach: the backup {one} holds some of it")
+    for one in erasure.exports:
+        print_line(f"  out of reach: the export {one} may hold some of it")

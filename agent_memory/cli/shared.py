@@ -183,3 +183,14 @@ def shorten(text: str, most: int = 300) -> str:
 def printable(text: str) -> str:
     """Return a text in which nothing but line breaks and tabs steers a terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def read_receipt(file: Path) -> dict[str, Any]:
+    """Return the receipt that `forget --receipt` wrote to a file."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {file}") from error
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{file} cannot be read: {error}") from error
+    return parse_object(text, str(file)) or {}

@@ -225,8 +225,8 @@ class LiveIndex:
         from agent_memory.index import discard_all
 
         with self._lock:
-            kept = None
-            if self._held is not None and self.snapshots():
+            kept, before = None, [path for _, path in self.snapshots()]
+            if self._held is not None and before:
                 try:
                     held = self._catch_up(tx, accept, trust_snapshots=False, purge=True)
                     if held is not None:
@@ -236,7 +236,8 @@ class LiveIndex:
                 except AgentMemoryError as error:
                     self._held = None
                     _log.warning("no index snapshot was written: %s", error)
-            return discard_all(self.folder, keep=kept, wait_s=wait_s)
+            discard_all(self.folder, keep=kept, wait_s=wait_s)
+            return [path.name for path in before if path != kept]
 
     def discard_newer(self, tx: Transaction) -> None:
         """Delete snapshots that are ahead of the store: an older copy of the database was put in place.

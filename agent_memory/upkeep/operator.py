@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent_memory import inputs
 from agent_memory.live.store import Store
 from agent_memory.recall.query_log import QueryLog
 from agent_memory.records import Erasure
-from agent_memory.reports import GenerationInfo, Maintenance, ReindexReport, Report, Stats
+from agent_memory.reports import Copy, GenerationInfo, Maintenance, ReindexReport, Report, Stats
 from agent_memory.types import Namespace, Progress
 from agent_memory.upkeep import backup as backups
 from agent_memory.upkeep.check import Checker, count_stats
@@ -263,15 +263,25 @@ class Operator:
         return backups.backup_into(self._store, folder, keep)
 
     @staticmethod
-    def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
+    def restore(
+        backup: str | Path,
+        path: str | Path,
+        *,
+        replace: bool = False,
+        apply_forgets: bool = False,
+        receipts: Sequence[Erasure | Mapping[str, Any]] = (),
+    ) -> int:
         """Create a store from a backup, or replace a store that nobody has open.
 
-        Schedules and the history of jobs do not come along: a backup may be a stranger's.
+        Schedules and the history of jobs do not come along: a backup may be a stranger's. If entries come back that the
+        store that is replaced, or a receipt, says were forgotten since, a warning says so.
 
         Args:
             backup: A file that ``backup`` wrote.
             path: The folder of the store.
             replace: True to replace an existing store; its content is lost.
+            apply_forgets: True to forget again what was forgotten after the backup was made.
+            receipts: What ``forget`` returned, or its ``to_dict``, where the store that forgot is not at ``path``.
 
         Returns:
             The number of entries in the store, former versions included.
@@ -288,4 +298,22 @@ class Operator:
             1
         """
         source, folder = inputs.parse_path("backup", backup), inputs.parse_path("path", path)
-        return backups.restore(source, folder, replace=inputs.check_flag("replace", replace))
+        return backups.restore(
+            source,
+            folder,
+            replace=inputs.check_flag("replace", replace),
+            receipts=receipts,
+            apply_forgets=inputs.check_flag("apply_forgets", apply_forgets),
+        )
+
+    def copies(self) -> list[Copy]:
+        """Return the backups and exports that this store has made of itself, oldest first.
+
+        Each says which receipts of ``forget`` are later, and how many forgotten rows it still holds.
+
+        Example:
+            >>> count = memory.backup("alice.db")
+            >>> [copy.kind for copy in memory.copies()]
+            ['backup']
+        """
+        return backups.list_copies(self._store)

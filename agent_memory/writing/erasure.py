@@ -175,9 +175,21 @@ class Eraser:
             with self._store.read() as tx:
                 left = [one for one in tx.erasures.list_all(unfinished=True) if not one.deferred]
             if left:
+                self._store.call_in_space(self._evolve_again)
                 self.finish()
         except AgentMemoryError as error:
             _log.warning("%d erasures are still to be finished: %s", len(left), error)
+
+    def _evolve_again(self, space: Space) -> None:
+        """Evolve the sessions of which a restore has forgotten entries without a session encoder."""
+        if space.sessions.encoder is None:
+            return
+        with self._store.write() as tx:
+            generation = tx.generations.live()
+            if generation is not None:
+                space.sessions.accept(generation)
+                dirty = tx.sessions.find_unevolved(generation, space.sessions.latents_bytes)
+                space.sessions.replay(tx, generation, dirty)
 
     def finish(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Take the traces of all unfinished erasures out of files; returns (snapshots deleted, what is left)."""

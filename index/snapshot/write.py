@@ -89,7 +89,7 @@ def _prune(folder: Path, newest: Path, generation: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def discard_all(folder: Path, *, keep: Path | None = None, wait_s: float = 0.0) -> list[str]:
+def discard_all(folder: Path, *, keep: Path | None = None, wait_s: float = 0.0) -> None:
     """Delete the snapshots of all generations, unreadable ones included, and wait for those that are being written.
 
     Args:
@@ -97,14 +97,11 @@ def discard_all(folder: Path, *, keep: Path | None = None, wait_s: float = 0.0) 
         keep: One to keep.
         wait_s: Seconds to wait for their writers.
 
-    Returns:
-        Names of what was deleted.
-
     Raises:
         IndexStateError: Some could not be deleted, or are still being written.
     """
     if folder.is_symlink() or not folder.is_dir():
-        return []
+        return
     ready = wait_for_scratch(folder, ".tmp-", wait_s)
     gone = []
     for path in folder.iterdir():
@@ -114,7 +111,6 @@ def discard_all(folder: Path, *, keep: Path | None = None, wait_s: float = 0.0) 
     left = [path.name for path in folder.iterdir() if path.name in gone]
     if left or not ready:
         raise IndexStateError(f"snapshots below {folder} could not be deleted: {left or 'one is being written'}")
-    return gone
 
 
 def discard_others(folder: Path, generations: Collection[str]) -> int:

@@ -10,12 +10,15 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent_memory.errors import StorageError
 from agent_memory.files import failpoint, put_in_place, write_beside
+from agent_memory.storage.erasures import StoredErasure
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.driver import connect_guarded, sqlite3
+from agent_memory.storage.sqlite.erasures import parse_erasure
 from agent_memory.storage.sqlite.ground import FolderLock, create_private, refuse_links
 from agent_memory.storage.sqlite.known import find_difference, read_objects
 from agent_memory.storage.sqlite.migrate import REVISIONS, check_revision
@@ -27,6 +30,21 @@ _ID = re.compile("[0-9a-f]{32}")
 _COUNTED = ("entries", "vectors", "sessions", "generations")
 
 Counts = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What ``restore_copy`` did.
+
+    Attributes:
+        entries: Number of entries that the copy holds.
+        origin: Id of the store that the copy was made of; None if it was too old to have one.
+        receipts: The erasures of the store that was replaced, oldest first.
+    """
+
+    entries: int
+    origin: str | None
+    receipts: list[StoredErasure]
 
 
 def _counts(connection: sqlite3.Connection) -> Counts:
@@ -100,8 +118,8 @@ def _empty_log(path: Path) -> None:
         raise StorageError(f"{path} is in use; close every memory that has it open")
 
 
-def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) -> int:
-    """Put a copy in the place of a database that nobody has open; returns how many entries it holds.
+def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) -> Restored:
+    """Put a copy in the place of a database that nobody has open.
 
     Args:
         source: What ``copy_online`` wrote.
@@ -112,6 +130,7 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
         StorageError: The copy is damaged, or the database is in use; nothing was changed.
     """
     lock = FolderLock(target.parent, 0.0)
+    receipts: list[StoredErasure] = []
     try:
         with write_beside(target) as part:
             shutil.copyfile(source, part)
@@ -123,6 +142,8 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
             refuse_links(target)
             if target.exists():
                 _empty_log(target)
+                receipts = _read_receipts(target)
+            origin = read_store_id(part)
             _adopt(part, read_store_id(target))
             # The former write-ahead log belongs to the former database and must not be replayed into this one. What
             # it held was moved into the former database just now.
@@ -133,7 +154,17 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
             install_copy(part, target)
     finally:
         lock.release()
-    return entries
+    return Restored(entries, origin, receipts)
+
+
+def _read_receipts(path: Path) -> list[StoredErasure]:
+    """Return the receipts of a store that nobody has open; none if it has none or is damaged."""
+    try:
+        with _look_into(path) as connection:
+            connection.row_factory = sqlite3.Row
+            return [parse_erasure(dict(row)) for row in connection.execute("SELECT * FROM erasures ORDER BY id")]
+    except (OSError, sqlite3.Error, StorageError):
+        return []
 
 
 def _adopt(path: Path, replaced: str | None) -> None:

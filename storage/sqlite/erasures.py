@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.erasures import Erasures, StoredCopy, StoredErasure
 from agent_memory.storage.sqlite.changes import last_number
-from agent_memory.storage.sqlite.schema import copies, erasures
+from agent_memory.storage.sqlite.schema import checked, copies, erasures
 from agent_memory.storage.sqlite.slots import Group, driver
 
 _STATE = "SELECT (SELECT coalesce(max(id), 0) FROM erasures), (SELECT count(*) FROM erasures WHERE finished_at IS NULL)"
@@ -60,22 +60,31 @@ def _iter_ids(text: str) -> Iterator[int]:
         yield from range(int(first), int(last or first) + 1)
 
 
-def _parse_erasure(row: Row[Any]) -> StoredErasure:
+def parse_erasure(row: Mapping[str, Any]) -> StoredErasure:
+    """Return the receipt of a row, by column name, with times as SQLite has them or as SQLAlchemy reads them.
+
+    Raises:
+        StorageError: It is damaged.
+    """
     try:
-        facts = {str(name): int(number) for name, number in dict(json.loads(row.facts)).items()}
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StorageError(f"erasure {row.id} is damaged: {error}") from error
-    return StoredErasure(
-        token=row.token,
-        store_id=row.store_id,
-        made_at=row.made_at,
-        selection=row.selection,
-        digest=row.digest,
-        ids=decode_ids(row.ids),
-        facts=facts,
-        deferred=bool(row.deferred),
-        finished_at=row.finished_at,
-    )
+        facts = {str(name): int(number) for name, number in dict(json.loads(row["facts"])).items()}
+        return StoredErasure(
+            token=str(row["token"]),
+            store_id=str(row["store_id"]),
+            made_at=_parse_time(row["made_at"]),
+            selection=str(row["selection"]),
+            digest=str(row["digest"]),
+            ids=decode_ids(row["ids"]),
+            facts=facts,
+            deferred=bool(row["deferred"]),
+            finished_at=_parse_time(row["finished_at"]),
+        )
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise StorageError(f"a receipt is damaged: {error}") from error
+
+
+def _parse_time(value: object) -> Any:  # noqa: ANN401 - as SQLAlchemy
+    return checked(erasures.c.made_at, value) if isinstance(value, int) else value
 
 
 class SqliteErasures(Group, Erasures):
@@ -112,7 +121,7 @@ class SqliteErasures(Group, Erasures):
         query = select(erasures).order_by(erasures.c.id)
         if unfinished:
             query = query.where(erasures.c.finished_at.is_(None))
-        return [_parse_erasure(row) for row in self._connection.execute(query)]
+        return [parse_erasure(dict(row._mapping)) for row in self._connection.execute(query)]
 
     @override
     def read_state(self) -> tuple[int, int]:

@@ -216,6 +216,10 @@ class SqliteSessions(Group, Sessions):
         self._connection.execute(_CLEAR_OTHERS, given)
 
     @override
+    def clear(self, session_id: int, first: int) -> None:
+        self._connection.execute(_CLEAR_OTHERS, {"b_generation": 0, "b_session": session_id, "b_first": first})
+
+    @override
     def find_unevolved(
         self, generation: Generation, latents_bytes: int, session_id: int | None = None
     ) -> dict[int, int]:

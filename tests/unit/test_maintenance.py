@@ -42,6 +42,7 @@ def test_what_is_found_is_done(memory, monkeypatch, folder):
     for start in range(0, 200, 10):
         memory.add_many({"text": f"note {n} about topic {n % 7}", "key": str(n)} for n in range(start, start + 10))
     memory.add("old", key="old", expires_at=PAST)
+    monkeypatch.setattr(upkeep_rules, "_SEGMENTS", 1)
     memory.reindex(tiers=(48, 96))
     memory.forget(where={"none": {"$exists": False}})
     fill(memory, 120)
