@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -106,12 +108,15 @@ class ErasureMachine(RuleBasedStateMachine):
             preview = self.memory.forget(**chosen, dry_run=True)
             receipt = self.memory.forget(**chosen, deferred=deferred)
             assert (preview, preview.ids, preview.rows) == (receipt, receipt.ids, receipt.rows)
-        assert receipt == len({key for key, line in self.lines.items() if line in doomed})
         if deferred and receipt:
             assert receipt.pending
             assert "erase" in {action.name for action in self.memory.maintenance(dry_run=True).actions}
             self.memory.maintenance(dry_run=False, only=["erase"])
         assert deferred or not receipt.pending
+        self.forget_line(doomed, receipt)
+
+    def forget_line(self, doomed, receipt):
+        assert receipt == len({key for key, line in self.lines.items() if line in doomed})
         self.history = [(line, step) for line, step in self.history if line not in doomed]
         self.lines = {key: line for key, line in self.lines.items() if line not in doomed}
         for line in doomed:
@@ -180,3 +185,17 @@ TestErasure = ErasureMachine.TestCase
 TestErasure.settings = settings(
     max_examples=15, stateful_step_count=15, deadline=None, phases=[Phase.explicit, Phase.generate]
 )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_long_histories_of_versions_in_sessions_what_is_left_is_that_of_the_twin(seed):
+    chance, machine = random.Random(seed), ErasureMachine()
+    machine.start()
+    for step in range(6):
+        names = [chance.randrange(6) for _ in range(5)]
+        machine.talk([(name, chance.sample(COMMON, 3), chance.choice(["s1", "s1", "s2", None])) for name in names])
+        if step > 2:
+            key = chance.choice(sorted(machine.lines))
+            machine.forget_line({machine.lines[key]}, machine.memory.forget(key))
+            machine.nothing_forgotten_is_in_any_file()
+    machine.teardown()
