@@ -152,7 +152,7 @@ def _parse_text(text: str, zone: tzinfo) -> Period:
     match = _DATE.match(text)
     if text.isdigit() and (match is None or match.end() < len(text)):
         raise ValueError("a number is no time: datetime.fromtimestamp makes one of it")
-    if match is None or not text.isascii():
+    if match is None:
         raise ValueError("ISO 8601 begins with a year of four digits, as in 2024-05-01T10:30:00+02:00")
     rest = text[match.end() :]
     if not rest:

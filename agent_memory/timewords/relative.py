@@ -231,8 +231,8 @@ def read_weekday(line: Line, at: int, *, told: bool) -> Found:
     end = day_at + 1
     if near is None and line.has(end, "rel") and (line.language.code in _FOLLOWS) and not line.has(end + 1, "unit"):
         near, end = line.value(end, "rel"), end + 1
-    weak = line.is_weak(day_at) and (not (told or near is not None) or line.is_plain(end))
-    if weak:
+    told = (told and not line.has(day_at - 1, "the")) or near is not None  # not "in the sun"
+    if line.is_weak(day_at) and (not told or line.is_plain(end)):
         return None
     return _place_weekday(line, weekday, near, end)
 
