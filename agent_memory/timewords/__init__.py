@@ -15,18 +15,14 @@ from agent_memory.times import to_utc
 from agent_memory.timewords.calendar import Span, Tense
 from agent_memory.timewords.expressions import read_expression
 from agent_memory.timewords.languages import SPACED, UNSPACED
-from agent_memory.timewords.line import Line
+from agent_memory.timewords.line import STARTS, Line
 from agent_memory.timewords.words import Language, Token, give_meanings, split
 
 _MOST = 32  # periods of a query; who names more asks for none in particular
+_MOST_READ = 256  # expressions, the same ones counted again
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _CLOSE = 1  # words by which a language may lag behind the likeliest
 _ASIAN, _KANA = re.compile("[\u3040-\u9fff\uff10-\uff19]"), re.compile("[\u3040-\u30ff]")
-_STARTS = frozenset(
-    "month weekday date numeric monthday yearmonth isoweek quarter trimester halfyear halfword season day "
-    "daypart shifted unit part ord decade decadeword decadesign holiday year yearsign monthsign daysign "
-    "weekword nth quartersign".split()
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +63,8 @@ def intervals(
     """
     zone = now.tzinfo or UTC
     found: dict[tuple[datetime, datetime], Interval] = {}
-    for words, span in _read(text, now.replace(tzinfo=None), date_order):
-        if len(found) == _MOST or stop():
+    for count, (words, span) in enumerate(_read(text, now.replace(tzinfo=None), date_order)):
+        if len(found) == _MOST or count == _MOST_READ or stop():
             break
         interval = _place(words, span, zone)
         if interval.start < interval.end:
@@ -85,7 +81,7 @@ def _read(text: str, now: datetime, date_order: str) -> Iterator[tuple[str, Span
     """Yield the expressions of a text with their spans, in the order of the languages it may be in."""
     taken: set[int] = set()  # characters that an expression of a likelier language covers
     for language, tokens in _choose_languages(text):
-        if not any(not _STARTS.isdisjoint(token.means) for token in tokens):
+        if not any(not STARTS.isdisjoint(token.means) for token in tokens):
             continue
         line = Line(tokens, language, now, _tell_tense(tokens), _tell_order(tokens, language, date_order))
         for first, last, span in _scan(line):
@@ -119,7 +115,7 @@ def _is_open(span: Span) -> bool:
 
 
 def _begins_later(line: Line, at: int) -> bool:
-    return not line.has(at, *_STARTS, "rel", "past", "num", "ord", "between", "agopre", "inpre", "edge")
+    return not line.has(at, *STARTS, "rel", "past", "num", "ord", "between", "agopre", "inpre", "edge")
 
 
 def _choose_languages(text: str) -> list[tuple[Language, list[Token]]]:
@@ -133,7 +129,7 @@ def _choose_languages(text: str) -> list[tuple[Language, list[Token]]]:
     scores = dict.fromkeys(range(len(SPACED)), 0.0)
     started = False
     for piece in pieces:
-        started = started or not _STARTS.isdisjoint(piece.means)
+        started = started or not STARTS.isdisjoint(piece.means)
         for language, weight, starts in index.get(piece.text, ()):
             scores[language] += weight
             started = started or starts
@@ -152,7 +148,7 @@ def _index_words() -> Mapping[str, Sequence[tuple[int, float, bool]]]:
     index: dict[str, dict[int, tuple[float, bool]]] = {}
     for number, language in enumerate(SPACED):
         for phrase, means in language.lexicon.items():
-            starts = not _STARTS.isdisjoint(means)
+            starts = not STARTS.isdisjoint(means)
             for word in phrase:
                 weight, before = index.setdefault(word, {}).get(number, (0.0, False))
                 index[word][number] = max(weight, 1.0 if "common" in means else 0.9), before or starts

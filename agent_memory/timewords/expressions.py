@@ -90,6 +90,8 @@ def _read_between(line: Line, at: int) -> Found:
 
 def _read_range(line: Line, at: int, *, told: bool) -> Found:
     """Read a period, or two with "to" or a dash between them."""
+    if not line.may_begin(at):
+        return None
     left = _read_shortened(line, at, "to") or _read_shortened(line, at, "dash")
     left = left or _read_year_pair(line, at) or _read_period(line, at, told=told)
     if left is None or not line.has(left[1], "to", "dash"):
@@ -174,6 +176,8 @@ def _move(span: Span, years: int) -> Span:
 
 def _read_period(line: Line, at: int, *, told: bool) -> Found:
     """Read one period, without directions."""
+    if not line.may_begin(at):
+        return None
     found = _read_edge(line, at) or _read_hour_of(line, at)
     if found is None:
         found = read_date(line, at, told=told) or read_relative(line, at, told=told)

@@ -14,6 +14,18 @@ Found: TypeAlias = tuple[Span, int] | None
 """What was read, and the position behind it."""
 
 
+STARTS = frozenset(
+    (
+        "month weekday date numeric monthday yearmonth isoweek quarter trimester halfyear halfword season day "
+        "daypart shifted unit part ord decade decadeword decadesign holiday year yearsign monthsign daysign "
+        "weekword nth quartersign"
+    ).split()
+)
+"""Meanings without which a text mentions no time."""
+
+_BEGINS = STARTS | frozenset("rel past num fuzzy one agopre inpre edge clock weekword yearword last".split())
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """Tokens, read from left to right.
@@ -39,6 +51,10 @@ class Line:
     def has(self, at: int, *kinds: str) -> bool:
         """Return whether the token at a position has one of several meanings."""
         return 0 <= at < len(self.tokens) and not self.tokens[at].means.keys().isdisjoint(kinds)
+
+    def may_begin(self, at: int) -> bool:
+        """Return whether a period may begin with the token at a position."""
+        return 0 <= at < len(self.tokens) and not self.tokens[at].means.keys().isdisjoint(_BEGINS)
 
     def skip(self, at: int, *kinds: str, most: int = 3) -> int:
         """Return the position behind up to ``most`` tokens that have one of several meanings."""
