@@ -16,7 +16,7 @@ from agent_memory.timewords.calendar import Span, Tense
 from agent_memory.timewords.expressions import read_expression
 from agent_memory.timewords.languages import SPACED, UNSPACED
 from agent_memory.timewords.line import STARTS, Line
-from agent_memory.timewords.words import Language, Token, give_meanings, split
+from agent_memory.timewords.words import Language, Token, give_meanings, split, write_digits
 
 _MOST = 32  # periods of a query; who names more asks for none in particular
 _MOST_READ = 256  # expressions, the same ones counted again
@@ -122,6 +122,7 @@ def _choose_languages(text: str) -> list[tuple[Language, list[Token]]]:
     """Return the languages that a text may be in, the likeliest first, with its tokens in each."""
     if not text.isascii() and _ASIAN.search(text):
         written = UNSPACED[:1] if _KANA.search(text) else UNSPACED
+        text = write_digits(text)
         found = [(language, give_meanings(list(split(text, language)), language)) for language in written]
         return sorted(found, key=lambda pair: _cover(pair[1]), reverse=True)
     pieces = list(split(text))

@@ -35,13 +35,13 @@ class Span:
         start: Its start; ``datetime.min`` if it has none.
         end: Its end, exclusive; ``datetime.max`` if it has none.
         grain: The unit it is one of, such as ``day``; empty for any other stretch.
-        floating: Whether nothing said which year, or for a weekday which week, it belongs to.
+        floating: What nothing said: ``year`` or, for a weekday, ``week``; else empty.
     """
 
     start: datetime
     end: datetime
     grain: str = ""
-    floating: bool = False
+    floating: str = ""
 
 
 def midnight(moment: datetime) -> datetime:
@@ -150,8 +150,7 @@ def cut_edge(span: Span, edge: str) -> Span:
     elif span.grain == "month":
         first, second, middle = (span.start + timedelta(days=day) for day in (10, 20, 15))
     else:
-        third = (span.end - span.start) / 3
-        first, second, middle = span.start + third, span.start + 2 * third, span.start + 1.5 * third
+        first, second, middle = (span.start + timedelta(days=days * part // 6) for part in (2, 4, 3))
     return {
         "early": Span(span.start, first),
         "mid": Span(first, second),

@@ -22,7 +22,7 @@ from agent_memory.timewords.relative import choose_season, read_relative
 _DAY = timedelta(days=1)
 _BEHIND = ("of", "comma", "the", "in", "yearword")
 _LOOSE = ("of", "on", "at", "for", "about", "around", "over", "within", "de", "von", "van", "di")
-_EARLIEST, _LATEST = 1900, 2100  # years that a number by itself may stand for
+_EARLIEST, _LATEST = 1800, 2100  # years that a number by itself may stand for
 
 
 def read_date(line: Line, at: int, *, told: bool) -> Found:
@@ -75,7 +75,7 @@ def _in_year(line: Line, make: Callable[[int], Span], at: int) -> tuple[Span, in
     if named is not None:
         return make(named[0]), named[1]
     span = choose(list(_each_year(line, make)), line.now, line.tense)
-    return None if span is None else (replace(span, floating=True), at)
+    return None if span is None else (replace(span, floating="year"), at)
 
 
 def _each_year(line: Line, make: Callable[[int], Span]) -> Iterable[Span]:
@@ -113,7 +113,7 @@ def _read_signs(line: Line, at: int, *, told: bool) -> Found:
         if week := line.value(at, "isoweek"):
             first_day = datetime.fromisocalendar(week[0], week[1], week[2] if len(week) > 2 else 1)
             return cover("day" if len(week) > 2 else "week", first_day), at + 1
-        if numeric := line.value(at, "numeric"):
+        if (numeric := line.value(at, "numeric")) and not line.has(at - 1, "label"):
             first, second, year, sign = numeric
             return _make_day(year, *_order(line, first, second, sign)), at + 1
         if told and (numeric := line.value(at, "monthday")):
@@ -377,7 +377,7 @@ def _read_decade(line: Line, at: int) -> Found:
 
 def _is_era(line: Line, at: int) -> bool:
     """Return whether "nineties" are years rather than an age or a temperature."""
-    return line.has(at - 1, "the", "in", "edge") and not line.has(at - 1, "owner")
+    return line.has(at - 1, "the", "in", "edge", "dash") and not line.has(at - 1, "owner")
 
 
 def _read_week_number(line: Line, at: int) -> Found:
@@ -408,7 +408,8 @@ def _read_holiday(line: Line, at: int, *, told: bool) -> Found:
         near, end = line.value(end, "rel"), end + 1
     if near is None:
         found = _in_year(line, lambda year: make_holiday(name, year), end)
-        return found if found and (told or not found[0].floating) else None
+        sure = told or not line.language.spaced
+        return found if found and (sure or not found[0].floating) else None
     days = [make_holiday(name, line.now.year + offset) for offset in (-1, 0, 1)]
     tense: Tense = "past" if near < 0 else "future" if near > 0 else "present"
     span = days[1] if near == 0 else choose(days, line.now, tense)

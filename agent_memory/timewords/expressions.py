@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from agent_memory.timewords.calendar import Span, around, cover, cut_edge, make_season, part_of
+from agent_memory.timewords.calendar import Span, around, cover, cut_edge, make_season, part_of, shift
 from agent_memory.timewords.dates import read_date, read_month
 from agent_memory.timewords.line import Found, Line
 from agent_memory.timewords.relative import read_amount, read_relative, stretch
@@ -68,8 +68,8 @@ def _read_behind(line: Line, found: tuple[Span, int], *, onward: bool) -> Found:
         return _open(span, "since"), end + 1
     if line.has(end, "postsince"):
         right = _read_period(line, end + 1, told=True)
-        if right is not None and line.has(right[1], "postuntil"):
-            return _join(span, right[0]), right[1] + 1
+        if right is not None:
+            return _join(span, right[0]), right[1] + line.has(right[1], "postuntil")
     for kind in ("since", "after", "before", "until"):
         if line.has(end, f"post{kind}"):
             return _open(span, kind), end + 1
@@ -81,6 +81,9 @@ def _read_between(line: Line, at: int) -> Found:
     if not line.has(at, "between"):
         return None
     first = line.skip(at + 1, "the", "in", most=2)
+    hours = _read_clock_range(line, first)
+    if hours is not None:
+        return hours
     left = _read_shortened(line, first, "and") or _read_period(line, first, told=True)
     if left is None or not line.has(left[1], "and"):
         return None
@@ -92,9 +95,13 @@ def _read_range(line: Line, at: int, *, told: bool) -> Found:
     """Read a period, or two with "to" or a dash between them."""
     if not line.may_begin(at):
         return None
+    left = _read_clock_range(line, at)
+    if left is not None:
+        return left
+    told = told or (line.has(at, "month") and line.has(at + 1, "to", "dash") and line.has(at + 2, "month"))
     left = _read_shortened(line, at, "to") or _read_shortened(line, at, "dash")
     left = left or _read_year_pair(line, at) or _read_period(line, at, told=told)
-    if left is None or not line.has(left[1], "to", "dash"):
+    if left is None or not (line.has(left[1], "to", "dash") or _is_interval(line, left[1])):
         return left
     inner = line.skip(left[1] + 1, "the", "in", most=2)
     right = _read_days_right(line, left[0], inner) or _read_period(line, inner, told=True)
@@ -102,6 +109,25 @@ def _read_range(line: Line, at: int, *, told: bool) -> Found:
         return left
     joined = _join(left[0], right[0])
     return (joined, right[1]) if joined.start < joined.end else left
+
+
+def _is_interval(line: Line, at: int) -> bool:
+    """Return whether a slash joins two dates of ISO 8601."""
+    return line.value(at, "sign") == "/" and line.has(at - 1, "date") and line.has(at + 1, "date")
+
+
+def _read_clock_range(line: Line, at: int) -> Found:
+    """Read "from 5 pm to 7 pm yesterday"."""
+    first = _read_clock(line, at)
+    if first is None or not line.has(first[1], "to", "dash", "and"):
+        return None
+    part = line.value(first[1] + 1, "part")
+    last = (12 * 60, first[1] + 2) if part == "noon" else _read_clock(line, first[1] + 1)
+    found = None if last is None else _read_period(line, line.skip(last[1], *_BETWEEN, most=2), told=True)
+    if last is None or found is None or found[0].grain != "day":
+        return None
+    start, end = (found[0].start + timedelta(minutes=clock[0]) for clock in (first, last))
+    return (Span(start, end, "part"), found[1]) if start < end else None
 
 
 def _read_shortened(line: Line, at: int, link: str) -> Found:
@@ -139,12 +165,16 @@ def _read_days_right(line: Line, left: Span, at: int) -> Found:
         start = left.start.replace(day=day[0], year=year or left.start.year)
     except ValueError:
         return None
-    return Span(start, start + _DAY, "day", year is None and left.floating), end + 1 if year else day[1]
+    return Span(start, start + _DAY, "day", "" if year else left.floating), end + 1 if year else day[1]
 
 
 def _join(left: Span, right: Span) -> Span:
     """Return the time from one span to another; a year that only one of them names is that of both."""
-    if left.floating and not right.floating:
+    if right.floating == "week" and left.grain == "day":
+        right = cover("day", left.start + (right.start.weekday() - left.start.weekday()) % 7 * _DAY)
+    elif left.floating == "week":
+        left = cover("day", right.start - (right.start.weekday() - left.start.weekday()) % 7 * _DAY)
+    elif left.floating and not right.floating:
         left = _move(left, right.start.year - left.start.year)
         if left.start > right.start:
             left = _move(left, -1)
@@ -152,8 +182,6 @@ def _join(left: Span, right: Span) -> Span:
         earlier = _move(right, left.start.year - right.start.year)
         right = earlier if earlier.start >= left.start else _move(earlier, 1)
     elif right.floating and left.start > right.start:
-        if left.floating and left.grain == "day" and (left.start - right.start).days < 7:
-            return Span(left.start, right.end + 7 * _DAY, "range")
         later = _move(right, left.start.year - right.start.year)
         right = later if later.start >= left.start else _move(later, 1)
     return Span(left.start, right.end, "range")
@@ -178,7 +206,7 @@ def _read_period(line: Line, at: int, *, told: bool) -> Found:
     """Read one period, without directions."""
     if not line.may_begin(at):
         return None
-    found = _read_edge(line, at) or _read_hour_of(line, at)
+    found = _read_edge(line, at) or _read_hour_of(line, at) or _read_week_of(line, at)
     if found is None:
         found = read_date(line, at, told=told) or read_relative(line, at, told=told)
     if found is None:
@@ -191,7 +219,11 @@ def _read_edge(line: Line, at: int) -> Found:
     edge = line.value(at, "edge")
     if edge is None:
         return None
-    found = _read_period(line, line.skip(at + 1, *_BETWEEN, most=2), told=True)
+    inner = line.skip(at + 1, *_BETWEEN, "dash", most=2)
+    unit = line.value(inner, "unit")
+    if unit in ("week", "month", "quarter", "year", "decade") and line.has(inner - 1, "the"):
+        return cut_edge(shift(unit, 0, line.now), edge), inner + 1
+    found = _read_period(line, inner, told=True)
     if found is None or found[0].grain not in (
         "week",
         "month",
@@ -204,6 +236,15 @@ def _read_edge(line: Line, at: int) -> Found:
     ):
         return None
     return cut_edge(found[0], edge), found[1]
+
+
+def _read_week_of(line: Line, at: int) -> Found:
+    """Read "the week of 5 May", "the weekend of the 4th of May"."""
+    unit = line.value(at, "unit")
+    if unit not in ("week", "weekend") or not line.has(at + 1, "of"):
+        return None
+    found = read_date(line, line.skip(at + 1, "of", "the", most=2), told=True)
+    return None if found is None or found[0].grain != "day" else (cover(unit, found[0].start), found[1])
 
 
 def _read_hour_of(line: Line, at: int) -> Found:
@@ -276,6 +317,8 @@ def _refine_day(line: Line, span: Span, end: int, started: int) -> Found:
     minutes = line.value(started, "time")
     if minutes is not None and end == started + 1:
         return around(span.start, minutes), end
+    if own := line.value(end - 1, "partof"):  # Freitagabend
+        return part_of(span.start, own), end
     inner = line.skip(end, *_BETWEEN)
     part = line.value(inner, "part")
     clock = _read_clock(line, inner)

@@ -121,6 +121,8 @@ def _read_ahead(line: Line, at: int) -> Found:
     after = line.has(end, "later")
     if not (before or after):
         return None
+    if after and line.tokens[end].text == "from today" and least == most:
+        return cover("day", add(line.now, unit, least)), end + 1
     first, last = shift(unit, least, line.now), shift(unit, most, line.now)
     return (first if least == most else Span(first.start, last.end)), end + after
 
@@ -194,7 +196,7 @@ def _read_neighbour(line: Line, at: int) -> Found:
 
 def _read_weekend(line: Line, at: int, *, told: bool) -> Found:
     """Read "at the weekend"."""
-    if not told or line.value(at, "unit") != "weekend" or line.is_plain(at + 1) or line.has(at - 1, "every"):
+    if not told or line.value(at, "unit") != "weekend" or line.has(at - 1, "every"):
         return None
     return shift("weekend", -1 if line.tense in ("past", "untold") else 0, line.now), at + 1
 
@@ -247,9 +249,9 @@ def _place_weekday(line: Line, weekday: int, near: int | None, end: int) -> Foun
         if week is not None and week[0].grain in ("week", "fortnight"):
             return _pick_weekday(week[0], weekday), week[1]
         near = -1 if line.tense in ("past", "untold") else 1
-        floating = True
+        floating = "week"
     else:
-        floating = False
+        floating = ""
     behind = (today.weekday() - weekday) % 7 or 7
     ahead = (weekday - today.weekday()) % 7 or 7
     if near == 0:

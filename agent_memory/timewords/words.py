@@ -63,7 +63,11 @@ class Language:
         for kind, spellings in self.words.items():
             for written, value in spellings.items():
                 for spelling in written.split("|"):
-                    found.setdefault(tuple(spelling.split()), {}).setdefault(kind, value)
+                    means = found.setdefault(tuple(spelling.split()), {})
+                    if kind == "weekdaypart":
+                        means |= {"weekday": value[0], "partof": value[1]}
+                    else:
+                        means.setdefault(kind, value)
         for frequent in self.common:
             found.setdefault((frequent,), {}).setdefault("common", True)
         for phrase, means in list(found.items()):
@@ -87,6 +91,11 @@ class Language:
         return re.compile("|".join(map(re.escape, words)))
 
 
+def write_digits(text: str) -> str:
+    """Return a text with the years that are written in Chinese digits, such as 二〇二三年, in digits."""
+    return _WRITTEN_YEAR.sub(lambda match: match.group().translate(_WRITTEN_DIGITS), text)
+
+
 def strip_accents(word: str) -> str:
     """Return a word without accents."""
     return "".join(char for char in unicodedata.normalize("NFD", word) if not unicodedata.combining(char))
@@ -99,14 +108,19 @@ _SIGNS = re.compile(
     r"(?P<ymd>\b\d{4}(?P<sep>[/.])\d{1,2}(?P=sep)\d{1,2}\b)|"
     r"(?P<isomonth>\b(?:19|20)\d\d[-/](?:0[1-9]|1[0-2])\b(?![-/]\d))|"
     r"(?P<numeric>\b\d{1,2}(?P<cut>[/.-])\d{1,2}(?P=cut)(?:\d{4}|\d\d)\b(?![/.-]\d))|"
-    r"(?P<clock>\b\d{1,2}[:h]\d\d(?::\d\d)?\b(?:\s?[ap]\.?m\b\.?)?|\b\d{1,2}\s?[ap]\.?m\b\.?|\b\d{1,2}\s?(?:h|uhr)\b)|"
+    r"(?P<clock>\b\d{1,2}[:h]\d\d(?::\d\d)?\b(?:\s?[ap]\.?m\b\.?)?|\b\d{1,2}\s?[ap]\.?m\b\.?|\b\d{1,2}\s?(?:h|uhr)\b|"
+    r"\b\d{1,2}\s?[時点點](?!間)(?:\d{1,2}分)?)|"
     r"(?P<decade>(?<![\w.])['’]?(?:1[6-9]|20)?\d0(?:['’]?s|er)\b)|"
     r"(?P<quarter>\b[qt][1-4]\b)|(?P<half>\bh[12]\b)|"
+    r"(?P<code>\b(?!kw|cw)[a-z]+\d\w*)|"
     r"(?P<monthday>\b\d{1,2}(?:/\d{1,2}\b(?!/)|\.\d{1,2}\.?(?![\d%])))|"
     r"(?P<ordinal>\b\d{1,2}(?:st|nd|rd|th|er|ère|ère|e|ème|ste|de|º|ª|°)\b)|"
     r"(?P<number>\d+(?:[.,]\d+)*)|(?P<apostrophe>['’](?:s\b)?)|(?P<word>[^\W\d_]+)|(?P<sign>\S)",
     re.IGNORECASE,
 )
+_WRITTEN_YEAR = re.compile("[〇零一二三四五六七八九]{4}(?=年)")
+_WRITTEN_DIGITS = str.maketrans("〇零一二三四五六七八九", "00123456789")
+_SHORTENS = re.compile(r"\s*\d")  # behind the point of "Sept. 5"
 _SHORT_YEAR = 70  # two digits from here on are of the last century
 
 
@@ -139,7 +153,9 @@ def split(text: str, language: Language | None = None) -> Iterator[Token]:
     """
     for match in _SIGNS.finditer(text):
         kind, raw, start = str(match.lastgroup), match.group(), match.start()
-        if kind == "apostrophe":
+        if kind == "apostrophe" or (
+            raw == "." and _SHORTENS.match(text, start + 1) and text[start - 1 : start].isalpha()
+        ):
             continue
         if kind == "word" and language is not None and not raw.isascii():
             yield from _split_unspaced(raw, start, language)
@@ -206,6 +222,7 @@ def _read_number(raw: str) -> Meanings:
 
 _READERS: Mapping[str, Any] = {
     "iso": _read_iso,
+    "code": lambda raw: {},
     "isoweek": lambda raw: {"isoweek": tuple(map(int, re.findall(r"^\d{4}|(?<=w)\d\d|\d$(?<=w\d\d\d|\d\d-\d)", raw)))},
     "ymd": lambda raw: {"date": tuple(map(int, re.split("[/.]", raw)))},
     "isomonth": lambda raw: {"yearmonth": (int(raw[:4]), int(raw[5:]))},

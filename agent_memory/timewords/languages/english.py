@@ -132,7 +132,7 @@ ENGLISH = Language(
         "bare": {"nineties|eighties|seventies|sixties|fifties|forties|thirties|twenties": True},
         "owner": {"my|your|his|her|their|our|highs|temperatures": True},
         "weekword": {"week|calendar week|week number|wk|cw": True},
-        "yearword": {"year|the year": True},
+        "yearword": {"year": True},
         "last": {"last": True},
         "holiday": {
             "christmas|xmas": "christmas",

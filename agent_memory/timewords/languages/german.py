@@ -14,6 +14,30 @@ def _inflect(*stems: str, ends: str = "e en er es em") -> str:
     return "|".join(stem + end for stem in stems for end in ends.split())
 
 
+def _compound(days: str, parts: dict[str, str]) -> dict[str, tuple[int, str]]:
+    """Return weekday and part of a day of words such as "Freitagabend"."""
+    return {day + written: (number, part) for number, day in enumerate(days.split()) for written, part in parts.items()}
+
+
+_DE_DAYS = "montag dienstag mittwoch donnerstag freitag samstag sonntag"
+_DE_PARTS = {
+    "morgen": "morning",
+    "vormittag": "morning",
+    "mittag": "noon",
+    "nachmittag": "afternoon",
+    "abend": "evening",
+    "nacht": "night",
+}
+_NL_DAYS = "maandag dinsdag woensdag donderdag vrijdag zaterdag zondag"
+_NL_PARTS = {
+    "ochtend": "morning",
+    "morgen": "morning",
+    "middag": "afternoon",
+    "namiddag": "afternoon",
+    "avond": "evening",
+    "nacht": "night",
+}
+
 GERMAN = Language(
     code="de",
     words={
@@ -40,6 +64,7 @@ GERMAN = Language(
             "samstag|sonnabend|sa": 5,
             "sonntag|so": 6,
         },
+        "weekdaypart": _compound(_DE_DAYS, _DE_PARTS),
         "weekdays": {"montags|dienstags|mittwochs|donnerstags|freitags|samstags|sonntags": True},
         "num": {
             **{word: value for value, word in enumerate(_DE_NUMBERS, start=1)},
@@ -158,6 +183,7 @@ DUTCH = Language(
             "zaterdag": 5,
             "zondag": 6,
         },
+        "weekdaypart": _compound(_NL_DAYS, _NL_PARTS),
         "num": {**{word: value for value, word in enumerate(_NL_NUMBERS, start=1)}, "één": 1},
         "ord": {"eerste": 1, "tweede": 2, "derde": 3, "vierde": 4},
         "fuzzy": {"een paar|paar": (2, 5), "enkele|een aantal": (2, 5)},
@@ -214,10 +240,10 @@ DUTCH = Language(
         "to": {"tot|tot en met|t m|tot aan": True},
         "between": {"tussen": True},
         "and": {"en": True},
-        "in": {"in|op|om|tijdens|gedurende": True},
+        "in": {"in|op|om|tijdens|gedurende|met|rond": True},
         "of": {"van|in|op|om": True},
         "the": {"de|het|s": True},
-        "edge": {"begin|vroeg in": "early", "midden|medio": "mid", "eind|einde|laat in": "late"},
+        "edge": {"begin|vroeg in": "early", "midden|medio|halverwege": "mid", "eind|einde|laat in": "late"},
         "decadeword": {"jaren": True},
         "weekword": {"week": True},
         "yearword": {"jaar": True},
