@@ -90,7 +90,6 @@ FRENCH = Language(
         "label": {"version|chapitre|page|numéro|modèle|chambre|partie|étape|les|ces|mes|des|quels": True},
         "lapsed": {"ai|as|avons|avez|ont|était|étais|étaient|avait|fut|fait|passé": True},
         "coming": {"vais|va|vont|allons|sera|seront|aura|prévu|prévue": True},
-        "present": {"est|sont|suis": True},
         "at": {"à|vers": True},
     },
     common=frozenset(
@@ -199,7 +198,6 @@ ITALIAN = Language(
         "label": {"versione|capitolo|pagina|numero|modello|camera|parte|passo|i|le|quali|questi": True},
         "lapsed": {"era|erano|ero|ho|abbiamo|hanno|aveva|fu|stato|stata|fatto": True},
         "coming": {"sarà|saranno|farò|andrò|previsto": True},
-        "present": {"è|sono|siamo": True},
         "at": {"alle|verso": True},
     },
     common=frozenset(

@@ -145,7 +145,6 @@ GERMAN = Language(
         "label": {"version|kapitel|seite|nummer|nr|modell|zimmer|raum|teil|schritt|gleis|die|welche|diese": True},
         "lapsed": {"war|waren|hatte|hatten|habe|haben|hat|wurde|wurden|warst|gab": True},
         "coming": {"wird|werde|werden|wirst|fällig|geplant": True},
-        "present": {"ist|sind|bin|bist": True},
         "at": {"um|gegen": True},
     },
     common=frozenset(
@@ -252,7 +251,6 @@ DUTCH = Language(
         "label": {"versie|hoofdstuk|pagina|nummer|model|kamer|deel|stap|de|welke|deze": True},
         "lapsed": {"was|waren|had|hadden|heb|heeft|hebben|werd|deed|ging": True},
         "coming": {"zal|zullen|gaat|ga|gepland": True},
-        "present": {"is|zijn|ben": True},
         "at": {"om|rond": True},
     },
     common=frozenset(
