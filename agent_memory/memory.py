@@ -74,8 +74,7 @@ class Memory:
         namespace: The scope of this memory: entries are added to it, and only entries in it or below it are
             ever returned.
         config: Settings; see ``Config``.
-        maintenance: ``"background"`` to do the store's periodic jobs in a thread of this process, unless another
-            process does them already.
+        maintenance: ``"background"`` to do the store's periodic jobs in a thread, unless another process does them.
 
     Raises:
         EncoderMismatchError: The store was written with another encoder.
@@ -365,8 +364,7 @@ class Memory:
             half_life: Prefer young entries; the bonus halves with each such stretch of age.
             now: What "yesterday" in the query refers to; the present if left out.
             timezone: Where days begin; if left out, the zone of ``now`` unless that is UTC, else ``Config.timezone``.
-            budget_ms: Begin no further tier or source after so many milliseconds; ``Hits.tier_reached`` says how
-                far it came.
+            budget_ms: Begin no further tier or source after so many milliseconds; see ``Hits.tier_reached``.
             rerank: A cross-encoder that scores the best candidates again.
             explain: Fill ``Hit.trace``.
 

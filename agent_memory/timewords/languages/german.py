@@ -248,7 +248,7 @@ DUTCH = Language(
         "yearword": {"jaar": True},
         "holiday": {"kerst|kerstmis": "christmas", "pasen": "easter", "oudejaarsavond": "12-31", "nieuwjaar": "01-01"},
         "every": {"elke|iedere|alle": True},
-        "label": {"versie|hoofdstuk|pagina|nummer|model|kamer|deel|stap|de|welke|deze": True},
+        "label": {"versie|version|hoofdstuk|pagina|nummer|model|kamer|deel|stap|de|welke|deze": True},
         "lapsed": {"was|waren|had|hadden|heb|heeft|hebben|werd|deed|ging": True},
         "coming": {"zal|zullen|gaat|ga|gepland": True},
         "at": {"om|rond": True},
