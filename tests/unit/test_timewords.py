@@ -1,5 +1,6 @@
 """Expressions of time, as people write them in nine languages."""
 
+import random
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -176,3 +177,14 @@ def test_since_and_before_lift_what_lies_on_their_side(open_memory):
     assert lifted("heating repaired until 2022") == {"2021", "2022"}
     assert lifted("heating repaired between 2022 and 2023") == {"2022", "2023"}
     assert lifted("heating repaired in 2023") == {"2023"}
+
+
+def test_words_of_time_in_any_order_and_at_any_time_make_no_error():
+    chance = random.Random(0)
+    words = [word for _, text, _ in ROWS for word in text.split()]
+    days = [datetime(1, 1, 1), datetime(2024, 2, 29, 23, 59), datetime(2024, 3, 31, 2, 30), datetime(9999, 12, 31, 23)]
+    for _ in range(300):
+        text = " ".join(chance.choices(words, k=chance.randint(1, 12)))
+        now = chance.choice(days).replace(tzinfo=chance.choice([UTC, TOKYO, BERLIN, LA]))
+        for interval in intervals(text, now):
+            assert interval.start < interval.end and interval.words in text
