@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from agent_memory.times import parse_zone
 
 
 class Retention(BaseModel):
@@ -43,6 +45,10 @@ class Config(BaseModel):
             ``reindex``; 0 turns the log off. They stay in the store's file; ``clear_queries`` deletes them.
         query_text: What the log keeps of their text: ``none``, ``hash`` (SHA-256, to match them with your own logs;
             short questions can be guessed from it) or ``plain`` (needed to rehearse another encoder).
+        timezone: The zone that times without one are meant in, and in which days, weeks and months begin: a name
+            (``Europe/Berlin``) or an offset (``+02:00``). It changes how times are read, never those that are stored.
+        date_order: What ``5/8/2023`` in a query means: ``day-first``, ``month-first``, or ``auto``: what another date
+            of the query shows (``25/12/2023``), else the custom of its language, which is month first in English.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,3 +64,16 @@ class Config(BaseModel):
     threads: int = Field(default=1, ge=1, le=256)
     query_log: int = Field(default=0, ge=0, le=10_000)
     query_text: Literal["none", "hash", "plain"] = "none"
+    timezone: str = "UTC"
+    date_order: Literal["auto", "day-first", "month-first"] = "auto"
+
+    @field_validator("timezone")
+    @classmethod
+    def _check_zone(cls, value: str) -> str:
+        parse_zone("timezone", value)
+        return value
+
+    @property
+    def zone(self) -> tzinfo:
+        """The zone that ``timezone`` names."""
+        return parse_zone("timezone", self.timezone)

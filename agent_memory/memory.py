@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, SupportsIndex, TypeVar
 
@@ -74,8 +74,7 @@ class Memory:
         namespace: The scope of this memory: entries are added to it, and only entries in it or below it are
             ever returned.
         config: Settings; see ``Config``.
-        maintenance: ``"background"`` to do the store's periodic jobs in a thread of this process, unless another
-            process does them already.
+        maintenance: ``"background"`` to do the store's periodic jobs in a thread, unless another process does them.
 
     Raises:
         EncoderMismatchError: The store was written with another encoder.
@@ -157,8 +156,8 @@ class Memory:
             key: A name of your own, unique in the namespace. An entry that has the key is replaced by the new
                 one; only ``created_at`` stays, and the former version in its ``history``. Generated if left out.
             metadata: A JSON object to filter by later, of up to 1,000,000 characters. Stored with its keys sorted.
-            event_time: When it happened; now if left out. A naive time is taken as UTC.
-            expires_at: When it stops being returned.
+            event_time: When it happened; now if left out. Of a day, month or year, the beginning is stored.
+            expires_at: When it stops being returned; a day is its last, and the past is refused.
             importance: From 0 to 1.
             namespace: Where to put it; this memory's own namespace or one below it.
             vector: The text's vector in the store's space, shape (dimension,), if you have it already.
@@ -301,14 +300,14 @@ class Memory:
         collapse: bool = False,
         half_life: timedelta | None = None,
         now: Time | None = None,
+        timezone: str | tzinfo | None = None,
         budget_ms: float | None = None,
         rerank: Reranker | None = None,
         explain: bool = False,
     ) -> Hits:
         """Find the entries that answer a query, best first.
 
-        Filters are applied inside the search: if k entries match them, k come back (by words alone, as many of
-        them as hold a word of the query).
+        Filters are applied inside the search: if k entries match them, k come back (by words alone, those with one).
 
         Args:
             query: A question or statement of up to ``Config.max_query_chars``, or a vector in the store's space, shape
@@ -317,19 +316,19 @@ class Memory:
             session: Only entries of this session, and the question is read behind the session's latent memory.
             speaker: Only entries of this speaker.
             where: Only entries whose metadata match this filter, e.g. ``{"year": {"$gte": 2024}}``.
-            since: Only entries whose event time is this moment or later.
-            until: Only entries whose event time is this moment or earlier.
-            as_of: Read the store as it was at this moment: entries added later are unknown, changed ones have their
-                former values. Forgotten entries stay forgotten.
+            since: Only entries whose event time is this moment or later; of a day, month or year, its beginning.
+            until: Only entries whose event time is this moment or earlier; a day, month or year is included.
+            as_of: Read the store as it was then, at the end of a day, month or year: entries added later are unknown,
+                changed ones have their former values. Forgotten entries stay forgotten.
             namespace: Only entries in this namespace or below it; must lie within the memory's own.
             mode: ``hybrid`` (meaning and words), ``dense`` (meaning) or ``lexical`` (words).
             exact: Compare with every vector instead of searching tier by tier.
             diversity: From 0 to 1: prefer hits that differ from each other (maximal marginal relevance).
             collapse: Leave out near-duplicates of better hits.
             half_life: Prefer young entries; the bonus halves with each such stretch of age.
-            now: What "yesterday" or "last week" in the query refer to; the present if left out.
-            budget_ms: Begin no further tier or source after so many milliseconds; ``Hits.tier_reached`` says how
-                far it came.
+            now: What "yesterday" in the query refers to; the present if left out.
+            timezone: Where days begin; if left out, the zone of ``now`` unless that is UTC, else ``Config.timezone``.
+            budget_ms: Begin no further tier or source after so many milliseconds; see ``Hits.tier_reached``.
             rerank: A cross-encoder that scores the best candidates again.
             explain: Fill ``Hit.trace``.
 
@@ -356,6 +355,7 @@ class Memory:
             "collapse": collapse,
             "half_life": half_life,
             "now": now,
+            "timezone": timezone,
             "budget_ms": budget_ms,
             "rerank": rerank,
             "explain": explain,
@@ -397,7 +397,6 @@ class Memory:
     run_job = _delegate("_worker", Worker.run_job)
     work = _delegate("_worker", Worker.work)
     restore = staticmethod(Operator.restore)
-
     export = _delegate("_transfer", Transfer.export)
     import_ = _delegate("_transfer", Transfer.import_)
 

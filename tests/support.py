@@ -6,13 +6,16 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from agent_memory import Entry, InvalidInputError, Memory
 from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.types import FloatArray, Progress
 
@@ -53,6 +56,29 @@ class WordEncoder:
 
     def encode_queries(self, texts: Sequence[str]) -> FloatArray:
         return self.encode_documents(texts)
+
+
+def add_expired(memory: Memory, text: str, **options: object) -> Entry:
+    """Add an entry and wait until it has expired: an expiry in the past is refused."""
+    return _pass(lambda soon: memory.add(text, expires_at=soon, **options))
+
+
+def expire(memory: Memory, key: str) -> Entry:
+    """Let an entry expire, and wait until it has."""
+    return _pass(lambda soon: memory.update(key, expires_at=soon))
+
+
+def _pass(write: Callable[[datetime], Entry]) -> Entry:
+    for margin in (0.02, 0.2, 2, 20):
+        soon = datetime.now(UTC) + timedelta(seconds=margin)
+        try:
+            entry = write(soon)
+        except InvalidInputError:  # a busy machine came too late
+            continue
+        while datetime.now(UTC) <= soon:
+            time.sleep(0.002)
+        return entry
+    raise TimeoutError("no entry was written within 20 seconds")
 
 
 def python(code: str, *arguments: object, **options: object) -> subprocess.Popen[str]:

@@ -14,6 +14,7 @@ from agent_memory.cli.shared import (
     JsonOption,
     NamespaceOption,
     PathOption,
+    TimezoneOption,
     open_store,
     print_json,
     print_line,
@@ -36,6 +37,7 @@ def import_(
     source: Annotated[
         str | None, typer.Option("--from", help="Whose store: mem0 (history.db), chroma or langgraph (SqliteStore).")
     ] = None,
+    timezone: TimezoneOption = None,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
@@ -44,7 +46,7 @@ def import_(
     if not file.exists():  # before a store is made for it
         raise NotFoundError(f"there is no file {file}")
     started = time.perf_counter()
-    with open_store(path, namespace, encoder=encoder, create=True) as memory:
+    with open_store(path, namespace, encoder=encoder, create=True, timezone=timezone) as memory:
         with progress_bar("importing", quiet=as_json) as progress:
             new = memory.import_(file, progress=progress, source=source)
         stats = memory.stats()

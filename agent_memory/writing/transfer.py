@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from agent_memory.payload import to_json
 from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Condition
+from agent_memory.times import to_utc
 from agent_memory.types import Namespace, Progress
 from agent_memory.writing import foreign
 from agent_memory.writing.items import ValidEntry, parse_entry
@@ -73,7 +74,9 @@ class Transfer:
         """Read an export, a file of conversations or another store into this memory; returns how many were new.
 
         Entries that are already there, unchanged, are left alone, so that an interrupted import can be run
-        again. Every line is validated before the first entry is written. ``created_at`` is the moment of import.
+        again; so are those that have expired since the file was written. Every line is validated before the first
+        entry is written. ``created_at`` is the moment of import. Times without a zone are meant in that of
+        ``Config.timezone``.
 
         Args:
             path: The file; of a Chroma or mem0 store also its folder.
@@ -121,13 +124,18 @@ class Transfer:
                 keys = [item.key for item in batch if (item.namespace or self._namespace) == namespace]
                 found = tx.entries.select_by_key(namespace, keys, datetime.now(UTC))
                 stored |= {(namespace, key): entry for key, entry in found.items()}
+        now = datetime.now(UTC)
         missing = [
             item
             for item in batch
-            if (entry := stored.get((item.namespace or self._namespace, item.key))) is None or not _is_same(item, entry)
+            if (item.expires_at is None or item.expires_at > now)
+            and (
+                (entry := stored.get((item.namespace or self._namespace, item.key))) is None
+                or not _is_same(item, entry)
+            )
         ]
         items = ({name: getattr(item, name) for name in ValidEntry.__slots__} for item in missing)
-        self._writer.add_many(items, session=None, progress=None)
+        self._writer.add_many(items, session=None, progress=None, expired=True)
         return len(missing)
 
     def _parse_lines(self, path: Path) -> Iterator[ValidEntry]:
@@ -144,16 +152,20 @@ class Transfer:
                         if read is _read_export:
                             continue
                     for item in read(line, self._namespace):
-                        yield parse_entry(item, self._store.config)
+                        yield self._parse_item(item)
                 except InvalidInputError as error:
                     raise InvalidInputError(f"{path}, line {number}: {error}") from error
+
+    def _parse_item(self, item: dict[str, Any]) -> ValidEntry:
+        config = self._store.config
+        return parse_entry({**item, "event_time": _parse_time(item.get("event_time"), config.zone)}, config)
 
     def _parse_foreign(self, source: str, path: Path) -> Iterator[ValidEntry]:
         """Yield the validated items of another system's store."""
         for item in foreign.read_items(source, path):
             try:
                 item["namespace"] = (*self._namespace, *item.get("namespace", ()))
-                yield parse_entry(item, self._store.config)
+                yield self._parse_item(item)
             except InvalidInputError as error:
                 raise InvalidInputError(f"{path}, item {item['key']!r}: {error}") from error
 
@@ -230,22 +242,17 @@ def _read_conversation(line: dict[str, Any], home: Namespace) -> Iterator[dict[s
             "text": segment.get("text"),
             "session": name,
             "speaker": segment.get("speaker") or None,
-            "event_time": _parse_time(segment.get("time")),
+            "event_time": segment.get("time") or None,
             "metadata": {key: value for key, value in segment.items() if key not in _SEGMENT_FIELDS} | {"idx": index},
         }
 
 
-def _parse_time(value: object) -> datetime | None:
-    """Return the time of a segment, or None if it has none in a known format."""
-    if not isinstance(value, str):
-        return None
-    try:
-        return datetime.fromisoformat(value)
-    except ValueError:
-        pass
-    for format_ in _TIME_FORMATS:
-        try:
-            return datetime.strptime(value, format_)
-        except ValueError:
-            continue
-    return None
+def _parse_time(value: object, zone: tzinfo) -> datetime | None:
+    """Return a time in ISO 8601 or one of the formats of conversations; None stays None."""
+    if isinstance(value, str):
+        for format_ in _TIME_FORMATS:
+            try:
+                return to_utc(datetime.strptime(value, format_), zone)
+            except ValueError:
+                continue
+    return inputs.parse_time("event_time", value, zone)

@@ -51,8 +51,17 @@ class Writer:
 
         return self._store.call_in_space(write)
 
-    def add_many(self, items: Iterable[Item], *, session: str | None, progress: Progress | None) -> list[Entry]:
-        """Validate all items, then write them in batches, each in one transaction."""
+    def add_many(
+        self, items: Iterable[Item], *, session: str | None, progress: Progress | None, expired: bool = False
+    ) -> list[Entry]:
+        """Validate all items, then write them in batches, each in one transaction.
+
+        Args:
+            items: As for ``Memory.add_many``.
+            session: As for ``Memory.add_many``.
+            progress: As for ``Memory.add_many``.
+            expired: Accept entries that expire while they are written.
+        """
         self._store.database.assert_open()
         if isinstance(items, str | bytes | Mapping) or not inputs.is_iterable(items):
             raise InvalidInputError(f"items must be a list of texts or mappings, got {type(items).__name__}")
@@ -61,7 +70,7 @@ class Writer:
         pending = []
         for position, item in enumerate(items):
             try:
-                pending.append(self._validate(item, space, home))
+                pending.append(self._validate(item, space, home, expired=expired))
             except DimensionMismatchError:
                 raise
             except InvalidInputError as error:
@@ -92,9 +101,11 @@ class Writer:
         if batch:
             yield batch
 
-    def _validate(self, item: Item, space: Space, session: str | None = None) -> _Pending:
+    def _validate(self, item: Item, space: Space, session: str | None = None, *, expired: bool = False) -> _Pending:
         given = get_fields(item)
         entry = parse_entry(given, self._config, session=session)
+        if not expired:
+            inputs.check_expiry("expires_at", entry.expires_at)
         vector = given.get("vector")
         if vector is not None:
             # A copy, in the stored form: the caller may change the array afterwards.
@@ -142,6 +153,8 @@ class Writer:
         with self._store.read() as tx:
             entry_id, entry = tx.entries.find(scope, key, datetime.now(UTC))
         merged = self._merge(entry, changed)
+        if "expires_at" in changed:
+            inputs.check_expiry("expires_at", merged.expires_at)
         vectors = space.encode_documents([merged.text]) if "text" in changed else None
         seen = [(merged.speaker, merged.event_time)] if merged.session and merged.event_time else []
         space.sessions.warm(self._store.database, lambda tx: tx.sessions.find_sessions([entry_id]), seen)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from support import WordEncoder
+from support import WordEncoder, add_expired, expire
 
 from agent_memory import Config, InvalidInputError, NotFoundError, format_hits
 from agent_memory.encoders.rotation import RotatedEncoder, Rotation
@@ -87,7 +87,10 @@ def test_words_decide_in_scripts_that_the_encoder_cannot_read(open_memory, rotat
     assert {hit.trace["trust"] for hit in memory.recall("close in English, 今天", explain=True)} == {1.0}
     best = memory.recall(query, explain=True)[0]
     assert best.score == pytest.approx(
-        UNREAD * best.trace["dense"] + LEXICAL_WEIGHT * best.trace["lexical"]["share"] + best.trace["neighbour"]["adds"]
+        UNREAD * best.trace["dense"]
+        + LEXICAL_WEIGHT * best.trace["lexical"]["share"]
+        + best.trace["neighbour"]["adds"]
+        + best.trace["time"]["adds"]
     )
 
 
@@ -306,7 +309,7 @@ def test_words_follow_every_kind_of_change(memory):
     assert keys(memory.recall("bob phrasing", mode="lexical")) == ["k"]
     memory.add_many([{"text": "batch one", "key": "k"}, {"text": "batch two", "key": "k"}])
     assert [hit.text for hit in memory.recall("batch", mode="lexical")] == ["batch two"]
-    memory.update("k", expires_at="2001-01-01")
+    expire(memory, "k")
     assert memory.recall("batch", mode="lexical") == []
     memory.purge_expired()
     assert memory.check().ok
@@ -330,7 +333,7 @@ def test_why_names_the_stage_that_dropped_an_entry(open_memory):
     memory = open_memory()
     memory.add_many({"text": f"note {number} on gardening", "key": f"n{number}"} for number in range(300))
     memory.add("gardening note", key="best", session="s", metadata={"x": 1})
-    memory.add("gone note", key="gone", expires_at="2001-01-01")
+    add_expired(memory, "gone note", key="gone")
     memory.add("old note", key="old")
     memory.supersede("old", "best")
     memory.add("gardening note", key="twin")
