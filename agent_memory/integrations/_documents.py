@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.integrations._names import decode_name, encode_name, own_key
 from agent_memory.integrations._plain import plain, plain_where, restored
 from agent_memory.integrations._text import NO_TEXT, usable_text
 from agent_memory.integrations._vectors import UNRANKED, anywhere, direction
 from agent_memory.memory import Memory
+from agent_memory.names import decode_name, encode_name, own_key
 from agent_memory.prompt import without_recalled
 from agent_memory.records import Entry
 from agent_memory.types import Namespace

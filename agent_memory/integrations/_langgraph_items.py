@@ -16,7 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.integrations._names import (
+from agent_memory.integrations._text import entry_text, usable_text
+from agent_memory.integrations._vectors import anywhere
+from agent_memory.names import (
     decode_key,
     decode_name,
     decode_names,
@@ -26,8 +28,6 @@ from agent_memory.integrations._names import (
     suffixed,
     with_keys,
 )
-from agent_memory.integrations._text import entry_text, usable_text
-from agent_memory.integrations._vectors import anywhere
 from agent_memory.records import Entry
 from agent_memory.types import FloatArray, Namespace
 

@@ -24,9 +24,9 @@ from agent_memory.integrations._documents import (
     with_vectors,
 )
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
-from agent_memory.integrations._names import decode_name, encode_name
 from agent_memory.integrations._opening import Adapter, Given, below, opened
 from agent_memory.integrations._vectors import closest
+from agent_memory.names import decode_name, encode_name
 from agent_memory.records import Hit
 
 try:

@@ -36,8 +36,8 @@ from agent_memory.integrations._langgraph_items import (
 )
 from agent_memory.integrations._langgraph_ranking import rank
 from agent_memory.integrations._langgraph_sweeper import Sweeper
-from agent_memory.integrations._names import decode_names, encode_name
 from agent_memory.integrations._opening import Adapter, Given, below, opened
+from agent_memory.names import decode_names, encode_name
 from agent_memory.records import Entry
 from agent_memory.types import FloatArray, Namespace
 
