@@ -63,6 +63,12 @@ def holds(where: Filter, metadata: Any) -> bool:
             return any(holds(part, metadata) for part in parts)
         case Not(part):
             return not holds(part, metadata)
+        case _:
+            return _passes(where, metadata)
+
+
+def _passes(where: Filter, metadata: Any) -> bool:
+    match where:
         case TypeIs(path, types):
             return _kind(_member(metadata, path)) in types
         case SameJson(path, kind, json):
