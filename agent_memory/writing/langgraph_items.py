@@ -14,6 +14,7 @@ from typing import Any
 from agent_memory.errors import InvalidInputError
 from agent_memory.names import decode_key, encode_key, encode_name, is_too_long, suffixed, with_keys
 from agent_memory.storage.codec import canonical_json
+from agent_memory.storage.moments import to_plain
 
 NO_TEXT = "(no text)"
 """Text of an entry that has none."""
@@ -43,10 +44,10 @@ def write_value(key: str, value: Mapping[str, Any], stamp: str) -> tuple[dict[st
         metadata["order"] = order
     if len(canonical_json(metadata)) <= _MOST_CHARS:
         return metadata, []
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=to_plain)
     pages = [text[start : start + _PAGE_CHARS] for start in range(0, len(text), _PAGE_CHARS)]
-    del metadata["order"], metadata["value"]
-    return {**metadata, "value": _keep_short(with_keys(value, encode_key)), "pages": len(pages)}, pages
+    metadata.pop("order", None)
+    return {**metadata, "value": _keep_short(metadata["value"]), "pages": len(pages)}, pages
 
 
 def read_value(metadata: Mapping[str, Any], pages: Sequence[str] = ()) -> dict[str, Any]:
@@ -69,14 +70,19 @@ def read_value(metadata: Mapping[str, Any], pages: Sequence[str] = ()) -> dict[s
 
 def make_pages(key: str, pages: Sequence[str], stamp: str) -> Iterator[dict[str, Any]]:
     """Yield the entries, all but their vectors, that hold the pages of an item."""
-    for number, (name, page) in enumerate(zip(page_keys(key, len(pages)), pages, strict=True)):
-        about = {"kind": "page", "ranked": False, "of": encode_name(key), "stamp": stamp, "number": number}
+    about = {"kind": "page", "ranked": False, "of": encode_name(key), "stamp": stamp}
+    for name, page in zip(page_keys(encode_name(key), len(pages)), pages, strict=True):
         yield {"key": name, "text": NO_TEXT, "metadata": {**about, "page": page}}
 
 
-def page_keys(key: str, count: int, start: int = 0) -> list[str]:
-    """Return the keys of the entries that hold an item's pages, from a number on."""
-    return [suffixed(encode_name(key), "p", number) for number in range(start, count)]
+def page_keys(entry_key: str, count: int) -> list[str]:
+    """Return the keys of the entries that hold the pages of an item.
+
+    Args:
+        entry_key: Key of the item's entry.
+        count: Number of its pages.
+    """
+    return [suffixed(entry_key, "p", number) for number in range(count)]
 
 
 def _keep_short(value: Mapping[str, Any]) -> dict[str, Any]:
