@@ -96,7 +96,7 @@ def _parse_iso(text: str) -> list[datetime | None]:
 
 def _parse_spelled(text: str) -> list[datetime | None]:
     """Return the moments that a date in words or numbers may mean."""
-    if len(text) > _MOST_CHARS or not any(map(str.isdigit, text)) or _ODD_MONTH.match(text):
+    if len(text) > _MOST_CHARS or text.isdigit() or not any(map(str.isdigit, text)) or _ODD_MONTH.match(text):
         return []
     orders = ("DMY", "MDY") if _NUMERIC_DATE.search(text) else ("MDY",)
     return list({_parse_in_order(text, order) for order in orders} - {None})

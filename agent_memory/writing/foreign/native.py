@@ -72,7 +72,7 @@ def _read_segment(segment: object, place: str, name: str, position: int, keys: K
         return Found(place, reason="empty")
     index: Any = segment.get("idx", position)
     time = segment.get(_find(segment, _TIMES) or "")
-    key = keys.take(f"{name}:{index}", (text, speaker, time))
+    key = keys.take(f"{name}:{index}", segment)
     if key is None:
         return Found(place, reason="repeated")
     own = ("idx", text_name, speaker_name)
