@@ -35,6 +35,7 @@ _SEPARATOR = "\x1f"
 _AFTER_SEPARATOR = "\x20"
 
 Sql = ColumnElement[bool]
+_Comparison = Compare | CompareTime | Among
 
 
 def encode_namespace(namespace: Namespace) -> str:
@@ -158,46 +159,47 @@ def compile_filter(where: Filter, document: _Document | None = None) -> Sql:
     match where:
         case AllOf(parts):
             return and_(true(), *(compile_filter(part, document) for part in parts))
+        case AnyOf((Compare() | CompareTime() | Among() as test, AnyItem(path, part))) if test.path == path:
+            return _compile_comparison(test, document, ("array", _has_item(path, part, document)))
         case AnyOf(parts):
             return or_(false(), *(compile_filter(part, document) for part in parts))
         case Not(part):
             return not_(compile_filter(part, document))
         case AnyItem(path, part):
-            return _compile_any_item(path, part, document)
-        case _:
-            return _compile_test(where, document)
-
-
-def _compile_any_item(path: Path, part: Filter, document: _Document) -> Sql:
-    each = func.json_each(document.value(path)).table_valued("value", "type")
-    found = select(literal(1)).select_from(each).where(compile_filter(part, _Item(each))).exists()
-    return case((document.type(path) == "array", found), else_=false())
-
-
-def _compile_test(where: TypeIs | SameJson | Compare | CompareTime | Among | SizeIs, document: _Document) -> Sql:
-    path = where.path
-    match where:
-        case TypeIs(_, types):
+            return case((document.type(path) == "array", _has_item(path, part, document)), else_=false())
+        case TypeIs(path, types):
             return document.type(path) == types[0] if len(types) == 1 else document.type(path).in_(types)
-        case SameJson(_, kind, text):
+        case SameJson(path, kind, text):
             return and_(document.type(path) == kind, document.value(path) == text)
-        case Compare(_, op, value):
-            right = literal(value, String) if isinstance(value, str) else literal(value)
-            return and_(_is_text(document, path, isinstance(value, str)), _COMPARE[op](document.value(path), right))
-        case CompareTime(_, op, micros):
-            compared = _COMPARE[op](getattr(func, READ_MICROS)(document.value(path)), literal(micros))
-            return and_(_is_text(document, path, True), func.coalesce(compared, false()))
-        case Among(_, values, texts):
-            listed = func.json_each(json.dumps(values)).table_valued("value")
-            return and_(_is_text(document, path, texts), document.value(path).in_(select(listed.c.value)))
-        case SizeIs(_, size):
+        case SizeIs(path, size):
             counted = case((document.type(path) == "array", func.json_array_length(document.value(path))), else_=-1)
             return counted == size
+        case _:
+            return _compile_comparison(where, document)
 
 
-def _is_text(document: _Document, path: Path, text: bool) -> Sql:
-    kind = document.type(path)
-    return kind == "text" if text else kind.in_(("integer", "real"))
+def _has_item(path: Path, part: Filter, document: _Document) -> Sql:
+    """Return the SQL that an array has an item of which a filter holds."""
+    each = func.json_each(document.value(path)).table_valued("value", "type")
+    return select(literal(1)).select_from(each).where(compile_filter(part, _Item(each))).exists()
+
+
+def _compile_comparison(where: _Comparison, document: _Document, *others: tuple[str, Sql]) -> Sql:
+    """Return a comparison as SQL; it looks at the type once, also where other types have tests of their own."""
+    value = document.value(where.path)
+    match where:
+        case Compare(_, op, right):
+            texts = isinstance(right, str)
+            compared = _COMPARE[op](value, literal(right, String) if texts else literal(right))
+        case CompareTime(_, op, micros):
+            texts = True
+            compared = func.coalesce(_COMPARE[op](getattr(func, READ_MICROS)(value), literal(micros)), false())
+        case Among(_, values, texts):
+            listed = func.json_each(json.dumps(values)).table_valued("value")
+            compared = value.in_(select(listed.c.value))
+    kinds = ("text",) if texts else ("integer", "real")
+    tests = {**dict.fromkeys(kinds, compared), **dict(others)}
+    return case(tests, value=document.type(where.path), else_=false())
 
 
 def _make_json_path(path: Path) -> str:
