@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from agent_memory.reports import (
         GenerationInfo,
         GenerationState,
+        Imported,
         Job,
         JobState,
         Maintenance,
@@ -93,6 +94,7 @@ _HOMES = {
     "reports": [
         "GenerationInfo",
         "GenerationState",
+        "Imported",
         "Job",
         "JobState",
         "Maintenance",
@@ -123,6 +125,7 @@ __all__ = [
     "Entry",
     "GenerationInfo",
     "GenerationState",
+    "Imported",
     "Hit",
     "Hits",
     "IndexStateError",

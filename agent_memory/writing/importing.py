@@ -90,7 +90,7 @@ class Importer:
         """Check a file, then write its entries."""
         options = Options(all_branches=all_branches, max_text_chars=self._store.config.max_text_chars)
         try:
-            with tempfile.TemporaryFile("w+", encoding="utf-8", dir=self._store.folder) as spool:
+            with tempfile.TemporaryFile("w+", encoding="utf-8", dir=self._find_room()) as spool:
                 checked = self._check(path, format_, options, spool)
                 spool.seek(0)
                 failpoint("import-checked")
@@ -99,6 +99,10 @@ class Importer:
             raise NotFoundError(f"there is no file {path}") from error
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error}") from error
+
+    def _find_room(self) -> Path | None:
+        """Return where to keep the checked entries: in the store's folder, unless that cannot be written."""
+        return None if self._store.database.read_only else self._store.folder
 
     # --- checking ----------------------------------------------------------------------------------------
 
@@ -175,7 +179,10 @@ class Importer:
             checked.reasons["replaced further down"] += 1
         checked.last[digest] = checked.lines
         checked.lines += 1
-        spool.write(_to_line(entry, digest))
+        try:
+            spool.write(_to_line(entry, digest))
+        except OSError as error:
+            raise StorageError(f"cannot keep the checked entries in a temporary file: {error}") from error
 
     # --- writing -----------------------------------------------------------------------------------------
 
