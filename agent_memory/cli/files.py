@@ -38,7 +38,7 @@ def import_(
             "--from",
             metavar="FORMAT",
             help="What wrote it: agent-memory, conversations, chatgpt, claude, claude-code, codex, messages, letta, "
-            "mem0 (history.db), chroma, langgraph (SqliteStore). JSON shows it by itself.",
+            "mem0 (history.db), chroma, langgraph (SqliteStore). Files show it by themselves; folders do not.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and count; write nothing.")] = False,

@@ -71,7 +71,7 @@ class Transfer:
         kept. An import that is interrupted keeps what it has written until then; run it again, and it writes the rest.
         Entries that are already there, unchanged, are left alone. ``created_at`` is the moment of import.
 
-        Of JSON files the form is recognised, gzip-compressed or in a zip archive or not. What other systems keep of
+        The form of a file is recognised, of JSON also gzip-compressed or in a zip archive. What other systems keep of
         tools, instructions and thoughts is not talk: it is skipped, or becomes metadata. A message that is too long for
         this memory is refused by itself, and so is an odd item of a database; ``problems`` of the result names them.
 
@@ -80,7 +80,7 @@ class Transfer:
                 files are read, and those in folders below it.
             format: ``"agent-memory"`` (an export), ``"conversations"`` (a list of segments), ``"chatgpt"``,
                 ``"claude"``, ``"claude-code"``, ``"codex"``, ``"messages"`` (role and content), ``"letta"``;
-                ``"mem0"`` (``history.db``), ``"chroma"`` or ``"langgraph"`` (``SqliteStore``), which must be named.
+                ``"mem0"`` (``history.db``), ``"chroma"`` or ``"langgraph"`` (``SqliteStore``). A file shows it by itself.
                 Chroma's collections become namespaces; LangGraph's items come to lie where ``AgentMemoryStore`` looks.
             source: The former name of ``format``.
             dry_run: Check and count only.

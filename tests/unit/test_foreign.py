@@ -38,6 +38,7 @@ def test_chroma(tmp_path, scoped):
     }
     assert scoped.recall("moved to Berlin", k=1, where={"topic": "home"})[0].entry.key == "n1"
     assert scoped.import_(tmp_path / "chroma.sqlite3", source="chroma") == 0
+    assert scoped.import_(tmp_path / "chroma.sqlite3").formats == ("chroma",)
 
 
 def test_mem0(tmp_path, scoped):

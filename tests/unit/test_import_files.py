@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 import pytest
 from support import WordEncoder
 
-from agent_memory import Config, InvalidInputError, Memory, NotFoundError, format_hits
+from agent_memory import Config, InvalidInputError, Memory, NotFoundError, StorageError, format_hits
+from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.writing.foreign import files
 from agent_memory.writing.foreign.values import read_values
 from agent_memory.writing.times import read_time
@@ -174,6 +175,27 @@ def test_names_in_an_archive_are_no_paths(open_memory, tmp_path):
         memory.import_(tmp_path / "none.zip")
     with pytest.raises(InvalidInputError, match=r"bad.zip, b.json, line 1: "):
         memory.import_(tmp_path / "bad.zip")
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe{", b"PK\x03\x04", b"\x1f\x8b", b"SQLite format 3\x00", b"[", b'"', b"{"])
+def test_files_that_only_begin_like_one_are_refused(open_memory, tmp_path, data):
+    (tmp_path / "file").write_bytes(data)
+    memory = open_memory()
+    with pytest.raises((InvalidInputError, StorageError)):
+        memory.import_(tmp_path / "file")
+    assert memory.entries() == []
+
+
+def test_databases_of_nobody_known_and_vectors_in_exports_are_refused(open_memory, tmp_path):
+    with sqlite3.connect(tmp_path / "x.db") as connection:
+        connection.execute("CREATE TABLE t (a)")
+    lines = ['{"agent_memory_export": 1}', json.dumps({"key": "k", "text": "x", "vector": [1.0]})]
+    memory = open_memory()
+    with pytest.raises(InvalidInputError, match="none of mem0, chroma, langgraph"):
+        memory.import_(tmp_path / "x.db")
+    with pytest.raises(InvalidInputError, match="line 2: an export holds no vectors"):
+        memory.import_(write(tmp_path / "a.jsonl", lines))
+    assert memory.entries() == []
 
 
 def test_an_encrypted_archive_is_refused(open_memory, tmp_path):

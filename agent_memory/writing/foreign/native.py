@@ -44,6 +44,8 @@ def read_export(values: Iterable[Value], stem: str, options: Options) -> Iterato
         item = {name: part for name, part in entry.items() if name not in ("created_at", "updated_at")}
         if not isinstance(item.get("key"), str):
             refuse(place, "an exported entry must have a key")
+        if "vector" in item:
+            refuse(place, "an export holds no vectors; texts are encoded again")
         item.setdefault("namespace", [])
         yield Found(place, item)
 

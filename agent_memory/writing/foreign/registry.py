@@ -29,8 +29,10 @@ from agent_memory.writing.foreign import (
 )
 from agent_memory.writing.foreign.files import File, list_files
 from agent_memory.writing.foreign.found import Found, Options
+from agent_memory.writing.foreign.stores import list_tables, open_store
 from agent_memory.writing.foreign.values import Value, read_values
 
+_DATABASE = b"SQLite format 3\x00"
 _HEAD = 20  # values by which a format is told; the first lines of a transcript may be of no telling kind
 _LIST_KEYS = ("conversations", "chats")  # an object with nothing but such a list stands for its items
 
@@ -72,10 +74,12 @@ class _Store:
 
     Attributes:
         file: Its name, where a folder was given.
+        tables: Those that it must have.
         read: Takes the file and options; yields what it finds.
     """
 
     file: str
+    tables: set[str]
     read: Callable[[Path, Options], Iterator[Found]]
 
 
@@ -90,9 +94,9 @@ _TEXTS: dict[Format, _Text] = {  # in the order in which they are tried
     Format.MESSAGES: _Text(messages.is_mine, messages.read),
 }
 _STORES: dict[Format, _Store] = {
-    Format.MEM0: _Store(mem0.FILE, mem0.read),
-    Format.CHROMA: _Store(chroma.FILE, chroma.read),
-    Format.LANGGRAPH: _Store(langgraph.FILE, langgraph.read),
+    Format.MEM0: _Store(mem0.FILE, mem0.TABLES, mem0.read),
+    Format.CHROMA: _Store(chroma.FILE, chroma.TABLES, chroma.read),
+    Format.LANGGRAPH: _Store(langgraph.FILE, langgraph.TABLES, langgraph.read),
 }
 
 
@@ -132,6 +136,8 @@ def read_file(path: Path, format_: Format | None, options: Options) -> Iterator[
         OSError: It cannot be read.
         StorageError: A store is damaged.
     """
+    if format_ is None and _is_database(path):
+        format_ = _choose_store(path)
     if format_ in _STORES:
         store = _STORES[format_]
         file = path / store.file if path.is_dir() else path
@@ -169,6 +175,27 @@ def _read_one(file: File, format_: Format | None, options: Options) -> Generator
             return True
     except InvalidInputError as error:
         raise InvalidInputError(_join(file.label, str(error))) from error
+
+
+def _is_database(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_DATABASE)) == _DATABASE
+
+
+def _choose_store(path: Path) -> Format:
+    """Return whose store a SQLite file is, by its tables.
+
+    Raises:
+        InvalidInputError: Nobody's that is known.
+    """
+    with open_store(path) as connection:
+        held = list_tables(connection)
+        for format_, store in _STORES.items():
+            if held >= store.tables:
+                return format_
+    raise InvalidInputError(f"a database that is none of {', '.join(_STORES)}: its tables are {sorted(held)}"[:500])
 
 
 def _choose(head: list[Value], wanted: Format | None) -> Format | None:

@@ -10,7 +10,6 @@ import codecs
 import json
 import math
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, NoReturn, cast
@@ -53,8 +52,11 @@ def _decode(file: BinaryIO) -> BinaryIO:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # what PowerShell writes
         file.seek(0)
         decoded = cast(BinaryIO, tempfile.TemporaryFile())
+        decoder = codecs.getincrementaldecoder("utf-16")()
         try:
-            shutil.copyfileobj(codecs.EncodedFile(file, "utf-8", "utf-16"), decoded)
+            while raw := file.read(_CHUNK):
+                decoded.write(decoder.decode(raw).encode())
+            decoder.decode(b"", final=True)
         except UnicodeError as error:
             decoded.close()
             raise InvalidInputError(f"line 1: not UTF-16: {error}") from error
