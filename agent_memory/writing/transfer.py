@@ -80,7 +80,7 @@ class Transfer:
                 files are read, and those in folders below it.
             format: ``"agent-memory"`` (an export), ``"conversations"`` (a list of segments), ``"chatgpt"``,
                 ``"claude"``, ``"claude-code"``, ``"codex"``, ``"messages"`` (role and content), ``"letta"``;
-                ``"mem0"`` (``history.db``), ``"chroma"`` or ``"langgraph"`` (``SqliteStore``). A file shows it by itself.
+                ``"mem0"`` (``history.db``), ``"chroma"`` or ``"langgraph"`` (``SqliteStore``). None: the file shows it.
                 Chroma's collections become namespaces; LangGraph's items come to lie where ``AgentMemoryStore`` looks.
             source: The former name of ``format``.
             dry_run: Check and count only.
