@@ -82,7 +82,7 @@ def _from_text(text: str) -> datetime:
 
 def _parse_iso(text: str) -> list[datetime | None]:
     """Return the moment of a text in ISO 8601; nothing if it is in another form."""
-    if not re.match(r"\d{4}-|\d{8}", text):  # four digits alone are hardly a moment
+    if not re.match(r"\d{4}-|\d{8}(?!\d)", text):  # four digits alone are hardly a moment
         return []
     try:
         return [inputs.parse_time("time", datetime.fromisoformat(text))]
