@@ -30,14 +30,16 @@ from agent_memory.integrations._langgraph_items import (
     Layout,
     fields_of,
     is_item,
+    page_keys_of,
+    page_of,
     part_keys,
     refreshed,
     texts_of,
 )
 from agent_memory.integrations._langgraph_ranking import rank
 from agent_memory.integrations._langgraph_sweeper import Sweeper
-from agent_memory.integrations._names import decode_names, encode_name
 from agent_memory.integrations._opening import Adapter, Given, below, opened
+from agent_memory.names import decode_names, encode_name
 from agent_memory.records import Entry
 from agent_memory.types import FloatArray, Namespace
 
@@ -61,6 +63,8 @@ except ModuleNotFoundError as error:
     raise MissingDependencyError("langgraph", "langgraph") from error
 
 Vectors = dict[str, FloatArray]
+
+_TRIES = 5
 
 
 class AgentMemoryStore(Adapter, Sweeper, BaseStore):
@@ -103,7 +107,8 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         self.index_config = dict(settings) if index else None
         self.ttl_config = ttl
         self._fields = fields_of(settings.get("fields"))
-        self._layout = Layout(below(self.memory, namespace), self.memory.encoder.spec.dimension)
+        settled = self.memory.encoder.spec.dimension, self.memory.config.max_text_chars
+        self._layout = Layout(below(self.memory, namespace), *settled)
 
     @classmethod
     @contextmanager
@@ -190,8 +195,26 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
             for place, op in gets:
                 entry = found.get(encode_name(op.key))
                 if entry is not None and is_item(entry):
-                    results[place] = self._layout.item(entry)
+                    entry, pages = self._with_pages(entry)
+                    results[place] = self._layout.item(entry, pages)
                     self._refresh([entry], op.refresh_ttl)
+
+    def _with_pages(self, entry: Entry) -> tuple[Entry, list[str]]:
+        """Return an item's entry with its pages; those of the newest write, if it is written meanwhile."""
+        for _ in range(_TRIES):
+            keys = page_keys_of(entry)
+            if not keys:
+                break
+            found = self.memory.get_many(keys, namespace=entry.namespace)
+            pages = [page_of(found.get(key), entry.metadata["stamp"]) for key in keys]
+            if None not in pages:
+                return entry, [page for page in pages if page is not None]
+            entry = self.memory.get_many([entry.key], namespace=entry.namespace).get(entry.key, entry)
+        return entry, []
+
+    def _found(self, entry: Entry, score: float | None = None) -> SearchItem:
+        entry, pages = self._with_pages(entry)
+        return self._layout.found(entry, score, pages)
 
     def _search(self, op: SearchOp, query: FloatArray | None) -> list[SearchItem]:
         scope = self._layout.scope(op.namespace_prefix)
@@ -201,16 +224,16 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         if query is None:
             entries = self._unranked(scope, [ITEMS, *conditions], op.limit, op.offset)
             self._refresh(entries, op.refresh_ttl)
-            return [self._layout.found(entry) for entry in entries]
+            return [self._found(entry) for entry in entries]
         ranked = rank(self.memory, scope, conditions, query, op.offset + op.limit)
         page = ranked[op.offset :]
         self._refresh([entry for entry, _ in page], op.refresh_ttl)
-        found = [self._layout.found(entry, score) for entry, score in page]
+        found = [self._found(entry, score) for entry, score in page]
         if len(found) < op.limit:
             skipped = max(op.offset - len(ranked), 0)
             rest = self._unranked(scope, [UNRANKED, *conditions], op.limit - len(found), skipped)
             self._refresh(rest, op.refresh_ttl)
-            found += [self._layout.found(entry) for entry in rest]
+            found += [self._found(entry) for entry in rest]
         return found
 
     def _unranked(self, scope: Namespace, conditions: list[Where], limit: int, offset: int) -> list[Entry]:
@@ -252,8 +275,8 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
             items += entries
             known = former[scope].get(key)
             if known is not None:
-                stale += [(scope, key)] if not entries else []
-                stale += [(scope, part) for part in part_keys(known, max(len(entries) - 1, 0))]
+                written = {entry["key"] for entry in entries}
+                stale += [(scope, name) for name in (key, *part_keys(known)) if name not in written]
         if items:
             self.memory.add_many(items)
         for scope, key in stale:

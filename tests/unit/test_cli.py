@@ -36,6 +36,23 @@ def call(store, *arguments, code=0, input=None):
     return result.stdout if code == 0 else result.stderr
 
 
+def test_an_import_is_counted_before_and_after_it_is_done(tmp_path):
+    talk = [{"role": "user", "content": "I moved to Lisbon."}, {"role": "assistant", "content": " "}]
+    (tmp_path / "talk.json").write_text(json.dumps(talk))
+    said = call(tmp_path / "store", "import", str(tmp_path / "talk.json"), "--dry-run")
+    assert "would write 1 new entries of 1 sessions; nothing was written" in said
+    assert not (tmp_path / "store").exists()
+    said = call(tmp_path / "store", "import", str(tmp_path / "talk.json"), "--format", "messages")
+    assert "1 new entries in" in said
+    assert "skipped: 1 empty" in said
+    again = json.loads(call(tmp_path / "store", "import", str(tmp_path / "talk.json"), "--from", "messages", "--json"))
+    assert (again["new"], again["unchanged"], again["reasons"], again["entries"]) == (0, 1, {"empty": 1}, 1)
+    talk[0]["created_at"] = "soon"
+    (tmp_path / "talk.json").write_text(json.dumps(talk))
+    assert "line 1, message 1: event_time" in call(tmp_path / "store", "import", str(tmp_path / "talk.json"), code=2)
+    assert "1 undated" in call(tmp_path / "store", "import", str(tmp_path / "talk.json"), "--assume-now")
+
+
 @pytest.mark.slow
 def test_a_session_at_the_command_line(tmp_path):
     store = tmp_path / "store"
