@@ -271,11 +271,13 @@ class LexicalQuery:
         phrases: Words and phrases in the back end's spelling, the rarest first.
         weights: Inverse document frequency of each.
         best: The largest score that a document can have.
+        words: What each is in the query's own spelling.
     """
 
     phrases: tuple[str, ...]
     weights: tuple[float, ...]
     best: float
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

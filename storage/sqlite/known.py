@@ -80,6 +80,9 @@ _CHANGES: dict[str, dict[str, str | None]] = {
         "sqlite_autoindex_meta_1": "1123501f26ac58ceec2d7198e9614be1",
         "vectors": "adf307df1e0ca43b90d5aea490b114d6",
     },
+    "0009": {
+        "lexical": "0831feb92c172b3678816c9b6908ec17",
+    },
 }
 """Digests of the objects that each revision adds or changes, by name; None for what it drops."""
 
