@@ -130,7 +130,7 @@ class SqliteLexical(Group, Lexical):
 
     @override
     def parse(self, query: str) -> LexicalQuery:
-        found = self._count_all(choose_words(query, self._list_languages()))
+        found = self._count_all(choose_words(query, self._list_languages))
         rarest = sorted(found, key=lambda one: one[:2])[:_MOST_TERMS]
         # FTS5 counts rows at the commit: what this transaction has written may be missing.
         total = max((_count_rows(self._connection), *(hits for hits, _, _ in rarest)))

@@ -1,9 +1,9 @@
 """Which language a text is in, and the stems of its words.
 
 Scripts that one stemmer serves need no guess: a word in them is stemmed wherever it stands. Languages in Latin letters
-are told by their commonest words. A text of such a language is indexed by stems that carry the language's mark, and
-every word of a query is tried in each language that the store holds: so a wrong guess costs other forms of a word, and
-never the word itself.
+are told by their commonest words. A text of such a language is indexed by its words and by their stems, a query searches
+for both: a wrong guess costs other forms of a word, and never the word itself. If a query does not tell its language,
+its words are tried in each language that some text of the store is marked with.
 
 Words are folded before they are stemmed, so that spellings which fold to the same word have the same stem.
 """
@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from Stemmer import Stemmer
 
+ENGLISH = "english"
+
 _COMMON = {
-    "english": "a about all am an and any are as at be been but by can could did do does for from get go got had has "
+    ENGLISH: "a about all am an and any are as at be been but by can could did do does for from get go got had has "
     "have he her him his how i if in into is it its just know like me my no not of on one or our out she so some than "
     "that the their them then there they this to up us was we were what when where which who why will with would you "
     "your yes good really think want time day new work love don doesn didn isn m s t ve ll re",
@@ -74,11 +76,11 @@ for _name, _words in _COMMON.items():
     for _word in set(_words.split()):
         _LANGUAGES[_word] = (*_LANGUAGES.get(_word, ()), _name)
 
-MARKS = {name: chr(0x2B9 + place) for place, name in enumerate(_COMMON) if name != "english"}
-"""What is set behind a stem, by language: characters that no folded text holds. English stems have none."""
+MARKS = {name: chr(0x2B9 + place) for place, name in enumerate(_COMMON) if name != ENGLISH}
+"""A term of every text in a language, by language: characters that no folded text holds."""
 
 MARKED = chr(0x2B9)
-"""A term of every text that has marked stems; the mark itself is another."""
+"""A term of every text that has one of the marks."""
 
 _SCRIPTS = (
     (re.compile("[\u0370-\u03ff]+"), "greek"),
@@ -92,17 +94,20 @@ _SCRIPTS = (
 
 
 def find_language(words: Sequence[str]) -> str | None:
-    """Return the language of folded words in Latin letters; None for English, and if they do not tell.
+    """Return the language of folded words in Latin letters, of ``MARKS`` or English; None if they do not tell.
 
-    A language is told by two of its commonest words at least, and by more of them than there are English ones.
+    A text is in a language if it has two of that language's commonest words at least, and more of them than English
+    ones; in English if it has one, and no more of another's.
     """
     counts: dict[str, int] = {}
     for word in _LANGUAGES.keys() & words:
         for name in _LANGUAGES[word]:
             counts[name] = counts.get(name, 0) + 1
-    english = counts.pop("english", 0)
-    best = max(counts, key=counts.__getitem__, default=None)
-    return best if best is not None and counts[best] >= max(2, english + 1) else None
+    english = counts.get(ENGLISH, 0)
+    best = max(MARKS, key=lambda name: counts.get(name, 0))  # the first of equals: sets have no order
+    if counts.get(best, 0) >= max(2, english + 1):
+        return best
+    return ENGLISH if english and english >= counts.get(best, 0) else None
 
 
 class _Stemmers(threading.local):
@@ -122,10 +127,9 @@ class _Stemmers(threading.local):
 _STEMMERS = _Stemmers()
 
 
-def stem_marked(language: str, words: Iterable[str]) -> list[str]:
-    """Return the stems of folded words in Latin letters, each with the mark of the language."""
-    mark = MARKS[language]
-    return [stem + mark for stem in _STEMMERS.stem(language, words)]
+def stem_latin(language: str, words: Iterable[str]) -> list[str]:
+    """Return the stems of folded words in Latin letters; ``porter`` gives those that back ends make of them."""
+    return _STEMMERS.stem(language, words)
 
 
 def stem_by_script(word: str) -> str:

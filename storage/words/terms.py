@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from agent_memory.storage.words.folding import fold
-from agent_memory.storage.words.languages import MARKED, MARKS, find_language, stem_by_script, stem_marked
+from agent_memory.storage.words.languages import ENGLISH, MARKED, MARKS, find_language, stem_by_script, stem_latin
 from agent_memory.storage.words.runs import HANGUL, RUN, list_units, pair, split_words
 
 RULES = 1
@@ -15,7 +15,8 @@ RULES = 1
 
 _QUERY_WORDS = 200  # longer queries mostly repeat themselves
 _QUOTED = re.compile(r'"([^"]{2,200})"|“([^”]{2,200})”')
-_LATIN = re.compile("[a-z0-9]+")
+_ASCII = re.compile("[a-z0-9]+")
+_LATIN = re.compile("[a-z]+")
 _EDGES = " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~¡¿«»‘’‚“”„…–—。、「」"
 _IDEOGRAPHS = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _KOREAN = re.compile(f"[{HANGUL}]+")
@@ -34,7 +35,7 @@ class Word:
 
     Attributes:
         label: How the query spells it.
-        forms: The sequences of terms that stand for it; a text holds at most one of them for each language.
+        forms: The sequences of terms that stand for it; what holds several of them holds the very word.
         parts: What to search for instead if no text holds it.
     """
 
@@ -46,87 +47,95 @@ class Word:
 def list_terms(text: str, speaker: str | None = None) -> str:
     """Return the terms of an entry to index, separated by spaces or ASCII punctuation, the speaker's first.
 
-    Terms of ASCII letters are English as far as anybody knows, and are stemmed by the back end (Porter).
+    The words come in their order, then what stands for them too: single characters of scripts without spaces, stems of
+    a language that is not English, and its mark. Back ends stem what is of ASCII letters as English (Porter).
     """
     folded = fold(f"{speaker} {text}" if speaker else text)
-    words = _LATIN.findall(folded) if folded.isascii() else folded.split(" ")
-    language = find_language(words)
-    if language is None and folded.isascii():
-        return folded
+    if folded.isascii():
+        language = find_language(_ASCII.findall(folded))
+        if language in (None, ENGLISH):
+            return folded
+    terms, units = _split(folded)
+    latin = [term for term in terms if _LATIN.fullmatch(term)]
+    # A few foreign words do not make a text foreign.
+    language = find_language(latin) if 2 * sum(map(len, latin)) > sum(map(len, terms)) else None
+    if language is None or language == ENGLISH:
+        return " ".join([*terms, *units])
+    stems = set(stem_latin(language, dict.fromkeys(latin))) - set(latin)
+    return " ".join([*terms, *units, *sorted(stems), MARKED, MARKS[language]])
+
+
+def _split(folded: str) -> tuple[list[str], Iterable[str]]:
+    """Return the terms of a folded text in order, and the distinct units of its scripts without spaces."""
     terms: list[str] = []
     units: dict[str, None] = {}
-    for part in _split_runs(words):
-        run = None if part.isascii() else RUN.match(part)
-        if run is None:
-            terms.append(part)
-        else:
-            found = list_units(part)
-            terms += pair(found) or found
-            units |= dict.fromkeys(found)
-    marked = [] if language is None else [MARKED, MARKS[language]]
-    return " ".join([*_stem(terms, language), *units, *marked])
-
-
-def _split_runs(words: Iterable[str]) -> Iterator[str]:
-    """Yield words; those of scripts that do not separate words apart from what stands beside them."""
-    for word in words:
+    for word in _list_words(folded):
         if word.isascii():
-            if word:
-                yield word
+            terms.append(word)
+        elif RUN.match(word):
+            found = list_units(word)
+            terms += pair(found) or found
+            if len(found) > 1:
+                units |= dict.fromkeys(found)
         else:
-            yield from (part for part in RUN.split(word) if part)
+            terms.append(stem_by_script(word))
+    return terms, units
 
 
-def _stem(words: Iterable[str], language: str | None) -> list[str]:
-    """Return the terms of folded words of a text in a language; those of ASCII letters as they are if it is None."""
-    found = [word if word.isascii() else stem_by_script(word) for word in words]
-    if language is None:
-        return found
-    plain = [word for word in found if word.isascii() and word.isalpha()]
-    stems = iter(stem_marked(language, plain))
-    return [next(stems) if word.isascii() and word.isalpha() else word for word in found]
+def _list_words(folded: str) -> list[str]:
+    """Return the words of a folded text; runs of scripts without spaces apart from what stands beside them."""
+    if folded.isascii():
+        return _ASCII.findall(folded)
+    words: list[str] = []
+    for word in folded.split():
+        words += [word] if word.isascii() else filter(None, RUN.split(word))
+    return words
 
 
-def choose_words(query: str, languages: Collection[str]) -> list[Word]:
+def choose_words(query: str, list_languages: Callable[[], Collection[str]]) -> list[Word]:
     """Return the distinct words of a query to search for, in order, quoted phrases first.
 
     Args:
         query: The query.
-        languages: The languages that texts of the store are marked with; keys of ``MARKS``.
+        list_languages: Returns the languages that texts of the store are marked with; keys of ``MARKS``.
     """
-    phrases = [_make_phrase(first or second, languages) for first, second in _QUOTED.findall(query)]
+    told = find_language(_list_words(fold(query)))
+    languages = [] if told == ENGLISH else [told] if told is not None else list_languages()
+    phrases = [_make_phrase(first or second) for first, second in _QUOTED.findall(query)]
     found = [word for chunk in query.split() for word in _find_words(chunk, languages)][:_QUERY_WORDS]
     telling = [word for word in found if word.forms[0][0] not in _STOP] or found
-    distinct = {word.forms: word for word in reversed([*phrases, *telling]) if word is not None}
-    return list(reversed(distinct.values()))
+    distinct: dict[object, Word] = {}
+    for word in (*phrases, *telling):
+        if word is not None:
+            distinct.setdefault(word.forms, word)
+    return list(distinct.values())
 
 
-def _list_words(text: str) -> list[str]:
-    folded = fold(text)
-    return _LATIN.findall(folded) if folded.isascii() else list(_split_runs(folded.split(" ")))
-
-
-def _make_phrase(quoted: str, languages: Collection[str]) -> Word | None:
-    words: list[str] = []
-    for word in _list_words(quoted):
-        units = list_units(word) if RUN.match(word) else []
-        words += pair(units) or units or [word]
-    if len(words) < 2:
-        return None
-    return Word(quoted.lower(), tuple(dict.fromkeys(tuple(_stem(words, name)) for name in (None, *languages))))
+def _make_phrase(quoted: str) -> Word | None:
+    terms, _ = _split(fold(quoted))
+    return Word(quoted.lower(), (tuple(terms),)) if len(terms) > 1 else None
 
 
 def _find_words(chunk: str, languages: Collection[str]) -> list[Word]:
     """Return the words of a stretch of a query without spaces."""
-    words = _list_words(chunk)
+    words = _list_words(fold(chunk))
     found: list[Word] = []
     for word in words:
         if RUN.match(word):
             found += _find_run_words(word)
         else:
             label = chunk.lower().strip(_EDGES) if len(words) == 1 else word
-            found.append(Word(label, tuple(dict.fromkeys(tuple(_stem([word], name)) for name in (None, *languages)))))
+            found.append(Word(label, tuple((form,) for form in _list_forms(word, languages))))
     return found
+
+
+def _list_forms(word: str, languages: Collection[str]) -> list[str]:
+    """Return a folded word, and its stems if they do not become the same in the back end."""
+    if not _LATIN.fullmatch(word):
+        return [word if word.isascii() else stem_by_script(word)]
+    forms = [word, *(stem_latin(name, [word])[0] for name in languages)]
+    distinct = dict(zip(reversed(stem_latin("porter", forms)), reversed(forms), strict=True))
+    return list(reversed(distinct.values()))
 
 
 def _find_run_words(run: str) -> Iterator[Word]:
