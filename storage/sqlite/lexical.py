@@ -23,7 +23,7 @@ from agent_memory.storage.sqlite.conditions import compile_condition
 from agent_memory.storage.sqlite.schema import entries
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.storage.words.languages import MARKED, MARKS
-from agent_memory.storage.words.terms import Word, choose_words, list_terms
+from agent_memory.storage.words.terms import Word, choose_words, join_labels, list_terms
 
 TOKENIZER = "porter ascii"
 _K1 = 1.2
@@ -64,7 +64,7 @@ _PAGE = (
     select(entries.c.id, entries.c.text, entries.c.speaker)
     .where(entries.c.superseded_at.is_(None), entries.c.id > bindparam("after"))
     .order_by(entries.c.id)
-    .limit(PAGE_ROWS)
+    .limit(bindparam("most"))
 )
 
 
@@ -75,7 +75,7 @@ def delete_all(connection: Connection) -> None:
 
 def insert_page(connection: Connection, after: int) -> tuple[int | None, int]:
     """Index the next unsuperseded entries behind an id; returns the last one's, None if none are left, and how many."""
-    page = connection.execute(_PAGE, {"after": after}).all()
+    page = connection.execute(_PAGE, {"after": after, "most": PAGE_ROWS}).all()
     insert_rows(connection, [(row.id, list_terms(row.text, row.speaker)) for row in page])
     return (page[-1].id if len(page) == PAGE_ROWS else None), len(page)
 
@@ -130,7 +130,7 @@ class SqliteLexical(Group, Lexical):
 
     @override
     def parse(self, query: str) -> LexicalQuery:
-        found = self._count_all(choose_words(query, self._list_languages))
+        found = self._count(choose_words(query, self._list_languages))
         rarest = sorted(found, key=lambda one: one[:2])[:_MOST_TERMS]
         # FTS5 counts rows at the commit: what this transaction has written may be missing.
         total = max((_count_rows(self._connection), *(hits for hits, _, _ in rarest)))
@@ -139,7 +139,7 @@ class SqliteLexical(Group, Lexical):
             tuple(phrase for _, phrase, _ in rarest),
             tuple(weights),
             best=(_K1 + 1) * sum(weights),
-            words=tuple(label for _, _, label in rarest),
+            words=tuple((word.label, word.place) for _, _, word in rarest),
         )
 
     def _list_languages(self) -> list[str]:
@@ -151,17 +151,19 @@ class SqliteLexical(Group, Lexical):
     def _holds(self, term: str) -> bool:
         return driver(self._connection).execute(_ANY, (f'"{term}"',)).fetchone() is not None
 
-    def _count_all(self, words: Iterable[Word]) -> list[tuple[int, str, str]]:
-        """Return (rows, phrase, label) of the words that some row holds; of others, those of their parts."""
-        found: dict[str, tuple[int, str, str]] = {}
+    def _count(self, words: Iterable[Word]) -> list[tuple[int, str, Word]]:
+        """Return (rows, phrase, word) of the words that some row holds."""
+        found: list[tuple[int, str, Word]] = []
+        terms: set[str] = set()
         for word in words:
+            if not terms.isdisjoint(word.instead_of):
+                continue
             phrase = " OR ".join(f'"{" ".join(form)}"' for form in word.forms)
             hits = driver(self._connection).execute(_COUNT, (phrase,)).fetchone()[0]
             if hits:
-                found.setdefault(phrase, (hits, phrase if len(word.forms) == 1 else f"({phrase})", word.label))
-            else:
-                found |= {one[1]: one for one in self._count_all(word.parts) if one[1] not in found}
-        return list(found.values())
+                found.append((hits, f"({phrase})" if len(word.forms) > 1 else phrase, word))
+                terms.update(form[0] for form in word.forms if len(form) == 1)
+        return found
 
     @override
     def search(
@@ -188,7 +190,7 @@ class SqliteLexical(Group, Lexical):
             for phrase, word in zip(query.phrases, query.words, strict=True)
             if self._connection.execute(one, {"phrase": phrase, "id": entry_id}).scalar() is not None
         ]
-        return list(dict.fromkeys(matched))
+        return join_labels(matched)
 
     @override
     def score_texts(self, query: LexicalQuery, entries: Mapping[int, Entry]) -> dict[int, float]:

@@ -104,8 +104,9 @@ def rewrite_words(connections: Connections, progress: Progress | None = None) ->
                 f"{connections.path} is read-only, and its full-text index is being rewritten: open it once where it "
                 "can be written"
             )
-        _log.warning("%s has a full-text index by former rules, and is read-only: some words may not be found",
-                     connections.path)
+        _log.warning(
+            "%s has a full-text index by former rules, and is read-only: some words may not be found", connections.path
+        )
         return
     with connections.read() as connection:
         done, total = _count_entries(connection, _read_begun(connection, connections.path))

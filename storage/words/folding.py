@@ -1,9 +1,9 @@
 """Folds characters, so that two spellings of a word which a person would call the same become one string.
 
 Case, accents and points, composed and decomposed forms, compatibility forms (full and half width, ligatures,
-presentation forms), digits of every script, invisible characters: none of them tells words apart afterwards. Marks that
-are letters of their own (vowel signs of Indic and South East Asian scripts, the voicing of kana, Cyrillic short i) stay.
-What separates words becomes a space.
+presentation forms), digits of every script, invisible characters: none of them tells words apart afterwards. Marks
+that are letters of their own (vowel signs of Indic and South East Asian scripts, the voicing of kana, Cyrillic short i)
+stay. What separates words becomes a space.
 
 The rules are part of how rows of the full-text index are written: whoever changes them raises ``terms.RULES``.
 """
@@ -13,11 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-INVISIBLE = (
-    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
-    "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
-)
-"""Unicode's default ignorable characters and those of interlinear annotation, as a class of a regular expression."""
+from agent_memory.inputs import INVISIBLE
 
 _UNSEEN = re.compile(f"[{INVISIBLE}]")
 # Marks on letters, as opposed to signs that are letters: accents, stress, Hebrew and Arabic points, nuktas, tone marks
@@ -54,6 +50,8 @@ def _fold_character(char: str) -> str:
     kind = unicodedata.category(char)
     if char in "йЙ":
         return "й"
+    if char in _LETTERS:
+        return _LETTERS[char]
     if _UNSEEN.match(char) or kind == "Cf":
         return ""
     if kind[0] == "M":

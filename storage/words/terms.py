@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
+from agent_memory.storage.words.common import ENGLISH
 from agent_memory.storage.words.folding import fold
-from agent_memory.storage.words.languages import ENGLISH, MARKED, MARKS, find_language, stem_by_script, stem_latin
-from agent_memory.storage.words.runs import HANGUL, RUN, list_units, pair, split_words
+from agent_memory.storage.words.languages import MARKED, MARKS, find_language, stem_by_script, stem_latin
+from agent_memory.storage.words.runs import RUN, is_telling, list_units, pair
 
 RULES = 1
 """Number of the rules by which rows are written; it grows when the terms of any text change."""
@@ -18,8 +20,7 @@ _QUOTED = re.compile(r'"([^"]{2,200})"|“([^”]{2,200})”')
 _ASCII = re.compile("[a-z0-9]+")
 _LATIN = re.compile("[a-z]+")
 _EDGES = " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~¡¿«»‘’‚“”„…–—。、「」"
-_IDEOGRAPHS = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-_KOREAN = re.compile(f"[{HANGUL}]+")
+_ROOM = 18  # characters that one may become by folding, at most
 # Words that carry the form of a question, not its subject. Kept if a query has no others.
 _STOP = frozenset(
     "a about am an and any are as at be been but by can could d did do does doing for from had has have he her hers "
@@ -36,12 +37,14 @@ class Word:
     Attributes:
         label: How the query spells it.
         forms: The sequences of terms that stand for it; what holds several of them holds the very word.
-        parts: What to search for instead if no text holds it.
+        place: Where it begins among the characters of scripts without spaces; None in other scripts.
+        instead_of: Terms of which none may be found, or else the word is not searched for.
     """
 
     label: str
     forms: tuple[tuple[str, ...], ...]
-    parts: tuple[Word, ...] = ()
+    place: int | None = None
+    instead_of: tuple[str, ...] = ()
 
 
 def list_terms(text: str, speaker: str | None = None) -> str:
@@ -102,7 +105,12 @@ def choose_words(query: str, list_languages: Callable[[], Collection[str]]) -> l
     told = find_language(_list_words(fold(query)))
     languages = [] if told == ENGLISH else [told] if told is not None else list_languages()
     phrases = [_make_phrase(first or second) for first, second in _QUOTED.findall(query)]
-    found = [word for chunk in query.split() for word in _find_words(chunk, languages)][:_QUERY_WORDS]
+    found: list[Word] = []
+    for place, chunk in _split_chunks(query):
+        found += _find_words(chunk, place, languages)
+        if len(found) >= _QUERY_WORDS:
+            break
+    found = found[:_QUERY_WORDS]
     telling = [word for word in found if word.forms[0][0] not in _STOP] or found
     distinct: dict[object, Word] = {}
     for word in (*phrases, *telling):
@@ -116,17 +124,24 @@ def _make_phrase(quoted: str) -> Word | None:
     return Word(quoted.lower(), (tuple(terms),)) if len(terms) > 1 else None
 
 
-def _find_words(chunk: str, languages: Collection[str]) -> list[Word]:
-    """Return the words of a stretch of a query without spaces."""
+def _split_chunks(query: str) -> Iterator[tuple[int, str]]:
+    """Yield the stretches of a query without spaces, and a place for each that leaves room for all its characters."""
+    place = 0
+    for chunk in query.split():
+        yield place, chunk
+        place += _ROOM * (len(chunk) + 1)
+
+
+def _find_words(chunk: str, place: int, languages: Collection[str]) -> Iterator[Word]:
+    """Yield the words of a stretch of a query without spaces."""
     words = _list_words(fold(chunk))
-    found: list[Word] = []
     for word in words:
         if RUN.match(word):
-            found += _find_run_words(word)
+            yield from _find_stretches(word, place)
+            place += len(word) + 1
         else:
             label = chunk.lower().strip(_EDGES) if len(words) == 1 else word
-            found.append(Word(label, tuple((form,) for form in _list_forms(word, languages))))
-    return found
+            yield Word(label, tuple((form,) for form in _list_forms(word, languages)))
 
 
 def _list_forms(word: str, languages: Collection[str]) -> list[str]:
@@ -138,15 +153,30 @@ def _list_forms(word: str, languages: Collection[str]) -> list[str]:
     return list(reversed(distinct.values()))
 
 
-def _find_run_words(run: str) -> Iterator[Word]:
-    for word in split_words(run):
-        units = list_units(word)
-        singles = [Word(word, ((unit,),)) for unit in units]
-        pairs = [
-            Word(word, ((term,),), tuple(beside) if _IDEOGRAPHS.match(term) else ())
-            for term, beside in zip(pair(units), zip(singles, singles[1:], strict=False), strict=False)
-        ]
-        if len(pairs) > 1 and not _KOREAN.match(word):  # Korean endings are written to the word
-            yield Word(word, (tuple(pair(units)),), tuple(pairs))
+def _find_stretches(run: str, place: int) -> Iterator[Word]:
+    """Yield the pairs of a run of a script without spaces, then the single characters that may stand in for them."""
+    units = list_units(run)
+    pairs = pair(units)
+    starts = [place, *(place + end for end in accumulate(map(len, units)))]
+    for start, term in zip(starts, pairs or units, strict=False):
+        yield Word(term, ((term,),), start)
+    for at, (start, unit) in enumerate(zip(starts, units, strict=False)):
+        if pairs and is_telling(unit):
+            yield Word(unit, ((unit,),), start, tuple(pairs[max(0, at - 1) : at + 1]))
+
+
+def join_labels(matched: Sequence[tuple[str, int | None]]) -> list[str]:
+    """Return the words that a person recognises: (label, place) of ``Word``, overlapping ones as one stretch."""
+    placed = {place: label for label, place in matched if place is not None}
+    stretches: list[tuple[int, str]] = []
+    for place, label in sorted(placed.items()):
+        begun, text = stretches[-1] if stretches else (0, "")
+        shared = begun + len(text) - place
+        if stretches and shared > 0:
+            stretches[-1] = begun, text + label[shared:]
         else:
-            yield from pairs or singles
+            stretches.append((place, label))
+    plain = [label for label, place in matched if place is None]
+    # Folding takes these vowels apart.
+    whole = (text.replace("\u0e4d\u0e32", "\u0e33").replace("\u0ecd\u0eb2", "\u0eb3") for _, text in stretches)
+    return list(dict.fromkeys([*plain, *whole]))
