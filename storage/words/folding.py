@@ -34,6 +34,7 @@ _LETTERS = {
 }
 _APOSTROPHES_AND_TONES = re.compile("[\u02b9-\u02df\u02e5-\u02ff]")
 _PICTURES = re.compile("[\u2600-\u27bf\u2b50\u2b55\U0001f000-\U0001faff]")
+_BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
 _SPACED_FIRST = re.compile("[\u2120\u2122]|[\xbc-\xbe\u2150-\u215f\u2189]")
 """Signs that would run into the word before them when taken apart: trade marks and fractions."""
 
@@ -70,7 +71,7 @@ _FOLDS = _Folds()
 
 
 def fold(text: str) -> str:
-    """Return a text whose words are folded and separated by spaces; ASCII only changes its case."""
+    """Return a text whose words are folded, with spaces or ASCII punctuation between them; ASCII changes its case."""
     if text.isascii():
         return text.lower()
     if _SPACED_FIRST.search(text):
@@ -78,4 +79,5 @@ def fold(text: str) -> str:
     apart = unicodedata.normalize("NFKD", text)
     if "\u0306" in apart:  # the breve makes another letter of Cyrillic i, and of no other
         apart = apart.replace("и\u0306", "й").replace("И\u0306", "й")
-    return unicodedata.normalize("NFC", apart.translate(_FOLDS))
+    folded = _BEYOND_ASCII.sub(lambda run: run.group().translate(_FOLDS), apart).lower()
+    return unicodedata.normalize("NFC", folded)

@@ -25,6 +25,9 @@ for _name, _words in COMMON.items():
     for _word in set(_words.split()):
         _LANGUAGES[_word] = (*_LANGUAGES.get(_word, ()), _name)
 
+_ENGLISH = frozenset(COMMON[ENGLISH].split())
+_FOREIGN = frozenset(_LANGUAGES) - _ENGLISH
+
 MARKS = {name: chr(0x2B9 + place) for place, name in enumerate(COMMON) if name != ENGLISH}
 """A term of every text in a language, by language: characters that no folded text holds."""
 
@@ -48,11 +51,14 @@ def find_language(words: Sequence[str]) -> str | None:
     A text is in a language if it has two of that language's commonest words at least, and more of them than English
     ones; in English if it has one, and no more of another's.
     """
+    there = set(words)
+    english = len(_ENGLISH & there)
+    if _FOREIGN.isdisjoint(there):  # no language can have more of them
+        return ENGLISH if english else None
     counts: dict[str, int] = {}
-    for word in _LANGUAGES.keys() & words:
+    for word in _LANGUAGES.keys() & there:
         for name in _LANGUAGES[word]:
             counts[name] = counts.get(name, 0) + 1
-    english = counts.get(ENGLISH, 0)
     best = max(MARKS, key=lambda name: counts.get(name, 0))  # the first of equals: sets have no order
     if counts.get(best, 0) >= max(2, english + 1):
         return best

@@ -17,8 +17,7 @@ RULES = 1
 
 _QUERY_WORDS = 200  # longer queries mostly repeat themselves
 _QUOTED = re.compile(r'"([^"]{2,200})"|“([^”]{2,200})”')
-_ASCII = re.compile("[a-z0-9]+")
-_LATIN = re.compile("[a-z]+")
+_WORD = re.compile("[a-z0-9\x80-\U0010ffff]+")
 _EDGES = " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~¡¿«»‘’‚“”„…–—。、「」"
 _ROOM = 18  # characters that one may become by folding, at most
 # Words that carry the form of a question, not its subject. Kept if a query has no others.
@@ -55,11 +54,11 @@ def list_terms(text: str, speaker: str | None = None) -> str:
     """
     folded = fold(f"{speaker} {text}" if speaker else text)
     if folded.isascii():
-        language = find_language(_ASCII.findall(folded))
+        language = find_language(_WORD.findall(folded))
         if language in (None, ENGLISH):
             return folded
     terms, units = _split(folded)
-    latin = [term for term in terms if _LATIN.fullmatch(term)]
+    latin = [term for term in terms if term.isascii() and term.isalpha()]
     # A few foreign words do not make a text foreign.
     language = find_language(latin) if 2 * sum(map(len, latin)) > sum(map(len, terms)) else None
     if language is None or language == ENGLISH:
@@ -87,11 +86,15 @@ def _split(folded: str) -> tuple[list[str], Iterable[str]]:
 
 def _list_words(folded: str) -> list[str]:
     """Return the words of a folded text; runs of scripts without spaces apart from what stands beside them."""
+    found: list[str] = _WORD.findall(folded)
     if folded.isascii():
-        return _ASCII.findall(folded)
+        return found
     words: list[str] = []
-    for word in folded.split():
-        words += [word] if word.isascii() else filter(None, RUN.split(word))
+    for word in found:
+        if word.isascii():
+            words.append(word)
+        else:
+            words += filter(None, RUN.split(word))
     return words
 
 
@@ -121,7 +124,7 @@ def choose_words(query: str, list_languages: Callable[[], Collection[str]]) -> l
 
 def _make_phrase(quoted: str) -> Word | None:
     terms, _ = _split(fold(quoted))
-    return Word(quoted.lower(), (tuple(terms),)) if len(terms) > 1 else None
+    return Word(quoted, (tuple(terms),)) if len(terms) > 1 else None
 
 
 def _split_chunks(query: str) -> Iterator[tuple[int, str]]:
@@ -146,7 +149,7 @@ def _find_words(chunk: str, place: int, languages: Collection[str]) -> Iterator[
 
 def _list_forms(word: str, languages: Collection[str]) -> list[str]:
     """Return a folded word, and its stems if they do not become the same in the back end."""
-    if not _LATIN.fullmatch(word):
+    if not (word.isascii() and word.isalpha()):
         return [word if word.isascii() else stem_by_script(word)]
     forms = [word, *(stem_latin(name, [word])[0] for name in languages)]
     distinct = dict(zip(reversed(stem_latin("porter", forms)), reversed(forms), strict=True))
