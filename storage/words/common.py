@@ -6,6 +6,7 @@ ENGLISH = "english"
 
 COMMON = {
     ENGLISH: (
+        "die man war hat men "
         "a about all am an and any are as at be been but by can could did do does for from get go got had has have "
         "he her him his how i if in into is it its just know like me my no not of on one or our out she so some "
         "than that the their them then there they this to up us was we were what when where which who why will with "

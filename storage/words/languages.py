@@ -51,10 +51,10 @@ def find_language(words: Sequence[str]) -> str | None:
     A text is in a language if it has two of that language's commonest words at least, and more of them than English
     ones; in English if it has one, and no more of another's.
     """
+    if _FOREIGN.isdisjoint(words):  # no language can have more of them than English
+        return None if _ENGLISH.isdisjoint(words) else ENGLISH
     there = set(words)
     english = len(_ENGLISH & there)
-    if _FOREIGN.isdisjoint(there):  # no language can have more of them
-        return ENGLISH if english else None
     counts: dict[str, int] = {}
     for word in _LANGUAGES.keys() & there:
         for name in _LANGUAGES[word]:

@@ -54,8 +54,7 @@ def list_terms(text: str, speaker: str | None = None) -> str:
     """
     folded = fold(f"{speaker} {text}" if speaker else text)
     if folded.isascii():
-        language = find_language(_WORD.findall(folded))
-        if language in (None, ENGLISH):
+        if find_language(folded.split()) in (None, ENGLISH):
             return folded
     terms, units = _split(folded)
     latin = [term for term in terms if term.isascii() and term.isalpha()]
