@@ -49,6 +49,13 @@ UnsetType = Literal[Unset.UNSET]
 Choice = TypeVar("Choice", bound=StrEnum)
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
+INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""Unicode's default ignorable characters and those of interlinear annotation, as a class of a regular expression."""
+
+_NOTHING_SEEN = re.compile(f"[\\s\x00-\x1f\x7f-\x9f\u2800{INVISIBLE}]+")
 
 
 # --- settings and paths ------------------------------------------------------------------------------
@@ -91,11 +98,13 @@ def parse_config(value: object) -> Config:
 
 
 def check_text(what: str, value: object, config: Config) -> str:
-    """Return a text that can be encoded and stored: not blank, not too long, valid Unicode."""
+    """Return a text that can be encoded and stored: something can be seen of it, it is not too long, valid Unicode."""
     if not isinstance(value, str):
         raise InvalidInputError(f"{what} must be a string, got {type_name(value)}")
-    if not value or value.isspace():
+    if not value:
         raise InvalidInputError(f"{what} must not be empty")
+    if _NOTHING_SEEN.fullmatch(value):
+        raise InvalidInputError(f"{what} must not be empty: it holds nothing but spaces and invisible characters")
     if len(value) > config.max_text_chars:
         raise InvalidInputError(
             f"{what} has {len(value)} characters, more than Config.max_text_chars = {config.max_text_chars}"

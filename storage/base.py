@@ -133,8 +133,13 @@ class Database(ABC):
         """True if it cannot be written; reads work, writes raise StorageError."""
 
     @abstractmethod
-    def prepare(self) -> None:
-        """Create or migrate the schema; does nothing if it is up to date.
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Create or migrate the schema, and write the full-text index again if its rules have changed.
+
+        It does nothing if all is up to date. If it is interrupted, the next call goes on where it stopped.
+
+        Args:
+            progress: Called with (entries done, entries in all) while the full-text index is written.
 
         Raises:
             SchemaTooNewError: A newer version of this package wrote the store; nothing was changed.

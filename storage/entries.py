@@ -206,8 +206,9 @@ class Changes(ABC):
 class Lexical(ABC):
     """The full-text index, scored by BM25: speakers and texts of all unsuperseded entries.
 
-    ``storage/words.py`` chooses the words to index and to search for. Case, accents and English endings are ignored;
-    runs of Chinese, Japanese and Korean characters are compared as overlapping pairs.
+    ``storage/words`` chooses the words to index and to search for, by the same rules for every back end. Case, accents,
+    points, invisible characters and forms of a character are ignored, and the endings of English and of many other
+    languages; in scripts that do not separate words, any stretch of a text is found.
     """
 
     @abstractmethod
@@ -232,7 +233,10 @@ class Lexical(ABC):
 
     @abstractmethod
     def find_matched(self, query: LexicalQuery, entry_id: int) -> list[str]:
-        """Return the words and phrases of a query that an entry in the index holds, the rarest first."""
+        """Return the words and phrases of a query that an entry in the index holds, in the query's own spelling.
+
+        The rarest come first, then the stretches of scripts that do not separate words, as long as they are shared.
+        """
 
     @abstractmethod
     def score_texts(self, query: LexicalQuery, entries: Mapping[int, Entry]) -> dict[int, float]:

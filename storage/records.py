@@ -301,11 +301,13 @@ class LexicalQuery:
         phrases: Words and phrases in the back end's spelling, the rarest first.
         weights: Inverse document frequency of each.
         best: The largest score that a document can have.
+        words: What each is in the query's own spelling, and its place if it is of a script without spaces.
     """
 
     phrases: tuple[str, ...]
     weights: tuple[float, ...]
     best: float
+    words: tuple[tuple[str, int | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import codecs
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,14 +84,33 @@ def open_store(
     Raises:
         NotFoundError: There is none, and ``create`` is false; nothing was made.
     """
-    if not create and not (Path(path).expanduser() / "memory.db").is_file():
+    there = bool(path) and (Path(path).expanduser() / "memory.db").is_file()
+    if not create and not there:
         raise NotFoundError(f"there is no store in {path or repr(path)}; add, import and restore make one")
     from agent_memory.memory import Memory  # takes a second, which --help and mistakes need not wait for
+
+    if there:
+        _bring_up(Path(path).expanduser().absolute())
 
     parts = tuple(namespace.split("/")) if namespace else ()
     config = None if timezone is None else {"timezone": timezone}
     with Memory(path, encoder=encoder, namespace=parts, config=config) as memory:
         yield memory
+
+
+def _bring_up(folder: Path) -> None:
+    """Show how far the full-text index is, if it must be written again."""
+    from agent_memory.live.store import bring_up
+
+    with ExitStack() as shown:
+        bars: list[Any] = []
+
+        def report(done: int, total: int) -> None:
+            if not bars:
+                bars.append(shown.enter_context(progress_bar("writing the full-text index again", quiet=False)))
+            bars[0](done, total)
+
+        bring_up(folder, report)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from agent_memory.storage.base import Database, Transaction
 from agent_memory.storage.calls import Calls
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.database import SqliteDatabase
+from agent_memory.types import Progress
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, SessionEncoder
@@ -33,6 +34,22 @@ def read_dimension(folder: Path) -> int | None:
         with database.read() as tx:
             generation = tx.generations.live()
         return None if generation is None else generation.dimension
+    finally:
+        database.close()
+
+
+def bring_up(folder: Path, progress: Progress) -> None:
+    """Migrate a store to this version, and write its full-text index again if its rules have changed.
+
+    Opening a store does the same, without a word on how far it is.
+
+    Args:
+        folder: The store's folder.
+        progress: Called with (entries done, entries in all) while the full-text index is written.
+    """
+    database = SqliteDatabase(folder / "memory.db", lock_timeout_s=Config().lock_timeout_s)
+    try:
+        database.prepare(progress)
     finally:
         database.close()
 

@@ -145,9 +145,9 @@ class SqliteDatabase(Database):
         return self.connections.read_only
 
     @override
-    def prepare(self) -> None:
+    def prepare(self, progress: Progress | None = None) -> None:
         warn_if_unsafe()
-        ensure_schema(self.connections)
+        ensure_schema(self.connections, progress)
 
     @override
     @contextmanager

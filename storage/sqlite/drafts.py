@@ -33,7 +33,7 @@ from agent_memory.storage.sqlite.entries import IN_LIST
 from agent_memory.storage.sqlite.places import enter_sessions, leave_sessions
 from agent_memory.storage.sqlite.schema import checked, entries, microseconds
 from agent_memory.storage.sqlite.slots import Group, driver
-from agent_memory.storage.words import list_terms
+from agent_memory.storage.words.terms import list_terms
 
 _COLUMNS = (
     *("namespace", "key", "session_id", "speaker", "text", "metadata", "event_time", "expires_at", "importance"),

@@ -86,6 +86,9 @@ _CHANGES: dict[str, dict[str, str | None]] = {
         "ix_erasures_unfinished": "fbc6c6169d65502cca5e0a28db84c96f",
         "sqlite_autoindex_copies_1": "c377075b5ae72538832f426460bcb62d",
     },
+    "0008": {
+        "lexical": "0831feb92c172b3678816c9b6908ec17",
+    },
 }
 """Digests of the objects that each revision adds or changes, by name; None for what it drops."""
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -16,7 +19,7 @@ from agent_memory.recall import answer
 from agent_memory.recall.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS, UNREAD
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.driver import sqlite3
-from agent_memory.storage.words import choose_words
+from agent_memory.storage.words import terms
 from agent_memory.timewords import intervals
 
 
@@ -455,11 +458,42 @@ def test_unknown_modes_are_refused(memory, mode):
 
 
 def test_the_words_of_a_query_that_are_searched_for():
-    assert choose_words("Where does Alice live?") == ["alice", "live"]
-    assert choose_words("who are you") == ["who", "are", "you"]
-    assert choose_words('what is "New York Times"')[0] == "New York Times"
-    assert choose_words("苹果好吃") == ["苹果", "果好", "好吃"]
-    assert choose_words("!!!") == []
+    def choose(query):
+        return [word.label for word in terms.choose_words(query, list) if not word.instead_of]
+
+    assert choose("Where does Alice live?") == ["alice", "live"]
+    assert choose("who are you") == ["who", "are", "you"]
+    assert choose('what is "New York Times"')[0] == "New York Times"
+    assert choose("苹果好吃") == ["苹果", "果好", "好吃"]
+    assert choose("!!!") == []
+
+
+def test_the_terms_of_a_text_do_not_depend_on_the_process(tmp_path):
+    # Rows of the full-text index are deleted by repeating their terms, in whatever process that is.
+    code = (
+        "from agent_memory.storage.words.terms import list_terms\n"
+        "print(ascii([list_terms(t) for t in ('jeg er i huset og du er der', 'la casa de la ma e o a', "
+        "'我养了一只猫 和 Häuser in der Stadt mit dem Hund und der Katze')]))"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    ]
+    assert said[0] and len(set(said)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\u200b", "\ufeff", "\u2800", "\u00ad", "\u3164", "\x00", "\x07", "\u200b \u2060\n", "\u3000", "\ufe0f\u200d"],
+)
+def test_invisible_text_alone_is_empty(memory, text):
+    for refused in (lambda: memory.add(text), lambda: memory.add_many(["seen", text]), lambda: memory.recall(text)):
+        with pytest.raises(InvalidInputError, match="must not be empty"):
+            refused()
+    assert memory.entries() == []
+    assert memory.add(f"seen{text}").text == f"seen{text}"
 
 
 def test_the_number_of_indexed_rows_is_read_not_counted(memory):
