@@ -13,6 +13,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -162,7 +163,11 @@ class Importer:
     def _read_time(self, name: str, item: Item, place: str, format_: Format) -> datetime | None:
         try:
             # Databases keep UTC where they name no zone; people's files keep the clock on the wall.
-            return read_time(item.get(name), UTC if is_store(format_) else self._store.config.zone)
+            zone = UTC if is_store(format_) else self._store.config.zone
+            if name == "expires_at":
+                with suppress(InvalidInputError):
+                    return inputs.parse_expiry(name, item.get(name), zone)  # the end of a day, not its beginning
+            return read_time(item.get(name), zone)
         except InvalidInputError as error:
             if self._assume_now and name == "event_time":
                 return None
@@ -239,7 +244,7 @@ class Importer:
             if state != "unchanged":
                 missing.append({name: getattr(entry, name) for name in ValidEntry.__slots__})
         if missing and not self._dry_run:
-            self._writer.add_many(missing, session=None, progress=None)
+            self._writer.add_many(missing, session=None, progress=None, expired=True)
         return counts
 
 
