@@ -266,10 +266,10 @@ def _read_clock(line: Line, at: int) -> tuple[int, int] | None:
     if minutes is not None:
         return minutes, at + 1
     hour = line.value(at, "num")
-    spoken = line.has(at + 1, "oclock") or (line.has(at - 1, "at") and line.has(at + 1, "day", "daypart"))
+    spoken = line.has(at + 1, "spoken") or (line.has(at - 1, "at") and line.has(at + 1, "day", "daypart"))
     if hour is None or hour > 24 or not spoken:
         return None
-    return hour * 60, at + 1 + line.has(at + 1, "oclock")
+    return hour * 60, at + 1 + line.has(at + 1, "spoken")
 
 
 def _refine(line: Line, span: Span, end: int, *, started: int) -> Found:

@@ -155,7 +155,7 @@ ENGLISH = Language(
         "lapsed": {"did|was|were|had|used|went|happened|ago|said|told": True},
         "coming": {"will|shall|due|plan|plans|planned|planning|going|scheduled|upcoming|ll|tomorrow": True},
         "present": {"is|are|am": True},
-        "oclock": {"o clock": True},
+        "spoken": {"o clock": True},
         "half": {"half a|half an": True},
         "at": {"at|by|around|about": True},
     },
