@@ -74,7 +74,7 @@ class Caller:
     @property
     def sees_all(self) -> bool:
         """Whether this caller sees the whole store, and may be told about it."""
-        return not self.principal.namespace
+        return not self.principal.home
 
     async def read(self, call: Callable[[], Any]) -> Response:
         """Answer with what a call returns."""
@@ -246,7 +246,7 @@ class Caller:
         most = settings.max_entries if key is None or key.max_entries is None else key.max_entries
         if most is None:
             return
-        condition = make_condition(self.principal.namespace, datetime.now(UTC))
+        condition = make_condition(self.principal.home, datetime.now(UTC))
         with self.memory._store.read() as tx:
             stored = tx.entries.count(condition)
         if stored + new > most:
@@ -280,11 +280,11 @@ def allow(role: Role, *, whole: bool = False) -> Any:  # noqa: ANN401 - a depend
 
     def identify(request: Request, response: Response) -> Caller:
         serving: Serving = request.app.state.serving
-        principal = serving.identify(request.headers.get("authorization"))
+        principal = serving.identify(request.headers)
         if not principal.may(role):
             raise Problem(403, "role", f"this needs the role {role}; the key's is {principal.role}", needed=str(role))
-        if whole and principal.namespace:
-            scope = "/".join(principal.namespace)
+        if whole and principal.home:
+            scope = "/".join(principal.home)
             raise Problem(403, "scope", f"this concerns the whole store; the key sees {scope!r} only")
         take_token(serving, principal)
         return Caller(request, serving, principal)
@@ -301,7 +301,7 @@ def take_token(serving: Serving, principal: Principal) -> None:
     rate = serving.settings.rate_per_minute if key is None or key.rate_per_minute is None else key.rate_per_minute
     if rate is None:
         return
-    left, wait_s = serving.buckets.take(principal.namespace, rate)
+    left, wait_s = serving.buckets.take(principal.home, rate)
     if wait_s:
         headers = {
             "retry-after": str(int(wait_s) + 1),

@@ -36,7 +36,7 @@ _HEADERS = {
 }
 _METHODS = "GET, POST, PATCH, PUT, DELETE"
 _SENT = (
-    "authorization, content-type, idempotency-key, if-match, last-event-id, "
+    "agent-memory-namespace, authorization, content-type, idempotency-key, if-match, last-event-id, "
     "mcp-protocol-version, mcp-session-id, prefer"
 )
 _SHOWN = "etag, location, retry-after, ratelimit-limit, ratelimit-remaining, mcp-session-id"

@@ -28,11 +28,13 @@ class Principal:
     Attributes:
         namespace: What is seen.
         role: What may be done.
+        home: What could be seen; ``namespace`` is narrower if the request asks for it.
         key: The key; None where none is needed.
     """
 
     namespace: Namespace
     role: Role
+    home: Namespace
     key: ApiKey | None = None
 
     @property
@@ -45,7 +47,7 @@ class Principal:
         return _RANKS[self.role] >= _RANKS[role]
 
 
-ANYBODY = Principal((), Role.ADMIN)
+ANYBODY = Principal((), Role.ADMIN, ())
 """Who asks a server without keys, which only this machine can reach."""
 
 
@@ -102,7 +104,7 @@ def find_principal(ledger: Ledger, text: str) -> Principal | None:
     key = found[0]
     if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= datetime.now(UTC)):
         return None
-    return Principal(key.namespace, key.role, key)
+    return Principal(key.namespace, key.role, key.namespace, key)
 
 
 def _check_limit(what: str, value: int | None) -> int | None:

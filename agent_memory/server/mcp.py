@@ -119,7 +119,7 @@ class _Endpoint:
         request = Request(scope, receive)
         serving: Serving = request.app.state.serving
         bridge: Bridge | None = request.app.state.mcp
-        principal = serving.identify(request.headers.get("authorization"))
+        principal = serving.identify(request.headers)
         take_token(serving, principal)
         if bridge is None:
             raise Problem(501, "MissingDependencyError", "mcp is not installed; run: pip install 'agent-memory[mcp]'")

@@ -139,6 +139,19 @@ class Keys(Body):
     namespace: raw(_NAMESPACE) = None  # type: ignore[valid-type]
 
 
+class Encode(Body):
+    """Texts to encode."""
+
+    texts: raw({"type": "array", "items": _TEXT, "maxItems": 1000}, optional=False)  # type: ignore[valid-type]
+    queries: bool = False
+
+
+class Vectors(BaseModel):
+    """Vectors, in the order of the texts."""
+
+    vectors: list[list[float]]
+
+
 class Forget(Body):
     """What to forget: a filter, a session, or everything."""
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from starlette.datastructures import Headers
+
+from agent_memory import inputs
 from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
 from agent_memory.errors import InvalidInputError
 from agent_memory.integrations._mcp_http import is_local
@@ -68,16 +73,27 @@ class Serving:
         """Whether requests need a key."""
         return self.settings.require_keys or (self.ledger is not None and self.ledger.has_keys())
 
-    def identify(self, authorization: str | None) -> Principal:
-        """Return who asks.
+    def identify(self, headers: Headers) -> Principal:
+        """Return who asks, by the key that is shown; narrowed to the namespace that the request asks for.
 
         Raises:
-            Problem: A key is needed, and none that works was shown (401).
+            Problem: A key is needed, and none that works was shown (401), or it does not reach that far (403).
         """
+        found, wanted = self._find(headers.get("authorization")), headers.get("agent-memory-namespace")
+        if wanted is None:
+            return found
+        try:
+            scope = inputs.resolve_namespace(json.loads(wanted), found.home)
+        except (ValueError, RecursionError) as error:
+            raise Problem(403, "scope", f"Agent-Memory-Namespace must be a JSON list in the scope: {error}") from error
+        return replace(found, namespace=scope)
+
+    def _find(self, authorization: str | None) -> Principal:
         if not self.needs_keys or self.ledger is None:
             if self.settings.require_keys:
                 raise _unauthorized("this server needs keys, and none exist: agent-memory keys create")
-            return ANYBODY if not self.memory.namespace else Principal(self.memory.namespace, ANYBODY.role)
+            home = self.memory.namespace
+            return Principal(home, ANYBODY.role, home)
         scheme, _, text = (authorization or "").partition(" ")
         if not authorization or scheme.lower() != "bearer":
             raise _unauthorized("this server needs a key: Authorization: Bearer am_…")

@@ -144,7 +144,7 @@ class Ledger:
         with self._connections.read() as connection:
             if _read_schema(connection) != expected:
                 raise StorageError(f"{self._connections.path} is not as agent-memory makes it; it was not used")
-            found = dict(connection.execute(select(_facts.c.name, _facts.c.value)).tuples().all())
+            found = {row.name: row.value for row in connection.execute(select(_facts))}
         if found.get("format") != _FORMAT:
             raise StorageError(
                 f"{self._connections.path} has format {found.get('format')!r}; this version reads {_FORMAT!r}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from agent_memory import inputs
 from agent_memory.errors import InvalidInputError
 from agent_memory.evaluation.session_view import measure_likeness
 from agent_memory.records import Hits, Session, Trace
@@ -64,6 +65,23 @@ async def why(caller: Reader, key: str, body: schemas.Why) -> Response:
     def read() -> Trace:
         options = _read_options(caller, dict(given))
         return caller.memory.why(options.pop("query"), name_in_path(key), **options)
+
+    return await caller.read(read)
+
+
+@router.post("/encode", responses=answers(schemas.Vectors))
+async def encode(caller: Reader, body: schemas.Encode) -> Response:
+    """Return the vectors of texts, or of queries, in the store's space."""
+
+    def read() -> dict[str, Any]:
+        texts, config = body.texts, caller.memory.config
+        if not isinstance(texts, list):
+            raise InvalidInputError(f"texts must be a list, got {type(texts).__name__}")
+        caller.check_number("texts", len(texts))
+        checked = [inputs.check_text("text", text, config) for text in texts]
+        space = caller.memory._store.follow_space()
+        vectors = space.encode_queries(checked) if body.queries else space.encode_documents(checked)
+        return {"vectors": vectors.tolist()}
 
     return await caller.read(read)
 
