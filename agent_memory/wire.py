@@ -44,7 +44,10 @@ class Wire:
             raise MissingDependencyError("httpx", "client") from error
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         try:
-            self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, transport=transport)
+            tls = str(url).startswith("https:")  # reading the certificates takes a while
+            self._client = httpx.Client(
+                base_url=url, headers=headers, timeout=timeout_s, transport=transport, verify=tls
+            )
         except (httpx.InvalidURL, UnicodeError, TypeError, AttributeError) as error:
             raise InvalidInputError(f"url must be like http://127.0.0.1:7700, got {str(url)[:80]!r}") from error
         if self._client.base_url.scheme not in ("http", "https"):
