@@ -77,8 +77,8 @@ export async function browse(me) {
       if (mine !== turn) return;
       if (!found) continue;
       const row = h("a", { class: "row", href: link(found), "data-at": i }, h("span", { class: "one" }, found.text), origin(found));
-      const item = h("div", { role: "listitem", "aria-posinset": i + 1, "aria-setsize": total }, row);
-      row.style.top = base + (i - top) * ROW + "px";
+      const item = h("div", { class: "item", role: "listitem", "aria-posinset": i + 1, "aria-setsize": total }, row);
+      item.style.top = base + (i - top) * ROW + "px";
       rows.push(item);
     }
     const focused = document.activeElement?.dataset?.at;

@@ -30,7 +30,7 @@ export async function session(me, query) {
   const id = (one) => JSON.stringify([one.name, one.namespace]), wanted = all.find((one) => one.name === query.get("name")) || all[0];
   const [pickLabel, pick] = field("Session", { value: id(wanted), onchange: () => open() }, all.map((one) => [id(one), `${one.name} (${one.entries})`]));
   const [askLabel, ask] = field("Question", { type: "search", placeholder: "What would Ben like?", required: true });
-  const turns = h("ol", { class: "plain" }), chart = h("div", {});
+  const turns = h("ol", { class: "plain turns", tabindex: 0, "aria-label": "Turns, in order" }), chart = h("div", {});
   const place = () => { const [name, namespace] = JSON.parse(pick.value); return { name, namespace }; };
   async function open() {
     show(turns, state("Loading…")); show(chart);
