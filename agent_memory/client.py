@@ -2,72 +2,32 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from agent_memory import inputs
 from agent_memory.config import Config
 from agent_memory.encoders.base import EncoderSpec
-from agent_memory.errors import AgentMemoryError, InvalidInputError, NotFoundError, StorageError
-from agent_memory.files import write_atomically
+from agent_memory.errors import InvalidInputError
 from agent_memory.inputs import UNSET
 from agent_memory.memory import Memory
 from agent_memory.payload import from_json
-from agent_memory.recall.request import RecallOptions, make_condition, make_request
+from agent_memory.recall.request import make_condition, make_request
 from agent_memory.records import Entry, Hit, Hits, Session, Trace
-from agent_memory.reports import GenerationInfo, Job, Maintenance, ReindexReport, Report, Schedule, Stats
+from agent_memory.remote import PAGE, Given, RemoteOperator, like, quote_name
 from agent_memory.types import FloatArray, Namespace, Progress
 from agent_memory.wire import Wire
 from agent_memory.writing.items import NewEntry, get_fields, parse_entry
 
 if TYPE_CHECKING:
-    import threading
 
     import httpx
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-_Given = dict[str, Any]
-_PAGE = 1000
 _BATCH_CHARS = 2_000_000  # of the texts of one request
-_UPLOAD = "the upload"
-
-
-def _like(
-    method: Callable[Concatenate[Memory, _P], _R],
-) -> Callable[[Callable[[RemoteMemory, _Given], _R]], Callable[Concatenate[RemoteMemory, _P], _R]]:
-    """Return what gives a method the arguments and the description of one of ``Memory``'s."""
-    signature = inspect.signature(method)
-
-    def decorate(send: Callable[[RemoteMemory, _Given], _R]) -> Callable[Concatenate[RemoteMemory, _P], _R]:
-        @functools.wraps(method)
-        def call(self: RemoteMemory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-            inputs.check_progress(kwargs.get("progress"))
-            try:
-                _, *bound = signature.bind(self, *args, **kwargs).arguments.items()
-            except TypeError as error:
-                raise TypeError(f"Memory.{method.__name__}() {error}") from error
-            given = dict(bound)
-            options = given.pop("options", {}) if "options" in RECALLS.get(method.__name__, ()) else {}
-            for name in options:
-                if name not in RecallOptions.__annotations__:
-                    raise TypeError(f"Memory.{method.__name__}() got an unexpected keyword argument {name!r}")
-            return send(self, given | options)
-
-        return call
-
-    return decorate
-
-
-RECALLS: Mapping[str, tuple[str, ...]] = {"recall_many": ("options",), "why": ("options",)}
-"""Methods that take the options of recall as further keyword arguments."""
 
 
 class RemoteEncoder:
@@ -88,7 +48,7 @@ class RemoteEncoder:
 
     def encode_documents(self, texts: Sequence[str], *, progress: Progress | None = None) -> FloatArray:
         """Return vectors of texts to store, float32 of shape (n, dimension), unit length."""
-        found = [self._encode(texts[at : at + _PAGE], queries=False) for at in range(0, len(texts), _PAGE)]
+        found = [self._encode(texts[at : at + PAGE], queries=False) for at in range(0, len(texts), PAGE)]
         if progress is not None and texts:
             progress(len(texts), len(texts))
         return np.concatenate(found) if found else np.empty((0, self._spec.dimension), np.float32)
@@ -102,7 +62,7 @@ class RemoteEncoder:
         return np.asarray(answer["vectors"], np.float32).reshape(len(texts), self._spec.dimension)
 
 
-class RemoteMemory:
+class RemoteMemory(RemoteOperator):
     """A memory that a server holds: the methods of ``Memory``, with the same arguments, results and errors.
 
     Safe to share between threads. Requests are sent again when the server is busy or the connection breaks; a write is
@@ -156,12 +116,12 @@ class RemoteMemory:
 
     # --- writing -----------------------------------------------------------------------------------------
 
-    @_like(Memory.add)
-    def add(self, given: _Given) -> Entry:  # noqa: D102 - as Memory.add
+    @like(Memory.add)
+    def add(self, given: Given) -> Entry:  # noqa: D102 - as Memory.add
         return _entry(self._wire.send("POST", "/v1/memories", self._check_item(given)))
 
-    @_like(Memory.add_many)
-    def add_many(self, given: _Given) -> list[Entry]:  # noqa: D102
+    @like(Memory.add_many)
+    def add_many(self, given: Given) -> list[Entry]:  # noqa: D102
         items, progress = given["items"], given.get("progress")
         if isinstance(items, str | bytes | Mapping) or not inputs.is_iterable(items):
             raise InvalidInputError(f"items must be a list of texts or mappings, got {type(items).__name__}")
@@ -180,7 +140,7 @@ class RemoteMemory:
                 progress(len(written), len(checked))
         return written
 
-    def _check_item(self, given: _Given) -> _Given:
+    def _check_item(self, given: Given) -> Given:
         """Return an item as it is sent, after the checks that need no store."""
         parse_entry(given, self.config)
         if given.get("namespace") is not None:
@@ -189,8 +149,8 @@ class RemoteMemory:
             given["vector"] = inputs.parse_vector(given["vector"], self.encoder.spec.dimension)
         return {name: _plain(value) for name, value in given.items() if value is not None}
 
-    @_like(Memory.update)
-    def update(self, given: _Given) -> Entry:  # noqa: D102
+    @like(Memory.update)
+    def update(self, given: Given) -> Entry:  # noqa: D102
         key, scope = inputs.check_name("key", given.pop("key")), self._scope(given.pop("namespace", None))
         changed = {name: value for name, value in given.items() if value is not UNSET}
         if changed.get("event_time", ...) is None or changed.get("text", ...) is None:
@@ -199,14 +159,14 @@ class RemoteMemory:
         body = {name: _plain(value) for name, value in changed.items()}
         return _entry(self._wire.send("PATCH", _path(key), body, params=scope))
 
-    @_like(Memory.supersede)
-    def supersede(self, given: _Given) -> Entry:  # noqa: D102
+    @like(Memory.supersede)
+    def supersede(self, given: Given) -> Entry:  # noqa: D102
         old, new = (inputs.check_name("key", given[name]) for name in ("old", "new"))
         body = {"by": new, **self._scope(given.get("namespace"))}
         return _entry(self._wire.send("POST", f"{_path(old)}/supersede", body))
 
-    @_like(Memory.forget)
-    def forget(self, given: _Given) -> int:  # noqa: D102
+    @like(Memory.forget)
+    def forget(self, given: Given) -> int:  # noqa: D102
         scope = self._scope(given.pop("namespace", None))
         given["everything"] = inputs.check_flag("everything", given.get("everything", False))
         key = given.pop("key", None)
@@ -220,12 +180,12 @@ class RemoteMemory:
 
     # --- reading -----------------------------------------------------------------------------------------
 
-    @_like(Memory.recall)
-    def recall(self, given: _Given) -> Hits:  # noqa: D102
+    @like(Memory.recall)
+    def recall(self, given: Given) -> Hits:  # noqa: D102
         return _hits(self._wire.send("POST", "/v1/search", self._check_query(given)))
 
-    @_like(Memory.recall_many)
-    def recall_many(self, given: _Given) -> list[Hits]:  # noqa: D102
+    @like(Memory.recall_many)
+    def recall_many(self, given: Given) -> list[Hits]:  # noqa: D102
         queries = given.pop("queries")
         if isinstance(queries, str) or not isinstance(queries, Sequence):
             raise InvalidInputError(f"queries must be a list of texts, got {type(queries).__name__}")
@@ -233,17 +193,17 @@ class RemoteMemory:
         body = self._check_query({"query": "-", **given})
         del body["query"]
         found: list[Hits] = []
-        for start in range(0, max(1, len(texts)), _PAGE):
-            answer = self._wire.send("POST", "/v1/search", {"queries": texts[start : start + _PAGE], **body})
+        for start in range(0, max(1, len(texts)), PAGE):
+            answer = self._wire.send("POST", "/v1/search", {"queries": texts[start : start + PAGE], **body})
             found += map(_hits, answer["answers"])
         return found
 
-    @_like(Memory.why)
-    def why(self, given: _Given) -> Trace:  # noqa: D102
+    @like(Memory.why)
+    def why(self, given: Given) -> Trace:  # noqa: D102
         key = inputs.check_name("key", given.pop("key"))
         return from_json(Trace, self._wire.send("POST", f"{_path(key)}/why", self._check_query(given)))
 
-    def _check_query(self, given: _Given) -> _Given:
+    def _check_query(self, given: Given) -> Given:
         """Return the arguments of a recall as they are sent, after the checks that need no store."""
         scope = self._scope(given.pop("namespace", None))
         rerank = given.pop("rerank", None)
@@ -253,33 +213,33 @@ class RemoteMemory:
         body = {name: _plain(value) for name, value in given.items()}
         return {**body, **scope, **({"rerank": True} if rerank else {})}
 
-    def _check_filters(self, filters: _Given) -> None:
+    def _check_filters(self, filters: Given) -> None:
         make_condition(self.namespace, datetime.min, **filters)
 
-    @_like(Memory.get)
-    def get(self, given: _Given) -> Entry:  # noqa: D102
+    @like(Memory.get)
+    def get(self, given: Given) -> Entry:  # noqa: D102
         key, scope = inputs.check_name("key", given["key"]), self._scope(given.get("namespace"))
         return _entry(self._wire.send("GET", _path(key), params=scope))
 
-    @_like(Memory.get_many)
-    def get_many(self, given: _Given) -> dict[str, Entry]:  # noqa: D102
+    @like(Memory.get_many)
+    def get_many(self, given: Given) -> dict[str, Entry]:  # noqa: D102
         return {key: _entry(value) for key, value in self._by_key("/v1/memories/get", given).items()}
 
-    @_like(Memory.vectors)
-    def vectors(self, given: _Given) -> dict[str, FloatArray]:  # noqa: D102
+    @like(Memory.vectors)
+    def vectors(self, given: Given) -> dict[str, FloatArray]:  # noqa: D102
         found = self._by_key("/v1/memories/vectors", given)
         return {key: np.asarray(value, np.float32) for key, value in found.items()}
 
-    def _by_key(self, path: str, given: _Given) -> _Given:
+    def _by_key(self, path: str, given: Given) -> Given:
         scope, keys = self._scope(given.get("namespace")), inputs.check_names("keys", given["keys"])
-        found: _Given = {}
-        for start in range(0, len(keys), _PAGE):
-            answer = self._wire.send("POST", path, {"keys": keys[start : start + _PAGE], **scope})
+        found: Given = {}
+        for start in range(0, len(keys), PAGE):
+            answer = self._wire.send("POST", path, {"keys": keys[start : start + PAGE], **scope})
             found |= answer["items"]
         return found
 
-    @_like(Memory.entries)
-    def entries(self, given: _Given) -> list[Entry]:  # noqa: D102
+    @like(Memory.entries)
+    def entries(self, given: Given) -> list[Entry]:  # noqa: D102
         scope = self._scope(given.pop("namespace", None))
         limit, offset = given.pop("limit", None), given.pop("offset", 0)
         most = None if limit is None else inputs.check_count("limit", limit, most=2**31)
@@ -289,9 +249,9 @@ class RemoteMemory:
         if "where" in params:
             params["where"] = _as_text(params["where"])
         found: list[Entry] = []
-        place: _Given = {"offset": skip} if skip else {}
+        place: Given = {"offset": skip} if skip else {}
         while most is None or len(found) < most:
-            size = _PAGE if most is None else min(_PAGE, most - len(found))
+            size = PAGE if most is None else min(PAGE, most - len(found))
             page = self._wire.send("GET", "/v1/memories", params={**params, **scope, **place, "limit": size})
             found += map(_entry, page["items"])
             if page["next"] is None:
@@ -299,183 +259,29 @@ class RemoteMemory:
             place = {"cursor": page["next"]}
         return found
 
-    @_like(Memory.history)
-    def history(self, given: _Given) -> list[Entry]:  # noqa: D102
+    @like(Memory.history)
+    def history(self, given: Given) -> list[Entry]:  # noqa: D102
         key, scope = inputs.check_name("key", given["key"]), self._scope(given.get("namespace"))
         return [_entry(one) for one in self._wire.send("GET", f"{_path(key)}/history", params=scope)["items"]]
 
-    @_like(Memory.sessions)
-    def sessions(self, given: _Given) -> list[Session]:  # noqa: D102
+    @like(Memory.sessions)
+    def sessions(self, given: Given) -> list[Session]:  # noqa: D102
         return [from_json(Session, one) for one in self._list("/v1/sessions", given)]
 
-    @_like(Memory.namespaces)
-    def namespaces(self, given: _Given) -> list[Namespace]:  # noqa: D102
+    @like(Memory.namespaces)
+    def namespaces(self, given: Given) -> list[Namespace]:  # noqa: D102
         return [tuple(one) for one in self._list("/v1/namespaces", given)]
 
-    def _list(self, path: str, given: _Given) -> list[Any]:
+    def _list(self, path: str, given: Given) -> list[Any]:
         scope, found, cursor = self._scope(given.get("namespace")), [], None
         while True:
-            page = self._wire.send("GET", path, params={**scope, "limit": _PAGE, "cursor": cursor})
+            page = self._wire.send("GET", path, params={**scope, "limit": PAGE, "cursor": cursor})
             found += page["items"]
             cursor = page["next"]
             if cursor is None:
                 return found
 
-    # --- operating ---------------------------------------------------------------------------------------
-
-    @_like(Memory.stats)
-    def stats(self, given: _Given) -> Stats:  # noqa: D102
-        return from_json(Stats, self._wire.send("GET", "/v1/stats"))
-
-    @_like(Memory.check)
-    def check(self, given: _Given) -> Report:  # noqa: D102
-        inputs.check_flag("repair", given.get("repair", False))
-        return from_json(Report, self._wire.operate("/v1/check", given))
-
-    @_like(Memory.reindex)
-    def reindex(self, given: _Given) -> ReindexReport:  # noqa: D102
-        progress = given.pop("progress", None)
-        inputs.check_flag("dry_run", given.get("dry_run", False))
-        for name in ("encoder", "session_encoder"):
-            _check_model(name, given.get(name))
-        return from_json(ReindexReport, self._wire.operate("/v1/reindex", given, progress))
-
-    @_like(Memory.rollback)
-    def rollback(self, given: _Given) -> ReindexReport:  # noqa: D102
-        progress = given.pop("progress", None)
-        _check_model("encoder", given.get("encoder"))
-        return from_json(ReindexReport, self._wire.operate("/v1/rollback", given, progress))
-
-    @_like(Memory.maintenance)
-    def maintenance(self, given: _Given) -> Maintenance:  # noqa: D102
-        inputs.check_flag("dry_run", given.get("dry_run", False))
-        if given.get("only") is not None:
-            given["only"] = inputs.check_names("only", given["only"])
-        return from_json(Maintenance, self._wire.operate("/v1/maintenance", given))
-
-    @_like(Memory.collect_generations)
-    def collect_generations(self, given: _Given) -> int:  # noqa: D102
-        if "grace" in given:
-            given["grace"] = inputs.check_timedelta("grace", given["grace"]).total_seconds()
-        return int(self._wire.send("POST", "/v1/generations/collect", given)["count"])
-
-    @_like(Memory.generations)
-    def generations(self, given: _Given) -> list[GenerationInfo]:  # noqa: D102
-        return [from_json(GenerationInfo, one) for one in self._wire.send("GET", "/v1/generations")["items"]]
-
-    @_like(Memory.purge_expired)
-    def purge_expired(self, given: _Given) -> int:  # noqa: D102
-        return int(self._wire.send("POST", "/v1/purge")["count"])
-
-    @_like(Memory.clear_queries)
-    def clear_queries(self, given: _Given) -> int:  # noqa: D102
-        return int(self._wire.send("POST", "/v1/queries/clear", self._scope(given.get("namespace")))["count"])
-
-    @_like(Memory.save_snapshot)
-    def save_snapshot(self, given: _Given) -> None:  # noqa: D102
-        self._wire.send("POST", "/v1/snapshot")
-
-    @_like(Memory.jobs)
-    def jobs(self, given: _Given) -> list[Job]:  # noqa: D102
-        limit = inputs.check_count("limit", given.get("limit", 100))
-        answer = self._wire.send("GET", "/v1/jobs", params={"limit": min(limit, _PAGE)})
-        return [from_json(Job, one) for one in answer["items"]]
-
-    @_like(Memory.pause_job)
-    def pause_job(self, given: _Given) -> Job:  # noqa: D102
-        return self._set_job(given, "pause")
-
-    @_like(Memory.resume_job)
-    def resume_job(self, given: _Given) -> Job:  # noqa: D102
-        return self._set_job(given, "resume")
-
-    @_like(Memory.cancel_job)
-    def cancel_job(self, given: _Given) -> Job:  # noqa: D102
-        return self._set_job(given, "cancel")
-
-    def _set_job(self, given: _Given, action: str) -> Job:
-        job = inputs.check_count("job", given["job"], most=2**62)
-        return from_json(Job, self._wire.send("POST", f"/v1/jobs/{job}/{action}"))
-
-    @_like(Memory.run_job)
-    def run_job(self, given: _Given) -> Job:  # noqa: D102
-        return from_json(Job, self._wire.operate("/v1/jobs", given))
-
-    def work(self, stop: threading.Event) -> None:
-        """Refuse: periodic jobs run where the store is.
-
-        Raises:
-            InvalidInputError: Always.
-        """
-        raise InvalidInputError("periodic jobs run where the store is: agent-memory jobs run")
-
-    @_like(Memory.schedules)
-    def schedules(self, given: _Given) -> list[Schedule]:  # noqa: D102
-        return [from_json(Schedule, one) for one in self._wire.send("GET", "/v1/schedules")["items"]]
-
-    @_like(Memory.schedule)
-    def schedule(self, given: _Given) -> Schedule:  # noqa: D102
-        name = inputs.check_name("name", given.pop("name", None) or given["kind"])
-        return from_json(Schedule, self._wire.send("PUT", f"/v1/schedules/{_quote(name)}", given))
-
-    @_like(Memory.unschedule)
-    def unschedule(self, given: _Given) -> None:  # noqa: D102
-        self._wire.send("DELETE", f"/v1/schedules/{_quote(inputs.check_name('name', given['name']))}")
-
-    @_like(Memory.pause_schedule)
-    def pause_schedule(self, given: _Given) -> None:  # noqa: D102
-        paused = inputs.check_flag("paused", given.get("paused", True))
-        name = _quote(inputs.check_name("name", given["name"]))
-        self._wire.send("POST", f"/v1/schedules/{name}/pause", {"paused": paused})
-
-    @_like(Memory.backup)
-    def backup(self, given: _Given) -> int:  # noqa: D102
-        return self._download("/v1/backup", given)
-
-    @_like(Memory.export)
-    def export(self, given: _Given) -> int:  # noqa: D102
-        return self._download("/v1/export", given)
-
-    def _download(self, path: str, given: _Given) -> int:
-        file, progress = inputs.parse_path("path", given["path"]), given.get("progress")
-        if file.is_dir():
-            raise InvalidInputError(f"{file} is a folder; give the name of a file")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with self._wire.download(path) as (count, parts), write_atomically(file) as target:
-                for part in parts:
-                    target.write(part)
-        except OSError as error:
-            raise StorageError(f"cannot write {file}: {error}") from error
-        if progress is not None and count:
-            progress(count, count)
-        return count
-
-    @_like(Memory.import_)
-    def import_(self, given: _Given) -> int:  # noqa: D102
-        path, source = inputs.parse_path("path", given["path"]), given.get("source")
-        if source is not None and source not in _FILES:
-            raise InvalidInputError(f"source must be one of {list(_FILES)}, got {source!r}")
-        file = path / _FILES[source] if source is not None and path.is_dir() else path
-        if not file.is_file():
-            raise NotFoundError(f"there is no file {file}")
-        try:
-            answer = self._wire.operate("/v1/import", None, given.get("progress"), file=file, params={"source": source})
-        except AgentMemoryError as error:
-            if _UPLOAD not in str(error):
-                raise
-            raise type(error)(str(error).replace(_UPLOAD, str(file))) from error
-        except OSError as error:
-            raise StorageError(f"cannot read {file}: {error}") from error
-        return int(answer["count"])
-
-    restore = staticmethod(Memory.restore)
-
     # --- the end -----------------------------------------------------------------------------------------
-
-    def _scope(self, namespace: object) -> dict[str, list[str]]:
-        """Return the namespace of a call as it is sent; nothing if it is this memory's own."""
-        return {} if namespace is None else {"namespace": list(inputs.resolve_namespace(namespace, self.namespace))}
 
     def close(self) -> None:
         """Close the connection; the server's store stays open. Later calls raise ClosedError."""
@@ -486,14 +292,6 @@ class RemoteMemory:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-_FILES = {"mem0": "history.db", "chroma": "chroma.sqlite3", "langgraph": "store.sqlite"}
-
-
-def _check_model(what: str, value: object) -> None:
-    if value is not None and not isinstance(value, str):
-        raise InvalidInputError(f"{what} must be the name of a model over HTTP, got {inputs.type_name(value)}")
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any argument
@@ -512,13 +310,13 @@ def _as_text(value: object) -> str:
     return dumps(value)
 
 
-def _split(items: Sequence[_Given]) -> list[list[_Given]]:
+def _split(items: Sequence[Given]) -> list[list[Given]]:
     """Return items in parts that a request may hold."""
-    parts: list[list[_Given]] = []
+    parts: list[list[Given]] = []
     room = 0
     for item in items:
         size = len(item["text"]) + (8_000 if "vector" in item else 200)
-        if not parts or room < size or len(parts[-1]) == _PAGE:
+        if not parts or room < size or len(parts[-1]) == PAGE:
             parts.append([])
             room = _BATCH_CHARS
         parts[-1].append(item)
@@ -526,13 +324,8 @@ def _split(items: Sequence[_Given]) -> list[list[_Given]]:
     return parts
 
 
-def _quote(name: str) -> str:
-    """Return a name as part of a path. Dots alone would be taken for folders."""
-    return quote(name, safe="") if name.strip(".") else name.replace(".", "%2E")
-
-
 def _path(key: str) -> str:
-    return f"/v1/memories/{_quote(key)}"
+    return f"/v1/memories/{quote_name(key)}"
 
 
 def _entry(value: Mapping[str, Any]) -> Entry:

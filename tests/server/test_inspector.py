@@ -10,17 +10,21 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
+from support_server import serve_in_process
 
 from agent_memory import Memory
 from agent_memory.server.settings import Settings
-from support_server import serve_in_process
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DEMO = Path(__file__).parents[2] / "examples" / "demo" / "conversation.jsonl"
 SHOTS = os.environ.get("AGENT_MEMORY_SCREENSHOTS")
 
+# Where a browser must be, a missing one fails the tests instead of skipping them.
+NEEDED = bool(os.environ.get("AGENT_MEMORY_NEEDS_CHROMIUM"))
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: the inspector was not tested in a browser"),
+    pytest.mark.skipif(
+        CHROMIUM is None and not NEEDED, reason="no Chromium is installed: the inspector was not tested in a browser"
+    ),
     pytest.mark.slow,
 ]
 
@@ -36,7 +40,9 @@ def demo(tmp_path_factory):
             memory.import_(DEMO)
             memory.add("Alice lives in Berlin.", key="home", speaker="alice", metadata={"topic": "home", "year": 2024})
             memory.update("home", text="Alice lives in Porto now.")
-            memory.add("Bob is allergic to peanuts.", key="health", namespace=("acme", "bob"), metadata={"topic": "health"})
+            memory.add(
+                "Bob is allergic to peanuts.", key="health", namespace=("acme", "bob"), metadata={"topic": "health"}
+            )
         return memory
 
     with serve_in_process(open_memory, Settings(batch_ms=0)) as served:
@@ -73,7 +79,9 @@ def look(page: Page, name: str) -> None:
     """Check what is shown: nothing wider than the window, nothing that axe finds serious."""
     if SHOTS:
         page.screenshot(path=Path(SHOTS) / f"{name}-{page.name}.png", full_page=True)
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{name} is wider than the window"
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), (
+        f"{name} is wider than the window"
+    )
     found = Axe().run(page).response["violations"]
     serious = [
         (fault["id"], [node["html"][:160] for node in fault["nodes"]])
@@ -125,7 +133,7 @@ def test_a_person_sees_why_entries_are_recalled_and_why_not(page):
     expect(hits.get_by_text("Alice lives in Porto now.")).to_be_visible()
     assert hits.get_by_role("img", name=re.compile("meaning")).count() == 5
     hits.get_by_text("Tiers and parts").first.click()
-    expect(hits.get_by_role("img", name=re.compile("Tier 64: .* candidates")).first).to_be_visible()
+    expect(hits.get_by_role("img", name=re.compile(r"Tier \d+: .* candidates")).first).to_be_visible()
     page.get_by_label("Key of an entry").fill("health")
     page.get_by_role("button", name="Explain").click()
     why = page.get_by_role("region", name="Why not")
@@ -141,7 +149,9 @@ def test_hits_appear_and_leave_along_time(page):
     hits = page.get_by_role("region", name="Hits", exact=True)
     expect(hits.get_by_text("Alice lives in Porto now.")).to_be_visible()
     page.get_by_label("As of").fill("0")
-    expect(hits.get_by_text("Alice lives in Porto now.").locator("xpath=ancestor-or-self::li[contains(@class,'gone')]")).to_be_visible()
+    expect(
+        hits.get_by_text("Alice lives in Porto now.").locator("xpath=ancestor-or-self::li[contains(@class,'gone')]")
+    ).to_be_visible()
     page.get_by_role("button", name="Scan through time").click()
     expect(page.get_by_role("img", name=re.compile("12 moments"))).to_be_visible()
     look(page, "through-time")

@@ -56,7 +56,9 @@ BODIES = [
 @pytest.mark.parametrize("role", ["reader", "admin"])
 def test_no_route_tells_or_changes_what_is_anothers(shared, role):
     client = shared.as_key(*OURS, role=role)
-    before = sorted((entry.namespace, entry.key, entry.text) for entry in shared.memory.entries() if entry.namespace != OURS)
+    before = sorted(
+        (entry.namespace, entry.key, entry.text) for entry in shared.memory.entries() if entry.namespace != OURS
+    )
     told = []
     for method, path in routes(shared):
         if path == "/v1/events":
@@ -71,7 +73,9 @@ def test_no_route_tells_or_changes_what_is_anothers(shared, role):
                     told.append((method, path, body, given, text[:200]))
                 assert answer.status_code < 500, (method, path, body, answer.text)
     assert not told
-    after = sorted((entry.namespace, entry.key, entry.text) for entry in shared.memory.entries() if entry.namespace != OURS)
+    after = sorted(
+        (entry.namespace, entry.key, entry.text) for entry in shared.memory.entries() if entry.namespace != OURS
+    )
     assert after == before
 
 
@@ -114,7 +118,7 @@ def test_what_concerns_the_whole_store_is_refused_to_a_narrower_key(shared):
 
 def test_a_key_cannot_widen_itself(shared):
     client = shared.as_key(*OURS)
-    for scope in ('["acme"]', "[]", json.dumps(list(THEIRS)), "null", '"acme"', "{", '["acme", 1]'):
+    for scope in ('["acme"]', "[]", json.dumps(list(THEIRS)), '"acme"', "{", '["acme", 1]'):
         answer = client.get("/v1/memories", headers={"agent-memory-namespace": scope})
         assert answer.status_code == 403, scope
     for namespace in (["acme"], [], list(THEIRS)):
@@ -129,7 +133,9 @@ def test_a_key_cannot_widen_itself(shared):
 
 
 def test_the_audit_log_of_another_is_not_shown(shared):
-    shared.as_key("ACME", "u1", role="writer").post("/v1/memories", json={"text": "by another, whose name differs in case"})
+    shared.as_key("ACME", "u1", role="writer").post(
+        "/v1/memories", json={"text": "by another, whose name differs in case"}
+    )
     shared.as_key(*THEIRS, role="writer").post("/v1/memories", json={"text": "by another"})
     ours = shared.as_key(*OURS)
     ours.post("/v1/memories", json={"text": "mine"})
@@ -184,12 +190,13 @@ def test_events_tell_the_keys_of_the_scope_alone_and_resume(shared):
         next(lines)
         shared.memory.add("theirs", key="t1", namespace=THEIRS)
         shared.memory.add("mine", key="m1", namespace=OURS)
+        assert read(lines, 1)[0] == [("put", "m1")]
         shared.memory.forget("t1", namespace=THEIRS)
         shared.memory.forget("m1", namespace=OURS)
         shared.memory.add("mine", key="m2", namespace=OURS)
         events, last = read(lines, 2)
-        assert {key for _, key in events} <= {"m1", "m2"}
+        assert events == [("forget", "m1"), ("put", "m2")]
     shared.memory.add("mine", key="m3", namespace=OURS)
     with client.stream("GET", "/v1/events", headers={"last-event-id": last}) as stream:
         events, _ = read(stream.iter_lines(), 1)
-        assert events[0][1] in ("m2", "m3")
+        assert events == [("put", "m3")]
