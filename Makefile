@@ -18,8 +18,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## Remember a conversation and ask about what changed in it
 	$(BIN)/agent-memory demo
 
-test: $(INSTALLED)  ## All tests
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## All tests; those of the inspector need a Chromium, and say when there is none
+	$(BIN)/python -m pytest -rs
 
 # CrewAI asks for older versions than the others, and therefore for an environment of its own.
 test-integrations:  ## The adapters, each with its real framework

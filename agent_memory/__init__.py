@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent_memory.aio import AsyncMemory
+    from agent_memory.client import RemoteMemory
     from agent_memory.config import Config
     from agent_memory.encoders.base import Encoder, EncoderSpec
     from agent_memory.errors import (
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "aio": ["AsyncMemory"],
+    "client": ["RemoteMemory"],
     "config": ["Config"],
     "encoders.base": ["Encoder", "EncoderSpec"],
     "errors": [
@@ -143,6 +145,7 @@ __all__ = [
     "NewEntry",
     "NotFoundError",
     "ReindexReport",
+    "RemoteMemory",
     "Replay",
     "ReplaySource",
     "Report",

@@ -98,15 +98,9 @@ class Memory:
         if maintenance not in (None, "background"):
             raise InvalidInputError(f"maintenance must be None or 'background', got {maintenance!r}")
         self._store = Store(self.path, self.config, encoder, session_encoder)
-        self._reader = Reader(self._store, self.namespace)
-        self._writer = Writer(self._store, self.namespace)
         self._queries = QueryLog(self._store)
-        self._eraser = Eraser(self._store, self.namespace, self._queries.discard)
-        self._recaller = Recaller(self._store, self._queries, self.namespace)
-        self._transfer = Transfer(self._store, self._writer, self.namespace)
         self._jobs, self._scheduler = Jobs(self._store), Scheduler(self._store)
-        self._operator = Operator(self._store, self._eraser, self._queries, self.namespace)
-        self._worker = Worker(self._operator, self._store)
+        self._enter(self.namespace)
         self._finalizer = weakref.finalize(self, self._store.database.abandon)
         self._eraser.resume()
         if maintenance is not None and not self._store.database.read_only:
@@ -115,6 +109,16 @@ class Memory:
             except BaseException:
                 self._store.close()
                 raise
+
+    def _enter(self, namespace: Namespace) -> None:
+        """Make the parts that work in a namespace: all of the memory that does."""
+        self.namespace = namespace
+        self._reader, self._writer = Reader(self._store, namespace), Writer(self._store, namespace)
+        self._recaller = Recaller(self._store, self._queries, namespace)
+        self._transfer = Transfer(self._store, self._writer, namespace)
+        self._eraser = Eraser(self._store, namespace, self._queries.discard)
+        self._operator = Operator(self._store, self._eraser, self._queries, namespace)
+        self._worker = Worker(self._operator, self._store)
 
     def __repr__(self) -> str:
         scope = f", namespace={self.namespace}" if self.namespace else ""

@@ -1,4 +1,4 @@
-"""Records as JSON, the same for the command line, MCP, servers and exports.
+"""Records as JSON and back, the same for the command line, MCP, servers and exports.
 
 Times are ISO 8601 with their offset, mappings are objects, tuples and arrays are lists. A hit is one flat object: its
 rank and score beside the fields of its entry.
@@ -10,11 +10,17 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
+
+from agent_memory.errors import StorageError
 from agent_memory.records import Hit
+
+_T = TypeVar("_T")
 
 
 def to_json(value: object, *, brief: bool = False) -> Any:  # noqa: ANN401 - whatever JSON has
@@ -71,3 +77,31 @@ def dumps(value: object, *, brief: bool = False, indent: int | None = None, asci
         ascii_only: Escape all other characters, for outputs that cannot show them.
     """
     return json.dumps(to_json(value, brief=brief), ensure_ascii=ascii_only, indent=indent, allow_nan=False)
+
+
+@cache
+def _readers(record: Any) -> dict[str, TypeAdapter[Any]]:  # noqa: ANN401 - a class of records
+    hints = get_type_hints(record, localns={"Namespace": tuple[str, ...]})
+    return {field.name: TypeAdapter(hints[field.name]) for field in fields(record)}
+
+
+def from_json(record: type[_T], value: Mapping[str, Any]) -> _T:
+    """Return the record that ``to_json`` has made an object of; what the record does not have is left out.
+
+    Raises:
+        StorageError: The object is no such record.
+    """
+    kind: Any = record
+    try:
+        parts = {
+            name: _in_utc(reader.validate_python(value[name]))
+            for name, reader in _readers(kind).items()
+            if name in value
+        }
+        return record(**parts)
+    except (ValidationError, TypeError, KeyError) as error:
+        raise StorageError(f"what was sent is no {record.__name__}: {str(error)[:200]}") from error
+
+
+def _in_utc(value: Any) -> Any:  # noqa: ANN401 - any field
+    return value.astimezone(UTC) if isinstance(value, datetime) else value

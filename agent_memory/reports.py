@@ -363,3 +363,90 @@ class Copy:
     exists: bool
     older_than: tuple[str, ...]
     holds: int | None
+
+
+class Role(StrEnum):
+    """What a key of the server may do; each role may do what those before it may."""
+
+    READER = "reader"
+    WRITER = "writer"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A key of the server, without its secret part.
+
+    Attributes:
+        id: Public part, by which it is listed and revoked.
+        name: What it is for.
+        namespace: The scope: requests with the key see this namespace and those below it.
+        role: ``reader``, ``writer`` or ``admin``.
+        created_at: When it was made (UTC).
+        expires_at: When it stops working (UTC), if ever.
+        revoked_at: When it was revoked (UTC), if it was.
+        rate_per_minute: Requests a minute in its namespace; None for the server's setting.
+        max_entries: Entries that its namespace may hold; None for the server's setting.
+    """
+
+    id: str
+    name: str
+    namespace: tuple[str, ...]
+    role: Role
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    rate_per_minute: int | None = None
+    max_entries: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """One write, forget, restore or re-index that a server was asked for; it holds no content.
+
+    Attributes:
+        seq: Number of the record.
+        at: When (UTC).
+        key_id: The key that asked; None where the server needs no key.
+        action: What was asked for, such as ``add`` or ``forget``.
+        namespace: Where.
+        count: Number of entries it concerned, if known.
+        status: Status of the answer.
+    """
+
+    seq: int = 0
+    at: datetime
+    key_id: str | None
+    action: str
+    namespace: tuple[str, ...]
+    count: int | None = None
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """Something long that a server does after it has answered.
+
+    Attributes:
+        id: Names it.
+        kind: Such as ``reindex``, ``check`` or ``import``.
+        state: ``running``, ``done``, ``failed``, or ``lost`` if its process was killed.
+        namespace: The scope of the key that asked for it.
+        done: Progress.
+        total: What ``done`` will be at the end; 0 if unknown.
+        result: What it returned.
+        error: The problem that ended it.
+        created_at: When it began (UTC).
+        finished_at: When it ended (UTC).
+    """
+
+    id: str
+    kind: str
+    state: str = "running"
+    namespace: tuple[str, ...]
+    done: int = 0
+    total: int = 0
+    result: Any = field(default=None, hash=False)
+    error: Mapping[str, Any] | None = field(default=None, hash=False)
+    created_at: datetime
+    finished_at: datetime | None = None

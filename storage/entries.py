@@ -194,6 +194,10 @@ class Changes(ABC):
         """Return the ids of the entries changed after a change number, shape (n,), once each, in no order."""
 
     @abstractmethod
+    def list_since(self, seq: int, limit: int) -> list[tuple[int, int, str]]:
+        """Return (number, entry id, what was done) of the first changes after a number, in their order."""
+
+    @abstractmethod
     def log(self, ids: Sequence[int], op: str) -> list[int]:
         """Append one change per entry id; returns the numbers of the changes.
 

@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
-from agent_memory.cli import evaluation, files, jobs, mcp, memory, models, recall, running, sessions, upkeep
+from agent_memory.cli import evaluation, files, jobs, mcp, memory, models, recall, running, server, sessions, upkeep
 from agent_memory.cli.shared import OUT
 
 _ABOUT = (
     "Long-term memory for AI agents: durable, offline, in one folder.",
-    "Every command takes --json and then prints one JSON value on standard output; jobs run and mcp, which report "
-    "while they run, print JSON Lines. Times are in UTC, in JSON as ISO 8601 with the offset. Progress and errors go "
-    "to standard error.",
-    "Only add, import, restore, demo and mcp make a store where there is none.",
+    "Every command takes --json and then prints one JSON value on standard output; jobs run, mcp and serve, which "
+    "report while they run, print JSON Lines. Times are in UTC, in JSON as ISO 8601 with the offset. Progress and "
+    "errors go to standard error.",
+    "Only add, import, restore, demo, mcp and serve make a store where there is none.",
 )
 
 app = typer.Typer(
@@ -30,12 +30,13 @@ app = typer.Typer(
     help="\n\n".join(_ABOUT),
     epilog=running.HELP,
 )
-for _commands in (memory.app, recall.app, files.app, upkeep.app, evaluation.app, mcp.app):
+for _commands in (memory.app, recall.app, files.app, upkeep.app, evaluation.app, mcp.app, server.app):
     app.add_typer(_commands)
 app.add_typer(sessions.app, name="session")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(upkeep.queries, name="queries")
 app.add_typer(models.app, name="models")
+app.add_typer(server.keys, name="keys")
 
 
 def _version(wanted: bool) -> None:

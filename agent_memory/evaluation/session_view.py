@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agent_memory import inputs
 from agent_memory.errors import InvalidInputError, NotFoundError
 from agent_memory.evaluation.vectors import evolve_session, read_vectors
 from agent_memory.memory import Memory
+from agent_memory.records import Entry
 from agent_memory.types import FloatArray
 
 
@@ -89,3 +91,62 @@ def _compare(rows: FloatArray) -> FloatArray:
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     cosines: FloatArray = unit @ unit.T
     return cosines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likeness:
+    """How alike a question and each turn of a session are, as the session goes on.
+
+    Attributes:
+        session: Name of the session.
+        query: The question.
+        turns: The session's entries, in order.
+        after: Number of turns that the session had at each step.
+        static: Cosine of each turn to the question, by their texts alone.
+        evolved: At each step, the cosine of each turn that had been said; None for later ones. Empty if the store has
+            no session encoder.
+    """
+
+    session: str
+    query: str
+    turns: list[Entry]
+    after: list[int]
+    static: list[float]
+    evolved: list[list[float | None]]
+
+
+def measure_likeness(memory: Memory, session: str, query: str, *, steps: int = 16) -> Likeness:
+    """Compare a question with each turn of a session at several moments of it.
+
+    Args:
+        memory: The store; of the session only what lies in exactly its namespace.
+        session: Name of the session.
+        query: The question.
+        steps: Number of moments, evenly spread; the last one is the present.
+
+    Raises:
+        NotFoundError: There is no such session.
+        InvalidInputError: The question is unusable.
+    """
+    query = inputs.check_query(query, memory.config)
+    entries = [entry for entry in memory.entries(session=session) if entry.namespace == memory.namespace]
+    if not entries:
+        raise NotFoundError(f"no session {session!r}")
+    static = read_vectors(memory, [entry.key for entry in entries])
+    plain = memory.encoder.encode_queries([query])[0]
+    after = sorted({int(point) for point in np.linspace(1, len(entries), max(1, min(steps, len(entries))))})
+    evolved: list[list[float | None]] = []
+    if memory.session_encoder is not None:
+        rows, memory_before = evolve_session(memory.session_encoder, entries, static)
+        for count in after:
+            vector = memory.session_encoder.embed_query(plain, query, memory_before(count))
+            cosines: list[float | None] = (rows[:count] @ vector).tolist()
+            evolved.append(cosines + [None] * (len(entries) - count))
+    return Likeness(
+        session=session,
+        query=query,
+        turns=entries,
+        after=after,
+        static=(static @ plain).tolist(),
+        evolved=evolved,
+    )

@@ -20,14 +20,15 @@ def check_exposure(host: str, token: str | None) -> None:
     """Raise InvalidInputError for an address that others can reach without a token."""
     if token is not None and (not token.strip() or not token.isascii()):
         raise InvalidInputError("the token must not be blank, and of ASCII characters only")
-    if token is None and not _is_local(host):
+    if token is None and not is_local(host):
         raise InvalidInputError(
             f"others can reach {host or 'every address'!r}: serve it with a token (--token or AGENT_MEMORY_MCP_TOKEN), "
             "or at 127.0.0.1"
         )
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -42,13 +43,18 @@ def restrict(host: str, port: int, names: Sequence[str] = ()) -> Any:
         port: Port that is listened on.
         names: Further names by which clients reach the server, with their port unless it is the scheme's own.
     """
-    own = f"[{host}]" if ":" in host else host
-    hosts = [f"{name}:{port}" for name in dict.fromkeys((own, *_LOCAL)) if name]
-    hosts += [name for name in _LOCAL if port in (80, 443)]
-    hosts += names
+    hosts = list_hosts(host, port, names)
     origins = [f"{scheme}://{name}" for name in hosts for scheme in ("http", "https")]
     settings = import_module("mcp.server.transport_security").TransportSecuritySettings
     return settings(enable_dns_rebinding_protection=True, allowed_hosts=hosts, allowed_origins=origins)
+
+
+def list_hosts(host: str, port: int, names: Sequence[str] = ()) -> list[str]:
+    """Return the Host headers that a server answers to; arguments as of ``restrict``."""
+    own = f"[{host}]" if ":" in host else host
+    hosts = [f"{name}:{port}" for name in dict.fromkeys((own, *_LOCAL)) if name]
+    hosts += [name for name in _LOCAL if port in (80, 443)]
+    return [*hosts, *names]
 
 
 class RequireToken:

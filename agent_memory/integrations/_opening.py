@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from agent_memory.aio import AsyncMemory
+from agent_memory.client import RemoteMemory
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
 from agent_memory.memory import Memory
@@ -16,7 +17,7 @@ from agent_memory.types import Namespace
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder
 
-Given = Memory | AsyncMemory | str | Path
+Given = Memory | AsyncMemory | RemoteMemory | str | Path
 
 
 class Adapter:
@@ -72,7 +73,7 @@ def opened(memory: Given, *, encoder: Encoder | None = None, config: Config | No
 
 
 def held_by(memory: object) -> Memory:
-    """Return the memory of an open ``Memory`` or ``AsyncMemory``.
+    """Return the memory of an open ``Memory``, ``AsyncMemory`` or ``RemoteMemory``.
 
     Raises:
         InvalidInputError: It is neither.
@@ -80,9 +81,13 @@ def held_by(memory: object) -> Memory:
     """
     if isinstance(memory, AsyncMemory):
         return memory._memory  # an adapter has threads of its own
+    if isinstance(memory, RemoteMemory):
+        return cast(Memory, memory)  # has all of its public methods
     if not isinstance(memory, Memory):
         kind = type(memory).__name__
-        raise InvalidInputError(f"memory must be a Memory, an AsyncMemory or the folder of one, got {kind}")
+        raise InvalidInputError(
+            f"memory must be a Memory, an AsyncMemory, a RemoteMemory or the folder of one, got {kind}"
+        )
     return memory
 
 

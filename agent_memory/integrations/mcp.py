@@ -33,13 +33,16 @@ INSTRUCTIONS = (
 )
 
 
-def build_server(memory: Memory | AsyncMemory, *, host: str = "127.0.0.1", port: int = 8000) -> Any:
+def build_server(
+    memory: Memory | AsyncMemory, *, host: str = "127.0.0.1", port: int = 8000, read_only: bool = False
+) -> Any:
     """Return an MCP server over a memory: a ``FastMCP`` of mcp 1, an ``MCPServer`` of mcp 2.
 
     Args:
         memory: Stays open; closing it is the caller's task.
         host: Local address to listen on, for HTTP with mcp 1; ``run_server`` serves others too.
         port: Port to listen on, for HTTP with mcp 1.
+        read_only: Whether to leave out the tools that write.
 
     Raises:
         InvalidInputError: Others can reach the address.
@@ -56,7 +59,8 @@ def build_server(memory: Memory | AsyncMemory, *, host: str = "127.0.0.1", port:
     place = "mcp.server.mcpserver" if newer else "mcp.server.fastmcp"
     errors = import_module(f"{place}.exceptions")
     tools = Tools(held, errors.ToolError)
-    made = [_tool(import_module(f"{place}.tools").Tool, getattr(tools, name), hints) for name, hints in HINTS.items()]
+    wanted = {name: hints for name, hints in HINTS.items() if hints["readOnlyHint"] or not read_only}
+    made = [_tool(import_module(f"{place}.tools").Tool, getattr(tools, name), hints) for name, hints in wanted.items()]
     options: dict[str, Any] = {"instructions": INSTRUCTIONS, "log_level": "WARNING", "tools": made}
     if newer:
         server = import_module(place).MCPServer(NAME, version=version(NAME), **options)

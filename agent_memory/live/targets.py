@@ -10,6 +10,7 @@ from pathlib import Path
 from agent_memory.errors import InvalidInputError, StorageError
 
 DATABASE = "memory.db"
+LEDGER = "server.db"
 INDEX = "index"
 
 
@@ -46,12 +47,12 @@ def is_own(folder: Path, path: Path) -> bool:
     if _is_same(parent, folder):
         # File systems that ignore case are common, and a store's names are reserved in any case.
         name = path.name.casefold()
-        return name == INDEX or name.startswith((DATABASE, f".{DATABASE}."))
+        return name == INDEX or name.startswith((DATABASE, LEDGER, f".{DATABASE}.", f".{LEDGER}."))
     return any(_is_same(place, folder / INDEX) for place in (parent, *parent.parents))
 
 
 def _identify_files(folder: Path) -> Iterator[tuple[int, int]]:
-    for place in (*folder.glob(f"{DATABASE}*"), *(folder / INDEX).rglob("*")):
+    for place in (*folder.glob(f"{DATABASE}*"), *folder.glob(f"{LEDGER}*"), *(folder / INDEX).rglob("*")):
         facts = _identify(place)
         if facts is not None:
             yield facts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -141,15 +141,36 @@ class Writer:
                 space.accept(generation)
             return space.sessions.prepare(tx, generation, _group_segments(drafts, space.spec.dtype, now))
 
-    def update(self, key: str, given: Mapping[str, Any], namespace: Sequence[str] | None) -> Entry:
-        """Change the fields of an entry that are not UNSET; it is read again inside the transaction that writes it."""
+    def update(
+        self,
+        key: str,
+        given: Mapping[str, Any],
+        namespace: Sequence[str] | None,
+        *,
+        accept: Callable[[Entry], None] | None = None,
+    ) -> Entry:
+        """Change the fields of an entry that are not UNSET; it is read again inside the transaction that writes it.
+
+        Args:
+            key: The entry's key.
+            given: The fields.
+            namespace: Where the entry lives.
+            accept: Called with the entry as it was read in that transaction; nothing is written if it raises.
+        """
         changed = {name: value for name, value in given.items() if value is not inputs.UNSET}
         if changed.get("event_time", ...) is None or changed.get("text", ...) is None:
             raise InvalidInputError("text and event_time can be changed, but not removed")
         scope, name = inputs.resolve_namespace(namespace, self._namespace), inputs.check_name("key", key)
-        return self._store.call_in_space(lambda space: self._update(name, changed, scope, space))
+        return self._store.call_in_space(lambda space: self._update(name, changed, scope, space, accept))
 
-    def _update(self, key: str, changed: Mapping[str, Any], scope: Namespace, space: Space) -> Entry:
+    def _update(
+        self,
+        key: str,
+        changed: Mapping[str, Any],
+        scope: Namespace,
+        space: Space,
+        accept: Callable[[Entry], None] | None,
+    ) -> Entry:
         with self._store.read() as tx:
             entry_id, entry = tx.entries.find(scope, key, datetime.now(UTC))
         merged = self._merge(entry, changed)
@@ -162,6 +183,8 @@ class Writer:
         now = datetime.now(UTC)
         with self._store.write() as tx:
             _, current = tx.entries.find(scope, key, now)
+            if accept is not None:
+                accept(current)
             generation = space.find_or_begin(tx, now)
             draft = _make_draft(self._merge(current, changed), current.namespace)
             draft.vector = None if vectors is None else generation.to_bytes(vectors)[0]

@@ -62,5 +62,13 @@ class SqliteChanges(Group, Changes):
         return np.array(ids, dtype=np.int64)
 
     @override
+    def list_since(self, seq: int, limit: int) -> list[tuple[int, int, str]]:
+        query = select(changes.c.seq, changes.c.entry_id, changes.c.op).where(changes.c.seq > seq)
+        return [
+            (row[0], row[1], str(row[2]))
+            for row in self._connection.execute(query.order_by(changes.c.seq).limit(limit))
+        ]
+
+    @override
     def log(self, ids: Sequence[int], op: str) -> list[int]:
         return log_changes(self._connection, ids, op)

@@ -39,7 +39,7 @@ def ensure_schema(connections: Connections, progress: Progress | None = None) ->
     with connections.read() as connection:
         revision = _read_revision(connection, connections.path)
     if revision is not None and not connections.read_only:
-        _enable_log(connections)
+        enable_log(connections)
     if revision != REVISIONS[-1]:
         if connections.read_only:
             raise StorageError(f"{connections.path} is read-only and needs a migration from {revision}")
@@ -90,10 +90,10 @@ def _read_revision(connection: Connection, path: Path) -> str | None:
 def _prepare_new_file(connections: Connections) -> None:
     with connections.outside() as raw:
         raw.execute(f"PRAGMA page_size = {PAGE_SIZE_BYTES}")
-    _enable_log(connections)
+    enable_log(connections)
 
 
-def _enable_log(connections: Connections) -> None:
+def enable_log(connections: Connections) -> None:
     """Turn on the write-ahead log, which a new or restored file does not have."""
     deadline = time.monotonic() + connections.lock_timeout_s
     while True:

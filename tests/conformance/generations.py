@@ -201,6 +201,8 @@ class ChangeContract:
         with database.write() as tx:
             assert tx.changes.log([ids[1], ids[1], ids[0]], "put") == [3, 4, 5]
             assert tx.changes.log([], "put") == []
+            assert tx.changes.list_since(2, 2) == [(3, ids[1], "put"), (4, ids[1], "put")]
+            assert tx.changes.list_since(5, 10) == []
             assert tx.changes.ids_since(2).dtype == "int64"
             assert sorted(tx.changes.ids_since(2).tolist()) == ids
             assert tx.changes.ids_since(4).tolist() == ids[:1]

@@ -1,0 +1,172 @@
+"""``serve`` and ``keys``: the memory over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from agent_memory import inputs
+from agent_memory.cli.running import new_group
+from agent_memory.cli.shared import (
+    DEFAULT_PATH,
+    ERR,
+    EncoderOption,
+    JsonLinesOption,
+    JsonOption,
+    NamespaceOption,
+    PathOption,
+    moment,
+    print_json,
+    print_json_line,
+    print_table,
+    printable,
+    say,
+)
+from agent_memory.errors import InvalidInputError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from agent_memory.storage.sqlite.ledger import Ledger
+
+app = typer.Typer()
+keys = new_group("Make, list and revoke the keys of a store's server.")
+
+
+@app.command(epilog="Example: agent-memory serve --path ./my-agent")
+def serve(
+    path: PathOption = DEFAULT_PATH,
+    host: Annotated[str, typer.Option(help="Address to listen on; any but a local one needs keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.")] = 7700,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Further Host header to answer to, such as memory.example.org.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="Origin of web pages that may call it, such as https://app.example.org.")
+    ] = None,
+    require_keys: Annotated[bool, typer.Option("--require-keys", help="Need keys, even before one exists.")] = False,
+    workers: Annotated[int, typer.Option(help="Number of processes.")] = 1,
+    rate: Annotated[int | None, typer.Option(help="Requests a minute in the namespace of a key.")] = None,
+    max_entries: Annotated[int | None, typer.Option(help="Entries in the namespace of a key.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 30.0,
+    reranker: Annotated[str | None, typer.Option(help="Folder of a cross-encoder that searches may ask for.")] = None,
+    namespace: NamespaceOption = "",
+    encoder: EncoderOption = None,
+    as_json: JsonLinesOption = False,
+) -> None:
+    """Serve the memory over HTTP: REST at /v1, MCP at /mcp, and the inspector for a browser at /."""
+    _need_server()
+    from pydantic import ValidationError
+
+    from agent_memory.server.run import serve as run
+    from agent_memory.server.settings import Settings
+
+    try:
+        settings = Settings(
+            host=host,
+            port=port,
+            hosts=tuple(allow_host or ()),
+            origins=tuple(allow_origin or ()),
+            require_keys=require_keys,
+            workers=workers,
+            rate_per_minute=rate,
+            max_entries=max_entries,
+            timeout_s=timeout,
+            reranker=reranker,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInputError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error
+
+    def announce(url: str) -> None:
+        if as_json:
+            print_json_line({"url": url})
+        else:
+            ERR.print(printable(f"serving {path} at {url}"))
+
+    run(inputs.parse_path("path", path), settings, namespace=_split(namespace), encoder=encoder, announce=announce)
+
+
+def _split(namespace: str) -> tuple[str, ...]:
+    return inputs.parse_namespace(tuple(namespace.split("/")) if namespace else ())
+
+
+def _need_server() -> None:
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(error.name or "FastAPI", "server") from error
+
+
+@contextmanager
+def _open_ledger(path: str) -> Iterator[Ledger]:
+    from agent_memory.storage.sqlite.ledger import find_folder, open_ledger
+
+    with open_ledger(find_folder(inputs.parse_path("path", path))) as ledger:
+        yield ledger
+
+
+@keys.command(epilog="Example: agent-memory keys create --namespace acme/user-42 --role writer")
+def create(
+    path: PathOption = DEFAULT_PATH,
+    namespace: NamespaceOption = "",
+    role: Annotated[str, typer.Option(help="reader, writer or admin.")] = "reader",
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    expires_at: Annotated[str | None, typer.Option(help="When it stops working, ISO 8601.")] = None,
+    rate: Annotated[int | None, typer.Option(help="Requests a minute in its namespace.")] = None,
+    max_entries: Annotated[int | None, typer.Option(help="Entries that its namespace may hold.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key, and print it: it is kept as a hash, and cannot be shown again."""
+    _need_server()
+    from agent_memory.server.keys import create_key
+
+    with _open_ledger(path) as ledger:
+        key, text = create_key(
+            ledger,
+            namespace=_split(namespace),
+            role=role,
+            name=name,
+            expires_at=expires_at,
+            rate_per_minute=rate,
+            max_entries=max_entries,
+        )
+    say({"key": key, "text": text}, text, as_json=as_json)
+
+
+@keys.command("list", epilog="Example: agent-memory keys list")
+def list_(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
+    """List the keys, without their secret part."""
+    with _open_ledger(path) as ledger:
+        found = ledger.list_keys()
+    if as_json:
+        print_json(found)
+        return
+    now = datetime.now(UTC)
+    table = Table("id", "name", "namespace", "role", "made", "state", box=None)
+    for key in found:
+        state = "works"
+        if key.revoked_at is not None:
+            state = f"revoked {moment(key.revoked_at)}"
+        elif key.expires_at is not None:
+            state = f"{'expired' if key.expires_at <= now else 'expires'} {moment(key.expires_at)}"
+        scope = printable("/".join(key.namespace)) or "(all)"
+        table.add_row(key.id, printable(key.name), scope, str(key.role), moment(key.created_at), state)
+    print_table(table)
+
+
+@keys.command(epilog="Example: agent-memory keys revoke 3f2a9c0d1e4b")
+def revoke(
+    key: Annotated[str, typer.Argument(help="Id of the key, as list shows it.")],
+    path: PathOption = DEFAULT_PATH,
+    as_json: JsonOption = False,
+) -> None:
+    """Revoke a key: it stops working at once, also in servers that run."""
+    with _open_ledger(path) as ledger:
+        revoked = ledger.revoke_key(key, datetime.now(UTC))
+    say(revoked, f"revoked {revoked.id}", as_json=as_json)

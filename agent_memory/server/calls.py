@@ -1,0 +1,329 @@
+"""``Caller``: one request with who made it, and how its work is carried out, repeated and recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request, Response
+
+from agent_memory import inputs, payload
+from agent_memory.errors import AgentMemoryError, InvalidInputError, StorageError
+from agent_memory.memory import Memory
+from agent_memory.recall.request import make_condition
+from agent_memory.reports import AuditRecord, Operation, Role
+from agent_memory.server.keys import Principal
+from agent_memory.server.problems import Problem, describe, status_of
+from agent_memory.server.serving import Serving
+from agent_memory.types import Progress
+
+_log = logging.getLogger("agent_memory")
+_R = TypeVar("_R")
+_MAX_KEY_CHARS = 255
+_PROGRESS_S = 0.5
+
+Plan = dict[str, Any]
+
+
+@dataclass
+class Answer:
+    """What a request comes to.
+
+    Attributes:
+        body: Records, or anything made of them.
+        status: Status of the answer.
+        headers: Further headers.
+        count: Number of entries concerned, for the audit log.
+        kept: What is kept with an idempotency key: no content. None keeps the body, which must hold none.
+    """
+
+    body: Any
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    count: int | None = None
+    kept: Mapping[str, Any] | None = None
+
+
+class Caller:
+    """One request, with who made it.
+
+    Args:
+        request: The request.
+        serving: The server.
+        principal: Who made it.
+    """
+
+    def __init__(self, request: Request, serving: Serving, principal: Principal) -> None:
+        self.request, self.serving, self.principal = request, serving, principal
+
+    @cached_property
+    def memory(self) -> Memory:
+        """The memory as this caller sees it; no other scope can be reached through it."""
+        return self.serving.view(self.principal.namespace)
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether this caller sees the whole store, and may be told about it."""
+        return not self.principal.home
+
+    async def read(self, call: Callable[[], Any]) -> Response:
+        """Answer with what a call returns."""
+        return self.respond(await self.serving.run(lambda: _as_answer(call())))
+
+    async def write(
+        self,
+        action: str,
+        work: Callable[[Plan], Answer],
+        *,
+        plan: Callable[[], Plan] = dict,
+        rebuild: Callable[[Plan], Answer] | None = None,
+    ) -> Response:
+        """Carry out a write once, also if it is sent again with the same Idempotency-Key, and record it.
+
+        Args:
+            action: What the audit log calls it.
+            work: Carries it out, by a plan.
+            plan: Makes the plan: what must be the same if the write is carried out again after a crash.
+            rebuild: Answers again from a plan, where the answer has content that is not kept.
+        """
+        name = self.request.headers.get("idempotency-key")
+        if name is not None and not 0 < len(name) <= _MAX_KEY_CHARS:
+            raise Problem(400, "idempotency-key", f"Idempotency-Key must have 1 to 255 characters, got {len(name)}")
+        body = await self.request.body() if name is not None else b""
+        once = partial(self._once, name, body, work, plan, rebuild)
+        return self.respond(await self.serving.run(lambda: self._audited(action, once)))
+
+    def _audited(self, action: str, call: Callable[[], Answer]) -> Answer:
+        try:
+            answer = call()
+        except AgentMemoryError as error:
+            self._record(action, None, status_of(error))
+            raise
+        except Problem as error:
+            self._record(action, None, error.status_code)
+            raise
+        self._record(action, answer.count, answer.status)
+        return answer
+
+    def _record(self, action: str, count: int | None, status: int) -> None:
+        ledger, who = self.serving.ledger, self.principal
+        if ledger is None:
+            return
+        moment = datetime.now(UTC)
+        record = AuditRecord(
+            at=moment, key_id=who.key_id, action=action, namespace=who.namespace, count=count, status=status
+        )
+        try:
+            ledger.append_audit(record)
+        except StorageError:
+            _log.exception("the audit log could not be written")
+
+    def _once(
+        self,
+        name: str | None,
+        body: bytes,
+        work: Callable[[Plan], Answer],
+        plan: Callable[[], Plan],
+        rebuild: Callable[[Plan], Answer] | None,
+    ) -> Answer:
+        ledger = self.serving.ledger
+        if name is None or ledger is None:
+            return work(plan())
+        who = f"{self.principal.key_id}\0{name}".encode()
+        reply_id = hmac.new(ledger.secret, who, hashlib.sha256).hexdigest()
+        target = f"{self.request.method} {self.request.url.path}?{self.request.url.query}\n".encode()
+        # Keyed with what only the caller knows, so that a short text cannot be guessed from it.
+        fingerprint = hmac.new(name.encode(), target + body, hashlib.sha256).hexdigest()
+        planned = plan()
+        found = ledger.begin_reply(reply_id, fingerprint, planned, datetime.now(UTC))
+        if found is not None:
+            former, known, result = found
+            planned = dict(known)
+            if former not in ("", fingerprint):
+                raise Problem(
+                    422, "idempotency-key-reused", "this Idempotency-Key was sent with another request before"
+                )
+            if former and result is None:
+                detail = "a request with this Idempotency-Key is under way"
+                raise Problem(409, "under-way", detail, headers={"retry-after": "1"})
+            if result is not None:
+                return rebuild(planned) if rebuild else Answer(result["body"], result["status"])
+        return self._carry_out(reply_id, work, planned)
+
+    def _carry_out(self, reply_id: str, work: Callable[[Plan], Answer], planned: Plan) -> Answer:
+        ledger = self.serving.ledger
+        assert_open = self.serving.memory._store.database.assert_open
+        if ledger is None:
+            raise StorageError("the server's records are gone")
+        try:
+            assert_open()
+            answer = work(planned)
+        except (InvalidInputError, Problem, KeyError):
+            ledger.finish_reply(reply_id, None)
+            raise
+        except BaseException:
+            ledger.release_reply(reply_id)
+            raise
+        kept = answer.kept if answer.kept is not None else {"body": payload.to_json(answer.body)}
+        ledger.finish_reply(reply_id, {"status": answer.status, **kept})
+        return answer
+
+    # --- long work ---------------------------------------------------------------------------------------
+
+    async def operate(self, kind: str, call: Callable[[Progress], Any], *, audit: bool = True) -> Response:
+        """Carry out something long. If it takes too long, or the caller prefers so, answer with 202 and an operation.
+
+        Args:
+            kind: What the operation is called.
+            call: Does it; called with what reports progress.
+            audit: Whether it is recorded.
+        """
+        ledger = self.serving.ledger
+        if ledger is None:
+            return await self.read(lambda: call(lambda done, total: None))
+        begun = Operation(
+            id=secrets.token_hex(12), kind=kind, namespace=self.principal.namespace, created_at=datetime.now(UTC)
+        )
+        work = partial(self._operate, begun, call, audit)
+        future = asyncio.get_running_loop().run_in_executor(self.serving.long_pool, work)
+        future.add_done_callback(lambda done: done.exception())
+        wait = 0.0 if "respond-async" in self.request.headers.get("prefer", "") else self.serving.settings.timeout_s / 2
+        await asyncio.wait({future}, timeout=wait)
+        if future.done():
+            return self.respond(_as_answer(future.result()))
+        headers = {"location": f"/v1/operations/{begun.id}", "retry-after": "1"}
+        return self.respond(Answer(begun, 202, headers))
+
+    def _operate(self, begun: Operation, call: Callable[[Progress], Any], audit: bool) -> Any:  # noqa: ANN401
+        ledger, last = self.serving.ledger, 0.0
+        if ledger is None:
+            raise StorageError("the server's records are gone")
+        ledger.begin_operation(begun)
+
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _PROGRESS_S:
+                ledger.record_progress(begun.id, done, total)
+                last = time.monotonic()
+
+        def work() -> Answer:
+            return _as_answer(call(report))
+
+        try:
+            answer = self._audited(begun.kind, work) if audit else work()
+        except Exception as error:
+            if not isinstance(error, AgentMemoryError | Problem):
+                _log.exception("%s failed", begun.kind)
+            ledger.finish_operation(begun.id, result=None, error=describe(error))
+            raise
+        ledger.finish_operation(begun.id, result=payload.to_json(answer.body), error=None)
+        return answer
+
+    # --- answers and limits ------------------------------------------------------------------------------
+
+    def respond(self, answer: Answer) -> Response:
+        """Return the response that an answer becomes."""
+        text = payload.dumps(answer.body).encode()
+        most = self.serving.settings.max_answer_bytes
+        if len(text) > most and not _is_single(answer.body):
+            detail = f"the answer takes {len(text)} bytes; the limit is {most}: ask for fewer items"
+            raise Problem(422, "answer-too-large", detail, limit=most)
+        return Response(text, answer.status, answer.headers, media_type="application/json")
+
+    def check_room(self, new: int) -> None:
+        """Raise a Problem (507) if the namespace of the caller's key may not hold that many more entries."""
+        key, settings = self.principal.key, self.serving.settings
+        most = settings.max_entries if key is None or key.max_entries is None else key.max_entries
+        if most is None:
+            return
+        condition = make_condition(self.principal.home, datetime.now(UTC))
+        with self.memory._store.read() as tx:
+            stored = tx.entries.count(condition)
+        if stored + new > most:
+            left = max(0, most - stored)
+            detail = f"{new} more entries do not fit: {stored} of {most} are stored, {left} are left"
+            raise Problem(507, "quota", detail, limit=most, stored=stored, left=left)
+
+    def check_number(self, what: str, number: int) -> None:
+        """Raise InvalidInputError if a request names more than it may."""
+        most = self.serving.settings.max_items
+        if number > most:
+            raise InvalidInputError(f"{what} may name {most} at once, got {number}")
+
+
+def _as_answer(found: Any) -> Answer:  # noqa: ANN401 - whatever a call returns
+    return found if isinstance(found, Answer) else Answer(found)
+
+
+def _is_single(body: object) -> bool:
+    """Return whether a body is one item, which must be readable at any size; lists can be asked for in parts."""
+    return not (isinstance(body, Mapping) and {"items", "hits", "answers"} & set(body))
+
+
+def allow(role: Role, *, whole: bool = False) -> Any:  # noqa: ANN401 - a dependency
+    """Return the dependency of a route: who asks, if that caller may.
+
+    Args:
+        role: The role that is needed.
+        whole: Whether the route tells about, or acts on, the whole store.
+    """
+
+    def identify(request: Request, response: Response) -> Caller:
+        serving: Serving = request.app.state.serving
+        principal = serving.identify(request.headers)
+        if not principal.may(role):
+            raise Problem(403, "role", f"this needs the role {role}; the key's is {principal.role}", needed=str(role))
+        if whole and principal.home:
+            scope = "/".join(principal.home)
+            raise Problem(403, "scope", f"this concerns the whole store; the key sees {scope!r} only")
+        take_token(serving, principal)
+        return Caller(request, serving, principal)
+
+    async def dependency(request: Request, response: Response) -> Caller:
+        return identify(request, response)
+
+    return Depends(dependency)
+
+
+def take_token(serving: Serving, principal: Principal) -> None:
+    """Count a request; raises a Problem (429) if there were too many in this minute."""
+    key = principal.key
+    rate = serving.settings.rate_per_minute if key is None or key.rate_per_minute is None else key.rate_per_minute
+    if rate is None:
+        return
+    left, wait_s = serving.buckets.take(principal.home, rate)
+    if wait_s:
+        headers = {
+            "retry-after": str(int(wait_s) + 1),
+            "ratelimit-limit": str(rate),
+            "ratelimit-remaining": str(left),
+        }
+        detail = f"more than {rate} requests a minute in this namespace; wait {wait_s:.1f} s"
+        raise Problem(429, "rate", detail, headers=headers, limit=rate, left=left)
+
+
+Reader = Annotated[Caller, allow(Role.READER)]
+Writer = Annotated[Caller, allow(Role.WRITER)]
+Admin = Annotated[Caller, allow(Role.ADMIN)]
+Watcher = Annotated[Caller, allow(Role.READER, whole=True)]
+Operator = Annotated[Caller, allow(Role.ADMIN, whole=True)]
+
+
+def load_json(text: str, what: str) -> dict[str, Any]:
+    """Return the JSON object in a query parameter."""
+    return inputs.parse_object(what, text)
+
+
+def to_text(value: object) -> str:
+    """Return a value as compact JSON."""
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,132 @@
+import { get, place, post } from "./api.js";
+import { makeWhere } from "./browse.js";
+import { field, h, link, moment, number, origin, problem, s, say, show, state, table } from "./ui.js";
+
+const TERMS = [
+  ["dense", "meaning", (t) => t.dense * t.trust], ["words", "words", (t) => t.lexical.adds], ["neighbour", "neighbours", (t) => t.neighbour.adds],
+  ["time", "time", (t) => t.time.adds], ["importance", "importance", (t) => t.importance], ["recency", "recency", (t) => t.recency],
+];
+const swatch = (name) => s("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, s("rect", { width: 10, height: 10, rx: 2, class: "f-" + name }));
+const legend = () => h("div", { class: "legend" }, TERMS.map(([name, text]) => h("span", {}, swatch(name), text)));
+
+// The terms of a score as a stacked bar; the longest score of the answer fills it.
+function bar(trace, most) {
+  const parts = TERMS.map(([name, text, read]) => [name, text, read(trace) || 0]).filter(([, , value]) => value > 0);
+  const told = parts.map(([, text, value]) => `${text} ${number(value)}`).join(", ");
+  let x = 0;
+  const rects = parts.map(([name, , value]) => { const width = value / most * 100; x += width; return s("rect", { x: x - width, width, height: 10, class: "f-" + name }); });
+  return [s("svg", { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": told }, s("rect", { width: 100, height: 10, class: "f-line" }), rects), h("div", { class: "note" }, told)];
+}
+
+// The tiers as a funnel: how many candidates each had and handed on, and where one entry stood.
+export function funnel(tiers) {
+  if (!tiers || !tiers.length) return h("p", { class: "note" }, "No tier was searched.");
+  const most = Math.max(...tiers.map((tier) => Math.log(1 + tier.candidates))), step = 54, wide = 520;
+  const rows = tiers.map((tier, at) => {
+    const width = (n) => Math.max(4, Math.log(1 + n) / most * wide), all = width(tier.candidates), kept = width(tier.kept), y = at * step;
+    const mark = tier.rank === null ? null : s("circle", { cx: (wide - all) / 2 + Math.min(1, Math.log(1 + tier.rank) / Math.log(1 + tier.candidates)) * all, cy: y + 13, r: 6, class: tier.rank > tier.kept && at < tiers.length - 1 ? "f-bad" : "f-ink" });
+    const where = tier.rank === null ? "this entry is not among them" : `this entry is ${tier.rank}.`;
+    return s("g", {}, s("rect", { x: (wide - all) / 2, y, width: all, height: 26, rx: 4, class: "f-line" }), s("rect", { x: (wide - kept) / 2, y, width: kept, height: 26, rx: 4, class: "f-tint" }), mark,
+      s("text", { x: wide / 2, y: y + 42, "text-anchor": "middle", class: "f-soft" }, `${tier.dimension} dimensions: ${tier.candidates} candidates, ${tier.kept} kept; ${where}`));
+  });
+  return s("svg", { class: "chart", viewBox: `0 0 ${wide} ${tiers.length * step}`, role: "img", "aria-label": tiers.map((tier) => `Tier ${tier.dimension}: ${tier.candidates} candidates, ${tier.kept} kept, rank of this entry ${tier.rank ?? "none"}`).join(". ") }, rows);
+}
+
+const parts = (trace) => table(["part", "value"], [
+  ["cosine", number(trace.dense)], ["trust in it", number(trace.trust)], ["words found", (trace.lexical.words || []).join(", ") || "–"], ["words add", number(trace.lexical.adds)],
+  ["neighbour adds", number(trace.neighbour.adds) + (trace.neighbour.key ? ` (from ${trace.neighbour.key})` : "")], ["time adds", number(trace.time.adds)], ["importance", number(trace.importance)], ["recency", number(trace.recency)], ["score", number(trace.score)]], "Parts of the score");
+
+function makeSettings(title, sessions, given = {}) {
+  const [modeLabel, mode] = field("Mode", { value: given.mode || "hybrid" }, [["hybrid", "hybrid"], ["dense", "meaning"], ["lexical", "words"]]);
+  const [kLabel, k] = field("Hits", { type: "number", min: 1, max: 100, value: 5 });
+  const [sessionLabel, session] = field("Session", { value: "" }, [["", "none"], ...sessions.map((name) => [name, name])]);
+  const [speakerLabel, speaker] = field("Speaker", { placeholder: "any" });
+  const [sinceLabel, since] = field("Since", { type: "date" }), [untilLabel, until] = field("Until", { type: "date" });
+  const [halfLabel, half] = field("Half-life, days", { type: "number", min: 0.01, step: "any", placeholder: "none" });
+  const [diverseLabel, diverse] = field("Diversity", { type: "number", min: 0, max: 1, step: 0.1, value: 0 });
+  const [exactLabel, exact] = field("Exact search", { type: "checkbox" }), [collapseLabel, collapse] = field("Collapse twins", { type: "checkbox" });
+  const where = makeWhere(() => {});
+  const node = h("fieldset", { class: "card" }, h("legend", { class: "note" }, title), h("div", { class: "fields" }, modeLabel, kLabel, sessionLabel, speakerLabel, sinceLabel, untilLabel, halfLabel, diverseLabel, exactLabel, collapseLabel), where.node);
+  return { node, read() {
+    const options = { mode: mode.value, k: Number(k.value), explain: true, exact: exact.checked, collapse: collapse.checked, diversity: Number(diverse.value) };
+    for (const [name, value] of [["session", session.value], ["speaker", speaker.value.trim()], ["since", since.value], ["until", until.value && until.value + "T23:59:59"], ["where", where.value()]]) if (value) options[name] = value;
+    if (half.value) options.half_life = Number(half.value) * 86400;
+    return options;
+  } };
+}
+
+export async function recall(me, query) {
+  const sessions = [...new Set((await get("/v1/sessions")).items.map((one) => one.name))];
+  const oldest = (await get("/v1/memories?limit=1")).items[0], start = oldest ? Date.parse(oldest.created_at) : Date.now();
+  const [askLabel, ask] = field("Question", { type: "search", placeholder: "Where does Alice live?", required: true, value: query.get("q") || "" });
+  const one = makeSettings("Settings", sessions), two = makeSettings("Other settings", sessions, { mode: "dense" });
+  two.node.hidden = true;
+  const [compareLabel, compare] = field("Compare two settings", { type: "checkbox", onchange: () => { two.node.hidden = !compare.checked; run(); } });
+  const [sliderLabel, slider] = field("As of", { type: "range", min: 0, max: 100, value: 100, "aria-valuetext": "now" });
+  const asOfText = h("output", { class: "note" }, "now");
+  const answer = h("div", { "aria-live": "off" }), why = h("div", {}), scanned = h("div", {});
+  const [whyLabel, whyKey] = field("Key of an entry", { list: "recent-keys", value: query.get("key") || "", required: true });
+  const recent = h("datalist", { id: "recent-keys" });
+  get("/v1/memories?limit=200").then((found) => show(recent, found.items.map((each) => h("option", { value: each.key, label: each.text.slice(0, 80) }))), () => {});
+  const asOf = (at = Number(slider.value)) => at >= 100 ? null : new Date(start + (Date.now() - start) * at / 100 + 1).toISOString();
+  let shown = [];
+
+  function list(found, former = []) {
+    const most = Math.max(0.01, ...found.hits.map((hit) => hit.score)), before = new Set(former.map((hit) => hit.key)), now = new Set(found.hits.map((hit) => hit.key));
+    const rows = found.hits.map((hit) => h("li", { class: "hit" + (former.length && !before.has(hit.key) ? " new" : "") }, h("div", { class: "head" }, h("span", { class: "rank" }, hit.rank), h("a", { class: "text", href: link(hit) }, hit.text.slice(0, 400)), h("span", { class: "score" }, number(hit.score))), origin(hit), bar(hit.trace, most),
+      h("details", {}, h("summary", {}, "Tiers and parts"), funnel(hit.trace.tiers), parts(hit.trace))));
+    const gone = former.filter((hit) => !now.has(hit.key)).map((hit) => h("li", { class: "hit gone" }, hit.text.slice(0, 160)));
+    return rows.length || gone.length ? [h("p", { class: "note" }, `${found.hits.length} hits in ${found.ms} ms · ranked at ${found.tier_reached ?? "no"} dimensions`), h("ol", { class: "plain" }, rows, gone)] : state("No hits: nothing matches the filters.");
+  }
+  async function search(options, at) {
+    const began = performance.now();
+    const found = await post("/v1/search", { query: ask.value, ...options, ...(asOf(at) ? { as_of: asOf(at) } : {}) });
+    return { ...found, ms: Math.round(performance.now() - began) };
+  }
+  let turn = 0;
+  async function run(event) {
+    event?.preventDefault();
+    if (!ask.value.trim()) return;
+    const mine = ++turn;
+    try {
+      const both = await Promise.all([search(one.read()), ...(compare.checked ? [search(two.read())] : [])]);
+      if (mine !== turn) return;
+      const [first, second] = both;
+      show(answer, legend(), second ? h("div", { class: "halves" }, h("section", { "aria-label": "Hits with these settings" }, h("h3", {}, "These settings"), list(first)), h("section", { "aria-label": "Hits with other settings" }, h("h3", {}, "Other settings"), list(second, first.hits))) : list(first, shown));
+      shown = first.hits;
+      say(`${first.hits.length} hits`);
+      if (whyKey.value) explain();
+    } catch (error) { show(answer, problem(error)); }
+  }
+  async function explain(event) {
+    event?.preventDefault();
+    if (!ask.value.trim()) return show(why, state("Ask a question first."));
+    if (!whyKey.value.trim()) return;
+    try {
+      const found = await post(place(whyKey.value.trim(), query.getAll("namespace")).replace(/\?.*|$/, "/why"), { query: ask.value, ...one.read(), ...(query.getAll("namespace").length ? { namespace: query.getAll("namespace") } : {}), ...(asOf() ? { as_of: asOf() } : {}) });
+      show(why, h("p", {}, h("b", {}, found.returned ? `Returned, rank ${found.rank}. ` : `Not returned: ${found.stage}. `), found.reason, found.margin ? ` It missed by ${number(found.margin)}.` : ""), found.detail.tiers && [funnel(found.detail.tiers), parts(found.detail)]);
+    } catch (error) { show(why, problem(error)); }
+  }
+  // The same question at twelve moments: which entries were hits when.
+  async function scan() {
+    if (!ask.value.trim()) return ask.focus();
+    show(scanned, state("Asking at twelve moments…"));
+    try {
+      const points = Array.from({ length: 12 }, (_, i) => Math.round(100 * (i + 1) / 12)), columns = [];
+      for (const at of points) columns.push((await search({ ...one.read(), explain: false }, at)).hits);
+      const texts = new Map(columns.flat().map((hit) => [hit.key, hit.text])), keys = [...texts.keys()].slice(0, 30), cell = 24, side = 300;
+      show(scanned, keys.length ? h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Hits through time" }, s("svg", { viewBox: `0 0 ${side + points.length * cell} ${keys.length * cell + 24}`, width: side + points.length * cell, role: "img", "aria-label": keys.map((key) => `${texts.get(key).slice(0, 60)}: a hit at ${columns.filter((hits) => hits.some((hit) => hit.key === key)).length} of 12 moments`).join(". ") },
+        keys.map((key, row) => [s("text", { x: 0, y: row * cell + 16, class: "f-ink" }, texts.get(key).slice(0, 44)), columns.map((hits, at) => { const hit = hits.find((each) => each.key === key); return s("rect", { x: side + at * cell + 2, y: row * cell + 2, width: cell - 4, height: cell - 4, rx: 4, class: hit ? "f-accent" : "f-line", opacity: hit ? 1 / Math.sqrt(hit.rank) : 0.5 }); })]),
+        s("text", { x: side, y: keys.length * cell + 16, class: "f-soft" }, moment(start).slice(0, 10)), s("text", { x: side + points.length * cell, y: keys.length * cell + 16, "text-anchor": "end", class: "f-soft" }, "now"))) : state("No hits at any moment."));
+    } catch (error) { show(scanned, problem(error)); }
+  }
+  let timer;
+  slider.addEventListener("input", () => { const at = asOf(); asOfText.textContent = at ? moment(at) + " UTC" : "now"; slider.setAttribute("aria-valuetext", asOfText.textContent); clearTimeout(timer); timer = setTimeout(run, 200); });
+  show(answer, state("Ask a question to see what is recalled, and why."));
+  queueMicrotask(() => ask.value && run());
+  return { leave: () => clearTimeout(timer), parts: [h("h1", {}, "Recall"),
+    h("form", { onsubmit: run }, h("div", { class: "card" }, askLabel, h("div", { class: "actions" }, h("button", { class: "primary" }, "Recall"), compareLabel), sliderLabel, asOfText), h("div", { class: "halves" }, one.node, two.node)),
+    h("section", { class: "card", "aria-label": "Hits" }, h("h2", {}, "Hits"), answer),
+    h("div", { class: "halves" }, h("section", { class: "card", "aria-label": "Why not" }, h("h2", {}, "Why, or why not?"), h("form", { onsubmit: explain }, whyLabel, recent, h("p", { class: "actions" }, h("button", {}, "Explain"))), why),
+      h("section", { class: "card", "aria-label": "Through time" }, h("h2", {}, "Through time"), h("p", { class: "note" }, "The same question at twelve moments since the first entry."), h("button", { type: "button", onclick: scan }, "Scan through time"), scanned))] };
+}

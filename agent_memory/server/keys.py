@@ -1,0 +1,116 @@
+"""Keys: made once, shown once, kept as a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from agent_memory import inputs
+from agent_memory.errors import InvalidInputError
+from agent_memory.reports import ApiKey, Role
+from agent_memory.storage.sqlite.ledger import Ledger
+from agent_memory.types import Namespace, Time
+
+_FORM = re.compile(r"am_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+_RANKS = {Role.READER: 0, Role.WRITER: 1, Role.ADMIN: 2}
+_MOST = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: what a key allows, or without keys everything.
+
+    Attributes:
+        namespace: What is seen.
+        role: What may be done.
+        home: What could be seen; ``namespace`` is narrower if the request asks for it.
+        key: The key; None where none is needed.
+    """
+
+    namespace: Namespace
+    role: Role
+    home: Namespace
+    key: ApiKey | None = None
+
+    @property
+    def key_id(self) -> str | None:
+        """Id of the key."""
+        return None if self.key is None else self.key.id
+
+    def may(self, role: Role) -> bool:
+        """Return whether this caller may do what a role may."""
+        return _RANKS[self.role] >= _RANKS[role]
+
+
+ANYBODY = Principal((), Role.ADMIN, ())
+"""Who asks a server without keys, which only this machine can reach."""
+
+
+def create_key(
+    ledger: Ledger,
+    *,
+    namespace: Sequence[str] = (),
+    role: str = Role.READER,
+    name: object = "",
+    expires_at: Time | None = None,
+    rate_per_minute: int | None = None,
+    max_entries: int | None = None,
+) -> tuple[ApiKey, str]:
+    """Make a key; returns it and its text, which cannot be shown again.
+
+    Args:
+        ledger: Where it is kept, hashed.
+        namespace: What it sees: this namespace and those below it.
+        role: ``reader``, ``writer`` (also adds, changes and forgets) or ``admin`` (also keys, and with the namespace ()
+            re-indexes, backups and the like).
+        name: What it is for.
+        expires_at: When it stops working; in the future.
+        rate_per_minute: Requests a minute in its namespace.
+        max_entries: Entries that its namespace may hold.
+
+    Raises:
+        InvalidInputError: An argument is unusable; nothing was written.
+    """
+    now = datetime.now(UTC)
+    expiry = inputs.parse_time("expires_at", expires_at)
+    if expiry is not None and expiry <= now:
+        raise InvalidInputError(f"expires_at must lie in the future, got {expiry.isoformat()} at {now.isoformat()}")
+    key = ApiKey(
+        id=secrets.token_hex(6),
+        name=inputs.check_name("name", name) if name else "",
+        namespace=inputs.parse_namespace(namespace),
+        role=inputs.parse_choice("role", role, Role),
+        created_at=now,
+        expires_at=expiry,
+        rate_per_minute=_check_limit("rate_per_minute", rate_per_minute),
+        max_entries=_check_limit("max_entries", max_entries),
+    )
+    secret = secrets.token_urlsafe(32)
+    ledger.add_key(key, _hash(secret))
+    return key, f"am_{key.id}_{secret}"
+
+
+def find_principal(ledger: Ledger, text: str) -> Principal | None:
+    """Return who shows a key; None if it is no key, or was revoked or has expired."""
+    match = _FORM.fullmatch(text)
+    found = ledger.find_key(match[1]) if match else None
+    if match is None or found is None or not hmac.compare_digest(found[1], _hash(match[2])):
+        return None
+    key = found[0]
+    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= datetime.now(UTC)):
+        return None
+    return Principal(key.namespace, key.role, key.namespace, key)
+
+
+def _check_limit(what: str, value: int | None) -> int | None:
+    return None if value is None else inputs.check_count(what, value, most=_MOST)
+
+
+def _hash(secret: str) -> str:
+    """Return the hash of a secret of 256 random bits, which needs no salt and no slow function."""
+    return hashlib.sha256(secret.encode()).hexdigest()

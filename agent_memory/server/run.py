@@ -1,0 +1,213 @@
+"""Runs a server: one process or several, on a socket of its own or one that was handed over."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from typing_extensions import override
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from agent_memory.config import Config
+from agent_memory.errors import InvalidInputError
+from agent_memory.memory import Memory
+from agent_memory.server.app import create_app
+from agent_memory.server.serving import check_exposure, stop_all
+from agent_memory.server.settings import Settings
+from agent_memory.storage.sqlite.ledger import FILE, open_ledger
+from agent_memory.types import Namespace
+
+_HANDED_OVER = 3  # the first descriptor of socket activation; see sd_listen_fds(3)
+_LOOK_S = 0.5
+_RECEIVE = "AGENT_MEMORY_SERVE_RECEIVE_S"
+
+
+class BoundedProtocol(H11Protocol):
+    """HTTP/1.1 that closes connections whose client begins a request and does not finish its headers in time."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
+        super().__init__(*args, **options)
+        self._patience: asyncio.TimerHandle | None = None
+
+    @override
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._expect()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:
+            self._expect()
+        else:
+            self._forget()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        if self._patience is None:
+            seconds = float(os.environ.get(_RECEIVE, "20"))
+            self._patience = self.loop.call_later(seconds, self._give_up)
+
+    def _forget(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _give_up(self) -> None:
+        self._patience = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """A server whose event streams end when it is told to stop."""
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        stop_all()
+        await super().shutdown(sockets)
+
+
+def serve(
+    path: Path,
+    settings: Settings,
+    *,
+    namespace: Namespace = (),
+    encoder: str | None = None,
+    config: Config | None = None,
+    announce: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve a store until the process is told to stop (SIGINT, SIGTERM).
+
+    Requests under way are finished first, and the store is closed.
+
+    Args:
+        path: The store's folder.
+        settings: What to listen on, and the limits.
+        namespace: The widest scope that any request gets.
+        encoder: Encoder of a new store.
+        config: Settings of the memory.
+        announce: Called with the address once it is listened on.
+
+    Raises:
+        InvalidInputError: Others can reach the address, and there is no key; or the address cannot be listened on.
+    """
+    handed = _take_socket()
+    host = settings.host if handed is None else str(handed.getsockname()[0])
+    check_exposure(host, has_keys=settings.require_keys or _has_keys(path))
+    plan = {
+        "path": str(path),
+        "settings": settings.model_dump(),
+        "namespace": namespace,
+        "encoder": encoder,
+        "config": None if config is None else config.model_dump(),
+    }
+    os.environ[_RECEIVE] = str(settings.receive_s)
+    options: dict[str, Any] = {
+        "host": settings.host,
+        "port": settings.port,
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "http": BoundedProtocol,
+        "ws": "none",
+        "timeout_keep_alive": max(1, int(settings.idle_s)),
+        "timeout_graceful_shutdown": max(1, int(settings.grace_s)),
+        "backlog": 2048,
+    }
+    if settings.workers == 1:
+        sock = handed or _listen(uvicorn.Config("", **options))
+        announce(_name(sock))
+        Server(uvicorn.Config(_make_app(plan), **options)).run(sockets=[sock])
+        return
+    with tempfile.TemporaryDirectory(prefix="agent-memory-metrics-") as shared:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        Memory(path, encoder=encoder, namespace=namespace, config=config).close()  # makes it once, before many open it
+        sock = handed or _listen(uvicorn.Config("", **options))
+        announce(_name(sock))
+        _supervise(settings, plan, options, sock)
+
+
+def _supervise(settings: Settings, plan: dict[str, Any], options: dict[str, Any], sock: socket.socket) -> None:
+    """Keep that many processes serving one socket until this process is told to stop; then stop them in order."""
+    context, stopped = multiprocessing.get_context("spawn"), threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+
+    def start() -> SpawnProcess:
+        process = context.Process(target=_work, args=(plan, options, sock))
+        process.start()
+        return process
+
+    processes = [start() for _ in range(settings.workers)]
+    while not stopped.wait(_LOOK_S):
+        processes = [process if process.is_alive() else start() for process in processes]
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(settings.grace_s + _LOOK_S)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def _work(plan: dict[str, Any], options: dict[str, Any], sock: socket.socket) -> None:
+    Server(uvicorn.Config(_make_app(plan), **options)).run(sockets=[sock])
+
+
+def _make_app(plan: dict[str, Any]) -> FastAPI:
+    def open_memory() -> Memory:
+        namespace, config = tuple(plan["namespace"]), plan["config"]
+        return Memory(plan["path"], encoder=plan["encoder"], namespace=namespace, config=config)
+
+    return create_app(open_memory, Settings(**plan["settings"]))
+
+
+def _has_keys(path: Path) -> bool:
+    if not (path / FILE).exists():
+        return False
+    with open_ledger(path) as ledger:
+        return ledger.has_keys()
+
+
+def _take_socket() -> socket.socket | None:
+    """Return the socket that systemd has handed over, if it has."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+        return None
+    os.environ.pop("LISTEN_PID")
+    return socket.socket(fileno=_HANDED_OVER)
+
+
+def _listen(config: uvicorn.Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    sock = socket.socket(family)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((config.host, config.port))
+        sock.listen(config.backlog)
+    except OSError as error:
+        sock.close()
+        raise InvalidInputError(f"{config.host}:{config.port} cannot be listened on: {error.strerror}") from error
+    sock.set_inheritable(True)
+    return sock
+
+
+def _name(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,196 @@
+"""``Serving``: what a server process holds. The memory, the ledger, threads, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from starlette.datastructures import Headers
+
+from agent_memory import inputs
+from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
+from agent_memory.errors import InvalidInputError
+from agent_memory.integrations._mcp_http import is_local
+from agent_memory.memory import Memory
+from agent_memory.server.keys import ANYBODY, Principal, find_principal
+from agent_memory.server.problems import Problem
+from agent_memory.server.settings import Settings
+from agent_memory.storage.sqlite.ledger import FILE, Ledger
+from agent_memory.types import Namespace
+
+_log = logging.getLogger("agent_memory")
+_R = TypeVar("_R")
+
+
+class Serving:
+    """One process of a server.
+
+    Args:
+        memory: What is served: its namespace is the widest scope that any key gets.
+        settings: The limits.
+
+    Attributes:
+        ledger: Keys and records; None for a store that cannot be written and has none.
+        stopping: Set when the server was told to stop.
+    """
+
+    def __init__(self, memory: Memory, settings: Settings) -> None:
+        self.memory, self.settings = memory, settings
+        self.ledger = _open_ledger(memory)
+        self.pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="agent-memory-http")
+        self.long_pool = ThreadPoolExecutor(4, thread_name_prefix="agent-memory-operation")
+        self.stopping = threading.Event()
+        self.waiting = 0
+        self.buckets = Buckets(settings.workers)
+        _LIVE.add(self)
+        self._reranker: Reranker | None = None
+
+    @property
+    def reranker(self) -> Reranker:
+        """The cross-encoder that searches may ask for.
+
+        Raises:
+            InvalidInputError: The server has none.
+        """
+        if self.settings.reranker is None:
+            raise InvalidInputError("this server has no cross-encoder; start it with --reranker FOLDER")
+        if self._reranker is None:
+            self._reranker = CrossEncoderReranker(self.settings.reranker)
+        return self._reranker
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether requests need a key."""
+        return self.settings.require_keys or (self.ledger is not None and self.ledger.has_keys())
+
+    def identify(self, headers: Headers) -> Principal:
+        """Return who asks, by the key that is shown; narrowed to the namespace that the request asks for.
+
+        Raises:
+            Problem: A key is needed, and none that works was shown (401), or it does not reach that far (403).
+        """
+        found, wanted = self._find(headers.get("authorization")), headers.get("agent-memory-namespace")
+        if wanted is None:
+            return found
+        try:
+            scope = inputs.resolve_namespace(json.loads(wanted), found.home)
+        except (ValueError, RecursionError) as error:
+            raise Problem(403, "scope", f"Agent-Memory-Namespace must be a JSON list in the scope: {error}") from error
+        return replace(found, namespace=scope)
+
+    def _find(self, authorization: str | None) -> Principal:
+        if not self.needs_keys or self.ledger is None:
+            if self.settings.require_keys:
+                raise _unauthorized("this server needs keys, and none exist: agent-memory keys create")
+            home = self.memory.namespace
+            return Principal(home, ANYBODY.role, home)
+        scheme, _, text = (authorization or "").partition(" ")
+        if not authorization or scheme.lower() != "bearer":
+            raise _unauthorized("this server needs a key: Authorization: Bearer am_…")
+        found = find_principal(self.ledger, text.strip())
+        home = self.memory.namespace
+        if found is None or found.namespace[: len(home)] != home:
+            raise _unauthorized("the key is unknown, was revoked or has expired")
+        return found
+
+    def view(self, namespace: Namespace) -> Memory:
+        """Return the memory as it is seen in a namespace: the same store, a narrower scope."""
+        view = copy.copy(self.memory)
+        view._enter(namespace)
+        return view
+
+    async def run(self, call: Callable[[], _R]) -> _R:
+        """Return what a call returns, in one of this process's threads.
+
+        Raises:
+            Problem: Too many requests wait (503), or it took too long (504); the call is still carried out then.
+        """
+        if self.waiting >= self.settings.max_waiting + self.settings.threads:
+            detail = f"{self.waiting} requests are under way; the limit is {self.settings.max_waiting} waiting"
+            raise Problem(503, "busy", detail, headers={"retry-after": "1"})
+        self.waiting += 1
+        future = asyncio.get_running_loop().run_in_executor(self.pool, call)
+        future.add_done_callback(self._leave)
+        done, _ = await asyncio.wait({future}, timeout=self.settings.timeout_s)
+        if not done:
+            limit = self.settings.timeout_s
+            raise Problem(504, "timeout", f"the request took more than {limit:g} s; it may still be carried out")
+        return future.result()
+
+    def _leave(self, future: asyncio.Future[Any]) -> None:
+        self.waiting -= 1
+        if not future.cancelled():
+            future.exception()  # nobody may be waiting for it any more
+
+    def close(self) -> None:
+        """Let what is under way end, and close the ledger; the memory stays open."""
+        self.stopping.set()
+        self.pool.shutdown(wait=True)
+        self.long_pool.shutdown(wait=True)
+        if self.ledger is not None:
+            self.ledger.close()
+
+
+_LIVE: weakref.WeakSet[Serving] = weakref.WeakSet()
+
+
+def stop_all() -> None:
+    """Tell the servers of this process that they are about to stop: their streams end."""
+    for serving in list(_LIVE):
+        serving.stopping.set()
+
+
+class Buckets:
+    """Counts requests a minute by namespace: a token bucket each.
+
+    Args:
+        shares: Number of processes among which a rate is divided.
+    """
+
+    def __init__(self, shares: int) -> None:
+        self._shares, self._lock = shares, threading.Lock()
+        self._levels: dict[Namespace, tuple[float, float]] = {}
+
+    def take(self, namespace: Namespace, rate: int) -> tuple[int, float]:
+        """Take one token; returns (requests left, seconds to wait): the wait is 0 if there was one."""
+        room, now = max(1.0, rate / self._shares), time.monotonic()
+        with self._lock:
+            if len(self._levels) > 10_000:
+                self._levels.clear()
+            level, last = self._levels.get(namespace, (room, now))
+            level = min(room, level + (now - last) * room / 60)
+            if level < 1:
+                self._levels[namespace] = level, now
+                return 0, (1 - level) * 60 / room
+            self._levels[namespace] = level - 1, now
+            return int(level - 1), 0.0
+
+
+def check_exposure(host: str, *, has_keys: bool) -> None:
+    """Raise InvalidInputError for an address that others can reach while requests need no key."""
+    if not has_keys and not is_local(host):
+        raise InvalidInputError(
+            f"others can reach {host or 'every address'!r}, and there is no key: "
+            "make one with agent-memory keys create, or serve at 127.0.0.1"
+        )
+
+
+def _open_ledger(memory: Memory) -> Ledger | None:
+    folder = Path(memory.path)
+    if memory._store.database.read_only and not (folder / FILE).exists():
+        return None
+    return Ledger(folder, lock_timeout_s=memory.config.lock_timeout_s)
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(401, "unauthorized", detail, headers={"www-authenticate": "Bearer"})

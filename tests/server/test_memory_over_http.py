@@ -1,0 +1,36 @@
+"""What tests of ``Memory`` ask, asked of ``RemoteMemory``: the same tests, over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+from unit import test_memory
+from unit.test_memory import *  # noqa: F403
+
+# What a server's own process does, and what is said about a folder; the rest holds over HTTP too.
+LOCAL = (
+    "test_progress_counts_whole_batches",
+    "test_given_vectors_share_larger_transactions_unless_a_session_must_evolve_them",
+    "test_another_encoder_is_refused_and_nothing_changes",
+    "test_two_encoders_racing_for_a_new_store",
+    "test_a_memory_says_what_it_is",
+    "test_settings_may_be_a_mapping",
+    "test_a_path_that_names_no_folder_is_refused",
+)
+for name in LOCAL:
+    assert hasattr(test_memory, name)
+    del globals()[name]
+
+
+@pytest.fixture
+def open_memory(serve, folder):
+    remotes = []
+
+    def open_(**options):
+        place = options.pop("path", folder)
+        namespace = options.pop("namespace", None)
+        remotes.append(serve(place, **options).remote(namespace=namespace))
+        return remotes[-1]
+
+    yield open_
+    for remote in remotes:
+        remote.close()

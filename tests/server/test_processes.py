@@ -1,0 +1,94 @@
+"""A server as a process of its own: killed, stopped, and several at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import httpx
+import pytest
+from support_server import serve_alone
+
+from agent_memory import Memory, RemoteMemory
+
+pytestmark = pytest.mark.slow
+
+
+def test_nothing_acknowledged_is_lost_when_the_server_is_killed_and_a_repeated_write_is_done_once(tmp_path):
+    acknowledged: list[str] = []
+    with serve_alone(tmp_path / "store") as (url, process):
+
+        def write(worker):
+            with httpx.Client(base_url=url, timeout=20) as client:
+                for i in range(1000):
+                    headers = {"idempotency-key": f"{worker}-{i}"}
+                    try:
+                        answer = client.post("/v1/memories", json={"text": f"fact {worker} {i}"}, headers=headers)
+                    except httpx.TransportError:
+                        return
+                    assert answer.status_code == 201
+                    acknowledged.append(answer.json()["text"])
+
+        threads = [threading.Thread(target=write, args=(worker,)) for worker in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(acknowledged) < 20:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+    with serve_alone(tmp_path / "store") as (url, _), httpx.Client(base_url=url, timeout=20) as client:
+        for worker in range(4):
+            done = [int(text.split()[2]) for text in acknowledged if text.startswith(f"fact {worker} ")]
+            for i in range(max(done, default=-1) + 2):  # what was acknowledged, and what was cut off
+                headers = {"idempotency-key": f"{worker}-{i}"}
+                answer = client.post("/v1/memories", json={"text": f"fact {worker} {i}"}, headers=headers)
+                assert (answer.status_code, answer.json()["text"]) == (201, f"fact {worker} {i}")
+    with Memory(tmp_path / "store") as memory:
+        texts = [entry.text for entry in memory.entries()]
+        assert set(acknowledged) <= set(texts)
+        assert len(texts) == len(set(texts))
+        assert memory.check().ok
+
+
+def test_sigterm_finishes_what_is_under_way_and_ends_the_streams(tmp_path):
+    with serve_alone(tmp_path / "store") as (url, process):
+        answers: list[int] = []
+        with httpx.Client(base_url=url, timeout=30) as client, client.stream("GET", "/v1/events") as stream:
+            next(stream.iter_lines())
+            many = [f"number {i}" for i in range(300)]
+            thread = threading.Thread(
+                target=lambda: answers.append(
+                    httpx.post(f"{url}/v1/memories", json={"items": many}, timeout=60).status_code
+                )
+            )
+            thread.start()
+            time.sleep(0.3)
+            process.terminate()
+            for _ in stream.iter_lines():
+                pass
+        thread.join()
+        assert process.wait(40) in (0, -signal.SIGTERM)
+    with Memory(tmp_path / "store") as memory:
+        assert answers != [201] or len(memory.entries()) == 300
+        assert memory.stats().snapshot_bytes or not memory.entries()
+
+
+def test_several_processes_serve_one_store_and_each_knows_what_the_others_wrote(tmp_path):
+    with serve_alone(tmp_path / "store", "--workers", "2") as (url, process):
+        for i in range(12):
+            with RemoteMemory(url) as memory:  # a connection each, so that both processes get some
+                memory.add(f"fact number {i}", key=str(i))
+                assert memory.recall(f"fact number {i}", k=1)[0].entry.key == str(i)
+                assert len(memory.entries()) == i + 1
+        text = httpx.get(f"{url}/metrics").text
+        assert 'agent_memory_requests_total{method="POST",status="201"} 12.0' in text
+        assert "agent_memory_entries 12.0" in text
+        process.terminate()
+        assert process.wait(40) == 0
+
+
+def test_others_are_not_served_without_keys(tmp_path):
+    with pytest.raises(AssertionError, match="others can reach"), serve_alone(tmp_path / "store", "--host", "0.0.0.0"):
+        pass
