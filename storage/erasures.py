@@ -76,8 +76,15 @@ class Erasures(ABC):
         """Return (number of the latest erasure, number of unfinished ones): it changes with each step of each."""
 
     @abstractmethod
-    def note_copy(self, path: str, kind: str, now: datetime) -> None:
-        """Record that a copy was made; an older record of the same path is replaced."""
+    def note_copy(self, path: str, kind: str, now: datetime, *, last_id: int | None = None) -> None:
+        """Record that a copy was made; an older record of the same path is replaced.
+
+        Args:
+            path: The file.
+            kind: ``backup`` or ``export``.
+            now: When it was made.
+            last_id: As of ``StoredCopy``; the largest row number used until now if left out.
+        """
 
     @abstractmethod
     def drop_copies(self, paths: Sequence[str]) -> None:

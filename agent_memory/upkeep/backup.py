@@ -20,7 +20,7 @@ from agent_memory.live.store import Store
 from agent_memory.live.targets import DATABASE, INDEX, check_target, is_own
 from agent_memory.records import Erasure
 from agent_memory.reports import Copy
-from agent_memory.storage.erasures import StoredErasure
+from agent_memory.storage.erasures import StoredCopy, StoredErasure
 from agent_memory.storage.sqlite.copying import install_copy, read_store_id, restore_copy
 from agent_memory.storage.sqlite.database import SqliteDatabase
 from agent_memory.types import Progress
@@ -86,8 +86,8 @@ def restore(
     except OSError as error:
         raise StorageError(f"cannot restore to {folder}: {error}") from error
     known = {one.token: one for one in (*restored.receipts, *given) if one.store_id == restored.origin}
-    if known:
-        revived = _forget_again(database, list(known.values()), apply=apply_forgets)
+    if known or restored.copies:
+        revived = _forget_again(database, list(known.values()), restored.copies, apply=apply_forgets)
         if revived and not apply_forgets:
             _log.warning(
                 "%s is older than what was forgotten since: %d forgotten rows are back in %s; "
@@ -100,15 +100,20 @@ def restore(
     return restored.entries
 
 
-def _forget_again(path: Path, receipts: Sequence[StoredErasure], *, apply: bool) -> int:
-    """Carry receipts over into a restored store; returns how many of their rows it holds, and deletes these if asked.
+def _forget_again(path: Path, receipts: Sequence[StoredErasure], copies: Sequence[StoredCopy], *, apply: bool) -> int:
+    """Carry receipts and copies over into a restored store; deletes the rows of the receipts if asked.
 
     What sessions were evolved with is cleared, and evolved again when the store is opened.
+
+    Returns:
+        Number of rows of the receipts that the store holds, or held.
     """
     database = SqliteDatabase(path, lock_timeout_s=Config().lock_timeout_s)
     try:
         database.prepare()
         with database.write() as tx:
+            for copy in copies:
+                tx.erasures.note_copy(copy.path, copy.kind, copy.made_at, last_id=copy.last_id)
             tokens = {one.token for one in tx.erasures.list_all()}
             newer = [one for one in receipts if one.token not in tokens]
             ids = sorted({entry_id for one in newer for entry_id in one.ids})

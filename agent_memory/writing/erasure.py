@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from agent_memory import inputs
-from agent_memory.errors import AgentMemoryError, IndexStateError, InvalidInputError
+from agent_memory.errors import AgentMemoryError, IndexStateError, InvalidInputError, StorageError
 from agent_memory.files import clean_parts, failpoint
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
@@ -207,7 +207,12 @@ class Eraser:
         failpoint("erasure-index-written")
         now = datetime.now(UTC)
         done = [] if pending else tokens
-        left = store.database.erase_traces(lambda tx: tx.erasures.finish(done, now), wait_s=store.config.lock_timeout_s)
+        try:
+            left = store.database.erase_traces(
+                lambda tx: tx.erasures.finish(done, now), wait_s=store.config.lock_timeout_s
+            )
+        except StorageError as error:
+            left = str(error)
         if left is not None:
             pending.append(f"database: {left}")
         for one in pending:

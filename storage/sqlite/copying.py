@@ -15,10 +15,10 @@ from pathlib import Path
 
 from agent_memory.errors import StorageError
 from agent_memory.files import failpoint, put_in_place, write_beside
-from agent_memory.storage.erasures import StoredErasure
+from agent_memory.storage.erasures import StoredCopy, StoredErasure
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.driver import connect_guarded, sqlite3
-from agent_memory.storage.sqlite.erasures import parse_erasure
+from agent_memory.storage.sqlite.erasures import parse_copy, parse_erasure
 from agent_memory.storage.sqlite.ground import FolderLock, create_private, refuse_links
 from agent_memory.storage.sqlite.known import find_difference, read_objects
 from agent_memory.storage.sqlite.migrate import REVISIONS, check_revision
@@ -40,11 +40,13 @@ class Restored:
         entries: Number of entries that the copy holds.
         origin: Id of the store that the copy was made of; None if it was too old to have one.
         receipts: The erasures of the store that was replaced, oldest first.
+        copies: The copies that it knew, if it is the same store.
     """
 
     entries: int
     origin: str | None
     receipts: list[StoredErasure]
+    copies: list[StoredCopy]
 
 
 def _counts(connection: sqlite3.Connection) -> Counts:
@@ -130,7 +132,7 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
         StorageError: The copy is damaged, or the database is in use; nothing was changed.
     """
     lock = FolderLock(target.parent, 0.0)
-    receipts: list[StoredErasure] = []
+    former: tuple[list[StoredErasure], list[StoredCopy]] = [], []
     try:
         with write_beside(target) as part:
             shutil.copyfile(source, part)
@@ -142,8 +144,9 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
             refuse_links(target)
             if target.exists():
                 _empty_log(target)
-                receipts = _read_receipts(target)
+                former = _read_receipts(target)
             origin = read_store_id(part)
+            same = origin is not None and origin == read_store_id(target)
             _adopt(part, read_store_id(target))
             # The former write-ahead log belongs to the former database and must not be replayed into this one. What
             # it held was moved into the former database just now.
@@ -154,17 +157,18 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
             install_copy(part, target)
     finally:
         lock.release()
-    return Restored(entries, origin, receipts)
+    return Restored(entries, origin, former[0], former[1] if same else [])
 
 
-def _read_receipts(path: Path) -> list[StoredErasure]:
-    """Return the receipts of a store that nobody has open; none if it has none or is damaged."""
+def _read_receipts(path: Path) -> tuple[list[StoredErasure], list[StoredCopy]]:
+    """Return the receipts and copies of a store that nobody has open; none if it has none or is damaged."""
     try:
         with _look_into(path) as connection:
             connection.row_factory = sqlite3.Row
-            return [parse_erasure(dict(row)) for row in connection.execute("SELECT * FROM erasures ORDER BY id")]
+            receipts = [parse_erasure(dict(row)) for row in connection.execute("SELECT * FROM erasures ORDER BY id")]
+            return receipts, [parse_copy(dict(row)) for row in connection.execute("SELECT * FROM copies")]
     except (OSError, sqlite3.Error, StorageError):
-        return []
+        return [], []
 
 
 def _adopt(path: Path, replaced: str | None) -> None:

@@ -83,6 +83,13 @@ def parse_erasure(row: Mapping[str, Any]) -> StoredErasure:
         raise StorageError(f"a receipt is damaged: {error}") from error
 
 
+def parse_copy(row: Mapping[str, Any]) -> StoredCopy:
+    """Return the copy of a row, by column name; raises StorageError."""
+    last_id = checked(copies.c.last_id, row["last_id"])
+    path, kind = (str(row[name]) for name in ("path", "kind"))
+    return StoredCopy(path=path, kind=kind, made_at=_parse_time(row["made_at"]), last_id=last_id)
+
+
 def _parse_time(value: object) -> Any:  # noqa: ANN401 - as SQLAlchemy
     return checked(erasures.c.made_at, value) if isinstance(value, int) else value
 
@@ -129,8 +136,9 @@ class SqliteErasures(Group, Erasures):
         return last, unfinished
 
     @override
-    def note_copy(self, path: str, kind: str, now: datetime) -> None:
-        values = {"kind": kind, "made_at": now, "last_id": last_number(self._connection, "entries")}
+    def note_copy(self, path: str, kind: str, now: datetime, *, last_id: int | None = None) -> None:
+        last = last_number(self._connection, "entries") if last_id is None else last_id
+        values = {"kind": kind, "made_at": now, "last_id": last}
         row = upsert(copies).values(path=path, **values)
         self._connection.execute(row.on_conflict_do_update(index_elements=["path"], set_=values))
 
@@ -142,4 +150,4 @@ class SqliteErasures(Group, Erasures):
     @override
     def list_copies(self) -> list[StoredCopy]:
         rows = self._connection.execute(select(copies).order_by(copies.c.made_at, copies.c.path))
-        return [StoredCopy(path=row.path, kind=row.kind, made_at=row.made_at, last_id=row.last_id) for row in rows]
+        return [parse_copy(dict(row._mapping)) for row in rows]

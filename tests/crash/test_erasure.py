@@ -322,6 +322,7 @@ def test_an_older_backup_brings_back_what_was_forgotten_and_says_so(tmp_path, ca
     with open_(target) as memory:
         assert find(target, secrets) == []
         assert len(memory.recall("filler 12", k=400, mode="dense")) == 320
+        assert [copy.path.name for copy in memory.copies()] == ([] if elsewhere else ["before.db"])
         assert memory.check().ok
 
 
