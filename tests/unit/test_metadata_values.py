@@ -55,7 +55,7 @@ def test_values_that_mean_json_are_kept_as_json(memory, given, kept):
         b"x",
         object(),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_values_without_a_json_form_are_refused(memory, value):
     for write in (
