@@ -154,7 +154,11 @@ class RemoteMemory(RemoteOperator):
         changed = {name: value for name, value in given.items() if value is not UNSET}
         if changed.get("event_time", ...) is None or changed.get("text", ...) is None:
             raise InvalidInputError("text and event_time can be changed, but not removed")
-        parse_entry({"text": "-", **changed}, self.config)
+        try:
+            parse_entry({"text": "-", **changed}, self.config)
+        except InvalidInputError:
+            self.get(key, namespace=scope.get("namespace"))  # that it is not there would be said first
+            raise
         body = {name: _plain(value) for name, value in changed.items()}
         return _entry(self._wire.send("PATCH", _path(key), body, params=scope))
 

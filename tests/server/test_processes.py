@@ -56,7 +56,8 @@ def test_sigterm_finishes_what_is_under_way_and_ends_the_streams(tmp_path):
     with serve_alone(tmp_path / "store") as (url, process):
         answers: list[int] = []
         with httpx.Client(base_url=url, timeout=30) as client, client.stream("GET", "/v1/events") as stream:
-            next(stream.iter_lines())
+            lines = stream.iter_lines()
+            next(lines)
             many = [f"number {i}" for i in range(300)]
             thread = threading.Thread(
                 target=lambda: answers.append(
@@ -66,13 +67,12 @@ def test_sigterm_finishes_what_is_under_way_and_ends_the_streams(tmp_path):
             thread.start()
             time.sleep(0.3)
             process.terminate()
-            for _ in stream.iter_lines():
+            for _ in lines:
                 pass
         thread.join()
         assert process.wait(40) in (0, -signal.SIGTERM)
     with Memory(tmp_path / "store") as memory:
         assert answers != [201] or len(memory.entries()) == 300
-        assert memory.stats().snapshot_bytes or not memory.entries()
 
 
 def test_several_processes_serve_one_store_and_each_knows_what_the_others_wrote(tmp_path):
