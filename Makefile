@@ -19,7 +19,7 @@ demo: $(INSTALLED)  ## Remember a conversation and ask about what changed in it
 	$(BIN)/agent-memory demo
 
 test: $(INSTALLED)  ## All tests; those of the inspector need a Chromium, and say when there is none
-	$(BIN)/python -m pytest -rs
+	$(BIN)/python -m pytest -rs -n auto --dist worksteal
 
 # CrewAI asks for older versions than the others, and therefore for an environment of its own.
 test-integrations:  ## The adapters, each with its real framework
