@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -122,6 +123,27 @@ class Erasure(int):
 
 def _make_erasure(count: int, facts: dict[str, Any]) -> Erasure:
     return Erasure(count, **facts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A backup or an export that a store has made of itself.
+
+    Attributes:
+        path: The file.
+        kind: ``backup`` or ``export``.
+        made_at: When it was made.
+        exists: Whether there is still a file of that name.
+        older_than: Tokens of the receipts of ``forget`` that are later, and are about rows that may be in it.
+        holds: Number of forgotten rows in it; None for an export, which is not looked into, and a file that is gone.
+    """
+
+    path: Path
+    kind: str
+    made_at: datetime
+    exists: bool
+    older_than: tuple[str, ...]
+    holds: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

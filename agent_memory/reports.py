@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Self
 
 
@@ -342,27 +341,6 @@ class Schedule:
     paused: bool = False
     last_run_at: datetime | None = None
     made_here: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
-    """A backup or an export that a store has made of itself.
-
-    Attributes:
-        path: The file.
-        kind: ``backup`` or ``export``.
-        made_at: When it was made.
-        exists: Whether there is still a file of that name.
-        older_than: Tokens of the receipts of ``forget`` that are later, and are about rows that may be in it.
-        holds: Number of forgotten rows in it; None for an export, which is not looked into, and a file that is gone.
-    """
-
-    path: Path
-    kind: str
-    made_at: datetime
-    exists: bool
-    older_than: tuple[str, ...]
-    holds: int | None
 
 
 class Role(StrEnum):

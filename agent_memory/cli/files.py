@@ -28,7 +28,8 @@ from agent_memory.cli.shared import (
 from agent_memory.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
-    from agent_memory.reports import Copy, Imported, Stats
+    from agent_memory.records import Copy
+    from agent_memory.reports import Imported, Stats
 
 app = typer.Typer()
 

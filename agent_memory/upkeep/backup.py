@@ -18,8 +18,7 @@ from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.files import make_folder, write_beside
 from agent_memory.live.store import Store
 from agent_memory.live.targets import DATABASE, INDEX, check_target, is_own
-from agent_memory.records import Erasure
-from agent_memory.reports import Copy
+from agent_memory.records import Copy, Erasure
 from agent_memory.storage.erasures import StoredCopy, StoredErasure
 from agent_memory.storage.sqlite.copying import install_copy, read_store_id, restore_copy
 from agent_memory.storage.sqlite.database import SqliteDatabase

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from agent_memory import inputs
 from agent_memory.live.store import Store
 from agent_memory.recall.query_log import QueryLog
-from agent_memory.records import Erasure
-from agent_memory.reports import Copy, GenerationInfo, Maintenance, ReindexReport, Report, Stats
+from agent_memory.records import Copy, Erasure
+from agent_memory.reports import GenerationInfo, Maintenance, ReindexReport, Report, Stats
 from agent_memory.types import Namespace, Progress
 from agent_memory.upkeep import backup as backups
 from agent_memory.upkeep.check import Checker, count_stats
