@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agent_memory.aio import AsyncMemory
     from agent_memory.client import RemoteMemory
-    from agent_memory.config import Config
+    from agent_memory.config import Config, Retention
     from agent_memory.encoders.base import Encoder, EncoderSpec
     from agent_memory.errors import (
         AgentMemoryError,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from agent_memory.memory import Memory
     from agent_memory.prompt import format_hits
-    from agent_memory.records import Entry, Hit, Hits, Session, Trace
+    from agent_memory.records import Copy, Entry, Erasure, Hit, Hits, Session, Trace
     from agent_memory.reports import (
         GenerationInfo,
         GenerationState,
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "aio": ["AsyncMemory"],
     "client": ["RemoteMemory"],
-    "config": ["Config"],
+    "config": ["Config", "Retention"],
     "encoders.base": ["Encoder", "EncoderSpec"],
     "errors": [
         "AgentMemoryError",
@@ -87,7 +87,9 @@ _HOMES = {
     "memory": ["Memory"],
     "prompt": ["format_hits"],
     "records": [
+        "Copy",
         "Entry",
+        "Erasure",
         "Hit",
         "Hits",
         "Session",
@@ -118,6 +120,7 @@ __all__ = [
     "CheckpointError",
     "ClosedError",
     "Config",
+    "Copy",
     "CorruptSnapshotError",
     "DimensionMismatchError",
     "Encoder",
@@ -125,6 +128,7 @@ __all__ = [
     "EncoderMismatchError",
     "EncoderSpec",
     "Entry",
+    "Erasure",
     "GenerationInfo",
     "GenerationState",
     "Hit",
@@ -149,6 +153,7 @@ __all__ = [
     "Replay",
     "ReplaySource",
     "Report",
+    "Retention",
     "Schedule",
     "SchemaTooNewError",
     "Session",
