@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -19,12 +19,12 @@ from agent_memory.payload import from_json
 from agent_memory.recall.request import make_condition, make_request
 from agent_memory.records import Entry, Hit, Hits, Session, Trace
 from agent_memory.remote import PAGE, Given, RemoteOperator, like, quote_name
+from agent_memory.storage.filters import EVERYTHING, parse_filter
 from agent_memory.types import FloatArray, Namespace, Progress
 from agent_memory.wire import Wire
 from agent_memory.writing.items import NewEntry, get_fields, parse_entry
 
 if TYPE_CHECKING:
-
     import httpx
 
 _BATCH_CHARS = 2_000_000  # of the texts of one request
@@ -172,15 +172,16 @@ class RemoteMemory(RemoteOperator):
     @like(Memory.forget)
     def forget(self, given: Given) -> int:  # noqa: D102
         scope = self._scope(given.pop("namespace", None))
-        given["everything"] = inputs.check_flag("everything", given.get("everything", False))
-        key = given.pop("key", None)
-        self._check_filters({name: given.get(name) for name in ("where", "session")})
-        others = given["everything"] or given.get("where") or given.get("session") is not None
-        if key is None:
-            return int(self._wire.send("POST", "/v1/memories/forget", {**given, **scope})["forgotten"])
-        if others:
+        key, where, session = (given.pop(name, None) for name in ("key", "where", "session"))
+        everything = inputs.check_flag("everything", given.get("everything", False))
+        filtered = (where is not None and parse_filter(where) != EVERYTHING) or session is not None
+        if sum([key is not None, filtered, everything]) != 1:
             raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
-        return int(self._wire.send("DELETE", _path(inputs.check_name("key", key)), params=scope)["forgotten"])
+        self._check_filters({"where": where, "key": key, "session": session})
+        if key is not None:
+            return int(self._wire.send("DELETE", _path(key), params=scope)["forgotten"])
+        body = {"where": where, "session": session, "everything": everything}
+        return int(self._wire.send("POST", "/v1/memories/forget", {**body, **scope})["forgotten"])
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class RemoteMemory(RemoteOperator):
         return {**body, **scope, **({"rerank": True} if rerank else {})}
 
     def _check_filters(self, filters: Given) -> None:
-        make_condition(self.namespace, datetime.min, **filters)
+        make_condition(self.namespace, datetime.now(UTC), **filters)
 
     @like(Memory.get)
     def get(self, given: Given) -> Entry:  # noqa: D102
