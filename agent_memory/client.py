@@ -195,18 +195,21 @@ class RemoteMemory(RemoteOperator):
         if isinstance(queries, str) or not isinstance(queries, Sequence):
             raise InvalidInputError(f"queries must be a list of texts, got {type(queries).__name__}")
         texts = [inputs.check_query(query, self.config) for query in queries]
+        if not texts:
+            return []
         body = self._check_query({"query": "-", **given})
         del body["query"]
         found: list[Hits] = []
-        for start in range(0, max(1, len(texts)), PAGE):
+        for start in range(0, len(texts), PAGE):
             answer = self._wire.send("POST", "/v1/search", {"queries": texts[start : start + PAGE], **body})
             found += map(_hits, answer["answers"])
         return found
 
     @like(Memory.why)
     def why(self, given: Given) -> Trace:  # noqa: D102
-        key = inputs.check_name("key", given.pop("key"))
-        return from_json(Trace, self._wire.send("POST", f"{_path(key)}/why", self._check_query(given)))
+        key = given.pop("key")
+        body = self._check_query(given)
+        return from_json(Trace, self._wire.send("POST", f"{_path(inputs.check_name('key', key))}/why", body))
 
     def _check_query(self, given: Given) -> Given:
         """Return the arguments of a recall as they are sent, after the checks that need no store."""
