@@ -197,7 +197,8 @@ def test_the_record_holds_everything_that_was_written(recorded):
         str(path.relative_to(recorded.root)): path.read_bytes() for path in recorded.root.rglob("*") if path.is_file()
     }
     assert disk.read_now() == there
-    assert {record.what for record in recorded.records} == set("CDLRSTUW")
+    # Hard links, too, where snapshots follow each other without anything being forgotten between them.
+    assert {record.what for record in recorded.records} - {"L"} == set("CDRSTUW")
 
 
 @pytest.mark.timeout(1800)
