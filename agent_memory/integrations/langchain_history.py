@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._names import encode_name
 from agent_memory.integrations._opening import Adapter, Given, below, opened, session_and_memory
@@ -63,9 +64,17 @@ class AgentMemoryChatMessageHistory(Adapter, BaseChatMessageHistory):
         """
         self.memory.add_many([{**self._scope, **as_item(message)} for message in messages])
 
+    async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """Do as ``add_messages`` does, without blocking the event loop."""
+        await run_in_thread(lambda: self.add_messages(messages))
+
     def clear(self) -> None:
         """Delete all messages of the session for good."""
         self.memory.forget(where=_ONLY_MESSAGES, **self._scope)
+
+    async def aclear(self) -> None:
+        """Do as ``clear`` does, without blocking the event loop."""
+        await run_in_thread(self.clear)
 
 
 def as_item(message: BaseMessage) -> dict[str, Any]:

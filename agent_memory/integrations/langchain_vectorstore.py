@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 import weakref
@@ -12,6 +11,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._documents import (
@@ -128,7 +128,7 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
         items = self._items(texts, metadatas, ids, kwargs)
         worded = [item["text"] for item in items if has_text(item)]
         vectors = await self._embedding.aembed_documents(worded) if worded else []
-        return await asyncio.to_thread(self._write, items, vectors)
+        return await run_in_thread(lambda: self._write(items, vectors))
 
     def _items(
         self,
@@ -153,6 +153,10 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
             self.memory.forget(everything=True, namespace=self._scope)
         forget_keys(self.memory, [encode_name(key) for key in ids or ()], self._scope)
         return True
+
+    async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
+        """Do as ``delete`` does, without blocking the event loop."""
+        return await run_in_thread(lambda: self.delete(ids, **kwargs))
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents with the given ids, in that order; unknown ids are left out."""
@@ -182,7 +186,7 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
     ) -> list[tuple[Document, float]]:
         """Do as ``similarity_search_with_score`` does, without blocking the event loop."""
         vector = await self._embedding.aembed_query(query)
-        return await asyncio.to_thread(self.similarity_search_with_score_by_vector, vector, k, **kwargs)
+        return await run_in_thread(lambda: self.similarity_search_with_score_by_vector(vector, k, **kwargs))
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """Return the k documents closest to a query, best first."""
@@ -278,7 +282,7 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
     ) -> Self:
         """Do as ``from_texts`` does, without blocking the event loop."""
         opening = _for_opening(kwargs)
-        store = await asyncio.to_thread(lambda: cls(embedding=embedding, **opening))
+        store = await run_in_thread(lambda: cls(embedding=embedding, **opening), whole=True)
         await store.aadd_texts(texts, metadatas, ids=ids, **kwargs)
         return store
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, InvalidInputError, MissingDependencyError, NotFoundError
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
@@ -144,7 +145,7 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         if self.embeddings is not None:
             documents = await self.embeddings.aembed_documents(texts) if texts else []
             asked = await asyncio.gather(*map(self.embeddings.aembed_query, queries))
-        return await asyncio.to_thread(self._run, ops, self._usable(texts, documents), self._usable(queries, asked))
+        return await run_in_thread(lambda: self._run(ops, self._usable(texts, documents), self._usable(queries, asked)))
 
     def _to_embed(self, ops: Sequence[Op]) -> tuple[list[str], list[str]]:
         if self.embeddings is None:

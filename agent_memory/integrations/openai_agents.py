@@ -8,11 +8,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._names import encode_name
 from agent_memory.integrations._opening import Adapter, Given, below, opened, session_and_memory
@@ -69,7 +69,7 @@ class AgentMemorySession(Adapter, SessionABC):
         most = resolve_session_limit(limit, self.session_settings)
         if most is not None and most <= 0:
             return []
-        entries = await asyncio.to_thread(self._entries)
+        entries = await run_in_thread(self._entries)
         return [json.loads(entry.metadata[_FIELD]) for entry in entries[-most if most else 0 :]]
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
@@ -78,11 +78,11 @@ class AgentMemorySession(Adapter, SessionABC):
         Raises:
             InvalidInputError: An item has no JSON form. Nothing was written.
         """
-        await asyncio.to_thread(self.memory.add_many, [{**self._scope, **_as_entry(item)} for item in items])
+        await run_in_thread(lambda: self.memory.add_many([{**self._scope, **_as_entry(item)} for item in items]))
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove and return the latest item; None if there is none."""
-        return await asyncio.to_thread(self._pop)
+        return await run_in_thread(self._pop)
 
     def _pop(self) -> TResponseInputItem | None:
         for entry in reversed(self._entries()):
@@ -94,7 +94,7 @@ class AgentMemorySession(Adapter, SessionABC):
 
     async def clear_session(self) -> None:
         """Delete all items of the session for good."""
-        await asyncio.to_thread(lambda: self.memory.forget(where=_ONLY_ITEMS, **self._scope))
+        await run_in_thread(lambda: self.memory.forget(where=_ONLY_ITEMS, **self._scope))
 
 
 def _as_entry(item: Mapping[str, Any]) -> dict[str, Any]:
