@@ -43,10 +43,11 @@ async def run_in_thread(
         whole: True for a call that has effects other than transactions, and is carried out once it has begun.
         stop: Set at a cancellation, for a call that ends by it.
     """
-    attempt = Attempt()
+    loop = asyncio.get_running_loop()
+    attempt = Attempt(loop.is_closed)
     steps = functools.partial(_run_whole, call) if whole else call
     context = contextvars.copy_context()
-    future = asyncio.get_running_loop().run_in_executor(executor, context.run, attempt.run, steps)
+    future = loop.run_in_executor(executor, context.run, attempt.run, steps)
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:
@@ -58,9 +59,6 @@ async def run_in_thread(
             if attempt.give_up():
                 future.cancel()
                 raise
-        except GeneratorExit:  # the loop was closed under it
-            attempt.give_up()
-            raise
     if cancelled is not None:
         raise cancelled from future.exception()
     return future.result()

@@ -16,9 +16,14 @@ class GivenUpError(Exception):
 
 
 class Attempt:
-    """A call in another thread whose caller may give it up until it begins to write."""
+    """A call in another thread whose caller may give it up until it begins to write.
 
-    def __init__(self) -> None:
+    Args:
+        orphaned: Returns whether the caller is gone, so that nobody would hear of the outcome.
+    """
+
+    def __init__(self, orphaned: Callable[[], bool]) -> None:
+        self._orphaned = orphaned
         self._lock = threading.Lock()
         self._begun = self._given_up = False
 
@@ -28,9 +33,7 @@ class Attempt:
         Raises:
             GivenUpError: It was given up before it wrote anything.
         """
-        with self._lock:
-            if self._given_up:
-                raise GivenUpError
+        self._check()
         _current.set(self)
         return call()
 
@@ -41,9 +44,12 @@ class Attempt:
             GivenUpError: It was given up before.
         """
         with self._lock:
-            if self._given_up:
-                raise GivenUpError
+            self._check()
             self._begun = True
+
+    def _check(self) -> None:
+        if self._given_up or (not self._begun and self._orphaned()):
+            raise GivenUpError
 
     def give_up(self) -> bool:
         """Keep the call from ever writing; returns False if it has begun to write, and goes on."""
