@@ -61,16 +61,19 @@ class AgentMemorySession(Adapter, SessionABC):
             "namespace": below(self.memory, namespace),
         }
 
-    def _entries(self) -> list[Entry]:
-        return self.memory.entries(where=_ONLY_ITEMS, **self._scope)
+    def _entries(self, most: int | None) -> list[Entry]:
+        """Return the latest entries, or all, oldest first."""
+        if most is None:
+            return self.memory.entries(where=_ONLY_ITEMS, **self._scope)
+        return self.memory.entries(where=_ONLY_ITEMS, limit=most, newest_first=True, **self._scope)[::-1]
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """Return the items, oldest first; the latest ``limit`` of them if one is given."""
         most = resolve_session_limit(limit, self.session_settings)
         if most is not None and most <= 0:
             return []
-        entries = await run_in_thread(self._entries)
-        return [json.loads(entry.metadata[_FIELD]) for entry in entries[-most if most else 0 :]]
+        entries = await run_in_thread(lambda: self._entries(most))
+        return [json.loads(entry.metadata[_FIELD]) for entry in entries]
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Append items; all are on disk when this returns.
@@ -85,10 +88,10 @@ class AgentMemorySession(Adapter, SessionABC):
         return await run_in_thread(self._pop)
 
     def _pop(self) -> TResponseInputItem | None:
-        for entry in reversed(self._entries()):
+        while latest := self._entries(1):
             # Nothing is forgotten if another process was faster; the item before it is the latest then.
-            if self.memory.forget(entry.key, namespace=self._scope["namespace"]):
-                item: TResponseInputItem = json.loads(entry.metadata[_FIELD])
+            if self.memory.forget(latest[0].key, namespace=latest[0].namespace):
+                item: TResponseInputItem = json.loads(latest[0].metadata[_FIELD])
                 return item
         return None
 

@@ -6,13 +6,14 @@ import json
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from dataclasses import replace
 from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Row, and_, distinct, func, select, text
+from sqlalchemy import ColumnElement, Row, and_, distinct, func, select, text, true
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from typing_extensions import override
 
@@ -21,7 +22,7 @@ from agent_memory.records import Entry, Session
 from agent_memory.storage.entries import Entries
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.checksums import COVERED, checksum
-from agent_memory.storage.sqlite.conditions import compile_condition, decode_namespace, encode_namespace
+from agent_memory.storage.sqlite.conditions import compile_condition, decode_namespace, encode_namespace, in_namespace
 from agent_memory.storage.sqlite.schema import checked_row, entries, microseconds, sessions
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.types import Namespace
@@ -106,11 +107,25 @@ class SqliteEntries(Group, Entries):
         after_id: int = 0,
         limit: int | None = None,
         offset: int = 0,
+        newest_first: bool = False,
     ) -> list[tuple[int, Entry]]:
-        query = _SELECT.where(compile_condition(condition), entries.c.id > after_id).order_by(entries.c.id)
+        here, condition = self._narrow(condition)
+        query = _SELECT.where(here, compile_condition(condition), entries.c.id > after_id)
+        query = query.order_by(entries.c.id.desc() if newest_first else entries.c.id)
         # SQLite requires a LIMIT before an OFFSET; -1 means no limit.
         query = query.limit(-1 if limit is None else limit).offset(offset)
         return [(row.id, _parse_entry(row)) for row in self._connection.execute(query)]
+
+    def _narrow(self, condition: Condition) -> tuple[ColumnElement[bool], Condition]:
+        """Return a condition with its session, if there is one of that name, by id: its index is in the order of ids."""
+        if condition.session is None or condition.key is not None:
+            return true(), condition
+        named = (sessions.c.name == condition.session, in_namespace(sessions.c.namespace, condition.namespace))
+        found = self._connection.execute(select(sessions.c.id).where(*named).limit(2)).scalars().all()
+        if len(found) != 1:
+            return true(), condition
+        # Entries of a session are in its namespace, which needs no second look.
+        return entries.c.session_id == found[0], replace(condition, session=None, namespace=())
 
     @override
     def select_texts(self, *, after_id: int, limit: int) -> list[tuple[int, str, str, bytes]]:
