@@ -149,6 +149,7 @@ class AsyncMemory:
     add_many = _awaitable(Memory.add_many)
     update = _awaitable(Memory.update)
     supersede = _awaitable(Memory.supersede)
+    set_expiry = _awaitable(Memory.set_expiry)
     history = _awaitable(Memory.history)
     why = _awaitable(Memory.why)
     forget = _awaitable(Memory.forget)

@@ -139,6 +139,10 @@ class Drafts(ABC):
         """
 
     @abstractmethod
+    def set_expiry(self, expiries: Mapping[int, datetime | None]) -> None:
+        """Set when entries expire, by id, without a new version: what they say has not changed."""
+
+    @abstractmethod
     def supersede(self, old_id: int, new_id: int, now: datetime) -> int | None:
         """Replace one entry by another; the old one remains readable as of earlier times. Logs one change.
 

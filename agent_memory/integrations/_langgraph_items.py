@@ -10,10 +10,10 @@ without indexed text has an arbitrary vector and is never ranked.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._names import (
@@ -32,7 +32,7 @@ from agent_memory.records import Entry
 from agent_memory.types import FloatArray, Namespace
 
 try:
-    from langgraph.store.base import Item, PutOp, SearchItem, get_text_at_path, tokenize_path
+    from langgraph.store.base import IndexConfig, Item, PutOp, SearchItem, get_text_at_path, tokenize_path
 except ModuleNotFoundError as error:
     raise MissingDependencyError("langgraph", "langgraph") from error
 
@@ -42,11 +42,38 @@ ITEMS = {"kind": "item"}
 RANKED = {"ranked": True}
 UNRANKED = {"kind": "item", "ranked": False}
 _SECONDS = 60
+_SETTINGS = ("dims", "embed", "fields", "text_fields", "distance_type")
 
 
 def fields_of(paths: Sequence[str] | None) -> list[Field]:
     """Return index paths in the form that ``texts_of`` takes; the whole item by default."""
     return [path if path == "$" else tokenize_path(path) for path in paths or ["$"]]
+
+
+def settings_of(index: IndexConfig | Literal[False] | None) -> dict[str, Any]:
+    """Return the settings of an index by LangGraph's own names.
+
+    Raises:
+        InvalidInputError: A setting is unknown, or cannot be followed.
+    """
+    if not index:
+        return {}
+    if not isinstance(index, Mapping):
+        raise InvalidInputError(f"index must be an object such as {{'fields': ['text']}}, or False, got {index!r}")
+    settings = dict(index)
+    unknown = [name for name in settings if name not in _SETTINGS]
+    if unknown:
+        raise InvalidInputError(f"unknown setting of index: {unknown[0]!r}; there are {', '.join(_SETTINGS)}")
+    if settings.pop("distance_type", "cosine") != "cosine":
+        raise InvalidInputError(f"distance_type must be 'cosine', got {index['distance_type']!r}")  # type: ignore[typeddict-item]
+    text_fields = settings.pop("text_fields", None)  # as SqliteStore calls them
+    if text_fields is not None and settings.get("fields") is not None and text_fields != settings["fields"]:
+        raise InvalidInputError(f"fields and text_fields differ: {settings['fields']!r} and {text_fields!r}")
+    fields = settings.get("fields") if text_fields is None else text_fields
+    fields = [fields] if isinstance(fields, str) else fields
+    if fields is not None and not (isinstance(fields, list | tuple) and all(isinstance(one, str) for one in fields)):
+        raise InvalidInputError(f"fields must be a list of paths such as ['text', 'notes[*].title'], got {fields!r}")
+    return {**settings, "fields": fields}
 
 
 def texts_of(op: PutOp, default: Sequence[Field]) -> list[str]:
@@ -147,7 +174,7 @@ def part_keys(entry: Entry, start: int = 0) -> list[str]:
     return [suffixed(entry.key, "v", number) for number in range(start, int(entry.metadata.get("parts", 0)))]
 
 
-def refreshed(entry: Entry) -> datetime | None:
+def refreshed(entry: Entry, now: datetime) -> datetime | None:
     """Return when an item that is read now is to expire; None if that is not worth a write.
 
     The time to live is moved in steps of a hundredth of it: an item read in a loop is not written each time.
@@ -155,5 +182,5 @@ def refreshed(entry: Entry) -> datetime | None:
     ttl = entry.metadata.get("ttl")
     if ttl is None or entry.expires_at is None:
         return None
-    expiry = datetime.now(UTC) + timedelta(minutes=ttl)
+    expiry = now + timedelta(minutes=ttl)
     return expiry if (expiry - entry.expires_at).total_seconds() >= ttl * _SECONDS / 100 else None

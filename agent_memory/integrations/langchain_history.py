@@ -84,15 +84,16 @@ def as_item(message: BaseMessage) -> dict[str, Any]:
         whole = json.dumps(message_to_dict(message))
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"a {message.type} message cannot be stored: {error}") from error
+    said = own_text(str(message.text))
     return {
-        "text": message_text(message),
+        "text": said or _calls(message),
         "speaker": encode_name(getattr(message, "name", None) or message.type),
         "metadata": {_FIELD: whole},
+        "vector": None if said else False,
     }
 
 
-def message_text(message: BaseMessage) -> str:
-    """Return what can be recalled of a message: its text, else the tools it calls."""
-    text = own_text(str(message.text))
+def _calls(message: BaseMessage) -> str:
+    """Return what a message that says nothing can be found by: the tools it calls."""
     calls = ", ".join(call["name"] for call in getattr(message, "tool_calls", ()))
-    return text or (f"(calls {usable_text(calls)})" if calls else NO_TEXT)
+    return f"(calls {usable_text(calls)})" if calls else NO_TEXT

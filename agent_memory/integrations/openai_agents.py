@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
@@ -40,6 +40,10 @@ class AgentMemorySession(Adapter, SessionABC):
         session_id: Another name of ``session``, the one that the SDK uses.
         namespace: Where the session lives, within the memory's namespace.
         session_settings: The SDK's own settings, as an object or a mapping.
+        encode: ``"now"``, or ``"later"`` to encode what is said in the background: ``add_items`` returns as soon as it
+            is on disk, and it is found by its words until then.
+
+    Only what is said has a vector; tool calls, their outputs and reasoning are found by their words.
     """
 
     def __init__(
@@ -51,7 +55,11 @@ class AgentMemorySession(Adapter, SessionABC):
         session_id: str | None = None,
         namespace: Sequence[str] = (),
         session_settings: SessionSettings | Mapping[str, Any] | None = None,
+        encode: Literal["now", "later"] = "now",
     ) -> None:
+        if encode not in ("now", "later"):
+            raise InvalidInputError(f"encode must be 'now' or 'later', got {encode!r}")
+        self._vector = None if encode == "now" else encode
         self.session_id, memory = session_and_memory(memory, former, session, session_id)
         given = session_settings or {}
         self.session_settings = SessionSettings(**given) if isinstance(given, Mapping) else given
@@ -81,7 +89,10 @@ class AgentMemorySession(Adapter, SessionABC):
         Raises:
             InvalidInputError: An item has no JSON form. Nothing was written.
         """
-        await run_in_thread(lambda: self.memory.add_many([{**self._scope, **_as_entry(item)} for item in items]))
+        await run_in_thread(lambda: self._add(items))
+
+    def _add(self, items: Sequence[TResponseInputItem]) -> None:
+        self.memory.add_many([{**self._scope, **_as_entry(item, self._vector)} for item in items])
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove and return the latest item; None if there is none."""
@@ -100,7 +111,7 @@ class AgentMemorySession(Adapter, SessionABC):
         await run_in_thread(lambda: self.memory.forget(where=_ONLY_ITEMS, **self._scope))
 
 
-def _as_entry(item: Mapping[str, Any]) -> dict[str, Any]:
+def _as_entry(item: Mapping[str, Any], vector: str | None) -> dict[str, Any]:
     try:
         whole = json.dumps(item)
     except (TypeError, ValueError) as error:
@@ -112,4 +123,5 @@ def _as_entry(item: Mapping[str, Any]) -> dict[str, Any]:
         "text": text or entry_text(f"({kind}: {called})" if called else f"({kind})"),
         "speaker": encode_name(kind),
         "metadata": {_FIELD: whole},
+        "vector": vector if text else False,
     }

@@ -76,7 +76,7 @@ def _write(
         raw.executemany(_DROP_OTHERS, [(number, generation_id) for number, draft in placed if draft.vector is not None])
         raw.executemany(_FORGET_SESSION, [(number,) for number, draft in placed if draft.session is None])
     raw.executemany(_INSERT, fresh)
-    rows = (_vector_row(number, generation_id, one) for number, one in placed if one.vector)
+    rows = (_vector_row(number, generation_id, one) for number, one in placed if one.vector is not None)
     raw.executemany(_PUT_VECTOR, rows)
     lexical.insert_rows(connection, ((number, list_terms(draft.text, draft.speaker)) for number, draft in placed))
 
@@ -96,7 +96,7 @@ def _list_outdated_sessions(former: Row[Any] | None, entry: Entry, draft: Draft,
     """Return the sessions whose evolved vectors are outdated from a written entry on."""
     touched: set[int | None] = {session_id}
     if former is None:
-        unchanged = draft.evolved is not None
+        unchanged = draft.evolved is not None or not draft.has_vector  # an entry without one is no segment
     else:
         touched.add(former.session_id)
         unchanged = (
@@ -326,6 +326,12 @@ class SqliteDrafts(Group, Drafts):
             total = checksum_static(entry_id, generation_id, vector)
             raw.execute(_PUT_VECTOR, (entry_id, generation_id, vector, None, None, total, None))
         log_changes(self._connection, list(texts), "put")
+
+    @override
+    def set_expiry(self, expiries: Mapping[int, datetime | None]) -> None:
+        raw = driver(self._connection)
+        for entry_id, moment in expiries.items():
+            change(raw, "entries", "id = ?", (entry_id,), {"expires_at": moment})
 
     @override
     def supersede(self, old_id: int, new_id: int, now: datetime) -> int | None:

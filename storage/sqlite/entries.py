@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from datetime import datetime
 from dataclasses import replace
+from datetime import datetime
 from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
@@ -117,7 +117,7 @@ class SqliteEntries(Group, Entries):
         return [(row.id, _parse_entry(row)) for row in self._connection.execute(query)]
 
     def _narrow(self, condition: Condition) -> tuple[ColumnElement[bool], Condition]:
-        """Return a condition with its session, if there is one of that name, by id: its index is in the order of ids."""
+        """Return a condition with its session by id, if there is one of that name: its index is in the order of ids."""
         if condition.session is None or condition.key is not None:
             return true(), condition
         named = (sessions.c.name == condition.session, in_namespace(sessions.c.namespace, condition.namespace))
