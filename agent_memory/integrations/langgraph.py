@@ -179,9 +179,12 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         results: list[Result] = [None] * len(ops)
         read: list[Entry] = []
         self._get_all(ops, results, read)
+        searched: dict[str, list[SearchItem]] = {}
         for place, op in enumerate(ops):
             if isinstance(op, SearchOp):
-                results[place] = self._search(op, queries.get(op.query or ""), read)
+                if repr(op) not in searched:
+                    searched[repr(op)] = self._search(op, queries.get(op.query or ""), read)
+                results[place] = list(searched[repr(op)])
             elif isinstance(op, ListNamespacesOp):
                 results[place] = self._list(op)
             elif not isinstance(op, GetOp | PutOp):

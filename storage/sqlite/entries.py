@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Row, and_, distinct, func, select, text, true
+from sqlalchemy import Row, and_, bindparam, distinct, func, select, text
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from typing_extensions import override
 
@@ -22,8 +23,8 @@ from agent_memory.records import Entry, Session
 from agent_memory.storage.entries import Entries
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.checksums import COVERED, checksum
-from agent_memory.storage.sqlite.conditions import compile_condition, decode_namespace, encode_namespace, in_namespace
-from agent_memory.storage.sqlite.schema import checked_row, entries, microseconds, sessions
+from agent_memory.storage.sqlite.conditions import compile_condition, decode_namespace, encode_namespace
+from agent_memory.storage.sqlite.schema import EPOCH, checked_row, entries, microseconds, sessions
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.types import Namespace
 
@@ -85,6 +86,32 @@ FROM ({_PLACED}) mine
 _EXPIRED = "SELECT id FROM entries WHERE superseded_at IS NULL AND expires_at <= ?"
 
 
+_FEW_SESSIONS = 100
+_SESSIONS = f"SELECT id, namespace FROM sessions WHERE name = ? LIMIT {_FEW_SESSIONS + 1}"
+# Stands for the moment of a condition, which differs from call to call.
+_MOMENT: Any = bindparam("moment", EPOCH, type_=entries.c.expires_at.type)
+
+
+@lru_cache(maxsize=512)
+def _compile_select(
+    condition: Condition, in_session: bool, newest_first: bool
+) -> tuple[str, tuple[str, ...], Mapping[str, object]]:
+    """Return a query for whole rows: its SQL, the names of its parameters in order, and the values of some of them.
+
+    Building and compiling it takes longer than running it, and most callers ask for the same again and again.
+    """
+    query = _SELECT.where(compile_condition(condition), entries.c.id > bindparam("after", 0))
+    if in_session:
+        query = query.where(entries.c.session_id == bindparam("session", 0))
+    query = query.order_by(entries.c.id.desc() if newest_first else entries.c.id)
+    query = query.limit(bindparam("most", 0)).offset(bindparam("skip", 0))
+    compiled = query.compile(dialect=SQLiteDialect(), compile_kwargs={"render_postcompile": True})
+    fixed = {
+        name: microseconds(value) if isinstance(value, datetime) else value for name, value in compiled.params.items()
+    }
+    return str(compiled), tuple(compiled.positiontup or ()), fixed
+
+
 class SqliteEntries(Group, Entries):
     """``Entries`` in SQLite."""
 
@@ -109,23 +136,28 @@ class SqliteEntries(Group, Entries):
         offset: int = 0,
         newest_first: bool = False,
     ) -> list[tuple[int, Entry]]:
-        here, condition = self._narrow(condition)
-        query = _SELECT.where(here, compile_condition(condition), entries.c.id > after_id)
-        query = query.order_by(entries.c.id.desc() if newest_first else entries.c.id)
+        session_id, condition = self._narrow(condition)
+        shape = condition if condition.moment is None else replace(condition, moment=_MOMENT)
+        statement, names, fixed = _compile_select(shape, session_id is not None, newest_first)
         # SQLite requires a LIMIT before an OFFSET; -1 means no limit.
-        query = query.limit(-1 if limit is None else limit).offset(offset)
-        return [(row.id, _parse_entry(row)) for row in self._connection.execute(query)]
+        given = {**fixed, "after": after_id, "most": -1 if limit is None else limit, "skip": offset}
+        given["session"] = session_id
+        given["moment"] = None if condition.moment is None else microseconds(condition.moment)
+        found = driver(self._connection).execute(statement, [given[name] for name in names])
+        rows = (checked_row(_COLUMNS, values) for values in found.fetchall())
+        return [(row.id, _parse_entry(row)) for row in rows]
 
-    def _narrow(self, condition: Condition) -> tuple[ColumnElement[bool], Condition]:
+    def _narrow(self, condition: Condition) -> tuple[int | None, Condition]:
         """Return a condition with its session by id, if there is one of that name: its index is in the order of ids."""
         if condition.session is None or condition.key is not None:
-            return true(), condition
-        named = (sessions.c.name == condition.session, in_namespace(sessions.c.namespace, condition.namespace))
-        found = self._connection.execute(select(sessions.c.id).where(*named).limit(2)).scalars().all()
-        if len(found) != 1:
-            return true(), condition
+            return None, condition
+        found = driver(self._connection).execute(_SESSIONS, (condition.session,)).fetchall()
+        scope = encode_namespace(condition.namespace)
+        inside = [number for number, namespace in found if str(namespace).startswith(scope)]
+        if len(inside) != 1 or len(found) > _FEW_SESSIONS:
+            return None, condition
         # Entries of a session are in its namespace, which needs no second look.
-        return entries.c.session_id == found[0], replace(condition, session=None, namespace=())
+        return inside[0], replace(condition, session=None, namespace=())
 
     @override
     def select_texts(self, *, after_id: int, limit: int) -> list[tuple[int, str, str, bytes]]:
