@@ -14,13 +14,12 @@ import numpy as np
 from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.integrations._document_filters import Filter, where_of
 from agent_memory.integrations._documents import (
-    Filter,
     as_items,
     document,
     forget_keys,
     has_text,
-    where_of,
     with_vectors,
 )
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
@@ -165,7 +164,14 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
         return [document(found[key]) for key in keys if key in found]
 
     def _recall(self, vector: Sequence[float], k: int, filter: Any, options: dict[str, Any]) -> list[Hit]:
-        return closest(self.memory, vector, k, where_of(filter), self._scope, **options)
+        return closest(self.memory, vector, k, self._where(filter), self._scope, **options)
+
+    def _where(self, filter: Filter | None) -> Filter | None:
+        return where_of(filter, lambda: self.memory.entries(namespace=self._scope))
+
+    @property
+    def _collection(self) -> DocumentCollection:
+        return DocumentCollection(self)  # mem0 lists what it stores as Chroma's collections do
 
     def similarity_search_with_score_by_vector(
         self, embedding: list[float], k: int = 4, *, filter: Filter | None = None, **kwargs: Any
@@ -285,6 +291,24 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
         store = await run_in_thread(lambda: cls(embedding=embedding, **opening), whole=True)
         await store.aadd_texts(texts, metadatas, ids=ids, **kwargs)
         return store
+
+
+class DocumentCollection:
+    """The documents of a store, listed as Chroma's collections list theirs."""
+
+    def __init__(self, store: AgentMemoryVectorStore) -> None:
+        self._store = store
+
+    def get(self, where: Filter | None = None, limit: int | None = None) -> dict[str, list[Any]]:
+        """Return ids, texts and metadata of the documents that a filter matches, in the order they were added."""
+        store = self._store
+        entries = store.memory.entries(where=store._where(where), namespace=store._scope, limit=limit)
+        found = [document(entry) for entry in entries]
+        return {
+            "ids": [each.id for each in found],
+            "documents": [each.page_content for each in found],
+            "metadatas": [each.metadata for each in found],
+        }
 
 
 def _for_opening(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from langchain.agents import create_agent
 from langchain.tools import InjectedStore, tool
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import END, START, StateGraph
-from langgraph.store.base import BaseStore, GetOp, PutOp, SearchOp
+from langgraph.store.base import BaseStore, GetOp, PutOp, SearchOp, ensure_embeddings
 from support import WordEncoder
 from support_cancel import hold_in_transaction
 from support_langchain import ScriptedModel, WordEmbeddings
@@ -431,11 +431,20 @@ async def test_a_faulty_operation_does_not_fail_those_beside_it(make):
 
 
 async def test_one_of_a_batch_may_be_cancelled(make, monkeypatch):
-    store = make(["text"])
+    embedding, go_on = asyncio.Event(), asyncio.Event()
+
+    async def embed(texts):
+        embedding.set()
+        await go_on.wait()
+        return WordEmbeddings().embed_documents(texts)
+
+    store = make(["text"], embed=ensure_embeddings(embed))
     kept, given_up = (asyncio.ensure_future(store.aput(("a",), key, {"text": key})) for key in ("kept", "given up"))
-    await asyncio.sleep(0)
+    await embedding.wait()
     given_up.cancel()
-    await asyncio.wait([kept, given_up])
+    await asyncio.wait([given_up])
+    go_on.set()
+    await kept
     assert given_up.cancelled() and kept.exception() is None
     assert keys(await store.asearch(("a",))) == ["kept"]
     barrier = hold_in_transaction(monkeypatch)
@@ -518,6 +527,6 @@ async def test_an_embedding_that_is_only_asynchronous_needs_its_size(folder):
 
     with pytest.raises(InvalidInputError, match=r"index=\{'dims'"):
         AgentMemoryStore(folder, index={"embed": embed})
-    with AgentMemoryStore(folder, index={"embed": embed, "dims": 96}) as store:
+    with AgentMemoryStore(folder, index={"embed": embed, "dims": 96, "fields": ["text"]}) as store:
         await store.aput(("a",), "k", {"text": "some dogs"})
         assert (await store.asearch(("a",), query="some dogs"))[0].score > 0.5
