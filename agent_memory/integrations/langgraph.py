@@ -105,7 +105,7 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         self.memory, self._own = opened(memory, encoder=encoder, config=config)
         if self.embeddings is None and index is not False:
             self.embeddings = EncoderEmbeddings(self.memory.encoder)
-        self.index_config = dict(settings) if index else None
+        self.index_config = dict(index) if index else None
         self.ttl_config = ttl
         self._fields = fields_of(settings.get("fields"))
         self._layout = Layout(below(self.memory, namespace), self.memory.encoder.spec.dimension)

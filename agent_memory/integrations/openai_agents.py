@@ -62,6 +62,9 @@ class AgentMemorySession(Adapter, SessionABC):
         self._vector = None if encode == "now" else encode
         self.session_id, memory = session_and_memory(memory, former, session, session_id)
         given = session_settings or {}
+        unknown = sorted(set(given) - set(SessionSettings().to_dict())) if isinstance(given, Mapping) else []
+        if unknown:
+            raise InvalidInputError(f"unknown setting of the session: {unknown[0]!r}")
         self.session_settings = SessionSettings(**given) if isinstance(given, Mapping) else given
         self.memory, self._own = opened(memory)
         self._scope: dict[str, Any] = {

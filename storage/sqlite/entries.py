@@ -38,6 +38,11 @@ _COLUMNS = (
 )
 _covered = itemgetter(*([column.name for column in _COLUMNS].index(name) for name in COVERED["entries", "checksum"]))
 _SELECT = select(*_COLUMNS).select_from(entries.outerjoin(sessions))
+_BY_KEYS = (
+    str(_SELECT.compile(dialect=SQLiteDialect()))
+    + " WHERE entries.namespace = ? AND entries.key IN (SELECT value FROM json_each(?))"
+    + " AND entries.superseded_at IS NULL AND (entries.expires_at IS NULL OR entries.expires_at > ?)"
+)
 _BY_IDS = str(_SELECT.where(text("entries.id IN (SELECT value FROM json_each(?))")).compile(dialect=SQLiteDialect()))
 
 
@@ -167,12 +172,10 @@ class SqliteEntries(Group, Entries):
 
     @override
     def select_by_key(self, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, Entry]:
-        scope = compile_condition(Condition(moment=now)) & (entries.c.namespace == encode_namespace(namespace))
-        return {
-            row.key: _parse_entry(row)
-            for start in range(0, len(keys), IN_LIST)
-            for row in self._connection.execute(_SELECT.where(scope, entries.c.key.in_(keys[start : start + IN_LIST])))
-        }
+        given = (encode_namespace(namespace), json.dumps(list(keys)), microseconds(now))
+        found = driver(self._connection).execute(_BY_KEYS, given).fetchall()
+        rows = (checked_row(_COLUMNS, values) for values in found)
+        return {row.key: _parse_entry(row) for row in rows}
 
     @override
     def find(self, namespace: Namespace, key: str, now: datetime) -> tuple[int, Entry]:

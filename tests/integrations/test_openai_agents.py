@@ -108,6 +108,8 @@ async def test_settings_may_be_a_mapping(memory):
     assert session.session_settings == SessionSettings(limit=2)
     await session.add_items(ITEMS)
     assert await session.get_items() == ITEMS[-2:]
+    with pytest.raises(InvalidInputError, match="'limitt'"):
+        AgentMemorySession(memory, session="s", session_settings={"limitt": 2})
 
 
 async def test_an_agent_goes_on_where_it_stopped(folder, memory):
