@@ -4,7 +4,7 @@ An item is one entry: its value is in the metadata, its text and vector are thos
 Every further indexed text of the item is a *part*: an entry beside it that repeats the value, so that filters
 hold inside the search, and that leads back to the item. Item and parts carry the stamp of the write that made
 them; a part whose stamp is not that of its item is left over from another write and is not seen. An item
-without indexed text has an arbitrary vector and is never ranked.
+without indexed text has no vector and is never ranked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from agent_memory.integrations._names import (
     with_keys,
 )
 from agent_memory.integrations._text import entry_text, usable_text
-from agent_memory.integrations._vectors import anywhere
 from agent_memory.records import Entry
 from agent_memory.types import FloatArray, Namespace
 
@@ -130,7 +129,7 @@ class Layout:
         }
         first, *others = indexed or [_text_at(value, "$")[0]]
         about = {"kind": "item", "ranked": bool(indexed), "parts": len(others)}
-        item = {"text": entry_text(first), "key": key, "vector": vectors.get(first, anywhere(self.dimension))}
+        item = {"text": entry_text(first), "key": key, "vector": vectors.get(first, False)}
         parts = [
             {
                 **shared,

@@ -82,7 +82,7 @@ def _replace_sqlite_session() -> None:
     agents.SQLiteSession = agents.memory.SQLiteSession = sqlite_session.SQLiteSession = Session
 
 
-_SQL = "it looks into the migrations of SqliteStore's tables"
+_SQL = "it looks into the connection or the tables of SqliteStore"
 _SQL_SESSION = "it looks into the connections or private helpers of SQLiteSession"
 _DAMAGED = "it writes damaged rows into SQLiteSession's table; `agent-memory check` finds such rows here"
 _ERRORS = "the error is one of this package: InvalidInputError for TypeError, ClosedError for RuntimeError"
@@ -95,6 +95,7 @@ SUITES: dict[str, Suite] = {
         replace=_replace_sqlite_stores,
         known={
             "test_nonnull_migrations": _SQL,
+            "test_vector_store_initialization": _SQL,
             "test_sql_injection_vulnerability": "SqliteStore refuses odd names in filters; here they are safe",
             "test_no_running_loop": "one class serves both ways: a synchronous call in a loop is slow, not refused",
         },
