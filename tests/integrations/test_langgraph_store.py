@@ -508,7 +508,7 @@ def test_settings_of_the_index_that_mean_the_same_are_the_same(folder):
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ({"feilds": ["a"]}, "'feilds'"),
+        ({"fieldz": ["a"]}, "'fieldz'"),
         ({"fields": ["a"], "text_fields": ["b"]}, "differ"),
         ({"fields": 3}, "list of paths"),
         ({"distance_type": "l2"}, "'l2'"),
