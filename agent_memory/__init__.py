@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from agent_memory.reports import (
         GenerationInfo,
         GenerationState,
+        Imported,
         Job,
         JobState,
         Maintenance,
@@ -93,6 +94,7 @@ _HOMES = {
     "reports": [
         "GenerationInfo",
         "GenerationState",
+        "Imported",
         "Job",
         "JobState",
         "Maintenance",
@@ -125,6 +127,7 @@ __all__ = [
     "GenerationState",
     "Hit",
     "Hits",
+    "Imported",
     "IndexStateError",
     "InvalidInputError",
     "Job",

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
@@ -18,6 +18,7 @@ from agent_memory.memory import Memory
 if TYPE_CHECKING:
     from agent_memory.config import Config
     from agent_memory.encoders import Encoder, SessionEncoder
+    from agent_memory.records import Erasure
     from agent_memory.types import Namespace
 
 _P = ParamSpec("_P")
@@ -177,6 +178,7 @@ class AsyncMemory:
     pause_schedule = _awaitable(Memory.pause_schedule)
     run_job = _awaitable(Memory.run_job, whole=True)
     backup = _awaitable(Memory.backup, whole=True)
+    copies = _awaitable(Memory.copies)
     jobs = _awaitable(Memory.jobs)
     pause_job = _awaitable(Memory.pause_job)
     resume_job = _awaitable(Memory.resume_job)
@@ -189,9 +191,19 @@ class AsyncMemory:
         await self._run(functools.partial(self._memory.work, stop), whole=True, stop=stop)
 
     @staticmethod
-    async def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
+    async def restore(
+        backup: str | Path,
+        path: str | Path,
+        *,
+        replace: bool = False,
+        apply_forgets: bool = False,
+        receipts: Sequence[Erasure | Mapping[str, Any]] = (),
+    ) -> int:
         """Create a store from a backup; see ``Memory.restore``."""
-        return await run_in_thread(functools.partial(Memory.restore, backup, path, replace=replace), whole=True)
+        restore = functools.partial(
+            Memory.restore, backup, path, replace=replace, apply_forgets=apply_forgets, receipts=receipts
+        )
+        return await run_in_thread(restore, whole=True)
 
     async def close(self) -> None:
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""

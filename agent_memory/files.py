@@ -13,9 +13,11 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import signal
 import stat
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -162,6 +164,63 @@ def clean_parts(folder: Path) -> None:
         try:
             if stat.S_ISREG(os.fstat(handle).st_mode) and _lock(handle, fcntl.LOCK_NB):
                 _remove_part(part)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def make_scratch(folder: Path, prefix: str) -> Iterator[Path]:
+    """Make a private folder inside another one, which is deleted afterwards unless it was renamed.
+
+    It is locked as long as it is used, which tells it from those of killed processes: these are deleted first.
+
+    Args:
+        folder: Where to make it.
+        prefix: What its name begins with, followed by sixteen hexadecimal digits.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    _clean_scratch(folder, prefix)
+    while True:
+        work = folder / f"{prefix}{secrets.token_hex(8)}"
+        work.mkdir(mode=PRIVATE_FOLDER)  # not synced: what is left of it after a crash is deleted
+        work.chmod(PRIVATE_FOLDER)  # whatever the umask
+        handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+        _lock(handle)
+        if work.exists():
+            break
+        os.close(handle)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(handle)
+
+
+def wait_for_scratch(folder: Path, prefix: str, wait_s: float) -> bool:
+    """Wait until nobody uses a folder that ``make_scratch`` made, and delete the rest; False if somebody still does."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        _clean_scratch(folder, prefix)
+        if not any(folder.glob(f"{prefix}*")):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.01)
+
+
+def _clean_scratch(folder: Path, prefix: str) -> None:
+    for work in folder.glob(f"{prefix}*"):
+        if not re.fullmatch(r"[0-9a-f]{16}", work.name.removeprefix(prefix)):
+            continue
+        try:
+            handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            if _lock(handle, fcntl.LOCK_NB):
+                shutil.rmtree(work, ignore_errors=True)
         finally:
             os.close(handle)
 

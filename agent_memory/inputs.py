@@ -12,17 +12,18 @@ import operator
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, Literal, SupportsIndex, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, InvalidInputError, NotFoundError
+from agent_memory.times import parse_period
 from agent_memory.types import FloatArray, Namespace
 
 MAX_NAME_CHARS = 512
@@ -47,8 +48,14 @@ UnsetType = Literal[Unset.UNSET]
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
-_TIME: TypeAdapter[datetime] = TypeAdapter(datetime)
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
+INVISIBLE = (
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""Unicode's default ignorable characters and those of interlinear annotation, as a class of a regular expression."""
+
+_NOTHING_SEEN = re.compile(f"[\\s\x00-\x1f\x7f-\x9f\u2800{INVISIBLE}]+")
 
 
 # --- settings and paths ------------------------------------------------------------------------------
@@ -91,11 +98,13 @@ def parse_config(value: object) -> Config:
 
 
 def check_text(what: str, value: object, config: Config) -> str:
-    """Return a text that can be encoded and stored: not blank, not too long, valid Unicode."""
+    """Return a text that can be encoded and stored: something can be seen of it, it is not too long, valid Unicode."""
     if not isinstance(value, str):
         raise InvalidInputError(f"{what} must be a string, got {type_name(value)}")
-    if not value or value.isspace():
+    if not value:
         raise InvalidInputError(f"{what} must not be empty")
+    if _NOTHING_SEEN.fullmatch(value):
+        raise InvalidInputError(f"{what} must not be empty: it holds nothing but spaces and invisible characters")
     if len(value) > config.max_text_chars:
         raise InvalidInputError(
             f"{what} has {len(value)} characters, more than Config.max_text_chars = {config.max_text_chars}"
@@ -237,17 +246,35 @@ def _list_children(value: object) -> list[object]:
     return list(value) if isinstance(value, list | tuple) else []
 
 
-def parse_time(what: str, value: object) -> datetime | None:
-    """Return a UTC datetime from a datetime or an ISO 8601 string; naive times are taken as UTC. None stays None."""
-    if value is None:
-        return None
-    if not isinstance(value, datetime | str):
-        raise InvalidInputError(f"{what} must be a datetime or an ISO 8601 string, got {type_name(value)}")
-    try:
-        parsed = _TIME.validate_python(value)
-        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
-    except (ValidationError, OverflowError) as error:
-        raise InvalidInputError(f"{what} is not a usable date and time: {str(value)[:60]!r}") from error
+def parse_time(what: str, value: object, zone: tzinfo = UTC) -> datetime | None:
+    """Return the moment (UTC) at which a time begins: a datetime, a date or an ISO 8601 string. None stays None.
+
+    Args:
+        what: Name of the argument.
+        value: The time; see ``agent_memory.times``.
+        zone: What a time without a zone is meant in.
+    """
+    return None if value is None else parse_period(what, value, zone).start
+
+
+def parse_last(what: str, value: object, zone: tzinfo = UTC) -> datetime | None:
+    """Return the last moment (UTC) that belongs to a time, as ``parse_time``: of a day, that before midnight."""
+    return None if value is None else parse_period(what, value, zone).last
+
+
+def parse_expiry(what: str, value: object, zone: tzinfo = UTC) -> datetime | None:
+    """Return the moment (UTC) at which a time is over, as ``parse_time``: of a day, the midnight after it."""
+    return None if value is None else parse_period(what, value, zone).end
+
+
+def check_expiry(what: str, moment: datetime | None) -> None:
+    """Raise InvalidInputError for an expiry that has passed: what nobody will ever find is not remembered."""
+    now = datetime.now(UTC)
+    if moment is not None and moment <= now:
+        raise InvalidInputError(
+            f"{what} {moment.isoformat()} has passed; it is {now.isoformat(timespec='seconds')}, "
+            "and an expired entry is never returned"
+        )
 
 
 def parse_choice(what: str, value: object, choices: type[Choice]) -> Choice:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, SupportsIndex, TypeVar
 
@@ -17,14 +17,14 @@ from agent_memory.live.store import Store
 from agent_memory.recall.query_log import QueryLog
 from agent_memory.recall.reader import Reader
 from agent_memory.recall.recaller import Recaller
-from agent_memory.recall.request import RecallOptions, make_condition
+from agent_memory.recall.request import RecallOptions
 from agent_memory.records import Entry, Hits
-from agent_memory.storage.filters import EVERYTHING, parse_filter
 from agent_memory.types import FloatArray, Namespace, Progress, Time
 from agent_memory.upkeep.jobs import Jobs
 from agent_memory.upkeep.operator import Operator
 from agent_memory.upkeep.schedules import Scheduler
 from agent_memory.upkeep.worker import Worker
+from agent_memory.writing.erasure import Eraser
 from agent_memory.writing.items import Item
 from agent_memory.writing.transfer import Transfer
 from agent_memory.writing.writer import Writer
@@ -73,8 +73,7 @@ class Memory:
             them, and a recall in a session by its state.
         namespace: The scope of this memory: entries are added to it, and only those in or below it are returned.
         config: Settings; see ``Config``.
-        maintenance: ``"background"`` to do the store's periodic jobs in a thread of this process, unless another
-            process does them already.
+        maintenance: ``"background"`` to do the store's periodic jobs in a thread, unless another process does them.
 
     Raises:
         EncoderMismatchError: The store was written with another encoder.
@@ -100,12 +99,14 @@ class Memory:
         self._store = Store(self.path, self.config, encoder, session_encoder)
         self._reader, self._writer = Reader(self._store, self.namespace), Writer(self._store, self.namespace)
         self._queries = QueryLog(self._store)
+        self._eraser = Eraser(self._store, self.namespace, self._queries.discard)
         self._recaller = Recaller(self._store, self._queries, self.namespace)
         self._transfer = Transfer(self._store, self._writer, self.namespace)
         self._jobs, self._scheduler = Jobs(self._store), Scheduler(self._store)
-        self._operator = Operator(self._store, self._writer, self._queries, self.namespace)
+        self._operator = Operator(self._store, self._eraser, self._queries, self.namespace)
         self._worker = Worker(self._operator, self._store)
         self._finalizer = weakref.finalize(self, self._store.database.abandon)
+        self._eraser.resume()
         self._writer.later.resume()
         if maintenance is not None and not self._store.database.read_only:
             try:
@@ -154,8 +155,8 @@ class Memory:
             key: A name of your own, unique in the namespace. An entry that has the key is replaced by the new one; only
                 ``created_at`` stays, and the former version in its ``history``. Generated if left out.
             metadata: A JSON object to filter by later, of up to 1,000,000 characters. Stored with its keys sorted.
-            event_time: When it happened; now if left out. A naive time is taken as UTC.
-            expires_at: When it stops being returned.
+            event_time: When it happened; now if left out. Of a day, month or year, the beginning is stored.
+            expires_at: When it stops being returned; a day is its last, and the past is refused.
             importance: From 0 to 1.
             namespace: Where to put it; this memory's own namespace or one below it.
             vector: The text's vector in the store's space, shape (dimension,), if you have it already. False for none,
@@ -276,44 +277,7 @@ class Memory:
         """
         return self._writer.supersede(old, new, namespace)
 
-    @_counted
-    def forget(
-        self,
-        key: str | None = None,
-        *,
-        where: Mapping[str, Any] | None = None,
-        session: str | None = None,
-        everything: bool = False,
-        namespace: Sequence[str] | None = None,
-    ) -> int:
-        """Delete entries for good, with their vectors; returns how many.
-
-        Args:
-            key: One entry, in exactly this namespace.
-            where: Every entry that the filter matches, here and in the namespaces below; not empty.
-            session: Every entry of a session (together with ``where``: those that match).
-            everything: True for all entries here and in the namespaces below, and all logged queries asked there.
-            namespace: Where to look; this memory's namespace if left out.
-
-        Raises:
-            InvalidInputError: Nothing, or a contradiction, was said about what to forget.
-
-        Example:
-            >>> entry = memory.add("PIN 1234", key="pin")
-            >>> memory.forget("pin")
-            1
-        """
-        scope = inputs.resolve_namespace(namespace, self.namespace)
-        everything = inputs.check_flag("everything", everything)
-        filtered = (where is not None and parse_filter(where) != EVERYTHING) or session is not None
-        chosen = [key is not None, filtered, everything]
-        if sum(chosen) != 1:
-            raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
-        condition = make_condition(scope, datetime.now(UTC), where=where, session=session, key=key)
-        removed = self._writer.remove(condition)
-        if everything:
-            self._queries.clear(scope)
-        return removed
+    forget = _delegate("_eraser", Eraser.forget)
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -336,14 +300,14 @@ class Memory:
         collapse: bool = False,
         half_life: timedelta | None = None,
         now: Time | None = None,
+        timezone: str | tzinfo | None = None,
         budget_ms: float | None = None,
         rerank: Reranker | None = None,
         explain: bool = False,
     ) -> Hits:
         """Find the entries that answer a query, best first.
 
-        Filters are applied inside the search: if k entries match them, k come back (by words alone, as many of
-        them as hold a word of the query).
+        Filters are applied inside the search: if k entries match them, k come back (by words alone, those with one).
 
         Args:
             query: A question or statement of up to ``Config.max_query_chars``, or a vector in the store's space, shape
@@ -352,19 +316,19 @@ class Memory:
             session: Only entries of this session, and the question is read behind the session's latent memory.
             speaker: Only entries of this speaker.
             where: Only entries whose metadata match this filter, e.g. ``{"year": {"$gte": 2024}}``.
-            since: Only entries whose event time is this moment or later.
-            until: Only entries whose event time is this moment or earlier.
-            as_of: Read the store as it was at this moment: entries added later are unknown, changed ones have their
-                former values. Forgotten entries stay forgotten.
+            since: Only entries whose event time is this moment or later; of a day, month or year, its beginning.
+            until: Only entries whose event time is this moment or earlier; a day, month or year is included.
+            as_of: Read the store as it was then, at the end of a day, month or year: entries added later are unknown,
+                changed ones have their former values. Forgotten entries stay forgotten.
             namespace: Only entries in this namespace or below it; must lie within the memory's own.
             mode: ``hybrid`` (meaning and words), ``dense`` (meaning) or ``lexical`` (words).
             exact: Compare with every vector instead of searching tier by tier.
             diversity: From 0 to 1: prefer hits that differ from each other (maximal marginal relevance).
             collapse: Leave out near-duplicates of better hits.
             half_life: Prefer young entries; the bonus halves with each such stretch of age.
-            now: What "yesterday" or "last week" in the query refer to; the present if left out.
-            budget_ms: Begin no further tier or source after so many milliseconds; ``Hits.tier_reached`` says how
-                far it came.
+            now: What "yesterday" in the query refers to; the present if left out.
+            timezone: Where days begin; if left out, the zone of ``now`` unless that is UTC, else ``Config.timezone``.
+            budget_ms: Begin no further tier or source after so many milliseconds; see ``Hits.tier_reached``.
             rerank: A cross-encoder that scores the best candidates again.
             explain: Fill ``Hit.trace``.
 
@@ -391,6 +355,7 @@ class Memory:
             "collapse": collapse,
             "half_life": half_life,
             "now": now,
+            "timezone": timezone,
             "budget_ms": budget_ms,
             "rerank": rerank,
             "explain": explain,
@@ -429,6 +394,7 @@ class Memory:
     unschedule = _delegate("_scheduler", Scheduler.unschedule)
     pause_schedule = _delegate("_scheduler", Scheduler.pause_schedule)
     backup = _delegate("_operator", Operator.backup)
+    copies = _delegate("_operator", Operator.copies)
     run_job = _delegate("_worker", Worker.run_job)
     work = _delegate("_worker", Worker.work)
     restore = staticmethod(Operator.restore)

@@ -47,6 +47,83 @@ class Entry:
     duplicate_of: str | None = None
 
 
+class Erasure(int):
+    """A receipt of what was forgotten. It is the number of forgotten entries, and says what became of them.
+
+    It names no content: rows by their numbers, scope and selection by a digest.
+
+    Attributes:
+        token: Its name, 32 hexadecimal digits; empty if there was nothing to forget.
+        store_id: The store.
+        made_at: When the entries were gone; from then on no call returns them.
+        selection: What was asked for: ``key``, ``session``, ``where``, ``everything``, ``expired`` or ``retention``.
+        digest: SHA-256 of scope and selection; see ``digest_selection``.
+        ids: Numbers of the deleted rows, ascending; former versions have their own.
+        rows: Number of rows deleted, former versions and superseded entries included.
+        vectors: Number of vectors deleted, in all generations.
+        latents: Number of latents deleted.
+        replayed: Number of vectors that were evolved again without them, those of former versions included.
+        queries: Number of logged queries deleted that could have found them.
+        jobs: Number of failed jobs whose reason mentioned them.
+        files: Names of the index snapshots that were deleted, and written again where this process had the index.
+        verified: What was looked at afterwards, one sentence each.
+        pending: Why something of them may still be in a file of the store, one sentence each; empty if it is not.
+            Maintenance, the next ``forget`` and the next time the store is opened try again.
+        backups: Backups of this store that were made before, still exist, and hold some of them.
+        exports: Files that were exported before and still exist; they may hold some of them.
+        dry_run: True if nothing was forgotten.
+    """
+
+    token: str
+    store_id: str
+    made_at: datetime
+    selection: str
+    digest: str
+    ids: tuple[int, ...]
+    rows: int
+    vectors: int
+    latents: int
+    replayed: int
+    queries: int
+    jobs: int
+    files: tuple[str, ...]
+    verified: tuple[str, ...]
+    pending: tuple[str, ...]
+    backups: tuple[str, ...]
+    exports: tuple[str, ...]
+    dry_run: bool
+
+    def __new__(cls, count: int, **facts: Any) -> Erasure:  # noqa: ANN401 - the attributes above
+        """Make a receipt; what is left out is empty."""
+        self = super().__new__(cls, count)
+        empty = {"files": (), "verified": (), "pending": (), "backups": (), "exports": (), "dry_run": False, "ids": ()}
+        numbers = dict.fromkeys(("rows", "vectors", "latents", "replayed", "queries", "jobs"), 0)
+        for name, value in {"token": "", "store_id": "", "digest": "", **empty, **numbers, **facts}.items():
+            object.__setattr__(self, name, value)
+        return self
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse: a receipt does not change."""
+        raise AttributeError(f"a receipt does not change: {name}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make it again."""
+        return _make_erasure, (int(self), dict(self.__dict__))
+
+    def __repr__(self) -> str:
+        """Return the number, as it is used mostly; ``to_dict`` has the rest."""
+        return int.__repr__(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the receipt with ``forgotten``, the number of entries, as a mapping that JSON can hold."""
+        facts = {name: list(value) if isinstance(value, tuple) else value for name, value in self.__dict__.items()}
+        return {"forgotten": int(self), **facts, "made_at": self.made_at.isoformat()}
+
+
+def _make_erasure(count: int, facts: dict[str, Any]) -> Erasure:
+    return Erasure(count, **facts)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
     """One result of ``recall``.

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,71 @@ class Stats:
     snapshot_bytes: int
     database: str
     index: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+class Imported(int):
+    """What an import did. As a number, how many entries it wrote: the new and the updated ones.
+
+    Attributes:
+        new: Entries whose key was not there.
+        updated: Entries that replaced one of their key.
+        unchanged: Entries that were there already.
+        skipped: What is no entry to keep: empty turns, calls of tools, other branches, expired items.
+        refused: Entries that cannot be kept, such as those whose text is too long; ``problems`` names them.
+        undated: Entries, among the first three, whose time the file does not say; new ones got that of the import.
+        sessions: Conversations that the first three belong to.
+        reasons: How many were skipped, by reason.
+        problems: Where each refused entry is and what is wrong with it, the first hundred.
+        formats: The formats that were read.
+        dry_run: Whether nothing was written: then the numbers are those that the import would have.
+    """
+
+    new: int
+    updated: int
+    unchanged: int
+    skipped: int
+    refused: int
+    undated: int
+    sessions: int
+    reasons: Mapping[str, int]
+    problems: tuple[str, ...]
+    formats: tuple[str, ...]
+    dry_run: bool
+
+    def __new__(
+        cls,
+        *,
+        new: int = 0,
+        updated: int = 0,
+        unchanged: int = 0,
+        refused: int = 0,
+        undated: int = 0,
+        sessions: int = 0,
+        reasons: Mapping[str, int] | None = None,
+        problems: tuple[str, ...] = (),
+        formats: tuple[str, ...] = (),
+        dry_run: bool = False,
+    ) -> Self:
+        """Return the counts; ``skipped`` is the sum of ``reasons``."""
+        self = super().__new__(cls, new + updated)
+        self.new, self.updated, self.unchanged = new, updated, unchanged
+        self.refused, self.undated, self.sessions = refused, undated, sessions
+        self.reasons, self.problems = dict(reasons or {}), problems
+        self.skipped = sum(self.reasons.values())
+        self.formats, self.dry_run = formats, dry_run
+        return self
+
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
+        counts = self.as_dict()
+        del counts["skipped"]
+        return (), counts
+
+    def __repr__(self) -> str:
+        return f"Imported({', '.join(f'{name}={value!r}' for name, value in self.as_dict().items() if value)})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the attributes by name."""
+        return {name: getattr(self, name) for name in Imported.__annotations__}
 
 
 class GenerationState(StrEnum):
@@ -276,3 +342,24 @@ class Schedule:
     paused: bool = False
     last_run_at: datetime | None = None
     made_here: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A backup or an export that a store has made of itself.
+
+    Attributes:
+        path: The file.
+        kind: ``backup`` or ``export``.
+        made_at: When it was made.
+        exists: Whether there is still a file of that name.
+        older_than: Tokens of the receipts of ``forget`` that are later, and are about rows that may be in it.
+        holds: Number of forgotten rows in it; None for an export, which is not looked into, and a file that is gone.
+    """
+
+    path: Path
+    kind: str
+    made_at: datetime
+    exists: bool
+    older_than: tuple[str, ...]
+    holds: int | None

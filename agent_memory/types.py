@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from typing import TypeAlias
 
 import numpy as np
@@ -21,8 +21,8 @@ RowArray: TypeAlias = npt.NDArray[np.int64]
 Namespace: TypeAlias = tuple[str, ...]
 """A tenancy scope, outermost name first; the empty tuple contains all others."""
 
-Time: TypeAlias = datetime | str
-"""A datetime or an ISO 8601 string; naive times are taken as UTC."""
+Time: TypeAlias = datetime | date | str
+"""A datetime, a date or an ISO 8601 string; see ``agent_memory.times``. Without a zone, that of ``Config.timezone``."""
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (items done, items in all) during long operations."""

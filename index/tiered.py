@@ -208,6 +208,20 @@ class TieredIndex:
         codebook = planning.learn_codebook(state, self.tiers, self.options)
         return self._fold(state, CoarseTier(codebook)), True
 
+    def purge(self) -> int:
+        """Rewrite all rows without the removed ones, in RAM, and let go of files that hold these; returns how many.
+
+        Views taken before still hold them.
+        """
+        with self._maintenance_lock:
+            return self._compact() if self._state.dead else 0
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether rows are read from files."""
+        state = self._state
+        return any(block.path for column in (state.native, state.main) if column is not None for block in column.blocks)
+
     def _compact(self) -> int:
         """Rewrite all rows without the removed ones, then catch up with what changed meanwhile."""
         old = self._state

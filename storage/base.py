@@ -23,11 +23,13 @@ back end to this contract.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
 from agent_memory.storage.entries import Changes, Drafts, Entries, Lexical
+from agent_memory.storage.erasures import Erasures
 from agent_memory.storage.operations import Jobs, Leases, Queries, Schedules
 from agent_memory.storage.records import AlteredRow, DatabaseState
 from agent_memory.storage.spaces import Generations, Sessions, Vectors
@@ -92,6 +94,11 @@ class Transaction(ABC):
     def schedules(self) -> Schedules:
         """Schedules of periodic jobs."""
 
+    @property
+    @abstractmethod
+    def erasures(self) -> Erasures:
+        """Receipts of what was forgotten, and known copies of the store."""
+
     @abstractmethod
     def read_store_id(self) -> str:
         """Return the id of the store, 32 hexadecimal digits: no other has it, and copies by ``restore`` get another."""
@@ -126,8 +133,13 @@ class Database(ABC):
         """True if it cannot be written; reads work, writes raise StorageError."""
 
     @abstractmethod
-    def prepare(self) -> None:
-        """Create or migrate the schema; does nothing if it is up to date.
+    def prepare(self, progress: Progress | None = None) -> None:
+        """Create or migrate the schema, and write the full-text index again if its rules have changed.
+
+        It does nothing if all is up to date. If it is interrupted, the next call goes on where it stopped.
+
+        Args:
+            progress: Called with (entries done, entries in all) while the full-text index is written.
 
         Raises:
             SchemaTooNewError: A newer version of this package wrote the store; nothing was changed.
@@ -191,8 +203,24 @@ class Database(ABC):
         """Move the write-ahead log into the database and truncate it; False if readers or writers prevent it."""
 
     @abstractmethod
+    def erase_traces(self, finish: Callable[[Transaction], None], *, wait_s: float) -> str | None:
+        """Overwrite what deleted rows have left in the files of the database, its log included.
+
+        Args:
+            finish: Called in the write transaction in which no file holds anything of them any more.
+            wait_s: Seconds to wait for readers of an older state, and for writers.
+
+        Returns:
+            None if it was done; else what prevented it.
+        """
+
+    @abstractmethod
     def vacuum(self) -> bool:
         """Rewrite the database without its free pages; False if readers or writers prevent it."""
+
+    @abstractmethod
+    def count_in_copy(self, path: Path, store_id: str, ids: Sequence[int]) -> int:
+        """Return how many rows of a store a file holds that ``copy_to`` wrote; 0 if it is no copy of that store."""
 
     @abstractmethod
     def copy_to(self, target: Path, progress: Progress | None) -> int:

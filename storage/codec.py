@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from agent_memory import inputs
 from agent_memory.errors import InvalidInputError
+from agent_memory.storage.moments import to_plain
 from agent_memory.types import FloatArray
 
 DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4")}
 """Stored number formats by name, little-endian."""
 
-_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True)
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True, default=to_plain)
 
 
 def encode_vectors(matrix: FloatArray, dtype: str) -> npt.NDArray[Any]:
@@ -31,6 +32,8 @@ def decode_vector(blob: bytes, dtype: str) -> FloatArray:
 
 def canonical_json(value: object) -> str:
     """Return the canonical JSON in which metadata is stored and compared: minified, keys sorted.
+
+    NumPy's scalars and arrays become numbers and lists, dates and times texts in ISO 8601.
 
     Raises:
         InvalidInputError: Not JSON: another type, NaN or infinity, too deep, or invalid Unicode.

@@ -55,6 +55,28 @@ class Entries(ABC):
         """Return the ids of all entries that satisfy a condition, shape (n,), in no order."""
 
     @abstractmethod
+    def select_surplus(self, namespace: Namespace, *, before: datetime | None, newest: int | None) -> IdArray:
+        """Return rows in or below a namespace that are too old or too many, shape (n,), in no order.
+
+        Args:
+            namespace: The namespace.
+            before: Rows last changed before this, superseded or not; None for none.
+            newest: Unsuperseded entries but for this many, the last changed; None for none.
+        """
+
+    @abstractmethod
+    def select_lineage(self, ids: Sequence[int] | IdArray, *, later: bool) -> IdArray:
+        """Return rows with all that they have replaced, directly or indirectly: former versions, superseded entries.
+
+        Args:
+            ids: Rows.
+            later: True to include what has replaced them, too, and all that this has replaced.
+
+        Returns:
+            Ids, shape (n,), ascending.
+        """
+
+    @abstractmethod
     def select_expired_ids(self, now: datetime) -> list[int]:
         """Return the ids of the unsuperseded entries that have expired by a given time, in all namespaces."""
 
@@ -133,9 +155,9 @@ class Drafts(ABC):
 
     @abstractmethod
     def remove(self, ids: Sequence[int]) -> Removed:
-        """Delete entries with all versions, vectors and words, and the sessions they leave empty.
+        """Delete rows with their vectors and words, and the sessions they leave empty; logs one change per row.
 
-        Logs one change per deleted row. Entries that they had superseded stay superseded.
+        What such rows have superseded stays superseded: include it (``Entries.select_lineage``).
         """
 
     @abstractmethod
@@ -195,8 +217,9 @@ class Changes(ABC):
 class Lexical(ABC):
     """The full-text index, scored by BM25: speakers and texts of all unsuperseded entries.
 
-    ``storage/words.py`` chooses the words to index and to search for. Case, accents and English endings are ignored;
-    runs of Chinese, Japanese and Korean characters are compared as overlapping pairs.
+    ``storage/words`` chooses the words to index and to search for, by the same rules for every back end. Case, accents,
+    points, invisible characters and forms of a character are ignored, and the endings of English and of many other
+    languages; in scripts that do not separate words, any stretch of a text is found.
     """
 
     @abstractmethod
@@ -221,7 +244,10 @@ class Lexical(ABC):
 
     @abstractmethod
     def find_matched(self, query: LexicalQuery, entry_id: int) -> list[str]:
-        """Return the words and phrases of a query that an entry in the index holds, the rarest first."""
+        """Return the words and phrases of a query that an entry in the index holds, in the query's own spelling.
+
+        The rarest come first, then the stretches of scripts that do not separate words, as long as they are shared.
+        """
 
     @abstractmethod
     def score_texts(self, query: LexicalQuery, entries: Mapping[int, Entry]) -> dict[int, float]:

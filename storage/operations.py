@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -72,6 +72,13 @@ class Queries(ABC):
     def clear(self, namespace: Namespace) -> int:
         """Delete the logged queries that were asked in or below a namespace; returns how many."""
 
+    @abstractmethod
+    def clear_about(self, namespaces: Iterable[Namespace], since: datetime) -> int:
+        """Delete the logged queries that could find entries of these namespaces that were added at a time.
+
+        These are the ones asked since then in the namespaces, above or below them; returns how many.
+        """
+
 
 class Jobs(ABC):
     """Long operations on a store: their state, progress and history."""
@@ -97,6 +104,10 @@ class Jobs(ABC):
     @abstractmethod
     def record(self, job_id: int, progress: Mapping[str, Any], now: datetime) -> None:
         """Record the progress of a job, in the transaction that made it; does nothing if there is no such job."""
+
+    @abstractmethod
+    def erase_mentions(self, names: Collection[str]) -> int:
+        """Delete the reasons why jobs failed that mention any of these names; returns how many."""
 
     @abstractmethod
     def set_state(self, job_id: int, state: JobState, now: datetime, error: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
@@ -23,7 +23,7 @@ NO_VECTOR = b""
 LATER = b"\0"
 """Stored in the place of a static vector that is still to be encoded."""
 
-State: TypeAlias = Literal["current", "as_of", "expired", "unsuperseded", "any"]
+State: TypeAlias = Literal["current", "as_of", "expired", "past", "unsuperseded", "any"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +33,9 @@ class Condition:
     Attributes:
         namespace: In this namespace or below it; with ``key``, in exactly this one.
         state: ``current``: neither superseded nor expired by ``moment``. ``as_of``: current at ``moment``, if that
-            version is kept. ``expired``: expired by ``moment``, and not superseded. ``unsuperseded``: in
-            the index, expired or not. ``any``: every row.
-        moment: The time that ``state`` refers to; required by ``current``, ``as_of`` and ``expired``. At its
+            version is kept. ``expired``: expired by ``moment``, and not superseded. ``past``: expired by then,
+            superseded or not. ``unsuperseded``: in the index, expired or not. ``any``: every row.
+        moment: The time that ``state`` refers to; required by all but the last two. At its
             ``expires_at`` or ``superseded_at`` an entry is no longer current.
         where: Metadata filter.
         key: Only this key.
@@ -63,7 +63,7 @@ class Condition:
     superseded: bool = False
 
     def __post_init__(self) -> None:
-        if self.moment is None and self.state in ("current", "as_of", "expired"):
+        if self.moment is None and self.state not in ("unsuperseded", "any"):
             raise InvalidInputError(f"the state {self.state!r} of a condition requires a moment")
 
     @property
@@ -203,11 +203,26 @@ class Removed:
 
     Attributes:
         keys: Number of keys deleted.
+        rows: Number of rows deleted, former versions included.
+        vectors: Number of vectors deleted with them, in all generations.
+        latents: Number of those that had latents.
         dirty: As for ``Written``; the entry itself is deleted, and its session may be.
+        dirty_past: By session id, a place in it from which on former versions and superseded entries were evolved with
+            something that is deleted now.
+        scopes: The namespaces of the rows.
+        since: When the oldest of them was added; None if there were none.
+        names: Texts, keys and speakers by which messages may mention them.
     """
 
-    keys: int
-    dirty: dict[int, int]
+    keys: int = 0
+    rows: int = 0
+    vectors: int = 0
+    latents: int = 0
+    dirty: dict[int, int] = field(default_factory=dict)
+    dirty_past: dict[int, int] = field(default_factory=dict)
+    scopes: frozenset[Namespace] = frozenset()
+    since: datetime | None = None
+    names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +255,21 @@ class StoredSegment:
     speaker: str | None
     time: datetime
     static: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PastSegment:
+    """A segment that was superseded.
+
+    Attributes:
+        segment: The segment.
+        place: The id that tells where in its session it was.
+        superseded_at: When it was superseded.
+    """
+
+    segment: StoredSegment
+    place: int
+    superseded_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,11 +313,13 @@ class LexicalQuery:
         phrases: Words and phrases in the back end's spelling, the rarest first.
         weights: Inverse document frequency of each.
         best: The largest score that a document can have.
+        words: What each is in the query's own spelling, and its place if it is of a script without spaces.
     """
 
     phrases: tuple[str, ...]
     weights: tuple[float, ...]
     best: float
+    words: tuple[tuple[str, int | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from agent_memory.storage.records import (
     Condition,
     Generation,
     Head,
+    PastSegment,
     StoredSegment,
     StoredText,
 )
@@ -280,7 +281,27 @@ class Sessions(ABC):
         """Return the speakers and event times of the unsuperseded segments of a session from an entry on."""
 
     @abstractmethod
-    def store(self, generation: Generation, rows: Sequence[tuple[int, bytes, bytes]]) -> None:
+    def select_past(self, generation: Generation, session_id: int, first: int) -> list[PastSegment]:
+        """Return the superseded segments with an evolved vector, from a place in the session on, by ascending id.
+
+        A former version has the place of the entry that kept its id; other superseded entries have their own.
+        """
+
+    @abstractmethod
+    def select_segments_before(
+        self, generation: Generation, past: PastSegment, session_id: int, count: int | None
+    ) -> list[StoredSegment]:
+        """Return the last segments before a superseded one when it was superseded, oldest first.
+
+        Args:
+            generation: The embedding space.
+            past: The superseded segment.
+            session_id: Its session.
+            count: Maximum number of segments; None for all.
+        """
+
+    @abstractmethod
+    def store(self, generation: Generation, rows: Sequence[tuple[int, bytes, bytes | None]]) -> None:
         """Store (entry id, evolved vector, latents) of entries with a static vector; skips the others."""
 
     @abstractmethod
@@ -290,6 +311,10 @@ class Sessions(ABC):
     @abstractmethod
     def clear_others(self, generation: Generation, session_id: int, first: int) -> None:
         """Clear the evolved vectors of a session in other generations, from an entry on: they are outdated too."""
+
+    @abstractmethod
+    def clear(self, session_id: int, first: int) -> None:
+        """Clear the evolved vectors and latents of a session in all generations, from an entry on."""
 
     @abstractmethod
     def find_unevolved(

@@ -6,12 +6,16 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from agent_memory import Entry, InvalidInputError, Memory
 from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.types import FloatArray, Progress
 
@@ -54,6 +58,29 @@ class WordEncoder:
         return self.encode_documents(texts)
 
 
+def add_expired(memory: Memory, text: str, **options: object) -> Entry:
+    """Add an entry and wait until it has expired: an expiry in the past is refused."""
+    return _pass(lambda soon: memory.add(text, expires_at=soon, **options))
+
+
+def expire(memory: Memory, key: str) -> Entry:
+    """Let an entry expire, and wait until it has."""
+    return _pass(lambda soon: memory.update(key, expires_at=soon))
+
+
+def _pass(write: Callable[[datetime], Entry]) -> Entry:
+    for margin in (0.02, 0.2, 2, 20):
+        soon = datetime.now(UTC) + timedelta(seconds=margin)
+        try:
+            entry = write(soon)
+        except InvalidInputError:  # a busy machine came too late
+            continue
+        while datetime.now(UTC) <= soon:
+            time.sleep(0.002)
+        return entry
+    raise TimeoutError("no entry was written within 20 seconds")
+
+
 def python(code: str, *arguments: object, **options: object) -> subprocess.Popen[str]:
     """Start a Python process that can import this module; standard output is a pipe, one line at a time."""
     places = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -62,3 +89,27 @@ def python(code: str, *arguments: object, **options: object) -> subprocess.Popen
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
+
+
+def skip_locally(reason: str) -> None:
+    """Skip a test whose tools are missing; where CI runs, that is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason} (not skipped, because CI is set)")
+    pytest.skip(reason)
+
+
+def write_session_weights(path: Path) -> Path:
+    """Write random weights of a session encoder for ``WordEncoder``, with a window that fills within a test."""
+    import torch
+
+    from agent_memory.encoders.compact.weights import Shape
+    from agent_memory.encoders.training.session_model import SessionNetwork
+
+    torch.manual_seed(0)
+    spec = WordEncoder().spec
+    shape = Shape(dimension=spec.dimension, width=16, layers=2, heads=2, window=4, mix=3, key=8, places=12)
+    network = SessionNetwork(shape)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    network.write(path, {"encoder": spec.name})
+    return path

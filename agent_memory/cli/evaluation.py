@@ -111,7 +111,7 @@ def demo(
         questions = [json.loads(line) for line in (data / "queries.jsonl").read_text("utf-8").splitlines()]
         with open_store(path or scratch, create=True) as memory:
             with progress_bar("remembering", quiet=as_json) as progress:
-                memory.import_(data / "conversation.jsonl", progress=progress)
+                memory.import_(data / "conversation.jsonl", assume_now=True, progress=progress)
             answers = [_answer(memory, question) for question in questions]
     if as_json:
         print_json(answers)

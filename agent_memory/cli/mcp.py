@@ -18,6 +18,7 @@ from agent_memory.cli.shared import (
     JsonLinesOption,
     NamespaceOption,
     PathOption,
+    TimezoneOption,
     open_store,
     print_json_line,
 )
@@ -42,6 +43,7 @@ def mcp(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Further Host header to answer to, such as memory.example.org:8000.")
     ] = None,
+    timezone: TimezoneOption = None,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonLinesOption = False,
@@ -55,7 +57,7 @@ def mcp(
 
     if transport is Transport.HTTP:
         check_exposure(host, token)
-    with open_store(path, namespace, encoder=encoder, create=True) as memory:
+    with open_store(path, namespace, encoder=encoder, create=True, timezone=timezone) as memory:
         if transport is Transport.STDIO:
             with _ended_by_interrupt(memory):
                 run_server(memory)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent_memory import payload
 from agent_memory.cli.sessions import print_sessions
 from agent_memory.cli.shared import (
     DEFAULT_PATH,
@@ -22,6 +24,7 @@ from agent_memory.cli.shared import (
     PathOption,
     SessionOption,
     SpeakerOption,
+    TimezoneOption,
     WhereOption,
     describe_origin,
     moment,
@@ -36,6 +39,7 @@ from agent_memory.cli.shared import (
     shorten,
 )
 from agent_memory.errors import InvalidInputError
+from agent_memory.files import write_bytes
 
 if TYPE_CHECKING:
     from agent_memory.records import Entry
@@ -63,13 +67,14 @@ def add(
     event_time: EventTimeOption = None,
     expires_at: ExpiresAtOption = None,
     importance: ImportanceOption = None,
+    timezone: TimezoneOption = None,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remember a text."""
     what, facts = read_text(text), parse_object(metadata, "--metadata")
-    with open_store(path, namespace, encoder=encoder, create=True) as memory:
+    with open_store(path, namespace, encoder=encoder, create=True, timezone=timezone) as memory:
         entry = memory.add(
             what,
             session=session,
@@ -134,6 +139,7 @@ def update(
     expires_at: ExpiresAtOption = None,
     importance: ImportanceOption = None,
     clear: Annotated[list[Clearable] | None, typer.Option("--clear", help="Empty this field; repeatable.")] = None,
+    timezone: TimezoneOption = None,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
@@ -153,7 +159,7 @@ def update(
         raise InvalidInputError(f"{both[0]} can be given or cleared, not both")
     if not changed and not emptied:
         raise InvalidInputError("say what to change: --text, --speaker, --metadata, … or --clear")
-    with open_store(path, namespace, encoder=encoder) as memory:
+    with open_store(path, namespace, encoder=encoder, timezone=timezone) as memory:
         entry = memory.update(key, **changed, **emptied)
     say(entry, f"updated {entry.key}", as_json=as_json)
 
@@ -194,10 +200,26 @@ def forget(
     session: SessionOption = None,
     everything: Annotated[bool, typer.Option("--everything", help="All entries of the namespace.")] = False,
     namespace: NamespaceOption = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
+    deferred: Annotated[bool, typer.Option("--deferred", help="Leave traces in files to `maintenance`.")] = False,
+    receipt: Annotated[Path | None, typer.Option(help="Write the receipt to this file, as JSON.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete entries for good; forgetting what is not there is no error, and says 0."""
+    """Delete entries for good, with all versions of them; forgetting what is not there is no error, and says 0."""
     filters = parse_object(where, "--where")
     with open_store(path, namespace) as memory:
-        count = memory.forget(key, where=filters, session=session, everything=everything)
-    say({"forgotten": count}, f"forgot {count}", as_json=as_json)
+        erasure = memory.forget(
+            key, where=filters, session=session, everything=everything, deferred=deferred, dry_run=dry_run
+        )
+    if receipt is not None:
+        write_bytes(receipt, payload.dumps(erasure.to_dict(), indent=2).encode() + b"\n")
+    if as_json:
+        print_json(erasure.to_dict())
+        return
+    print_line(f"{'would forget' if dry_run else 'forgot'} {erasure} ({erasure.rows} rows)")
+    for one in erasure.pending:
+        print_line(f"  still to do: {one}")
+    for one in erasure.backups:
+        print_line(f"  out of reach: the backup {one} holds some of it")
+    for one in erasure.exports:
+        print_line(f"  out of reach: the export {one} may hold some of it")

@@ -20,6 +20,7 @@ from agent_memory.cli.shared import (
     PathOption,
     SessionOption,
     SpeakerOption,
+    TimezoneOption,
     WhereOption,
     describe_origin,
     open_store,
@@ -44,9 +45,11 @@ def recall(
     session: SessionOption = None,
     speaker: SpeakerOption = None,
     where: WhereOption = None,
-    since: Annotated[str | None, typer.Option(help="Earliest event time, ISO 8601.")] = None,
-    until: Annotated[str | None, typer.Option(help="Latest event time, ISO 8601.")] = None,
+    since: Annotated[str | None, typer.Option(help="Earliest event time, ISO 8601: 2024, 2024-05-01, …")] = None,
+    until: Annotated[str | None, typer.Option(help="Latest event time, ISO 8601; a day or year is included.")] = None,
     as_of: Annotated[str | None, typer.Option(help="Read the store as it was then, ISO 8601.")] = None,
+    now: Annotated[str | None, typer.Option(help='What "yesterday" refers to, ISO 8601.')] = None,
+    timezone: TimezoneOption = None,
     mode: ModeOption = "hybrid",
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every entry.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show how each score came about.")] = False,
@@ -56,7 +59,7 @@ def recall(
 ) -> None:
     """Find the entries closest in meaning to a query."""
     filters = parse_object(where, "--where")
-    with open_store(path, namespace, encoder=encoder) as memory:
+    with open_store(path, namespace, encoder=encoder, timezone=timezone) as memory:
         hits = memory.recall(
             query,
             k=k,
@@ -66,6 +69,7 @@ def recall(
             since=since,
             until=until,
             as_of=as_of,
+            now=now,
             mode=mode,
             exact=exact,
             explain=explain,
@@ -90,13 +94,15 @@ def why(
     session: SessionOption = None,
     where: WhereOption = None,
     mode: ModeOption = "hybrid",
+    now: Annotated[str | None, typer.Option(help='What "yesterday" refers to, ISO 8601.')] = None,
+    timezone: TimezoneOption = None,
     namespace: NamespaceOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Say why an entry is, or is not, among the hits of a query."""
     filters = parse_object(where, "--where")
-    with open_store(path, namespace) as memory:
-        trace = memory.why(query, key, k=k, session=session, where=filters, mode=mode)
+    with open_store(path, namespace, timezone=timezone) as memory:
+        trace = memory.why(query, key, k=k, session=session, where=filters, mode=mode, now=now)
     if as_json:
         print_json(trace)
         return

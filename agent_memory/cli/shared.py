@@ -6,7 +6,7 @@ import codecs
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from agent_memory import inputs, payload
+from agent_memory import payload
 from agent_memory.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -48,7 +48,15 @@ SessionOption = Annotated[str | None, typer.Option("--session", "-s", help="The 
 SpeakerOption = Annotated[str | None, typer.Option("--speaker", help="Who said it.")]
 MetadataOption = Annotated[str | None, typer.Option("--metadata", "-m", help="JSON object.")]
 EventTimeOption = Annotated[str | None, typer.Option("--event-time", help="When it happened, ISO 8601.")]
-ExpiresAtOption = Annotated[str | None, typer.Option("--expires-at", help="When to stop returning it, ISO 8601.")]
+ExpiresAtOption = Annotated[str | None, typer.Option("--expires-at", help="When it ends, ISO 8601; a day is its last.")]
+TimezoneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--timezone",
+        envvar="AGENT_MEMORY_TIMEZONE",
+        help="Zone of days and of times without one: Europe/Berlin, +02:00.",
+    ),
+]
 ImportanceOption = Annotated[float | None, typer.Option("--importance", help="From 0 to 1.")]
 ModeOption = Annotated[str, typer.Option("--mode", help="hybrid, dense (meaning) or lexical (words).")]
 HitsOption = Annotated[int, typer.Option("-k", help="Maximum number of hits.")]
@@ -56,7 +64,14 @@ KeyArgument = Annotated[str, typer.Argument(help="Key of the entry.")]
 
 
 @contextmanager
-def open_store(path: str, namespace: str = "", *, encoder: str | None = None, create: bool = False) -> Iterator[Memory]:
+def open_store(
+    path: str,
+    namespace: str = "",
+    *,
+    encoder: str | None = None,
+    create: bool = False,
+    timezone: str | None = None,
+) -> Iterator[Memory]:
     """Open a store while the block runs.
 
     Args:
@@ -64,17 +79,38 @@ def open_store(path: str, namespace: str = "", *, encoder: str | None = None, cr
         namespace: Its parts, separated by slashes.
         encoder: As for ``Memory``.
         create: Make the store if there is none.
+        timezone: As ``Config.timezone``; UTC if left out.
 
     Raises:
         NotFoundError: There is none, and ``create`` is false; nothing was made.
     """
-    if not create and not (Path(path).expanduser() / "memory.db").is_file():
+    there = bool(path) and (Path(path).expanduser() / "memory.db").is_file()
+    if not create and not there:
         raise NotFoundError(f"there is no store in {path or repr(path)}; add, import and restore make one")
     from agent_memory.memory import Memory  # takes a second, which --help and mistakes need not wait for
 
+    if there:
+        _bring_up(Path(path).expanduser().absolute())
+
     parts = tuple(namespace.split("/")) if namespace else ()
-    with Memory(path, encoder=encoder, namespace=parts) as memory:
+    config = None if timezone is None else {"timezone": timezone}
+    with Memory(path, encoder=encoder, namespace=parts, config=config) as memory:
         yield memory
+
+
+def _bring_up(folder: Path) -> None:
+    """Show how far the full-text index is, if it must be written again."""
+    from agent_memory.live.store import bring_up
+
+    with ExitStack() as shown:
+        bars: list[Any] = []
+
+        def report(done: int, total: int) -> None:
+            if not bars:
+                bars.append(shown.enter_context(progress_bar("writing the full-text index again", quiet=False)))
+            bars[0](done, total)
+
+        bring_up(folder, report)
 
 
 @contextmanager
@@ -102,7 +138,9 @@ def read_text(text: str) -> str:
 
 def parse_object(text: str | None, option: str) -> dict[str, Any] | None:
     """Return what an option holds as JSON; raises InvalidInputError if that is no object."""
-    return None if text is None else inputs.parse_object(option, text)
+    from agent_memory.inputs import parse_object as parse  # NumPy comes with it, which --help can do without
+
+    return None if text is None else parse(option, text)
 
 
 def print_json(value: object) -> None:
@@ -181,3 +219,14 @@ def shorten(text: str, most: int = 300) -> str:
 def printable(text: str) -> str:
     """Return a text in which nothing but line breaks and tabs steers a terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def read_receipt(file: Path) -> dict[str, Any]:
+    """Return the receipt that `forget --receipt` wrote to a file."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {file}") from error
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{file} cannot be read: {error}") from error
+    return parse_object(text, str(file)) or {}

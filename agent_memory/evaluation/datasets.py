@@ -199,7 +199,7 @@ def _fill(memory: Memory, folder: Path, progress: Progress) -> None:
     """Add the entries of a data set that the store does not have yet."""
     passages = folder / "passages.jsonl"
     if not passages.exists():
-        memory.import_(folder / "conversations.jsonl", progress=progress)
+        memory.import_(folder / "conversations.jsonl", assume_now=True, progress=progress)
         return
     items = [{"key": line["id"], "text": line["text"]} for line in read_objects(passages) if line["text"].strip()]
     present = memory.get_many([item["key"] for item in items])

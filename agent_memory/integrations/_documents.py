@@ -8,11 +8,11 @@ from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._document_filters import PLACE
-from agent_memory.integrations._names import decode_name, encode_name, own_key
 from agent_memory.integrations._plain import plain, restored
 from agent_memory.integrations._text import NO_TEXT, usable_text
 from agent_memory.integrations._vectors import UNRANKED, anywhere, direction
 from agent_memory.memory import Memory
+from agent_memory.names import decode_name, encode_name, is_too_long, own_key
 from agent_memory.prompt import without_recalled
 from agent_memory.records import Entry
 from agent_memory.types import Namespace
@@ -23,7 +23,8 @@ except ModuleNotFoundError as error:
     raise MissingDependencyError("langchain-core", "langchain") from error
 
 _TEXT = own_key("text")  # the text of a document, where the entry's is another
-_OWN = (PLACE, _TEXT, UNRANKED)
+_KEY = own_key("key")  # the id of a document, where that is too long for a key; imports from Chroma use it too
+_OWN = (PLACE, _TEXT, _KEY, UNRANKED)
 _ENTRY_FIELDS = ("session", "speaker", "event_time", "expires_at", "importance")
 _MOST = 10_000  # values in one filter
 _FEW = 8  # deleting so many by their keys costs less than one look at all metadata
@@ -54,17 +55,21 @@ def as_items(
     keys = [uuid.uuid4().hex if key is None else encode_name(key) for key in ids or [None] * len(texts)]
     shared = {name: fields[name] for name in _ENTRY_FIELDS if name in fields}
     return [
-        {**shared, "namespace": scope, "key": key, **_content(text, metadata, _place(scope, key))}
-        for text, key, metadata in zip(texts, keys, metadatas or [{}] * len(texts), strict=True)
+        {**shared, "namespace": scope, "key": key, **_content(text, metadata, _place(scope, key), given)}
+        for text, key, metadata, given in zip(
+            texts, keys, metadatas or [{}] * len(texts), ids or [None] * len(texts), strict=True
+        )
     ]
 
 
-def _content(text: str, metadata: Mapping[str, Any], place: str) -> dict[str, Any]:
+def _content(text: str, metadata: Mapping[str, Any], place: str, given: str | None) -> dict[str, Any]:
     if not isinstance(metadata, Mapping):
         raise InvalidInputError(f"metadata must be a mapping, got {type(metadata).__name__}")
     usable = usable_text(text)
     kept = without_recalled(usable)
     marks: dict[str, Any] = {PLACE: place}
+    if given is not None and is_too_long(given):
+        marks[_KEY] = given
     if not kept.strip():
         kept, marks[UNRANKED] = NO_TEXT, True
     if kept != usable:
@@ -95,7 +100,12 @@ def document(entry: Entry) -> Document:
     """Return an entry as a LangChain document."""
     metadata = {name: value for name, value in entry.metadata.items() if name not in _OWN}
     text = str(entry.metadata.get(_TEXT, entry.text))
-    return Document(page_content=text, metadata=restored(metadata), id=decode_name(entry.key))
+    return Document(page_content=text, metadata=restored(metadata), id=document_id(entry))
+
+
+def document_id(entry: Entry) -> str:
+    """Return the id that a document was given."""
+    return str(entry.metadata.get(_KEY, decode_name(entry.key)))
 
 
 def forget_keys(memory: Memory, keys: Sequence[str], scope: Namespace) -> None:

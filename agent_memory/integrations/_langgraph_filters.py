@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agent_memory.errors import InvalidInputError
-from agent_memory.integrations._names import encode_key
+from agent_memory.names import encode_key
 
 Where = dict[str, Any]
 
@@ -85,7 +85,8 @@ def _is_number(value: object) -> bool:
 def _equal(operand: Any) -> Where:
     if _is_number(operand) and (not math.isfinite(_real(operand)) or operand != _storable(operand)):
         return _NOTHING
-    return {"$eq": _storable(operand)}
+    value = _storable(operand)
+    return {"$eq": value, "$not_contains": value}  # LangGraph does not look into lists
 
 
 def _ordered(operator: str, operand: Any) -> Where:

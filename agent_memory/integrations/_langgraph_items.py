@@ -1,6 +1,7 @@
 """How LangGraph items are stored as entries.
 
-An item is one entry: its value is in the metadata, its text and vector are those of the first indexed text.
+An item is one entry: its value is in the metadata (see ``writing.langgraph_items``, which imports share), its text and
+vector are those of the first indexed text.
 Every further indexed text of the item is a *part*: an entry beside it that repeats the value, so that filters
 hold inside the search, and that leads back to the item. Item and parts carry the stamp of the write that made
 them; a part whose stamp is not that of its item is left over from another write and is not seen. An item
@@ -16,19 +17,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.integrations._names import (
-    decode_key,
-    decode_name,
-    decode_names,
-    encode_key,
-    encode_name,
-    encode_names,
-    suffixed,
-    with_keys,
-)
 from agent_memory.integrations._text import entry_text, usable_text
+from agent_memory.names import decode_name, decode_names, encode_name, encode_names, suffixed
 from agent_memory.records import Entry
 from agent_memory.types import FloatArray, Namespace
+from agent_memory.writing.langgraph_items import make_pages, page_keys, read_value, write_value
 
 try:
     from langgraph.store.base import IndexConfig, Item, PutOp, SearchItem, get_text_at_path, tokenize_path
@@ -98,10 +91,12 @@ class Layout:
     Attributes:
         base: Namespace under which every LangGraph namespace lies.
         dimension: Size of the vectors.
+        max_text_chars: Where to cut the texts of entries; the value is kept whole.
     """
 
     base: Namespace
     dimension: int
+    max_text_chars: int
 
     def scope(self, namespace: Sequence[str]) -> Namespace:
         """Return the store's namespace of a LangGraph namespace."""
@@ -112,7 +107,7 @@ class Layout:
         return decode_names(scope[len(self.base) :])
 
     def entries(self, op: PutOp, texts: Sequence[str], vectors: dict[str, FloatArray]) -> list[dict[str, Any]]:
-        """Return the entries of an item: itself, then its parts.
+        """Return the entries of an item: itself, then its parts and pages.
 
         Args:
             op: The write; its value is not None.
@@ -121,40 +116,45 @@ class Layout:
         """
         indexed = [text for text in texts if text in vectors]
         value = dict(op.value or {})
-        key = encode_name(op.key)
-        metadata = {"value": with_keys(value, encode_key), "stamp": uuid.uuid4().hex, "ttl": op.ttl}
+        key, stamp = encode_name(op.key), uuid.uuid4().hex
+        metadata, pages = write_value(op.key, value, stamp)
+        metadata["ttl"] = op.ttl
         shared = {
             "namespace": self.scope(op.namespace),
             "expires_at": None if op.ttl is None else datetime.now(UTC) + timedelta(minutes=op.ttl),
         }
         first, *others = indexed or [_text_at(value, "$")[0]]
         about = {"kind": "item", "ranked": bool(indexed), "parts": len(others)}
-        item = {"text": entry_text(first), "key": key, "vector": vectors.get(first, False)}
+        item = {"text": self._cut(first), "key": key, "vector": vectors.get(first, False)}
         parts = [
             {
                 **shared,
-                "text": entry_text(text),
+                "text": self._cut(text),
                 "key": suffixed(key, "v", number),
                 "metadata": {**metadata, "kind": "part", "ranked": True, "of": key},
                 "vector": vectors[text],
             }
             for number, text in enumerate(others)
         ]
-        return [{**shared, **item, "metadata": {**metadata, **about}}, *parts]
+        paged = ({**shared, **page, "vector": False} for page in make_pages(op.key, pages, stamp))
+        return [{**shared, **item, "metadata": {**metadata, **about}}, *parts, *paged]
 
-    def item(self, entry: Entry) -> Item:
-        """Return the item of an entry."""
+    def _cut(self, text: str) -> str:
+        return entry_text(text)[: self.max_text_chars]
+
+    def item(self, entry: Entry, pages: Sequence[str] = ()) -> Item:
+        """Return the item of an entry, with its pages, if its value has any."""
         return Item(
-            value=with_keys(entry.metadata["value"], decode_key),
-            key=decode_name(entry.key),
+            value=read_value(entry.metadata, pages),
+            key=entry.metadata.get("name", decode_name(entry.key)),
             namespace=self.namespace(entry.namespace),
             created_at=entry.created_at,
             updated_at=entry.event_time,  # when it was put; moving its expiry does not change that
         )
 
-    def found(self, entry: Entry, score: float | None = None) -> SearchItem:
+    def found(self, entry: Entry, score: float | None = None, pages: Sequence[str] = ()) -> SearchItem:
         """Return the item of an entry as the result of a search."""
-        item = self.item(entry)
+        item = self.item(entry, pages)
         return SearchItem(item.namespace, item.key, item.value, item.created_at, item.updated_at, score)
 
 
@@ -168,9 +168,22 @@ def item_key(entry: Entry) -> str:
     return str(entry.metadata.get("of", entry.key))
 
 
-def part_keys(entry: Entry, start: int = 0) -> list[str]:
-    """Return the keys of the parts of an item, from a number on."""
-    return [suffixed(entry.key, "v", number) for number in range(start, int(entry.metadata.get("parts", 0)))]
+def part_keys(entry: Entry) -> list[str]:
+    """Return the keys of the parts and pages of an item."""
+    parts = [suffixed(entry.key, "v", number) for number in range(int(entry.metadata.get("parts", 0)))]
+    return parts + page_keys_of(entry)
+
+
+def page_keys_of(entry: Entry) -> list[str]:
+    """Return the keys of the pages of an item."""
+    return page_keys(entry.key, int(entry.metadata.get("pages", 0)))
+
+
+def page_of(entry: Entry | None, stamp: object) -> str | None:
+    """Return what a page holds; None for one that is missing or of another write."""
+    if entry is None or entry.metadata.get("stamp") != stamp:
+        return None
+    return str(entry.metadata.get("page", ""))
 
 
 def refreshed(entry: Entry, now: datetime) -> datetime | None:

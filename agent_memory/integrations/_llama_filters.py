@@ -22,8 +22,6 @@ Where = dict[str, Any]
 
 _MOST = 10_000  # values in one filter
 _OPERATORS = {
-    FilterOperator.EQ: "$eq",
-    FilterOperator.NE: "$ne",
     FilterOperator.GT: "$gt",
     FilterOperator.GTE: "$gte",
     FilterOperator.LT: "$lt",
@@ -31,7 +29,13 @@ _OPERATORS = {
     FilterOperator.IN: "$in",
     FilterOperator.NIN: "$nin",
 }
+_EMPTY: tuple[Any, ...] = (None, "", [])
 _CONDITIONS = {FilterCondition.AND: "$and", FilterCondition.OR: "$or"}
+
+
+def _itself(value: Any) -> Where:
+    """Return the condition that a field equals a value itself: LlamaIndex does not look into lists here."""
+    return {"$eq": value, "$not_contains": value}
 
 
 def _among(value: Any, held: Any) -> bool:
@@ -93,7 +97,11 @@ def _all_of(filters: MetadataFilters, nodes: Callable[[], Iterable[Entry]]) -> W
 def _one(condition: MetadataFilter, nodes: Callable[[], Iterable[Entry]]) -> Where:
     name, operator, value = key_of(condition.key), condition.operator, plain(condition.value)
     if operator == FilterOperator.IS_EMPTY:
-        return {"$or": [{name: {"$exists": False}}, {name: None}, {name: ""}, {name: {"$eq": []}}]}
+        return {"$or": [{name: {"$exists": False}}, *({name: _itself(empty)} for empty in _EMPTY)]}
+    if operator == FilterOperator.EQ:
+        return {name: _itself(value)}
+    if operator == FilterOperator.NE:
+        return {name: {"$not": _itself(value)}}
     if operator in _OPERATORS:
         return {name: {_OPERATORS[operator]: value}}
     if operator not in _LOOKING_INSIDE:

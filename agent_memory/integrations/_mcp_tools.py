@@ -68,9 +68,13 @@ class Tools(_Shared):
         ] = None,
         metadata: Annotated[Object | None, EMPTY, Field(description="An object that recall can filter by.")] = None,
         event_time: Annotated[
-            str | None, EMPTY, Field(description="When it happened, ISO 8601; now if left out.")
+            str | None, EMPTY, Field(description="When it happened, ISO 8601, e.g. 2024-05-01; now if left out.")
         ] = None,
-        expires_at: Annotated[str | None, EMPTY, Field(description="When to stop returning it, ISO 8601.")] = None,
+        expires_at: Annotated[
+            str | None,
+            EMPTY,
+            Field(description="When to stop returning it, ISO 8601, in the future; a day is its last."),
+        ] = None,
         importance: Annotated[
             Annotated[float, Field(ge=0, le=1)] | None, EMPTY, Field(description="From 0 to 1.")
         ] = None,
@@ -101,11 +105,21 @@ class Tools(_Shared):
         speaker: Annotated[str | None, EMPTY, Field(description="Only entries of this speaker.")] = None,
         where: Where = None,
         since: Annotated[str | None, EMPTY, Field(description="Only what happened then or later, ISO 8601.")] = None,
-        until: Annotated[str | None, EMPTY, Field(description="Only what happened then or earlier, ISO 8601.")] = None,
+        until: Annotated[
+            str | None,
+            EMPTY,
+            Field(description="Only what happened then or earlier, ISO 8601; a day or year is included."),
+        ] = None,
+        timezone: Annotated[
+            str | None,
+            EMPTY,
+            Field(description="Zone of the user's days, e.g. Europe/Berlin; the server's if left out."),
+        ] = None,
         cursor: Cursor = None,
     ) -> Object:
         """Find what is remembered about a question or statement, best first. `read` shows texts that were cut."""
-        filters: Object = {"session": session, "speaker": speaker, "where": where, "since": since, "until": until}
+        filters: Object = {"session": session, "speaker": speaker, "where": where}
+        filters |= {"since": since, "until": until, "timezone": timezone}
         start = await self._run(start_of, cursor)
         most = min(start + k + 1, MAX_K)
         hits = (await self._run(self._memory.recall, query, k=most, **filters))[start:]

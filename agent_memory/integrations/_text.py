@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from agent_memory.memory import Memory
 from agent_memory.prompt import format_hits, without_recalled
 from agent_memory.records import Hit
+from agent_memory.writing.langgraph_items import NO_TEXT as NO_TEXT
 
-NO_TEXT = "(no text)"
 _TEXT_FIELDS = ("text", "content", "refusal")
 
 

@@ -18,14 +18,15 @@ from agent_memory.integrations._document_filters import Filter, where_of
 from agent_memory.integrations._documents import (
     as_items,
     document,
+    document_id,
     forget_keys,
     has_text,
     with_vectors,
 )
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
-from agent_memory.integrations._names import decode_name, encode_name
 from agent_memory.integrations._opening import Adapter, Given, below, opened
 from agent_memory.integrations._vectors import closest
+from agent_memory.names import encode_name
 from agent_memory.records import Hit
 
 try:
@@ -144,7 +145,7 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
 
     def _write(self, items: list[dict[str, Any]], vectors: list[list[float]]) -> list[str]:
         entries = self.memory.add_many(with_vectors(items, vectors, self.memory.encoder.spec.dimension))
-        return [decode_name(entry.key) for entry in entries]
+        return [document_id(entry) for entry in entries]
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Delete documents for good: those with the given ids, or all if ``ids`` is None."""

@@ -13,7 +13,7 @@ an item from the moment it expires.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -31,6 +31,8 @@ from agent_memory.integrations._langgraph_items import (
     Layout,
     fields_of,
     is_item,
+    page_keys_of,
+    page_of,
     part_keys,
     refreshed,
     settings_of,
@@ -38,8 +40,8 @@ from agent_memory.integrations._langgraph_items import (
 )
 from agent_memory.integrations._langgraph_ranking import rank
 from agent_memory.integrations._langgraph_sweeper import Done, Sweeper
-from agent_memory.integrations._names import decode_names, encode_name
 from agent_memory.integrations._opening import Adapter, Given, below, opened
+from agent_memory.names import decode_names, encode_name
 from agent_memory.records import Entry
 from agent_memory.storage.filters import MAX_LIST
 from agent_memory.types import FloatArray, Namespace, Time
@@ -66,6 +68,8 @@ except ModuleNotFoundError as error:
 Vectors = dict[str, FloatArray]
 _FEW = 8  # deleting so many by their keys costs less than one look at all metadata
 Embedded = tuple[Vectors, Vectors]  # those of texts, and those of queries
+
+_TRIES = 5
 
 
 class AgentMemoryStore(Adapter, Sweeper, BaseStore):
@@ -108,7 +112,8 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         self.index_config = dict(index) if index else None
         self.ttl_config = ttl
         self._fields = fields_of(settings.get("fields"))
-        self._layout = Layout(below(self.memory, namespace), self.memory.encoder.spec.dimension)
+        settled = self.memory.encoder.spec.dimension, self.memory.config.max_text_chars
+        self._layout = Layout(below(self.memory, namespace), *settled)
         self._batches = Batches(self._embed, self._run)
 
     @classmethod
@@ -205,8 +210,26 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
             for place, op in gets:
                 entry = found.get(encode_name(op.key))
                 if entry is not None and is_item(entry):
-                    results[place] = self._layout.item(entry)
+                    entry, pages = self._with_pages(entry)
+                    results[place] = self._layout.item(entry, pages)
                     read += [entry] if op.refresh_ttl else ()
+
+    def _with_pages(self, entry: Entry) -> tuple[Entry, list[str]]:
+        """Return an item's entry with its pages; those of the newest write, if it is written meanwhile."""
+        for _ in range(_TRIES):
+            keys = page_keys_of(entry)
+            if not keys:
+                break
+            found = self.memory.get_many(keys, namespace=entry.namespace)
+            pages = [page_of(found.get(key), entry.metadata["stamp"]) for key in keys]
+            if None not in pages:
+                return entry, [page for page in pages if page is not None]
+            entry = self.memory.get_many([entry.key], namespace=entry.namespace).get(entry.key, entry)
+        return entry, []
+
+    def _found(self, entry: Entry, score: float | None = None) -> SearchItem:
+        entry, pages = self._with_pages(entry)
+        return self._layout.found(entry, score, pages)
 
     def _search(self, op: SearchOp, query: FloatArray | None, read: list[Entry]) -> list[SearchItem]:
         scope = self._layout.scope(op.namespace_prefix)
@@ -216,16 +239,16 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         if query is None:
             entries = self._unranked(scope, [ITEMS, *conditions], op.limit, op.offset)
             read += entries if op.refresh_ttl else ()
-            return [self._layout.found(entry) for entry in entries]
+            return [self._found(entry) for entry in entries]
         ranked = rank(self.memory, scope, conditions, query, op.offset + op.limit)
         page = ranked[op.offset :]
         read += [entry for entry, _ in page] if op.refresh_ttl else ()
-        found = [self._layout.found(entry, score) for entry, score in page]
+        found = [self._found(entry, score) for entry, score in page]
         if len(found) < op.limit:
             skipped = max(op.offset - len(ranked), 0)
             rest = self._unranked(scope, [UNRANKED, *conditions], op.limit - len(found), skipped)
             read += rest if op.refresh_ttl else ()
-            found += [self._layout.found(entry) for entry in rest]
+            found += [self._found(entry) for entry in rest]
         return found
 
     def _unranked(self, scope: Namespace, conditions: list[Where], limit: int, offset: int) -> list[Entry]:
@@ -262,30 +285,42 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
             keys = [encode_name(op.key) for op in puts if self._layout.scope(op.namespace) == scope]
             former[scope] = self.memory.get_many(keys, namespace=scope)
         items: list[dict[str, Any]] = []
-        stale: list[tuple[Namespace, str]] = []
+        gone: list[Entry] = []
+        surplus: list[tuple[Namespace, str]] = []
         for op in puts:
             scope, key = self._layout.scope(op.namespace), encode_name(op.key)
             texts = texts_of(op, self._fields)
             entries = [] if op.value is None else self._layout.entries(op, texts, vectors)
             items += entries
             known = former[scope].get(key)
-            if known is not None:
-                stale += [(scope, key)] if not entries else []
-                stale += [(scope, part) for part in part_keys(known, max(len(entries) - 1, 0))]
+            if known is not None and not entries:
+                gone.append(known)
+            elif known is not None:
+                written = {entry["key"] for entry in entries}
+                surplus += [(scope, name) for name in part_keys(known) if name not in written]
         if items:
             self.memory.add_many(items)
-        self._forget(stale, former)
+        self._forget(gone, surplus)
 
-    def _forget(self, stale: Sequence[tuple[Namespace, str]], former: Mapping[Namespace, Mapping[str, Entry]]) -> None:
-        """Delete items and parts: a few by their keys, many in one transaction by the stamps of their writes."""
-        if len(stale) <= _FEW:
-            for scope, key in stale:
-                self.memory.forget(key, namespace=scope)
-            return
-        stamps = [entry.metadata["stamp"] for known in former.values() for entry in known.values() if is_item(entry)]
+    def _forget(self, gone: Sequence[Entry], surplus: Sequence[tuple[Namespace, str]]) -> None:
+        """Delete items, and what items that were written again no longer need.
+
+        Many items go in one transaction, by the stamps of their writes. What is left of an item that stays goes by its
+        keys: its former versions have the same stamp.
+        """
+        places = [(entry.namespace, name) for entry in gone for name in (entry.key, *part_keys(entry))]
+        stamps: list[str] = []
+        if len(places) > _FEW:
+            stamps = [entry.metadata["stamp"] for entry in gone if is_item(entry)]
+            places = [(entry.namespace, entry.key) for entry in gone if not is_item(entry)]
+        places += surplus
+        selections: list[dict[str, Any]] = [{"key": key, "namespace": scope} for scope, key in places]
         for start in range(0, len(stamps), MAX_LIST):
             where = {"stamp": {"$in": stamps[start : start + MAX_LIST]}}
-            self.memory.forget(where=where, namespace=self._layout.base)
+            selections.append({"where": where, "namespace": self._layout.base})
+        for number, selection in enumerate(selections, start=1):
+            # The last call takes the traces of them all out of the files.
+            self.memory.forget(**selection, deferred=number < len(selections))
 
 
 def _last_puts(ops: Sequence[Op]) -> list[PutOp]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent_memory.config import Config
-from agent_memory.errors import CorruptSnapshotError, IndexStateError, StaleGenerationError
-from agent_memory.files import reset_in_child
+from agent_memory.errors import AgentMemoryError, CorruptSnapshotError, IndexStateError, StaleGenerationError
+from agent_memory.files import failpoint, reset_in_child
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Accept, Generation
 
@@ -32,12 +33,14 @@ class _Held:
         identity: The generation's.
         seq: The last change in it.
         saved_seq: The last change in the newest snapshot.
+        erasures: The erasures that it has seen; see ``Erasures.read_state``.
     """
 
     index: TieredIndex
     identity: str
     seq: int
     saved_seq: int
+    erasures: tuple[int, int]
 
 
 class LiveIndex:
@@ -47,10 +50,14 @@ class LiveIndex:
         folder: Where snapshots live.
         config: Settings of the memory.
         read_only: True to never write snapshots.
+        read_erasures: Returns what ``Erasures.read_state`` says now.
     """
 
-    def __init__(self, folder: Path, config: Config, *, read_only: bool) -> None:
+    def __init__(
+        self, folder: Path, config: Config, *, read_only: bool, read_erasures: Callable[[], tuple[int, int]]
+    ) -> None:
         self.folder = folder
+        self._read_erasures = read_erasures
         self._config = config
         # A store from a stranger may have a link here: nothing is read or written elsewhere.
         self._linked = folder.is_symlink()
@@ -94,33 +101,48 @@ class LiveIndex:
                 held = self._save(held)
             return held.index.view()
 
-    def _catch_up(self, tx: Transaction, accept: Accept, *, trust_snapshots: bool = True) -> _Held | None:
-        """Return the index, brought up to date; it is held while it is whole, and dropped by whatever interrupts."""
+    def _catch_up(
+        self, tx: Transaction, accept: Accept, *, trust_snapshots: bool = True, purge: bool = False
+    ) -> _Held | None:
+        """Return the index, brought up to date; it is held while it is whole, and dropped by whatever interrupts.
+
+        Args:
+            tx: As for ``view``.
+            accept: As for ``view``.
+            trust_snapshots: False to build it from the store.
+            purge: True to copy what is left into RAM if something was forgotten that is in mapped files, instead of
+                opening the snapshot that another process has written without it.
+        """
         generation = tx.generations.live()
         if generation is None:
             return None
         accept(generation)
         seq = tx.changes.last_seq()
+        erasures = tx.erasures.read_state()
         held, self._held = self._held, None
+        erased = held is not None and held.erasures != erasures
         if held is not None and not _continues(held, generation, seq, tx):
             held = None
+        if held is not None and erased and held.index.is_mapped and not purge:
+            held = None  # its files may hold what was forgotten
         if held is None and trust_snapshots:
-            held = self._load(generation, seq)
+            held = self._load(generation, seq, erasures)
             if held is not None and not tx.changes.reach_back_to(held.seq):
                 _log.info("rebuilding the index: the change log begins after its snapshot")
                 held = None
         if held is None:
-            held = self._rebuild(tx, generation, seq)
+            held = self._rebuild(tx, generation, seq, erasures)
         if held.seq < seq:
             changed = tx.changes.ids_since(held.seq)
             ids, vectors = tx.vectors.read(generation, changed)
             held.index.remove(changed)
             held.index.add(ids, vectors)
-            held = replace(held, seq=seq)
-        self._held = held
+        if erased:
+            held.index.purge()
+        self._held = held = replace(held, seq=seq, erasures=erasures)
         return held
 
-    def _load(self, generation: Generation, newest_seq: int) -> _Held | None:
+    def _load(self, generation: Generation, newest_seq: int, erasures: tuple[int, int]) -> _Held | None:
         from agent_memory.index import TieredIndex, snapshots
 
         if self._linked or not snapshots(self.folder):
@@ -136,16 +158,16 @@ class LiveIndex:
         if seq > newest_seq:
             _log.warning("rebuilding the index: its snapshot is ahead of the store (%d > %d)", seq, newest_seq)
             return None
-        return _Held(index, generation.identity, seq, saved_seq=seq)
+        return _Held(index, generation.identity, seq, saved_seq=seq, erasures=erasures)
 
-    def _rebuild(self, tx: Transaction, generation: Generation, seq: int) -> _Held:
+    def _rebuild(self, tx: Transaction, generation: Generation, seq: int, erasures: tuple[int, int]) -> _Held:
         from agent_memory.index import TieredIndex
 
         index = TieredIndex(generation.dimension, generation.tiers, dtype=generation.dtype, options=self.options)
         for ids, vectors in tx.vectors.read_all(generation):
             index.add(ids, vectors)
         index.maintain()
-        return _Held(index, generation.identity, seq, saved_seq=0)
+        return _Held(index, generation.identity, seq, saved_seq=0, erasures=erasures)
 
     def faults(self, tx: Transaction, accept: Accept) -> list[str]:
         """Return what is wrong with the index in memory and with the snapshots on disk, one sentence each."""
@@ -181,6 +203,41 @@ class LiveIndex:
                 shutil.rmtree(self.folder, ignore_errors=True)
             held = self._catch_up(tx, accept, trust_snapshots=False)
             return None if held is None else self._save(held).index.view()
+
+    def erase(self, tx: Transaction, accept: Accept, *, wait_s: float) -> list[str]:
+        """Write the index again without what was forgotten, and delete all other snapshots.
+
+        An index that this process does not have in memory is left to the next recall, here or elsewhere.
+
+        Args:
+            tx: A read transaction that has not read anything yet.
+            accept: As for ``view``.
+            wait_s: Seconds to wait for other processes that are writing a snapshot.
+
+        Returns:
+            Names of the snapshots deleted.
+
+        Raises:
+            IndexStateError: A snapshot could not be deleted.
+        """
+        if self._read_only or not self.folder.is_dir():
+            return []
+        from agent_memory.index import discard_all
+
+        with self._lock:
+            kept, before = None, [path for _, path in self.snapshots()]
+            if self._held is not None and before:
+                try:
+                    held = self._catch_up(tx, accept, trust_snapshots=False, purge=True)
+                    if held is not None:
+                        held.index.purge()
+                        kept = self._write(held)
+                        self._held = replace(held, saved_seq=held.seq)
+                except AgentMemoryError as error:
+                    self._held = None
+                    _log.warning("no index snapshot was written: %s", error)
+            discard_all(self.folder, keep=kept, wait_s=wait_s)
+            return [path.name for path in before if path != kept]
 
     def discard_newer(self, tx: Transaction) -> None:
         """Delete snapshots that are ahead of the store: an older copy of the database was put in place.
@@ -220,12 +277,22 @@ class LiveIndex:
         if not self._read_only:
             try:
                 held.index.maintain()
-                held.index.save(self.folder, generation=held.identity, seq=held.seq)
+                self._write(held)
             except IndexStateError as error:
                 # The store is whole without it: the next process to open it rebuilds or replays.
                 _log.warning("no index snapshot was written: %s", error)
         self._held = saved
         return saved
+
+    def _write(self, held: _Held) -> Path | None:
+        """Write a snapshot; returns its folder, or None if something was forgotten meanwhile that may be in it."""
+        path = held.index.save(self.folder, generation=held.identity, seq=held.seq)
+        failpoint("snapshot-before-look")
+        if self._read_erasures() == held.erasures:
+            return path
+        # Whoever forgot has deleted the snapshots that were there before this one got its name.
+        shutil.rmtree(path, ignore_errors=True)
+        return None
 
 
 def _continues(held: _Held, generation: Generation, seq: int, tx: Transaction) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ import numpy as np
 from agent_memory.errors import EncoderMismatchError, StorageError
 from agent_memory.storage.base import Database, Transaction
 from agent_memory.storage.codec import encode_vectors
-from agent_memory.storage.records import Condition, Generation, Head, StoredSegment
+from agent_memory.storage.records import Condition, Generation, Head, PastSegment, StoredSegment
 from agent_memory.types import FloatArray, Namespace
 
 if TYPE_CHECKING:
     from agent_memory.encoders.session import LatentQueue, SessionEncoder, SessionSegment
 
 _PAGE = 200
+_MICROSECOND = timedelta(microseconds=1)
 Place = tuple[Namespace, str]
 
 
@@ -141,7 +142,7 @@ class Sessions:
         *,
         live: bool = True,
         most: int | None = None,
-    ) -> None:
+    ) -> int:
         """Evolve sessions again from a given entry on, using stored static vectors.
 
         Args:
@@ -150,29 +151,85 @@ class Sessions:
             dirty: The first entry to evolve again, by session.
             live: True to log the changes for indexes, and to clear the sessions' evolved vectors in other generations.
             most: Maximum number of segments per session; the rest must be evolved later.
+
+        Returns:
+            Number of segments evolved again.
         """
         if live:
             for session_id, first in dirty.items():
                 tx.sessions.clear_others(generation, session_id, first)
+        count = 0
         if self.encoder is None:
-            return
+            return count
         for session_id, first in dirty.items():
             memory = self.read_memory(tx, generation, session_id, before=first)
-            rows: list[tuple[int, bytes, bytes]] = []
+            rows: list[tuple[int, bytes, bytes | None]] = []
             for segment in islice(tx.sessions.select_segments_from(generation, session_id, first), most):
                 evolved, latents = self.encoder.embed_segment(self._to_segment(generation, segment), memory)
                 memory = memory.append(latents)
                 rows.append((segment.id, *self._to_bytes(evolved, latents)))
+                count += 1
                 if len(rows) == _PAGE:
                     self._store_rows(tx, generation, session_id, rows, live=live)
             self._store_rows(tx, generation, session_id, rows, live=live)
+        return count
+
+    def replay_past(self, tx: Transaction, generation: Generation, dirty: Mapping[int, int]) -> int:
+        """Evolve former versions and superseded entries again, as their sessions were when those were superseded.
+
+        Args:
+            tx: A write transaction; the sessions have been replayed.
+            generation: The embedding space.
+            dirty: A place from which on to do so, by session.
+
+        Returns:
+            Number of rows evolved again.
+        """
+        count = 0
+        for session_id, first in dirty.items():
+            tx.sessions.clear_others(generation, session_id, first)
+            if self.encoder is None:
+                continue
+            rows: list[tuple[int, bytes, bytes | None]] = []
+            for past in tx.sessions.select_past(generation, session_id, first):
+                memory = self._read_memory_before(tx, generation, session_id, past)
+                evolved, latents = self.encoder.embed_segment(self._to_segment(generation, past.segment), memory)
+                rows.append((past.segment.id, self._to_bytes(evolved, latents)[0], None))
+            tx.sessions.store(generation, rows)
+            count += len(rows)
+        return count
+
+    def _read_memory_before(
+        self, tx: Transaction, generation: Generation, session_id: int, past: PastSegment
+    ) -> LatentQueue:
+        """Return the latent memory before a superseded segment when that was superseded."""
+        kept = tx.sessions.find_unchanged_until(session_id, past.superseded_at - _MICROSECOND)
+        if kept is not None and kept >= past.place:
+            return self.read_memory(tx, generation, session_id, before=past.place)
+        segments = tx.sessions.select_segments_before(generation, past, session_id, self._horizon)
+        return self._remember(generation, segments)
+
+    @property
+    def _horizon(self) -> int | None:
+        """Number of segments on which a latent memory depends; None for all."""
+        spec = self._get_encoder().spec
+        return None if spec.horizon is None else spec.segments + spec.horizon
+
+    def _remember(self, generation: Generation, segments: Sequence[StoredSegment]) -> LatentQueue:
+        """Return the latent memory that segments leave behind."""
+        encoder = self._get_encoder()
+        memory = encoder.empty_memory()
+        for segment in segments:
+            _, latents = encoder.embed_segment(self._to_segment(generation, segment), memory)
+            memory = memory.append(latents)
+        return memory
 
     def _store_rows(
         self,
         tx: Transaction,
         generation: Generation,
         session_id: int,
-        rows: list[tuple[int, bytes, bytes]],
+        rows: list[tuple[int, bytes, bytes | None]],
         *,
         live: bool,
     ) -> None:
@@ -222,15 +279,9 @@ class Sessions:
         kept = tx.sessions.find_unchanged_until(session_id, moment)
         if kept is not None:
             return self.read_memory(tx, generation, session_id, before=kept)
-        encoder = self._get_encoder()
-        spec = encoder.spec
-        count = None if spec.horizon is None else spec.segments + spec.horizon
-        memory = encoder.empty_memory()
         condition = Condition(state="as_of", moment=moment)
-        for segment in tx.sessions.select_last_segments(generation, session_id, count, condition=condition):
-            _, latents = encoder.embed_segment(self._to_segment(generation, segment), memory)
-            memory = memory.append(latents)
-        return memory
+        segments = tx.sessions.select_last_segments(generation, session_id, self._horizon, condition=condition)
+        return self._remember(generation, segments)
 
     def evolve_query(
         self,

@@ -19,6 +19,7 @@ from agent_memory.storage.base import Database, Transaction
 from agent_memory.storage.calls import Calls
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.database import SqliteDatabase
+from agent_memory.types import Progress
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, SessionEncoder
@@ -34,6 +35,22 @@ def read_dimension(folder: Path) -> int | None:
         with database.read() as tx:
             generation = tx.generations.live()
         return None if generation is None else generation.dimension
+    finally:
+        database.close()
+
+
+def bring_up(folder: Path, progress: Progress) -> None:
+    """Migrate a store to this version, and write its full-text index again if its rules have changed.
+
+    Opening a store does the same, without a word on how far it is.
+
+    Args:
+        folder: The store's folder.
+        progress: Called with (entries done, entries in all) while the full-text index is written.
+    """
+    database = SqliteDatabase(folder / "memory.db", lock_timeout_s=Config().lock_timeout_s)
+    try:
+        database.prepare(progress)
     finally:
         database.close()
 
@@ -75,7 +92,12 @@ class Store:
             self.database.prepare()
             if not self.database.read_only:
                 clean_parts(folder)
-            self.index = LiveIndex(folder / "index", config, read_only=self.database.read_only)
+            self.index = LiveIndex(
+                folder / "index",
+                config,
+                read_only=self.database.read_only,
+                read_erasures=self._read_erasures,
+            )
             self.spaces = Spaces(folder, encoder, session_encoder)
             with self.read() as tx:
                 self.index.discard_newer(tx)
@@ -111,6 +133,10 @@ class Store:
         with self.database.write(wait_s=wait_s) as tx:
             begin_to_write()
             yield tx
+
+    def _read_erasures(self) -> tuple[int, int]:
+        with self.read() as tx:
+            return tx.erasures.read_state()
 
     def searcher(self, tx: Transaction, space: Space, condition: Condition, *, dense: bool = True) -> Searcher:
         """Return what finds the entries that satisfy a condition; nothing may have been read in ``tx`` yet."""

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections import deque
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,18 @@ class QueryLog:
             with self._store.write() as tx:
                 return tx.queries.clear(namespace) + len(pending) - len(kept)
 
+    def discard(self, namespaces: Collection[Namespace]) -> None:
+        """Drop the queries that are not written yet and were asked in, above or below some namespaces."""
+        with self._writing:
+            pending = list(self._pending)
+            self._pending.clear()
+            self._pending.extend(one for one in pending if not any(_touch(one.namespace, n) for n in namespaces))
+
     def close(self) -> None:
         """Write the queries that are left."""
         self.flush(wait_s=_LAST_WAIT_S)
+
+
+def _touch(one: Namespace, other: Namespace) -> bool:
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]

@@ -106,8 +106,8 @@ class Reader:
             where: Metadata filter, as for ``recall``.
             session: Only entries of this session.
             speaker: Only entries of this speaker.
-            since: Earliest event time.
-            until: Latest event time.
+            since: Earliest event time, as for ``recall``.
+            until: Latest event time, as for ``recall``.
             namespace: Only entries in this namespace or below it; this memory's namespace if left out.
             limit: Maximum number of entries to return; all if left out.
             offset: Number of matching entries to skip first.
@@ -126,6 +126,7 @@ class Reader:
             speaker=speaker,
             since=since,
             until=until,
+            zone=self._store.config.zone,
         )
         most = None if limit is None else inputs.check_count("limit", limit, most=_MOST)
         skip = 0 if isinstance(offset, int) and not offset else inputs.check_count("offset", offset, most=_MOST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict, Unpack
 
@@ -17,6 +17,7 @@ from agent_memory.errors import InvalidInputError
 from agent_memory.live.space import Space
 from agent_memory.storage.filters import parse_filter
 from agent_memory.storage.records import Condition
+from agent_memory.times import parse_zone
 from agent_memory.types import FloatArray, Namespace, Time
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class RecallOptions(TypedDict, total=False):
     collapse: bool
     half_life: timedelta | None
     now: Time | None
+    timezone: str | tzinfo | None
     budget_ms: float | None
     rerank: Reranker | None
     explain: bool
@@ -66,7 +68,8 @@ class Request:
         session: The session that the question is asked in.
         condition: What an entry must satisfy.
         as_of: Past time at which to read the store; None for the present.
-        now: The time that "today" in the query refers to.
+        now: The time that "today" in the query refers to, in the zone of its days.
+        date_order: What ``5/8/2023`` in the query means; see ``Config``.
         exact: True to compare the query with every vector.
         diversity: Weight of difference among the hits, from 0 to 1.
         collapse: True to drop near-duplicates of better hits.
@@ -86,6 +89,7 @@ class Request:
     condition: Condition
     as_of: datetime | None
     now: datetime
+    date_order: str
     exact: bool
     diversity: float
     collapse: bool
@@ -106,6 +110,7 @@ def make_condition(
     since: Time | None = None,
     until: Time | None = None,
     as_of: datetime | None = None,
+    zone: tzinfo = UTC,
 ) -> Condition:
     """Return the condition for entries in or below a namespace that match the given filters.
 
@@ -120,8 +125,8 @@ def make_condition(
         key=inputs.check_optional_name("key", key),
         session=inputs.check_optional_name("session", session),
         speaker=inputs.check_optional_name("speaker", speaker),
-        since=inputs.parse_time("since", since),
-        until=inputs.parse_time("until", until),
+        since=inputs.parse_time("since", since, zone),
+        until=inputs.parse_last("until", until, zone),
     )
 
 
@@ -145,8 +150,10 @@ def make_request(
     """
     text = inputs.check_query(query, config) if isinstance(query, str) else None
     mode = inputs.parse_choice("mode", options.get("mode", Mode.HYBRID), Mode)
-    as_of = inputs.parse_time("as_of", options.get("as_of"))
+    zone = choose_zone(options.get("timezone"), options.get("now"), config)
+    as_of = inputs.parse_last("as_of", options.get("as_of"), zone)
     present = datetime.now(UTC)
+    now = inputs.parse_time("now", options.get("now"), zone) or as_of or present
     session, budget_ms = options.get("session"), options.get("budget_ms")
     filters: dict[str, Any] = {name: options.get(name) for name in ("where", "session", "speaker", "since", "until")}
     return Request(
@@ -156,9 +163,10 @@ def make_request(
         mode=Mode.DENSE if text is None else mode,
         scope=scope,
         session=inputs.check_optional_name("session", session),
-        condition=make_condition(scope, present, as_of=as_of, **filters),
+        condition=make_condition(scope, present, as_of=as_of, zone=zone, **filters),
         as_of=as_of,
-        now=inputs.parse_time("now", options.get("now")) or as_of or present,
+        now=_place(now, zone),
+        date_order=config.date_order,
         exact=inputs.check_flag("exact", options.get("exact", False)),
         diversity=inputs.check_share("diversity", options.get("diversity", 0.0)),
         collapse=inputs.check_flag("collapse", options.get("collapse", False)),
@@ -167,6 +175,28 @@ def make_request(
         rerank=_check_reranker(options.get("rerank")),
         explain=inputs.check_flag("explain", options.get("explain", False)),
     )
+
+
+def _place(now: datetime, zone: tzinfo) -> datetime:
+    """Return a moment as the clocks of a zone show it."""
+    try:
+        return now.astimezone(zone)
+    except OverflowError as error:
+        raise InvalidInputError(f"now is not a usable date and time: {now.isoformat()} in {zone}") from error
+
+
+def choose_zone(named: object, now: object, config: Config) -> tzinfo:
+    """Return the zone in which a call's times and days are meant: the one it names, that of ``now``, or the memory's.
+
+    A ``now`` in UTC names a moment rather than a place, so it does not override ``Config.timezone``.
+
+    Raises:
+        InvalidInputError: The zone is unknown.
+    """
+    if named is not None:
+        return parse_zone("timezone", named)
+    own = now.tzinfo if isinstance(now, datetime) else None
+    return config.zone if own is None or own.utcoffset(None) == timedelta(0) else own
 
 
 def _check_half_life(value: timedelta | None) -> timedelta | None:

@@ -164,7 +164,9 @@ class Search:
         self._add_dense()
         if request.text is not None and request.mode is not Mode.DENSE and not self._is_out_of_time():
             self._add_lexical(request.text)
-            self.intervals = timewords.intervals(request.text, request.now, stop=self._is_out_of_time)
+            self.intervals = timewords.intervals(
+                request.text, request.now, date_order=request.date_order, stop=self._is_out_of_time
+            )
             self._add_dated()
         if request.as_of is not None:
             self._add_former()
@@ -209,11 +211,15 @@ class Search:
 
     def _add_dated(self) -> None:
         """Add the best entries of the intervals that the query names, which may rank too low to be found otherwise."""
-        if not self.intervals or not self._dense or self._is_out_of_time():
+        if not self._dense:
             return
-        spans = [(interval.start, interval.end) for interval in self.intervals]
-        result = self.searcher.search(self.request.vector[None], self._pool_size, spans=spans, exact=True)
-        self._add_by_cosine({entry_id for entry_id in result.ids[0].tolist() if entry_id >= 0})
+        for is_open in (False, True):
+            spans = [(interval.start, interval.end) for interval in self.intervals if interval.open is is_open]
+            if not spans or self._is_out_of_time():
+                continue
+            # An open span may hold most of the store, too much to compare the query with every vector of.
+            result = self.searcher.search(self.request.vector[None], self._pool_size, spans=spans, exact=not is_open)
+            self._add_by_cosine({entry_id for entry_id in result.ids[0].tolist() if entry_id >= 0})
 
     def _set_shares(self) -> None:
         for entry_id, candidate in self.candidates.items():

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import operator
 import os
 import re
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace as dataclass_replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.files import make_folder, write_beside
 from agent_memory.live.store import Store
 from agent_memory.live.targets import DATABASE, INDEX, check_target, is_own
+from agent_memory.records import Erasure
+from agent_memory.reports import Copy
+from agent_memory.storage.erasures import StoredErasure
 from agent_memory.storage.sqlite.copying import install_copy, read_store_id, restore_copy
+from agent_memory.storage.sqlite.database import SqliteDatabase
 from agent_memory.types import Progress
 
 _SHORT_ID = 8
+_log = logging.getLogger("agent_memory")
 
 
 def backup(store: Store, path: Path, progress: Progress | None = None) -> int:
@@ -28,6 +39,9 @@ def backup(store: Store, path: Path, progress: Progress | None = None) -> int:
             install_copy(part, target)
     except OSError as error:
         raise StorageError(f"cannot write the backup {target}: {error}") from error
+    if not store.database.read_only:
+        with store.write() as tx:
+            tx.erasures.note_copy(str(target), "backup", datetime.now(UTC))
     return entries
 
 
@@ -48,7 +62,14 @@ def backup_into(store: Store, folder: Path, keep: int) -> tuple[Path, int]:
     return path, entries
 
 
-def restore(source: Path, folder: Path, *, replace: bool = False) -> int:
+def restore(
+    source: Path,
+    folder: Path,
+    *,
+    replace: bool = False,
+    receipts: Sequence[Erasure | Mapping[str, Any]] = (),
+    apply_forgets: bool = False,
+) -> int:
     """Make a store of a backup; see ``Memory.restore``."""
     folder = Path(os.path.realpath(folder))
     database = folder / DATABASE
@@ -58,11 +79,85 @@ def restore(source: Path, folder: Path, *, replace: bool = False) -> int:
         raise InvalidInputError(f"{source} is the store itself, or belongs to it")
     if database.exists() and not replace:
         raise InvalidInputError(f"{folder} holds a store already; restore elsewhere, or say replace")
+    given = [_parse_receipt(one) for one in receipts]
     try:
         make_folder(folder)
-        return restore_copy(source, database, lambda: _drop_index(folder / INDEX))
+        restored = restore_copy(source, database, lambda: _drop_index(folder / INDEX))
     except OSError as error:
         raise StorageError(f"cannot restore to {folder}: {error}") from error
+    known = {one.token: one for one in (*restored.receipts, *given) if one.store_id == restored.origin}
+    if known:
+        revived = _forget_again(database, list(known.values()), apply=apply_forgets)
+        if revived and not apply_forgets:
+            _log.warning(
+                "%s is older than what was forgotten since: %d forgotten rows are back in %s; "
+                "restore with apply_forgets=True to forget them again",
+                source,
+                revived,
+                folder,
+            )
+        return restored.entries - (revived if apply_forgets else 0)
+    return restored.entries
+
+
+def _forget_again(path: Path, receipts: Sequence[StoredErasure], *, apply: bool) -> int:
+    """Carry receipts over into a restored store; returns how many of their rows it holds, and deletes these if asked.
+
+    What sessions were evolved with is cleared, and evolved again when the store is opened.
+    """
+    database = SqliteDatabase(path, lock_timeout_s=Config().lock_timeout_s)
+    try:
+        database.prepare()
+        with database.write() as tx:
+            tokens = {one.token for one in tx.erasures.list_all()}
+            newer = [one for one in receipts if one.token not in tokens]
+            ids = sorted({entry_id for one in newer for entry_id in one.ids})
+            held = sorted(tx.entries.fetch(ids))
+            for one in newer:
+                tx.erasures.add(dataclass_replace(one, deferred=False, finished_at=None if apply else one.made_at))
+            if apply and held:
+                removed = tx.drafts.remove(tx.entries.select_lineage(held, later=True).tolist())
+                for session_id, first in removed.dirty_past.items():
+                    tx.sessions.clear(session_id, first)
+        if apply and held:
+            database.erase_traces(lambda tx: None, wait_s=database.lock_timeout_s)
+        return len(held)
+    finally:
+        database.close()
+
+
+def _parse_receipt(receipt: Erasure | Mapping[str, Any]) -> StoredErasure:
+    facts = receipt.to_dict() if isinstance(receipt, Erasure) else receipt
+    try:
+        return StoredErasure(
+            token=str(facts["token"]),
+            store_id=str(facts["store_id"]),
+            selection=str(facts["selection"]),
+            digest=str(facts["digest"]),
+            made_at=datetime.fromisoformat(facts["made_at"]),
+            ids=tuple(sorted(map(operator.index, facts["ids"]))),
+            facts={"keys": operator.index(facts["forgotten"])},
+            deferred=False,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError(f"this is no receipt of forget: {error!r}") from error
+
+
+def list_copies(store: Store) -> list[Copy]:
+    """Return the copies of a store that it knows of; see ``Memory.copies``."""
+    with store.read() as tx:
+        store_id, copies, erasures = tx.read_store_id(), tx.erasures.list_copies(), tx.erasures.list_all()
+    found = []
+    for one in copies:
+        later = [erasure for erasure in erasures if erasure.made_at > one.made_at and erasure.ids]
+        ids = sorted({entry_id for erasure in later for entry_id in erasure.ids if entry_id <= one.last_id})
+        path = Path(one.path)
+        holds = store.database.count_in_copy(path, store_id, ids) if one.kind == "backup" and path.is_file() else None
+        older = tuple(erasure.token for erasure in later if erasure.ids[0] <= one.last_id)
+        found.append(
+            Copy(path=path, kind=one.kind, made_at=one.made_at, exists=path.is_file(), older_than=older, holds=holds)
+        )
+    return found
 
 
 def _drop_index(index: Path) -> None:

@@ -18,6 +18,7 @@ from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import DatabaseState
 from agent_memory.upkeep.measure import measure_sampled_recall, measure_tier_recall
 from agent_memory.upkeep.rehearsal import read_logged_queries, rehearse_rebuild
+from agent_memory.writing.erasure import Eraser
 
 if TYPE_CHECKING:
     from agent_memory.index import IndexStats
@@ -42,6 +43,8 @@ class _Survey:
         state: Figures of the database.
         collectable: Former generations past their grace period.
         prunable: Changes that can leave the log.
+        surplus: Rows that are beyond their namespace's retention.
+        unerased: Erasures that are to be finished.
         logged: Queries in the query log.
         index: Facts about the index; None if nothing is stored.
         recall: Recall@10 of the index against exact search, or None.
@@ -52,6 +55,8 @@ class _Survey:
     state: DatabaseState
     collectable: list[GenerationInfo]
     prunable: int
+    surplus: int
+    unerased: int
     logged: int
     index: IndexStats | None
     recall: float | None
@@ -76,7 +81,7 @@ class Maintainer:
         store: The store.
         space: Its embedding space in this process.
         grace: How long former generations are kept.
-        purge: Deletes expired entries in the memory's namespace; returns how many.
+        eraser: Forgets expired entries in the memory's namespace, and finishes what was forgotten.
         collect: Deletes former generations past the grace period; returns how many.
     """
 
@@ -86,11 +91,11 @@ class Maintainer:
         space: Space,
         *,
         grace: timedelta,
-        purge: Callable[[], int],
+        eraser: Eraser,
         collect: Callable[[timedelta], int],
     ) -> None:
         self._store, self._index, self._accept = store, store.index, space.accept
-        self._grace, self._purge, self._collect = grace, purge, collect
+        self._grace, self._eraser, self._collect = grace, eraser, collect
 
     def look(self, *, rehearse: bool = False) -> Maintenance:
         """Return the state of the store and what should be done about it; writes nothing.
@@ -124,6 +129,8 @@ class Maintainer:
             state = tx.measure(now)
             generations = tx.generations.list_all()
             prunable = self._count_prunable(tx)
+            surplus = len(self._eraser.find_surplus(tx, now))
+            unerased = len(tx.erasures.list_all(unfinished=True))
             live = tx.generations.live()
             questions = None if live is None or not rehearse else read_logged_queries(tx, live)
             logged = tx.queries.count(())
@@ -134,6 +141,8 @@ class Maintainer:
             state=state,
             collectable=[one for one in generations if self._is_collectable(one, now)],
             prunable=prunable,
+            surplus=surplus,
+            unerased=unerased,
             logged=logged,
             index=stats,
             recall=None if view is None else measure_sampled_recall(view, 7),
@@ -150,8 +159,12 @@ class Maintainer:
     def _list_data_actions(self, survey: _Survey) -> Iterator[MaintenanceAction]:
         """Yield what should be done about entries, index and generations."""
         expired, index, replay = survey.state.expired, survey.index, survey.replay
-        if expired:
-            yield _make_action("purge", f"{expired} expired entries", expired * 1e-4)
+        if expired or survey.surplus:
+            reason = f"{expired} expired entries, {survey.surplus} rows beyond their retention"
+            yield _make_action("purge", reason, (expired + survey.surplus) * 1e-4)
+        if survey.unerased:
+            reason = f"{survey.unerased} erasures whose traces are still in files"
+            yield _make_action("erase", reason, 0.1 + survey.state.pages * survey.state.page_bytes / _DISK_BYTES_S)
         weak = survey.recall is not None and survey.recall < self._store.config.recall_target - _DRIFT
         if index is not None and (index.maintenance_due or weak):
             seconds = index.rows * _INDEXED_ROW_S if replay is None else replay.build_seconds
@@ -197,7 +210,10 @@ class Maintainer:
     def _do(self, name: str) -> str:
         match name:
             case "purge":
-                return f"{self._purge()} entries purged"
+                return f"{self._eraser.purge()} entries purged"
+            case "erase":
+                _, pending = self._eraser.finish()
+                return f"postponed: {'; '.join(pending)}" if pending else "done"
             case "index":
                 with self._store.read() as tx:
                     self._index.start_over(tx, self._accept)

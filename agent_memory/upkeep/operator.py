@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent_memory import inputs
 from agent_memory.live.store import Store
 from agent_memory.recall.query_log import QueryLog
-from agent_memory.reports import GenerationInfo, Maintenance, ReindexReport, Report, Stats
-from agent_memory.storage.records import Condition
+from agent_memory.records import Erasure
+from agent_memory.reports import Copy, GenerationInfo, Maintenance, ReindexReport, Report, Stats
 from agent_memory.types import Namespace, Progress
 from agent_memory.upkeep import backup as backups
 from agent_memory.upkeep.check import Checker, count_stats
@@ -19,7 +19,7 @@ from agent_memory.upkeep.maintenance import Maintainer
 from agent_memory.upkeep.plan import ReindexRequest
 from agent_memory.upkeep.rehearsal import rehearse_reindex
 from agent_memory.upkeep.reindex import Reindexer
-from agent_memory.writing.writer import Writer
+from agent_memory.writing.erasure import Eraser
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, SessionEncoder
@@ -33,13 +33,13 @@ class Operator:
 
     Args:
         store: The store.
-        writer: Deletes expired entries.
+        eraser: Forgets expired entries.
         queries: The query log.
         namespace: The memory's scope.
     """
 
-    def __init__(self, store: Store, writer: Writer, queries: QueryLog, namespace: Namespace) -> None:
-        self._store, self._writer, self._queries, self._namespace = store, writer, queries, namespace
+    def __init__(self, store: Store, eraser: Eraser, queries: QueryLog, namespace: Namespace) -> None:
+        self._store, self._eraser, self._queries, self._namespace = store, eraser, queries, namespace
 
     def stats(self) -> Stats:
         """Return facts about the store: counts, encoder, sizes on disk, index in memory.
@@ -187,27 +187,29 @@ class Operator:
             only: Names of the actions to carry out; see ``MaintenanceAction``.
 
         Example:
-            >>> entry = memory.add("The code is 1234.", expires_at="2020-01-01")
+            >>> entry = memory.add("The code is 1234.", expires_at="2099-12-31")
             >>> [(action.name, action.result) for action in memory.maintenance().actions]
-            [('purge', '1 entries purged')]
+            []
         """
         inputs.check_flag("dry_run", dry_run)
         names = None if only is None else set(inputs.check_names("only", only))
         space = self._store.follow_space()
         self._queries.flush()
         collect = Reindexer(self._store).collect
-        maintainer = Maintainer(self._store, space, grace=GRACE, purge=self.purge_expired, collect=collect)
+        maintainer = Maintainer(self._store, space, grace=GRACE, eraser=self._eraser, collect=collect)
         return maintainer.look(rehearse=True) if dry_run else maintainer.carry_out(names)
 
-    def purge_expired(self) -> int:
-        """Delete expired entries in this namespace and those below it; returns how many.
+    def purge_expired(self) -> Erasure:
+        """Forget what has expired and what ``Config.retention`` says, here and in the namespaces below.
+
+        Superseded entries that have expired go, too. Returns how many, as a receipt like that of ``forget``.
 
         Example:
-            >>> entry = memory.add("The code is 1234.", expires_at="2020-01-01")
+            >>> entry = memory.add("The code is 1234.", expires_at="2099-12-31")
             >>> memory.purge_expired()
-            1
+            0
         """
-        return self._writer.remove(Condition(namespace=self._namespace, state="expired", moment=datetime.now(UTC)))
+        return self._eraser.purge()
 
     def clear_queries(self, *, namespace: Sequence[str] | None = None) -> int:
         """Delete logged queries that were asked in a namespace or below it; returns how many.
@@ -261,15 +263,25 @@ class Operator:
         return backups.backup_into(self._store, folder, keep)
 
     @staticmethod
-    def restore(backup: str | Path, path: str | Path, *, replace: bool = False) -> int:
+    def restore(
+        backup: str | Path,
+        path: str | Path,
+        *,
+        replace: bool = False,
+        apply_forgets: bool = False,
+        receipts: Sequence[Erasure | Mapping[str, Any]] = (),
+    ) -> int:
         """Create a store from a backup, or replace a store that nobody has open.
 
-        Schedules and the history of jobs do not come along: a backup may be a stranger's.
+        Schedules and the history of jobs do not come along: a backup may be a stranger's. If entries come back that the
+        store that is replaced, or a receipt, says were forgotten since, a warning says so.
 
         Args:
             backup: A file that ``backup`` wrote.
             path: The folder of the store.
             replace: True to replace an existing store; its content is lost.
+            apply_forgets: True to forget again what was forgotten after the backup was made.
+            receipts: What ``forget`` returned, or its ``to_dict``, where the store that forgot is not at ``path``.
 
         Returns:
             The number of entries in the store, former versions included.
@@ -286,4 +298,22 @@ class Operator:
             1
         """
         source, folder = inputs.parse_path("backup", backup), inputs.parse_path("path", path)
-        return backups.restore(source, folder, replace=inputs.check_flag("replace", replace))
+        return backups.restore(
+            source,
+            folder,
+            replace=inputs.check_flag("replace", replace),
+            receipts=receipts,
+            apply_forgets=inputs.check_flag("apply_forgets", apply_forgets),
+        )
+
+    def copies(self) -> list[Copy]:
+        """Return the backups and exports that this store has made of itself, oldest first.
+
+        Each says which receipts of ``forget`` are later, and how many forgotten rows it still holds.
+
+        Example:
+            >>> count = memory.backup("alice.db")
+            >>> [copy.kind for copy in memory.copies()]
+            ['backup']
+        """
+        return backups.list_copies(self._store)

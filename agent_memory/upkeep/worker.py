@@ -118,9 +118,9 @@ class Worker:
             AgentMemoryError: The job failed; the history records it.
 
         Example:
-            >>> entry = memory.add("The code is 1234.", expires_at="2020-01-01")
+            >>> entry = memory.add("The code is 1234.", expires_at="2099-12-31")
             >>> dict(memory.run_job("purge").progress)
-            {'purged': 1}
+            {'purged': 0}
         """
         make_schedule(kind, kind, "every 1h", options)
         with self._store.write() as tx:

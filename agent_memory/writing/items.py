@@ -14,7 +14,7 @@ from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
 from agent_memory.prompt import without_recalled
 from agent_memory.storage.codec import canonical_json
-from agent_memory.types import Namespace
+from agent_memory.types import Namespace, Time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +26,8 @@ class NewEntry:
     speaker: str | None = None
     key: str | None = None
     metadata: Mapping[str, Any] | None = field(default=None, hash=False)
-    event_time: datetime | str | None = None
-    expires_at: datetime | str | None = None
+    event_time: Time | None = None
+    expires_at: Time | None = None
     importance: float | None = None
     namespace: Sequence[str] | None = None
     vector: Any = field(default=None, hash=False)
@@ -79,8 +79,8 @@ def parse_entry(item: Item, config: Config, *, session: str | None = None) -> Va
         speaker=inputs.check_optional_name("speaker", given("speaker")),
         key=inputs.check_optional_name("key", given("key")) or make_key(),
         metadata=_check_metadata(given("metadata")),
-        event_time=inputs.parse_time("event_time", given("event_time")),
-        expires_at=inputs.parse_time("expires_at", given("expires_at")),
+        event_time=inputs.parse_time("event_time", given("event_time"), config.zone),
+        expires_at=inputs.parse_expiry("expires_at", given("expires_at"), config.zone),
         importance=None if importance is None else inputs.check_share("importance", importance),
         namespace=None if namespace is None else inputs.parse_namespace(namespace),
     )

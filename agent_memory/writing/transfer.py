@@ -1,41 +1,31 @@
-"""Export and import: writes a JSON Lines file; reads such a file, conversations, or another system's store."""
+"""Export and import: writes a JSON Lines file; reads such a file, conversations, or another system's file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from agent_memory import inputs
-from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
+from agent_memory.errors import InvalidInputError, StorageError
 from agent_memory.files import write_atomically
 from agent_memory.live.store import Store
 from agent_memory.live.targets import check_target
 from agent_memory.payload import to_json
 from agent_memory.records import Entry
+from agent_memory.reports import Imported
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Condition
 from agent_memory.types import Namespace, Progress
-from agent_memory.writing import foreign
-from agent_memory.writing.items import ValidEntry, parse_entry
+from agent_memory.writing.foreign.native import FORMAT, MARK
+from agent_memory.writing.foreign.registry import parse_format
+from agent_memory.writing.importing import Importer
 from agent_memory.writing.writer import Writer
 
-FORMAT = 1
-"""Version of the export format; others are refused."""
-
 _PAGE = 1_000
-_MARK = "agent_memory_export"  # key of the header line
-_SEGMENT_FIELDS = ("idx", "text", "speaker")  # not copied to metadata
-_TIME_FORMATS = (
-    "%B-%d-%Y",
-    "%Y/%m/%d (%a) %H:%M",
-    "%Y/%m/%d",
-    "%I:%M %p on %d %B, %Y",
-    "%d.%m.%Y, %H:%M:%S",
-)
 
 
 class Transfer:
@@ -61,102 +51,78 @@ class Transfer:
             1
         """
         file = check_target(self._store.folder, inputs.parse_path("path", path))
+        now = datetime.now(UTC)
         with self._store.read() as tx:
-            return _write(tx, Condition(namespace=self._namespace, moment=datetime.now(UTC)), file, progress)
+            count = _write(tx, Condition(namespace=self._namespace, moment=now), file, progress)
+        if not self._store.database.read_only:
+            with self._store.write() as tx:
+                tx.erasures.note_copy(str(file), "export", now)
+        return count
 
-    def import_(self, path: str | Path, *, progress: Progress | None = None, source: str | None = None) -> int:
-        """Read an export, a file of conversations or another store into this memory; returns how many were new.
+    def import_(
+        self,
+        path: str | Path,
+        *,
+        format: str | None = None,
+        source: str | None = None,
+        dry_run: bool = False,
+        assume_now: bool = False,
+        all_branches: bool = False,
+        progress: Progress | None = None,
+    ) -> Imported:
+        """Read an export, conversations, or another system's file into this memory; returns what became of it.
 
-        Entries that are already there, unchanged, are left alone, so that an interrupted import can be run
-        again. Every line is validated before the first entry is written. ``created_at`` is the moment of import.
+        The whole file is checked before the first entry is written: if anything in it is malformed, nothing of it is
+        kept. An import that is interrupted keeps what it has written until then; run it again, and it writes the rest.
+        Entries that are already there, unchanged, are left alone. ``created_at`` is the moment of import.
+
+        The form of a file is recognised, of JSON also gzip-compressed or in a zip archive. What other systems keep of
+        tools, instructions and thoughts is not talk: it is skipped, or becomes metadata. A message that is too long for
+        this memory is refused by itself, and so is an odd item of a database; ``problems`` of the result names them.
 
         Args:
-            path: The file; of a Chroma or mem0 store also its folder.
+            path: The file. Where the format is named also a folder: that of a Chroma or mem0 store, or one whose JSON
+                files are read, and those in folders below it.
+            format: ``"agent-memory"`` (an export), ``"conversations"`` (a list of segments), ``"chatgpt"``,
+                ``"claude"``, ``"claude-code"``, ``"codex"``, ``"messages"`` (role and content), ``"letta"``;
+                ``"mem0"`` (``history.db``), ``"chroma"`` or ``"langgraph"`` (``SqliteStore``). None: the file shows it.
+                Chroma's collections become namespaces; LangGraph's items come to lie where ``AgentMemoryStore`` looks.
+            source: The former name of ``format``.
+            dry_run: Check and count only.
+            assume_now: Take the moment of import for event times that cannot be understood, which are errors otherwise.
+            all_branches: Keep also what is not on the branch of a conversation that was open last: regenerated answers,
+                edited questions, and what sub-agents said.
             progress: Called with (entries done, entries in all).
-            source: Whose store it is: ``"mem0"`` (``history.db``), ``"chroma"``, ``"langgraph"`` (SqliteStore); None
-                for a JSON Lines file. Collections and prefixes become namespaces; texts are encoded again.
 
         Raises:
-            InvalidInputError: A line is malformed; the message gives its number. Nothing was written.
+            InvalidInputError: Something in the file is malformed; the message names the line. Nothing was written.
             NotFoundError: There is no such file.
 
         Example:
             >>> entry = memory.add("Alice moved to Berlin.")
             >>> count = memory.export("alice.jsonl")
             >>> memory.import_("alice.jsonl")
-            0
+            Imported(unchanged=1, formats=('agent-memory',))
         """
         file = inputs.parse_path("path", path)
-
-        def parse() -> Iterator[ValidEntry]:
-            return self._parse_lines(file) if source is None else self._parse_foreign(source, file)
-
-        try:
-            total = sum(1 for _ in parse())
-            new, done, batch = 0, 0, []
-            for item in parse():
-                batch.append(item)
-                if len(batch) == self._store.config.batch_size or done + len(batch) == total:
-                    new += self._add_missing(batch)
-                    done += len(batch)
-                    batch = []
-                    if progress is not None:
-                        progress(done, total)
-        except FileNotFoundError as error:
-            raise NotFoundError(f"there is no file {file}") from error
-        except OSError as error:
-            raise StorageError(f"cannot read {file}: {error}") from error
-        return new
-
-    def _add_missing(self, batch: list[ValidEntry]) -> int:
-        """Write the items of a batch that are new or differ from the stored entry; returns how many."""
-        stored: dict[tuple[Namespace, str], Entry] = {}
-        with self._store.read() as tx:
-            for namespace in {item.namespace or self._namespace for item in batch}:
-                keys = [item.key for item in batch if (item.namespace or self._namespace) == namespace]
-                found = tx.entries.select_by_key(namespace, keys, datetime.now(UTC))
-                stored |= {(namespace, key): entry for key, entry in found.items()}
-        missing = [
-            item
-            for item in batch
-            if (entry := stored.get((item.namespace or self._namespace, item.key))) is None or not _is_same(item, entry)
-        ]
-        items = ({name: getattr(item, name) for name in ValidEntry.__slots__} for item in missing)
-        self._writer.add_many(items, session=None, progress=None)
-        return len(missing)
-
-    def _parse_lines(self, path: Path) -> Iterator[ValidEntry]:
-        """Yield the validated items of an export or a file of conversations."""
-        with path.open("rb") as file:
-            read = None
-            for number, raw in enumerate(file, start=1):
-                if not raw.strip():
-                    continue
-                try:
-                    line = inputs.parse_object("it", raw)
-                    if read is None:
-                        read = _choose_reader(line)
-                        if read is _read_export:
-                            continue
-                    for item in read(line, self._namespace):
-                        yield parse_entry(item, self._store.config)
-                except InvalidInputError as error:
-                    raise InvalidInputError(f"{path}, line {number}: {error}") from error
-
-    def _parse_foreign(self, source: str, path: Path) -> Iterator[ValidEntry]:
-        """Yield the validated items of another system's store."""
-        for item in foreign.read_items(source, path):
-            try:
-                item["namespace"] = (*self._namespace, *item.get("namespace", ()))
-                yield parse_entry(item, self._store.config)
-            except InvalidInputError as error:
-                raise InvalidInputError(f"{path}, item {item['key']!r}: {error}") from error
+        if format is not None and source is not None and format != source:
+            raise InvalidInputError(f"format and source are one thing; got {format!r} and {source!r}")
+        importer = Importer(
+            self._store,
+            self._writer,
+            self._namespace,
+            assume_now=inputs.check_flag("assume_now", assume_now),
+            dry_run=inputs.check_flag("dry_run", dry_run),
+            progress=progress,
+        )
+        chosen = parse_format(source if format is None else format)
+        return importer.run(file, chosen, all_branches=inputs.check_flag("all_branches", all_branches))
 
 
 def _write(tx: Transaction, condition: Condition, path: Path, progress: Progress | None = None) -> int:
     """Write the entries that satisfy a condition, in the order they were added; returns how many."""
     total = tx.entries.count(condition)
-    header = {_MARK: FORMAT, "version": version("agent-memory"), "entries": total}
+    header = {MARK: FORMAT, "version": version("agent-memory"), "entries": total}
     header["exported_at"] = datetime.now(UTC).isoformat()
     try:
         with write_atomically(path) as file:
@@ -180,67 +146,3 @@ def _read_entries(tx: Transaction, condition: Condition) -> Iterator[Entry]:
 def _to_line(value: Mapping[str, Any]) -> bytes:
     known = {name: part for name, part in value.items() if part is not None}
     return (json.dumps(known, ensure_ascii=False) + "\n").encode()
-
-
-def _is_same(item: ValidEntry, entry: Entry) -> bool:
-    fields = set(ValidEntry.__slots__)
-    if item.event_time is None:
-        fields -= {"event_time"}
-    return all(getattr(entry, name) == getattr(item, name) for name in fields)
-
-
-def _choose_reader(first: dict[str, Any]) -> Callable[[dict[str, Any], Namespace], Iterator[dict[str, Any]]]:
-    if "segments" in first:
-        return _read_conversation
-    if _MARK not in first:
-        raise InvalidInputError("neither an export of agent-memory nor a conversation with segments")
-    if first[_MARK] != FORMAT:
-        raise InvalidInputError(f"export format {first[_MARK]!r}; this version of agent-memory reads format {FORMAT}")
-    return _read_export
-
-
-def _read_export(line: dict[str, Any], home: Namespace) -> Iterator[dict[str, Any]]:
-    item = {name: value for name, value in line.items() if name not in ("created_at", "updated_at")}
-    if not isinstance(item.get("key"), str):
-        raise InvalidInputError("an exported entry must have a key")
-    namespace = item.setdefault("namespace", [])
-    if not isinstance(namespace, list) or tuple(namespace[: len(home)]) != home:
-        raise InvalidInputError(f"namespace {namespace} lies outside of this memory's {list(home)}")
-    yield item
-
-
-def _read_conversation(line: dict[str, Any], home: Namespace) -> Iterator[dict[str, Any]]:
-    name, segments = line.get("id"), line.get("segments")
-    if not isinstance(name, str) or not isinstance(segments, list):
-        raise InvalidInputError("a conversation needs an id and a list of segments")
-    for position, segment in enumerate(segments):
-        if not isinstance(segment, dict):
-            raise InvalidInputError(f"segment {position} of {name} is not an object")
-        index = segment.get("idx", position)
-        if not str(segment.get("text", "")).strip():  # an empty turn
-            continue
-        yield {
-            "key": f"{name}:{index}",
-            "namespace": home,
-            "text": segment.get("text"),
-            "session": name,
-            "speaker": segment.get("speaker") or None,
-            "event_time": _parse_time(segment.get("time")),
-            "metadata": {key: value for key, value in segment.items() if key not in _SEGMENT_FIELDS} | {"idx": index},
-        }
-
-
-def _parse_time(value: object) -> datetime | None:
-    """Return the time of a segment, or None if it has none in a known format."""
-    if not isinstance(value, str):
-        return None
-    try:
-        return datetime.fromisoformat(value)
-    except ValueError:
-        pass
-    for format_ in _TIME_FORMATS:
-        try:
-            return datetime.strptime(value, format_)
-        except ValueError:
-            continue
-    return None

@@ -14,7 +14,7 @@ from agent_memory.live.store import Store
 from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import canonical_json, decode_vector, encode_vectors
-from agent_memory.storage.records import LATER, NO_VECTOR, Condition, Draft, Generation
+from agent_memory.storage.records import LATER, NO_VECTOR, Draft, Generation
 from agent_memory.types import Namespace, Progress, Time
 from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
 from agent_memory.writing.later import Later
@@ -53,8 +53,17 @@ class Writer:
 
         return self._store.call_in_space(write)
 
-    def add_many(self, items: Iterable[Item], *, session: str | None, progress: Progress | None) -> list[Entry]:
-        """Validate all items, then write them in batches, each in one transaction."""
+    def add_many(
+        self, items: Iterable[Item], *, session: str | None, progress: Progress | None, expired: bool = False
+    ) -> list[Entry]:
+        """Validate all items, then write them in batches, each in one transaction.
+
+        Args:
+            items: As for ``Memory.add_many``.
+            session: As for ``Memory.add_many``.
+            progress: As for ``Memory.add_many``.
+            expired: Accept entries that expire while they are written.
+        """
         self._store.database.assert_open()
         if isinstance(items, str | bytes | Mapping) or not inputs.is_iterable(items):
             raise InvalidInputError(f"items must be a list of texts or mappings, got {type(items).__name__}")
@@ -63,7 +72,7 @@ class Writer:
         pending = []
         for position, item in enumerate(items):
             try:
-                pending.append(self._validate(item, space, home))
+                pending.append(self._validate(item, space, home, expired=expired))
             except DimensionMismatchError:
                 raise
             except InvalidInputError as error:
@@ -95,9 +104,11 @@ class Writer:
         if batch:
             yield batch
 
-    def _validate(self, item: Item, space: Space, session: str | None = None) -> _Pending:
+    def _validate(self, item: Item, space: Space, session: str | None = None, *, expired: bool = False) -> _Pending:
         given = get_fields(item)
         entry = parse_entry(given, self._config, session=session)
+        if not expired:
+            inputs.check_expiry("expires_at", entry.expires_at)
         vector = given.get("vector")
         if vector is False or (isinstance(vector, str) and vector == "later"):
             vector = NO_VECTOR if vector is False else LATER
@@ -153,6 +164,8 @@ class Writer:
         with self._store.read() as tx:
             entry_id, entry = tx.entries.find(scope, key, datetime.now(UTC))
         merged = self._merge(entry, changed)
+        if "expires_at" in changed:
+            inputs.check_expiry("expires_at", merged.expires_at)
         vectors = space.encode_documents([merged.text]) if "text" in changed else None
         seen = [(merged.speaker, merged.event_time)] if merged.session and merged.event_time else []
         space.sessions.warm(self._store.database, lambda tx: tx.sessions.find_sessions([entry_id]), seen)
@@ -202,23 +215,6 @@ class Writer:
             found = tx.entries.select_ids_by_key(scope, names, datetime.now(UTC))
             tx.drafts.set_expiry({entry_id: times[name] for name, entry_id in found.items()})
         return len(found)
-
-    def remove(self, condition: Condition) -> int:
-        """Delete the entries that satisfy a condition, and replay their sessions; returns the number of keys."""
-        return self._store.call_in_space(lambda space: self._remove(condition, space))
-
-    def _remove(self, condition: Condition, space: Space) -> int:
-        def find_sessions(tx: Transaction) -> list[tuple[int, int]]:
-            return tx.sessions.find_sessions(tx.entries.select_ids(condition).tolist())
-
-        space.sessions.warm(self._store.database, find_sessions)
-        with self._store.write() as tx:
-            removed = tx.drafts.remove(tx.entries.select_ids(condition).tolist())
-            generation = tx.generations.live()
-            if generation is not None:
-                space.sessions.accept(generation)
-                space.sessions.replay(tx, generation, removed.dirty)
-            return removed.keys
 
     def supersede(self, old: str, new: str, namespace: Sequence[str] | None) -> Entry:
         """Replace the entry ``old`` by the entry ``new``."""

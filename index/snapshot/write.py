@@ -8,13 +8,12 @@ on the way, so that there are never more than a dozen. ``manifest`` describes th
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import IndexStateError, InvalidInputError
-from agent_memory.files import PRIVATE, create_file, failpoint, make_folder, put_in_place, sync_folder
+from agent_memory.files import (
+    PRIVATE,
+    create_file,
+    failpoint,
+    make_folder,
+    make_scratch,
+    put_in_place,
+    sync_folder,
+    wait_for_scratch,
+)
 from agent_memory.index.coarse import CoarseTier
 from agent_memory.index.lists import BLOCK_ROWS
 from agent_memory.index.rows import HEAD_BYTES, Block, Rows, compute_checksums
@@ -60,8 +68,7 @@ def write_snapshot(
         raise InvalidInputError(f"seq must be an integer in [0, 2**63), got {seq!r}")
     try:
         make_folder(folder)
-        _delete_leftovers(folder)
-        with _make_temporary_folder(folder) as work:
+        with make_scratch(folder, ".tmp-") as work:
             manifest = _write_files(work, state, tiers, dtype, generation, int(seq))
             final = folder / f"snapshot-{int(seq):020d}-{secrets.token_hex(4)}"
             failpoint("snapshot-before-rename")
@@ -74,49 +81,36 @@ def write_snapshot(
     return WrittenSnapshot(final, blocks[0], blocks[1] if len(blocks) == 2 else ())
 
 
-@contextmanager
-def _make_temporary_folder(folder: Path) -> Iterator[Path]:
-    """Make a locked folder, which is deleted afterwards unless it was renamed."""
-    while True:
-        work = folder / f".tmp-{secrets.token_hex(8)}"
-        work.mkdir(mode=0o700)  # not synced: what is left of it after a crash is deleted
-        work.chmod(0o700)  # whatever the umask
-        handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if work.exists():
-            break
-        os.close(handle)
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(handle)
-
-
-def _delete_leftovers(folder: Path) -> None:
-    """Delete temporary folders whose writer is dead, which shows in their free lock."""
-    for work in folder.glob(".tmp-*"):
-        if work.is_symlink() or not work.is_dir():
-            continue
-        try:
-            handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(work, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(handle)
-
-
 def _prune(folder: Path, newest: Path, generation: str) -> None:
     """Delete unreadable snapshots and those of the generation, except newer ones; readers keep what they mapped."""
     for path, owner in _iter_snapshots(folder):
         newer = path.name[:_SEQ_CHARS] > newest.name[:_SEQ_CHARS]
         if path != newest and not newer and owner in (None, generation):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def discard_all(folder: Path, *, keep: Path | None = None, wait_s: float = 0.0) -> None:
+    """Delete the snapshots of all generations, unreadable ones included, and wait for those that are being written.
+
+    Args:
+        folder: Where snapshots are kept.
+        keep: One to keep.
+        wait_s: Seconds to wait for their writers.
+
+    Raises:
+        IndexStateError: Some could not be deleted, or are still being written.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    ready = wait_for_scratch(folder, ".tmp-", wait_s)
+    gone = []
+    for path in folder.iterdir():
+        if path != keep and SNAPSHOT_NAME.fullmatch(path.name) and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+            gone.append(path.name)
+    left = [path.name for path in folder.iterdir() if path.name in gone]
+    if left or not ready:
+        raise IndexStateError(f"snapshots below {folder} could not be deleted: {left or 'one is being written'}")
 
 
 def discard_others(folder: Path, generations: Collection[str]) -> int:

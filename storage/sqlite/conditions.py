@@ -7,12 +7,27 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, and_, func, literal, not_, or_, select
+from sqlalchemy import ColumnElement, String, TableValuedAlias, and_, case, func, literal, not_, or_, select
 from sqlalchemy.sql import false, true
 
 from agent_memory.errors import InvalidInputError
-from agent_memory.storage.filters import AllOf, Among, AnyOf, Compare, Filter, Not, Path, SameJson, TypeIs, is_plain
+from agent_memory.storage.filters import (
+    AllOf,
+    Among,
+    AnyItem,
+    AnyOf,
+    Compare,
+    CompareTime,
+    Filter,
+    Not,
+    Path,
+    SameJson,
+    SizeIs,
+    TypeIs,
+    is_plain,
+)
 from agent_memory.storage.records import Condition
+from agent_memory.storage.sqlite.driver import READ_MICROS
 from agent_memory.storage.sqlite.schema import entries, sessions
 from agent_memory.types import Namespace
 
@@ -20,6 +35,7 @@ _SEPARATOR = "\x1f"
 _AFTER_SEPARATOR = "\x20"
 
 Sql = ColumnElement[bool]
+_Comparison = Compare | CompareTime | Among
 
 
 def encode_namespace(namespace: Namespace) -> str:
@@ -72,6 +88,8 @@ def _compile_state(condition: Condition) -> Sql:
             return unsuperseded
         case "expired":
             return and_(unsuperseded, columns.expires_at <= moment)
+        case "past":
+            return and_(true(), columns.expires_at <= moment)
         case "as_of":
             return and_(
                 columns.updated_at <= moment,
@@ -91,48 +109,99 @@ _COMPARE: dict[str, Callable[[Any, Any], Sql]] = {
 }
 
 
-def compile_filter(where: Filter) -> Sql:
-    """Return a filter as SQL over ``entries.metadata``."""
+class _Document:
+    """The metadata of an entry, in which a filter's paths begin.
+
+    Args:
+        json: Its JSON text, as SQL.
+    """
+
+    def __init__(self, json: ColumnElement[Any]) -> None:
+        self._json = json
+
+    def value(self, path: Path) -> ColumnElement[Any]:
+        """Return the value as SQL: text or number; JSON text for arrays and objects; NULL for null and absent."""
+        return self._extract(path, "value", func.json_extract)
+
+    def type(self, path: Path) -> ColumnElement[Any]:
+        """Return the type as SQL: null, true, false, integer, real, text, array, object, or absent."""
+        return func.coalesce(self._extract(path, "type", func.json_type), "absent")
+
+    def _extract(self, path: Path, column: str, extract: Callable[..., ColumnElement[Any]]) -> ColumnElement[Any]:
+        *outer, name = path
+        if is_plain(name):
+            return extract(self._json, literal(_make_json_path(path), String))
+        # SQLite versions differ in how JSON paths escape quotes; json_each compares plain keys.
+        each = func.json_each(self._json, _make_json_path(tuple(outer))).table_valued("key", "value", "type")
+        return select(each.c[column]).where(each.c.key == name).limit(1).scalar_subquery()
+
+
+class _Item(_Document):
+    """An item of an array, in which the paths of a part of a filter begin; the empty path is the item itself.
+
+    Args:
+        row: A row of ``json_each``, with value and type.
+    """
+
+    def __init__(self, row: TableValuedAlias) -> None:
+        # The value of anything but an array or object is not JSON text.
+        super().__init__(case((row.c.type == "object", row.c.value), else_=literal("{}", String)))
+        self._row = row
+
+    def value(self, path: Path) -> ColumnElement[Any]:
+        return super().value(path) if path else self._row.c.value
+
+    def type(self, path: Path) -> ColumnElement[Any]:
+        return super().type(path) if path else self._row.c.type
+
+
+def compile_filter(where: Filter, document: _Document | None = None) -> Sql:
+    """Return a filter as SQL over ``entries.metadata``, or over an item of an array in it."""
+    document = _Document(entries.c.metadata) if document is None else document
     match where:
         case AllOf(parts):
-            return and_(true(), *map(compile_filter, parts))
+            return and_(true(), *(compile_filter(part, document) for part in parts))
+        case AnyOf((Compare() | CompareTime() | Among() as test, AnyItem(path, part))) if test.path == path:
+            return _compile_comparison(test, document, ("array", _has_item(path, part, document)))
         case AnyOf(parts):
-            return or_(false(), *map(compile_filter, parts))
+            return or_(false(), *(compile_filter(part, document) for part in parts))
         case Not(part):
-            return not_(compile_filter(part))
+            return not_(compile_filter(part, document))
+        case AnyItem(path, part):
+            return case((document.type(path) == "array", _has_item(path, part, document)), else_=false())
         case TypeIs(path, types):
-            return _extract_type(path) == types[0] if len(types) == 1 else _extract_type(path).in_(types)
+            return document.type(path) == types[0] if len(types) == 1 else document.type(path).in_(types)
         case SameJson(path, kind, text):
-            return and_(_extract_type(path) == kind, _extract_value(path) == text)
-        case Compare(path, op, value):
-            right = literal(value, String) if isinstance(value, str) else literal(value)
-            return and_(_is_text(path, isinstance(value, str)), _COMPARE[op](_extract_value(path), right))
-        case Among(path, values, texts):
+            return and_(document.type(path) == kind, document.value(path) == text)
+        case SizeIs(path, size):
+            counted = case((document.type(path) == "array", func.json_array_length(document.value(path))), else_=-1)
+            return counted == size
+        case _:
+            return _compile_comparison(where, document)
+
+
+def _has_item(path: Path, part: Filter, document: _Document) -> Sql:
+    """Return the SQL that an array has an item of which a filter holds."""
+    each = func.json_each(document.value(path)).table_valued("value", "type")
+    return select(literal(1)).select_from(each).where(compile_filter(part, _Item(each))).exists()
+
+
+def _compile_comparison(where: _Comparison, document: _Document, *others: tuple[str, Sql]) -> Sql:
+    """Return a comparison as SQL; it looks at the type once, also where other types have tests of their own."""
+    value = document.value(where.path)
+    match where:
+        case Compare(_, op, right):
+            texts = isinstance(right, str)
+            compared = _COMPARE[op](value, literal(right, String) if texts else literal(right))
+        case CompareTime(_, op, micros):
+            texts = True
+            compared = func.coalesce(_COMPARE[op](getattr(func, READ_MICROS)(value), literal(micros)), false())
+        case Among(_, values, texts):
             listed = func.json_each(json.dumps(values)).table_valued("value")
-            return and_(_is_text(path, texts), _extract_value(path).in_(select(listed.c.value)))
-
-
-def _is_text(path: Path, text: bool) -> Sql:
-    return _extract_type(path) == "text" if text else _extract_type(path).in_(("integer", "real"))
-
-
-def _extract_value(path: Path) -> ColumnElement[Any]:
-    """Return the value as SQL: text or number; JSON text for arrays and objects; NULL for null and absent."""
-    return _extract_member(path, "value", func.json_extract)
-
-
-def _extract_type(path: Path) -> ColumnElement[Any]:
-    """Return the type as SQL: null, true, false, integer, real, text, array, object, or absent."""
-    return func.coalesce(_extract_member(path, "type", func.json_type), "absent")
-
-
-def _extract_member(path: Path, column: str, extract: Callable[..., ColumnElement[Any]]) -> ColumnElement[Any]:
-    *outer, name = path
-    if is_plain(name):
-        return extract(entries.c.metadata, literal(_make_json_path(path), String))
-    # SQLite versions differ in how JSON paths escape quotes; json_each compares plain keys.
-    each = func.json_each(entries.c.metadata, _make_json_path(tuple(outer))).table_valued("key", "value", "type")
-    return select(each.c[column]).where(each.c.key == name).limit(1).scalar_subquery()
+            compared = value.in_(select(listed.c.value))
+    kinds = ("text",) if texts else ("integer", "real")
+    tests = {**dict.fromkeys(kinds, compared), **dict(others)}
+    return case(tests, value=document.type(where.path), else_=false())
 
 
 def _make_json_path(path: Path) -> str:

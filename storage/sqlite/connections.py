@@ -29,7 +29,7 @@ from sqlalchemy.pool import NullPool
 from agent_memory.errors import ClosedError, LockTimeoutError, StorageError
 from agent_memory.files import failpoint, reset_in_child
 from agent_memory.storage.calls import Call, Calls
-from agent_memory.storage.sqlite.driver import SERIALISE, sqlite3
+from agent_memory.storage.sqlite.driver import SERIALISE, add_functions, sqlite3
 from agent_memory.storage.sqlite.ground import (
     MOVED,
     FolderLock,
@@ -138,6 +138,7 @@ class Connections:
         try:
             for name, value in PRAGMAS.items():
                 raw.execute(f"PRAGMA {name} = {value}")
+            add_functions(raw)
             if SERIALISE:
                 raw.execute("PRAGMA wal_autocheckpoint = 0")
             if hasattr(raw, "setconfig"):
@@ -244,6 +245,10 @@ class Connections:
         """Raise ClosedError if the database was closed, StorageError if it cannot be used in this process."""
         with self._running("look"):
             pass
+
+    def is_reading(self) -> bool:
+        """Return whether this thread is inside of a transaction."""
+        return self._calls.inside("DEFERRED") or self._calls.inside("IMMEDIATE")
 
     @contextmanager
     def _running(self, kind: str) -> Iterator[Call]:

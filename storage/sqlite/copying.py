@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent_memory.errors import StorageError
 from agent_memory.files import failpoint, put_in_place, write_beside
+from agent_memory.storage.erasures import StoredErasure
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.driver import connect_guarded, sqlite3
+from agent_memory.storage.sqlite.erasures import parse_erasure
 from agent_memory.storage.sqlite.ground import FolderLock, create_private, refuse_links
 from agent_memory.storage.sqlite.known import find_difference, read_objects
 from agent_memory.storage.sqlite.migrate import REVISIONS, check_revision
 from agent_memory.types import Progress
 
 _PAGES = 256
-_PLANS = {"schedules", "jobs", "leases"}
+_PLANS = {"schedules", "jobs", "leases", "copies"}
 _ID = re.compile("[0-9a-f]{32}")
 _COUNTED = ("entries", "vectors", "sessions", "generations")
 
 Counts = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What ``restore_copy`` did.
+
+    Attributes:
+        entries: Number of entries that the copy holds.
+        origin: Id of the store that the copy was made of; None if it was too old to have one.
+        receipts: The erasures of the store that was replaced, oldest first.
+    """
+
+    entries: int
+    origin: str | None
+    receipts: list[StoredErasure]
 
 
 def _counts(connection: sqlite3.Connection) -> Counts:
@@ -98,8 +118,8 @@ def _empty_log(path: Path) -> None:
         raise StorageError(f"{path} is in use; close every memory that has it open")
 
 
-def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) -> int:
-    """Put a copy in the place of a database that nobody has open; returns how many entries it holds.
+def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) -> Restored:
+    """Put a copy in the place of a database that nobody has open.
 
     Args:
         source: What ``copy_online`` wrote.
@@ -110,6 +130,7 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
         StorageError: The copy is damaged, or the database is in use; nothing was changed.
     """
     lock = FolderLock(target.parent, 0.0)
+    receipts: list[StoredErasure] = []
     try:
         with write_beside(target) as part:
             shutil.copyfile(source, part)
@@ -121,6 +142,8 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
             refuse_links(target)
             if target.exists():
                 _empty_log(target)
+                receipts = _read_receipts(target)
+            origin = read_store_id(part)
             _adopt(part, read_store_id(target))
             # The former write-ahead log belongs to the former database and must not be replayed into this one. What
             # it held was moved into the former database just now.
@@ -131,7 +154,17 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
             install_copy(part, target)
     finally:
         lock.release()
-    return entries
+    return Restored(entries, origin, receipts)
+
+
+def _read_receipts(path: Path) -> list[StoredErasure]:
+    """Return the receipts of a store that nobody has open; none if it has none or is damaged."""
+    try:
+        with _look_into(path) as connection:
+            connection.row_factory = sqlite3.Row
+            return [parse_erasure(dict(row)) for row in connection.execute("SELECT * FROM erasures ORDER BY id")]
+    except (OSError, sqlite3.Error, StorageError):
+        return []
 
 
 def _adopt(path: Path, replaced: str | None) -> None:
@@ -159,18 +192,41 @@ def _adopt(path: Path, replaced: str | None) -> None:
 def read_store_id(path: Path) -> str | None:
     """Return the id of the store that a database file holds; None if it is not exactly such a file."""
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return None
-        connection = connect_guarded(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-        try:
-            objects = read_objects(connection)
-            if all(find_difference(objects, revision) is not None for revision in REVISIONS):
-                return None
-            row = connection.execute("SELECT value FROM meta WHERE name = 'store_id'").fetchone()
-        finally:
-            connection.close()
+        with _look_into(path) as connection:
+            return _read_id(connection)
     except (OSError, sqlite3.Error):
         return None
+
+
+def count_held(path: Path, store_id: str, ids: Sequence[int]) -> int:
+    """Return how many of a store's rows a copy of it holds; 0 if the file is no copy of that store."""
+    try:
+        with _look_into(path) as connection:
+            if _read_id(connection) != store_id:
+                return 0
+            among = "SELECT count(*) FROM entries WHERE id IN (SELECT value FROM json_each(?))"
+            return int(connection.execute(among, (json.dumps(list(ids)),)).fetchone()[0])
+    except (OSError, sqlite3.Error):
+        return 0
+
+
+@contextmanager
+def _look_into(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a file that may be a stranger's to read from it; nothing is created or locked beside it."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise FileNotFoundError(path)
+    connection = connect_guarded(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _read_id(connection: sqlite3.Connection) -> str | None:
+    objects = read_objects(connection)
+    if all(find_difference(objects, revision) is not None for revision in REVISIONS):
+        return None
+    row = connection.execute("SELECT value FROM meta WHERE name = 'store_id'").fetchone()
     return row[0] if row is not None and isinstance(row[0], str) and _ID.fullmatch(row[0]) else None
 
 

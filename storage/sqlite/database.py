@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
@@ -15,12 +15,13 @@ from agent_memory.errors import StorageError
 from agent_memory.files import failpoint
 from agent_memory.storage.base import Database, Transaction
 from agent_memory.storage.records import AlteredRow, DatabaseState
-from agent_memory.storage.sqlite import copying, upkeep
+from agent_memory.storage.sqlite import copying, traces, upkeep
 from agent_memory.storage.sqlite.changes import SqliteChanges
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.drafts import SqliteDrafts
 from agent_memory.storage.sqlite.driver import describe, warn_if_unsafe
 from agent_memory.storage.sqlite.entries import SqliteEntries
+from agent_memory.storage.sqlite.erasures import SqliteErasures
 from agent_memory.storage.sqlite.generations import SqliteGenerations
 from agent_memory.storage.sqlite.jobs import SqliteJobs
 from agent_memory.storage.sqlite.leases import SqliteLeases
@@ -101,6 +102,11 @@ class SqliteTransaction(Transaction):
     def schedules(self) -> SqliteSchedules:
         return SqliteSchedules(self.connection)
 
+    @cached_property
+    @override
+    def erasures(self) -> SqliteErasures:
+        return SqliteErasures(self.connection)
+
     @override
     def read_store_id(self) -> str:
         found = self.connection.execute(select(meta.c.value).where(meta.c.name == "store_id")).scalar()
@@ -139,9 +145,9 @@ class SqliteDatabase(Database):
         return self.connections.read_only
 
     @override
-    def prepare(self) -> None:
+    def prepare(self, progress: Progress | None = None) -> None:
         warn_if_unsafe()
-        ensure_schema(self.connections)
+        ensure_schema(self.connections, progress)
 
     @override
     @contextmanager
@@ -188,8 +194,18 @@ class SqliteDatabase(Database):
         return upkeep.truncate_log(self.connections)
 
     @override
+    def erase_traces(self, finish: Callable[[Transaction], None], *, wait_s: float) -> str | None:
+        return traces.erase_traces(
+            self.connections, lambda connection: finish(SqliteTransaction(self.connections, connection)), wait_s=wait_s
+        )
+
+    @override
     def vacuum(self) -> bool:
         return upkeep.vacuum(self.connections)
+
+    @override
+    def count_in_copy(self, path: Path, store_id: str, ids: Sequence[int]) -> int:
+        return copying.count_held(path, store_id, ids)
 
     @override
     def copy_to(self, target: Path, progress: Progress | None) -> int:

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, insert, select
+from sqlalchemy import Connection, Row, bindparam, insert, select
 from typing_extensions import override
 
 from agent_memory.errors import NotFoundError
@@ -28,12 +28,12 @@ from agent_memory.storage.sqlite.checksums import (
     seal,
     stored_values,
 )
-from agent_memory.storage.sqlite.conditions import encode_namespace
+from agent_memory.storage.sqlite.conditions import decode_namespace, encode_namespace
 from agent_memory.storage.sqlite.entries import IN_LIST
 from agent_memory.storage.sqlite.places import enter_sessions, leave_sessions
 from agent_memory.storage.sqlite.schema import checked, entries, microseconds
 from agent_memory.storage.sqlite.slots import Group, driver
-from agent_memory.storage.words import list_terms
+from agent_memory.storage.words.terms import list_terms
 
 _COLUMNS = (
     *("namespace", "key", "session_id", "speaker", "text", "metadata", "event_time", "expires_at", "importance"),
@@ -50,6 +50,8 @@ _READ_VECTORS = (
     "SELECT generation_id, static, evolved, latents, checksum, evolved_checksum FROM vectors WHERE entry_id = ?"
 )
 _COVERED = COVERED["entries", "checksum"]
+
+_COUNT_VECTORS = "SELECT count(*), count(latents) FROM vectors WHERE entry_id IN (SELECT value FROM json_each(?))"
 
 _DROP_OTHERS = "DELETE FROM vectors WHERE entry_id = ? AND generation_id != ?"
 """Deletes vectors of the former text in other generations; a missing vector tells a re-index to catch up."""
@@ -236,6 +238,31 @@ def _copy_vectors(connection: Connection, entry_id: int, copy_id: int) -> None:
         raw.execute(_PUT_VECTOR, (copy_id, generation_id, static, evolved, None, *sums))
 
 
+def _describe_removed(rows: Sequence[Row[Any]], vectors: int, latents: int) -> Removed:
+    dirty: dict[int, int] = {}
+    dirty_past: dict[int, int] = {}
+    for row in rows:
+        if row.session_id is None:
+            continue
+        # A former version has the place of the entry that kept its id; all that counts is not to begin after it.
+        place = min(row.id, row.superseded_by or row.id)
+        dirty_past[row.session_id] = min(dirty_past.get(row.session_id, place), place)
+        if row.superseded_at is None:
+            dirty[row.session_id] = min(dirty.get(row.session_id, row.id), row.id)
+    names = {name for row in rows for name in (row.text, row.key, row.speaker) if name}
+    return Removed(
+        keys=len({(row.namespace, row.key) for row in rows}),
+        rows=len(rows),
+        vectors=vectors,
+        latents=latents,
+        dirty=dirty,
+        dirty_past=dirty_past,
+        scopes=frozenset(decode_namespace(value) for value in {row.namespace for row in rows}),
+        since=min((row.created_at for row in rows), default=None),
+        names=frozenset(names),
+    )
+
+
 def _delete(connection: Connection, ids: Sequence[int]) -> None:
     """Delete rows of entries, with their vectors; what they have superseded stays so."""
     raw = driver(connection)
@@ -295,24 +322,22 @@ class SqliteDrafts(Group, Drafts):
 
     @override
     def remove(self, ids: Sequence[int]) -> Removed:
-        removed = 0
-        dirty: dict[int, int] = {}
+        raw = driver(self._connection)
+        gone: list[Row[Any]] = []
+        vectors = latents = 0
         for start in range(0, len(ids), IN_LIST):
-            chosen, version = entries.alias(), entries.alias()
-            same = and_(chosen.c.namespace == version.c.namespace, chosen.c.key == version.c.key)
-            query = select(version).join(chosen, same).where(chosen.c.id.in_(ids[start : start + IN_LIST])).distinct()
-            rows = self._connection.execute(query).all()
-            indexed = [row for row in rows if row.superseded_at is None]
-            _delete_words(self._connection, indexed)
-            gone = [row.id for row in rows]
-            _delete(self._connection, gone)
-            removed += len({(row.namespace, row.key) for row in rows})
-            seqs = log_changes(self._connection, gone, "forget")
-            for row in indexed:
-                if row.session_id is not None:
-                    dirty[row.session_id] = min(dirty.get(row.session_id, row.id), row.id)
+            part = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
+            rows = self._connection.execute(select(entries).where(entries.c.id.in_(part))).all()
+            _delete_words(self._connection, [row for row in rows if row.superseded_at is None])
+            found = raw.execute(_COUNT_VECTORS, (json.dumps(part),)).fetchone()
+            vectors, latents = vectors + found[0], latents + found[1]
+            _delete(self._connection, part)
+            seqs = log_changes(self._connection, [row.id for row in rows], "forget")
             leave_sessions(self._connection, [row.session_id for row in rows], max(seqs, default=0))
-        return Removed(removed, dirty)
+            gone += rows
+        if gone and not lexical.is_erased(raw):
+            lexical.erase_words(raw)
+        return _describe_removed(gone, vectors, latents)
 
     @override
     def mend(self, texts: Mapping[int, tuple[str, bytes]], generation_id: int) -> None:

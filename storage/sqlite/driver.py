@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from agent_memory.storage.moments import read_micros
+
 if TYPE_CHECKING:
     import sqlite3 as sqlite3
 else:
@@ -44,6 +46,15 @@ if not TYPE_CHECKING:
 
 SERIALISE: bool = sqlite3.sqlite_version_info < SAFE
 """Whether checkpoints must never run beside a write, because this SQLite has the WAL-reset bug."""
+
+
+READ_MICROS = "agent_memory_micros"
+"""SQL function of every connection to a store: the moment that a text names, or NULL; see ``read_micros``."""
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Give a connection the functions that filters are compiled to."""
+    connection.create_function(READ_MICROS, 1, read_micros, deterministic=True)
 
 
 def describe() -> str:

@@ -23,10 +23,10 @@ from agent_memory.records import Entry, Session
 from agent_memory.storage.entries import Entries
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.checksums import COVERED, checksum
-from agent_memory.storage.sqlite.conditions import compile_condition, decode_namespace, encode_namespace
+from agent_memory.storage.sqlite.conditions import compile_condition, decode_namespace, encode_namespace, in_namespace
 from agent_memory.storage.sqlite.schema import EPOCH, checked_row, entries, microseconds, sessions
 from agent_memory.storage.sqlite.slots import Group, driver
-from agent_memory.types import Namespace
+from agent_memory.types import IdArray, Namespace
 
 _log = logging.getLogger("agent_memory")
 
@@ -87,6 +87,19 @@ SELECT mine.id, (SELECT max(other.id) {_BESIDE} < mine.place), (SELECT min(other
 FROM ({_PLACED}) mine
 """
 
+
+_LINEAGE = """
+WITH RECURSIVE line(id) AS (
+    SELECT id FROM entries WHERE id IN (SELECT value FROM json_each(?))
+    UNION SELECT former.id FROM line JOIN entries former ON former.superseded_by = line.id
+    {later}
+) SELECT id FROM line ORDER BY id
+"""
+_EARLIER = _LINEAGE.format(later="")
+_BOTH_WAYS = _LINEAGE.format(
+    later="UNION SELECT one.superseded_by FROM line JOIN entries one ON one.id = line.id "
+    "WHERE one.superseded_by IS NOT NULL"
+)
 
 _EXPIRED = "SELECT id FROM entries WHERE superseded_at IS NULL AND expires_at <= ?"
 
@@ -232,6 +245,24 @@ class SqliteEntries(Group, Entries):
     def select_ids(self, condition: Condition) -> npt.NDArray[np.int64]:
         rows = self._connection.execute(select(entries.c.id).where(compile_condition(condition))).scalars().all()
         return np.fromiter(rows, dtype=np.int64, count=len(rows))
+
+    @override
+    def select_surplus(self, namespace: Namespace, *, before: datetime | None, newest: int | None) -> IdArray:
+        here = select(entries.c.id).where(in_namespace(entries.c.namespace, namespace))
+        found: set[int] = set()
+        if before is not None:
+            found |= set(self._connection.execute(here.where(entries.c.updated_at < before)).scalars())
+        if newest is not None:
+            latest = here.where(entries.c.superseded_at.is_(None))
+            latest = latest.order_by(entries.c.updated_at.desc(), entries.c.id.desc())
+            found |= set(self._connection.execute(latest.limit(-1).offset(newest)).scalars())
+        return np.fromiter(found, dtype=np.int64, count=len(found))
+
+    @override
+    def select_lineage(self, ids: Sequence[int] | IdArray, *, later: bool) -> IdArray:
+        given = json.dumps([int(entry_id) for entry_id in ids])
+        rows = driver(self._connection).execute(_BOTH_WAYS if later else _EARLIER, (given,)).fetchall()
+        return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
     @override
     def select_expired_ids(self, now: datetime) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +32,13 @@ def _parse_job(row: Row[Any]) -> Job:
         updated_at=row.updated_at,
         finished_at=row.finished_at,
     )
+
+
+_ERASED = "what was said here was forgotten"
+
+
+def _mentions(error: str, names: Collection[str]) -> bool:
+    return any(repr(name) in error or (len(name) > 8 and name in error) for name in names)
 
 
 class SqliteJobs(Group, Jobs):
@@ -67,6 +74,14 @@ class SqliteJobs(Group, Jobs):
     def record(self, job_id: int, progress: Mapping[str, Any], now: datetime) -> None:
         row = update(jobs).where(jobs.c.id == job_id)
         self._connection.execute(row.values(progress=json.dumps(progress), updated_at=now))
+
+    @override
+    def erase_mentions(self, names: Collection[str]) -> int:
+        failed = select(jobs.c.id, jobs.c.error).where(jobs.c.error.is_not(None))
+        told = [row.id for row in self._connection.execute(failed) if _mentions(row.error, names)]
+        for job_id in told:
+            self._connection.execute(update(jobs).where(jobs.c.id == job_id).values(error=_ERASED))
+        return len(told)
 
     @override
     def set_state(self, job_id: int, state: JobState, now: datetime, error: str | None = None) -> None:

@@ -80,6 +80,15 @@ _CHANGES: dict[str, dict[str, str | None]] = {
         "sqlite_autoindex_meta_1": "1123501f26ac58ceec2d7198e9614be1",
         "vectors": "adf307df1e0ca43b90d5aea490b114d6",
     },
+    "0007": {
+        "copies": "ae7cb122321348c25b2612bf6d5f4e53",
+        "erasures": "d624beecdcb58a8ba0bef52300220a19",
+        "ix_erasures_unfinished": "fbc6c6169d65502cca5e0a28db84c96f",
+        "sqlite_autoindex_copies_1": "c377075b5ae72538832f426460bcb62d",
+    },
+    "0008": {
+        "lexical": "0831feb92c172b3678816c9b6908ec17",
+    },
 }
 """Digests of the objects that each revision adds or changes, by name; None for what it drops."""
 

@@ -1,8 +1,8 @@
 """Search by words: an FTS5 index over speaker and text, scored by BM25.
 
-SQLite's ``porter unicode61`` tokenizer folds case and accents and stems words. It cannot find words in scripts without
-spaces, so runs of Chinese, Japanese and Korean characters are split into overlapping pairs first. The FTS5 table does
-not store text: to delete a row, the terms it was inserted with must be repeated.
+What the terms of a text are is decided by ``storage/words``, not by SQLite: its ``ascii`` tokenizer only separates
+them, and ``porter`` stems those of ASCII letters. The FTS5 table does not store text: to delete a row, the terms it was
+inserted with must be repeated, so rows are written again when the rules change (``rewriting``).
 
 A score is BM25 as a share of the maximum that a document can reach for the query, from 0 to 1. Unlike plain BM25 it is
 comparable between queries and stores. (BM25: Robertson and Zaragoza 2009; k1 = 1.2 and b = 0.75 are FTS5's.)
@@ -20,13 +20,19 @@ from agent_memory.records import Entry
 from agent_memory.storage.entries import Lexical
 from agent_memory.storage.records import Condition, LexicalQuery
 from agent_memory.storage.sqlite.conditions import compile_condition
+from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.storage.sqlite.schema import entries
 from agent_memory.storage.sqlite.slots import Group, driver
-from agent_memory.storage.words import choose_words, list_terms
+from agent_memory.storage.words.languages import MARKED, MARKS
+from agent_memory.storage.words.terms import Word, choose_words, join_labels, list_terms
 
-TOKENIZER = "porter unicode61 remove_diacritics 2"
+TOKENIZER = "porter ascii"
 _K1 = 1.2
 _MOST_TERMS = 12
+_ERASES = (3, 42)  # the first version of SQLite whose full-text index can delete words at once
+
+PAGE_ROWS = 2_000
+"""Number of rows that a rebuild writes at once."""
 
 
 def insert_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None:
@@ -38,6 +44,22 @@ def delete_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None
     """Delete rows from the index, given as (entry id, terms); the terms must be those they were inserted with."""
     delete = "INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)"
     driver(connection).executemany(delete, rows)
+
+
+def erase_words(raw: sqlite3.Connection) -> None:
+    """Make deletions take words out of the index's pages from now on, and take out those deleted before.
+
+    Before SQLite 3.42, the pages are written again instead, here and after each deletion.
+    """
+    if sqlite3.sqlite_version_info >= _ERASES:
+        raw.execute("INSERT INTO lexical(lexical, rank) VALUES ('secure-delete', 1)")
+    raw.execute("INSERT INTO lexical(lexical) VALUES ('optimize')")
+
+
+def is_erased(raw: sqlite3.Connection) -> bool:
+    """Return whether deletions take words out of the index's pages by themselves."""
+    found = raw.execute("SELECT v FROM lexical_config WHERE k = 'secure-delete'").fetchone()
+    return sqlite3.sqlite_version_info >= _ERASES and found is not None and found[0] == 1
 
 
 _DIFFERENCES = {
@@ -60,8 +82,20 @@ _PAGE = (
     select(entries.c.id, entries.c.text, entries.c.speaker)
     .where(entries.c.superseded_at.is_(None), entries.c.id > bindparam("after"))
     .order_by(entries.c.id)
-    .limit(1_000)
+    .limit(bindparam("most"))
 )
+
+
+def delete_all(connection: Connection) -> None:
+    """Empty the index."""
+    connection.execute(text("INSERT INTO lexical(lexical) VALUES ('delete-all')"))
+
+
+def insert_page(connection: Connection, after: int) -> tuple[int | None, int]:
+    """Index the next unsuperseded entries behind an id; returns the last one's, None if none are left, and how many."""
+    page = connection.execute(_PAGE, {"after": after, "most": PAGE_ROWS}).all()
+    insert_rows(connection, [(row.id, list_terms(row.text, row.speaker)) for row in page])
+    return (page[-1].id if len(page) == PAGE_ROWS else None), len(page)
 
 
 def _count_rows(connection: Connection) -> int:
@@ -80,6 +114,7 @@ def _count_rows(connection: Connection) -> int:
 
 
 _COUNT = "SELECT count(*) FROM lexical WHERE lexical MATCH ?"
+_ANY = "SELECT 1 FROM lexical WHERE lexical MATCH ? LIMIT 1"
 _lexical = table("lexical", column("rowid"))
 _SCORE = (-func.bm25(literal_column("lexical"))).label("score")
 
@@ -106,28 +141,47 @@ class SqliteLexical(Group, Lexical):
                 text("INSERT INTO lexical_data(id, block) VALUES (1, x''), (10, x'00000000000000')")
             )
         # Also then: FTS5 may remember what it read before of an index that turned out to be sound.
-        self._connection.execute(text("INSERT INTO lexical(lexical) VALUES ('delete-all')"))
-        after = 0
-        while True:
-            page = self._connection.execute(_PAGE, {"after": after}).all()
-            if not page:
-                return
-            insert_rows(self._connection, [(row.id, list_terms(row.text, row.speaker)) for row in page])
-            after = page[-1].id
+        delete_all(self._connection)
+        after: int | None = 0
+        while after is not None:
+            after, _ = insert_page(self._connection, after)
 
     @override
     def parse(self, query: str) -> LexicalQuery:
-        found = []
-        for word in choose_words(query):
-            phrase = f'"{word}"'
+        found = self._count(choose_words(query, self._list_languages))
+        rarest = sorted(found, key=lambda one: one[:2])[:_MOST_TERMS]
+        # FTS5 counts rows at the commit: what this transaction has written may be missing.
+        total = max((_count_rows(self._connection), *(hits for hits, _, _ in rarest)))
+        weights = [max(1e-6, math.log((total - hits + 0.5) / (hits + 0.5))) for hits, _, _ in rarest]
+        return LexicalQuery(
+            tuple(phrase for _, phrase, _ in rarest),
+            tuple(weights),
+            best=(_K1 + 1) * sum(weights),
+            words=tuple((word.label, word.place) for _, _, word in rarest),
+        )
+
+    def _list_languages(self) -> list[str]:
+        """Return the languages that texts are marked with, beside English."""
+        if not self._holds(MARKED):
+            return []
+        return [name for name, mark in MARKS.items() if self._holds(mark)]
+
+    def _holds(self, term: str) -> bool:
+        return driver(self._connection).execute(_ANY, (f'"{term}"',)).fetchone() is not None
+
+    def _count(self, words: Iterable[Word]) -> list[tuple[int, str, Word]]:
+        """Return (rows, phrase, word) of the words that some row holds."""
+        found: list[tuple[int, str, Word]] = []
+        terms: set[str] = set()
+        for word in words:
+            if not terms.isdisjoint(word.instead_of):
+                continue
+            phrase = " OR ".join(f'"{" ".join(form)}"' for form in word.forms)
             hits = driver(self._connection).execute(_COUNT, (phrase,)).fetchone()[0]
             if hits:
-                found.append((hits, phrase))
-        rarest = sorted(found)[:_MOST_TERMS]
-        # FTS5 counts rows at the commit: what this transaction has written may be missing.
-        total = max((_count_rows(self._connection), *(hits for hits, _ in rarest)))
-        weights = [max(1e-6, math.log((total - hits + 0.5) / (hits + 0.5))) for hits, _ in rarest]
-        return LexicalQuery(tuple(phrase for _, phrase in rarest), tuple(weights), best=(_K1 + 1) * sum(weights))
+                found.append((hits, f"({phrase})" if len(word.forms) > 1 else phrase, word))
+                terms.update(form[0] for form in word.forms if len(form) == 1)
+        return found
 
     @override
     def search(
@@ -149,11 +203,12 @@ class SqliteLexical(Group, Lexical):
     @override
     def find_matched(self, query: LexicalQuery, entry_id: int) -> list[str]:
         one = text("SELECT 1 FROM lexical WHERE lexical MATCH :phrase AND rowid = :id")
-        return [
-            phrase.strip('"')
-            for phrase in query.phrases
+        matched = [
+            word
+            for phrase, word in zip(query.phrases, query.words, strict=True)
             if self._connection.execute(one, {"phrase": phrase, "id": entry_id}).scalar() is not None
         ]
+        return join_labels(matched)
 
     @override
     def score_texts(self, query: LexicalQuery, entries: Mapping[int, Entry]) -> dict[int, float]:

@@ -12,9 +12,11 @@ from agent_memory.errors import LockTimeoutError, MigrationError, SchemaTooNewEr
 from agent_memory.files import failpoint
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.known import find_difference, read_objects
+from agent_memory.storage.sqlite.rewriting import rewrite_words
 from agent_memory.storage.sqlite.slots import driver
+from agent_memory.types import Progress
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every revision that this version knows, oldest first; a test compares it with the migrations folder."""
 
 PAGE_SIZE_BYTES = 8192  # five 768-dimensional half-precision vectors per page; the default of 4096 wastes a quarter
@@ -22,8 +24,12 @@ PAGE_SIZE_BYTES = 8192  # five 768-dimensional half-precision vectors per page; 
 _log = logging.getLogger("agent_memory")
 
 
-def ensure_schema(connections: Connections) -> None:
-    """Create, migrate or accept the schema of a database.
+def ensure_schema(connections: Connections, progress: Progress | None = None) -> None:
+    """Create, migrate or accept the schema of a database, and bring its full-text index up to date.
+
+    Args:
+        connections: The database.
+        progress: Called with (entries done, entries in all) if the full-text index must be written again.
 
     Raises:
         SchemaTooNewError: A newer version of this package wrote the store; nothing was changed.
@@ -34,13 +40,13 @@ def ensure_schema(connections: Connections) -> None:
         revision = _read_revision(connection, connections.path)
     if revision is not None and not connections.read_only:
         _enable_log(connections)
-    if revision == REVISIONS[-1]:
-        return
-    if connections.read_only:
-        raise StorageError(f"{connections.path} is read-only and needs a migration from {revision}")
-    if revision is None:
-        _prepare_new_file(connections)
-    _migrate(connections)
+    if revision != REVISIONS[-1]:
+        if connections.read_only:
+            raise StorageError(f"{connections.path} is read-only and needs a migration from {revision}")
+        if revision is None:
+            _prepare_new_file(connections)
+        _migrate(connections)
+    rewrite_words(connections, progress)
 
 
 def check_revision(path: Path, source: Path) -> None:

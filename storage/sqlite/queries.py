@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
-from sqlalchemy import and_, delete, func, insert, select
+from sqlalchemy import and_, delete, func, insert, or_, select
 from typing_extensions import override
 
 from agent_memory.storage.operations import Queries
 from agent_memory.storage.records import Generation, LoggedQuery
 from agent_memory.storage.sqlite.conditions import encode_namespace, in_namespace
-from agent_memory.storage.sqlite.schema import queries
+from agent_memory.storage.sqlite.schema import UtcTime, erasures, queries
 from agent_memory.storage.sqlite.slots import Group
 from agent_memory.types import Namespace
 
@@ -20,6 +21,8 @@ class SqliteQueries(Group, Queries):
 
     @override
     def append(self, given: Sequence[LoggedQuery], *, keep: int) -> None:
+        # A process may have kept them in memory since before something was forgotten that they could find.
+        forgotten = self._connection.execute(select(func.max(erasures.c.made_at, type_=UtcTime))).scalar()
         rows = [
             {
                 "namespace": encode_namespace(one.namespace),
@@ -32,6 +35,7 @@ class SqliteQueries(Group, Queries):
                 "text": one.text,
             }
             for one in given[-keep:]
+            if forgotten is None or one.asked_at > forgotten
         ]
         if rows:
             self._connection.execute(insert(queries), rows)
@@ -55,6 +59,16 @@ class SqliteQueries(Group, Queries):
     def count(self, namespace: Namespace) -> int:
         query = select(func.count()).select_from(queries).where(in_namespace(queries.c.namespace, namespace))
         return int(self._connection.execute(query).scalar_one())
+
+    @override
+    def clear_about(self, namespaces: Iterable[Namespace], since: datetime) -> int:
+        places = [(one[:depth] for depth in range(len(one) + 1)) for one in namespaces]
+        above = {encode_namespace(place) for chain in places for place in chain}
+        seen = or_(
+            queries.c.namespace.in_(sorted(above)),
+            *(in_namespace(queries.c.namespace, one) for one in namespaces),
+        )
+        return int(self._connection.execute(delete(queries).where(seen, queries.c.asked_at >= since)).rowcount)
 
     @override
     def clear(self, namespace: Namespace) -> int:

@@ -259,6 +259,32 @@ schedules = Table(
     Column("checksum", StoredInteger),
 )
 
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", StoredInteger, primary_key=True),
+    Column("token", StoredText, nullable=False),
+    Column("store_id", StoredText, nullable=False),
+    Column("made_at", UtcTime, nullable=False),
+    Column("selection", StoredText, nullable=False),
+    Column("digest", StoredText, nullable=False),
+    Column("ids", StoredText, nullable=False),
+    Column("facts", StoredText, nullable=False),
+    Column("deferred", StoredInteger, nullable=False),
+    Column("finished_at", UtcTime),
+    Index("ix_erasures_unfinished", "id", sqlite_where=text("finished_at IS NULL")),
+    sqlite_autoincrement=True,
+)
+
+copies = Table(
+    "copies",
+    metadata,
+    Column("path", StoredText, primary_key=True),
+    Column("kind", StoredText, nullable=False),
+    Column("made_at", UtcTime, nullable=False),
+    Column("last_id", StoredInteger, nullable=False),
+)
+
 leases = Table(
     "leases",
     metadata,

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, func, or_, select, update
 from typing_extensions import override
 
-from agent_memory.storage.records import Condition, Generation, Head, StoredSegment
+from agent_memory.storage.records import Condition, Generation, Head, PastSegment, StoredSegment
 from agent_memory.storage.spaces import Sessions
 from agent_memory.storage.sqlite.checksums import checksum_evolved
 from agent_memory.storage.sqlite.conditions import compile_condition, encode_namespace, in_namespace
@@ -77,6 +77,17 @@ _CLEAR_OTHERS = (
 )
 
 
+def _compile_place() -> ColumnElement[int]:
+    """Return what orders the segments of a session: the id, or for a former version that of the entry that kept it."""
+    successor = entries.alias()
+    own_key = and_(successor.c.id == entries.c.superseded_by, successor.c.key == entries.c.key)
+    own_key = and_(own_key, successor.c.namespace == entries.c.namespace)
+    return func.coalesce(select(successor.c.id).where(own_key).scalar_subquery(), entries.c.id)
+
+
+_PLACE = _compile_place()
+
+
 class SqliteSessions(Group, Sessions):
     """``Sessions`` in SQLite."""
 
@@ -112,17 +123,36 @@ class SqliteSessions(Group, Sessions):
         count: int | None,
         condition: Condition,
     ) -> list[StoredSegment]:
-        successor = entries.alias()
-        own_key = and_(successor.c.id == entries.c.superseded_by, successor.c.key == entries.c.key)
-        own_key = and_(own_key, successor.c.namespace == entries.c.namespace)
-        # A former version has a new id; its place in the session is that of the entry that kept the old one.
-        place = func.coalesce(select(successor.c.id).where(own_key).scalar_subquery(), entries.c.id)
         query = (
             _select_segments(generation, session_id)
             .where(compile_condition(condition))
-            .order_by(place.desc(), entries.c.id.desc())
+            .order_by(_PLACE.desc(), entries.c.id.desc())
         )
         rows = self._connection.execute(query.limit(-1 if count is None else count))
+        return [_parse_segment(row) for row in reversed(rows.all())]
+
+    @override
+    def select_past(self, generation: Generation, session_id: int, first: int) -> list[PastSegment]:
+        query = (
+            _select_segments(generation, session_id)
+            .add_columns(_PLACE.label("place"), entries.c.superseded_at)
+            .where(entries.c.superseded_at.is_not(None), vectors.c.evolved.is_not(None), first <= _PLACE)
+            .order_by(entries.c.id)
+        )
+        rows = self._connection.execute(query).all()
+        return [PastSegment(_parse_segment(row), row.place, row.superseded_at) for row in rows]
+
+    @override
+    def select_segments_before(
+        self, generation: Generation, past: PastSegment, session_id: int, count: int | None
+    ) -> list[StoredSegment]:
+        until = past.superseded_at
+        # Expired ones, too: they are evolved with as long as they are not purged.
+        there = and_(
+            entries.c.updated_at < until, or_(entries.c.superseded_at.is_(None), entries.c.superseded_at >= until)
+        )
+        query = _select_segments(generation, session_id).where(there, past.place > _PLACE)
+        rows = self._connection.execute(query.order_by(_PLACE.desc()).limit(-1 if count is None else count))
         return [_parse_segment(row) for row in reversed(rows.all())]
 
     @override
@@ -165,7 +195,7 @@ class SqliteSessions(Group, Sessions):
         return {row.speaker for row in rows}, {row.event_time for row in rows}
 
     @override
-    def store(self, generation: Generation, rows: Sequence[tuple[int, bytes, bytes]]) -> None:
+    def store(self, generation: Generation, rows: Sequence[tuple[int, bytes, bytes | None]]) -> None:
         values = [
             (evolved, latents, checksum_evolved(entry_id, generation.id, evolved, latents), entry_id, generation.id)
             for entry_id, evolved, latents in rows
@@ -184,6 +214,10 @@ class SqliteSessions(Group, Sessions):
     def clear_others(self, generation: Generation, session_id: int, first: int) -> None:
         given = {"b_generation": generation.id, "b_session": session_id, "b_first": first}
         self._connection.execute(_CLEAR_OTHERS, given)
+
+    @override
+    def clear(self, session_id: int, first: int) -> None:
+        self._connection.execute(_CLEAR_OTHERS, {"b_generation": 0, "b_session": session_id, "b_first": first})
 
     @override
     def find_unevolved(

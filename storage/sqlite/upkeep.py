@@ -125,9 +125,14 @@ def prune_changes(connections: Connections, up_to: int) -> int:
             deleted += int(connection.execute(delete(changes).where(changes.c.seq <= stop)).rowcount)
 
 
-def truncate_log(connections: Connections) -> bool:
-    """Move the write-ahead log into the database and truncate it; False if readers or writers prevent it."""
-    return _run_alone(connections, "PRAGMA wal_checkpoint(TRUNCATE)")
+def truncate_log(connections: Connections, *, wait_s: float | None = None) -> bool:
+    """Move the write-ahead log into the database and truncate it; False if readers or writers prevent it.
+
+    Args:
+        connections: The database.
+        wait_s: Seconds to wait for them; as long as for locks if left out.
+    """
+    return _run_alone(connections, "PRAGMA wal_checkpoint(TRUNCATE)", wait_s)
 
 
 def vacuum(connections: Connections) -> bool:
@@ -141,9 +146,11 @@ def vacuum(connections: Connections) -> bool:
     return True
 
 
-def _run_alone(connections: Connections, statement: str) -> bool:
+def _run_alone(connections: Connections, statement: str, wait_s: float | None = None) -> bool:
     try:
         with connections.raw() as raw:
+            if wait_s is not None:
+                raw.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}")
             row = raw.execute(statement).fetchone()
         return row is None or row[0] == 0
     except sqlite3.OperationalError as error:

@@ -164,13 +164,18 @@ class DraftContract:
         assert find_words(database, "one two three other") == ids[1:]
         assert find_faults(database) == []
 
-    def test_removing_a_former_version_removes_its_key(self, database):
-        [entry_id] = put(database, make_draft("a", "one"))
-        put(database, make_draft("a", "two"))
-        with database.read() as tx:
+    def test_removing_a_former_version_alone_leaves_its_key(self, database):
+        [entry_id] = put(database, make_draft("a", "one", session="s"))
+        put(database, make_draft("a", "two", session="s"))
+        with database.write() as tx:
             [archived] = set(tx.entries.select_ids(ANY).tolist()) - {entry_id}
-        assert remove(database, archived) == 1
-        assert find_keys(database, ANY) == []
+            removed = tx.drafts.remove([archived])
+        assert (removed.keys, removed.rows, removed.vectors, removed.dirty) == (1, 1, 1, {})
+        assert list(removed.dirty_past.values()) == [entry_id]
+        assert (removed.scopes, removed.names) == ({()}, {"a", "one"})
+        assert find_keys(database, ANY) == ["a"]
+        assert find_words(database, "one two") == [entry_id]
+        assert find_faults(database) == []
 
     def test_many_entries_are_removed_at_once(self, database):
         ids = put(database, *(make_draft(f"k{number}", "same", session="s") for number in range(1_200)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 from conformance.oracle import holds
@@ -35,12 +36,30 @@ TEXTS = [
 ]
 CONSTANTS = [True, False, None]
 NESTED = [[], ["x"], ["x", 1], [[1]], {"x": 1}, {"x": {"é": None}}, {"b": 1, "a": [True]}]
-VALUES = [*NUMBERS, *TEXTS, *CONSTANTS, *NESTED]
+NESTED += [[{"x": 1}, {"x": 2, "it's": 0}], [1, 5, "x"], [None, False, 0], ["2024-05-01", 3], [["x"], "x"]]
+ISO = [
+    "2024-05-01",
+    "2024-05-01T12:00:00Z",
+    "2024-05-01T23:30:00-02:00",
+    "2024-05-02 00:00:00.000001",
+    "2024-05",
+    "12:30",
+]
+MOMENTS = [
+    datetime(2024, 5, 1, 12, tzinfo=UTC),
+    datetime(2024, 5, 2, 1, 30),
+    datetime(2024, 5, 2, 0, 0, 0, 1, tzinfo=UTC),
+    datetime(2024, 5, 1, 14, tzinfo=timezone(timedelta(hours=2))),
+    date(2024, 5, 1),
+    date(2024, 5, 2),
+]
+VALUES = [*NUMBERS, *TEXTS, *ISO, *CONSTANTS, *NESTED]
 OPERATORS = ["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$not"]
+OPERATORS += ["$contains", "$not_contains", "$all", "$size", "$elemMatch"]
 
 
 def draw_value(draw):
-    return draw.choice(draw.choice([NUMBERS, TEXTS, CONSTANTS, NESTED]))
+    return draw.choice(draw.choice([NUMBERS, TEXTS, ISO, CONSTANTS, NESTED, NESTED]))
 
 
 def draw_document(draw):
@@ -54,13 +73,18 @@ def draw_document(draw):
 def draw_operator(draw, name, used):
     used[name] += 1
     if name in ("$gt", "$gte", "$lt", "$lte"):
-        return draw.choice([*NUMBERS, *TEXTS])
-    if name in ("$in", "$nin"):
+        return draw.choice([*NUMBERS, *TEXTS, *MOMENTS])
+    if name == "$size":
+        return draw.randrange(4)
+    if name == "$elemMatch":
+        inner = {draw.choice(OPERATORS[:6]): draw.choice([*NUMBERS[:4], "x"])}
+        return draw.choice([inner, {"x": inner}, {"x": 1}, {"it's": {"$exists": True}}, {"$contains": "x"}])
+    if name in ("$in", "$nin", "$all"):
         return [draw_value(draw) for _ in range(draw.randrange(5))]
     if name == "$exists":
         return draw.random() < 0.5
     if name == "$not":
-        return {draw.choice(OPERATORS[:6]): draw.choice(NUMBERS)}
+        return {draw.choice(OPERATORS[:6]): draw.choice([*NUMBERS, *MOMENTS])}
     return draw_value(draw)
 
 
@@ -93,10 +117,10 @@ class FilterContract:
 
     @pytest.fixture
     def documents(self, database):
-        """Metadata of 140 entries by id: those of the table, every value in every place, and random ones."""
+        """Metadata of 200 entries by id: those of the table, every value in every place, and random ones."""
         draw = random.Random(5)
         documents = [*DOCUMENTS.values(), *({"a": value, "b": {"é": value}} for value in VALUES)]
-        documents += [draw_document(draw) for _ in range(140 - len(documents))]
+        documents += [draw_document(draw) for _ in range(200 - len(documents))]
         ids = put(database, *(make_draft(str(number), metadata=one) for number, one in enumerate(documents)))
         return dict(zip(ids, documents, strict=True))
 
@@ -120,12 +144,25 @@ class FilterContract:
                 self._compare(tx, documents, {"b": {"é": {operator: value}}})
                 self._compare(tx, documents, {"a": {"$in": [value, "nothing"]}})
                 self._compare(tx, documents, {"a": {"$nin": [value, 10**6]}})
+                self._compare(tx, documents, {"a": {"$contains": value}})
+                self._compare(tx, documents, {"b": {"é": {"$all": [value]}}})
+
+    def test_times_are_compared_as_moments_wherever_they_stand(self, database, documents):
+        with database.read() as tx:
+            found = [
+                self._compare(tx, documents, where)
+                for moment in MOMENTS
+                for operator in OPERATORS[:6]
+                for where in ({"a": {operator: moment}}, {"b": {"é": {operator: moment}}})
+            ]
+            found += [self._compare(tx, documents, {"a": {"$in": MOMENTS}})]
+        assert sum(0 < len(ids) < len(documents) for ids in found) > 50
 
     def test_filters_of_filters_find_what_python_finds(self, database, documents):
         draw, used = random.Random(6), Counter()
         with database.read() as tx:
-            found = [self._compare(tx, documents, draw_where(draw, used)) for _ in range(200)]
-        assert sum(0 < len(ids) < len(documents) for ids in found) > 100
+            found = [self._compare(tx, documents, draw_where(draw, used)) for _ in range(300)]
+        assert sum(0 < len(ids) < len(documents) for ids in found) > 150
         assert min(used[name] for name in (*OPERATORS, "$and", "$or", "whole $not", "nested")) > 10
 
     def _compare(self, tx, documents, where):
@@ -141,6 +178,7 @@ class FilterContract:
             {"t": {"$in": [str(number) for number in range(10_000)]}},
             {"$or": [{f"k{number}": 1} for number in range(249)]},
             {"$not": {f"k{number}": {"$ne": 1} for number in range(249)}},
+            {"n": {"$not": {"$all": list(range(400))}}, "k7": 1},
         ]
         for where in large:
             assert find_keys(database, current(where=parse_filter(where))) == ["a"], str(where)[:60]

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agent_memory.records import Entry
 from agent_memory.storage.codec import canonical_json
-from agent_memory.storage.filters import AllOf, Among, AnyOf, Compare, Filter, Not, SameJson, TypeIs
+from agent_memory.storage.filters import (
+    AllOf,
+    Among,
+    AnyItem,
+    AnyOf,
+    Compare,
+    CompareTime,
+    Filter,
+    Not,
+    SameJson,
+    SizeIs,
+    TypeIs,
+)
 from agent_memory.storage.records import Condition
 
 _ABSENT = object()
@@ -24,15 +36,26 @@ def _kind(value: object) -> str:
     return _KINDS[type(value)]
 
 
-def _member(metadata: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+def _member(metadata: Any, path: tuple[str, ...]) -> Any:
     value: Any = metadata
     for name in path:
         value = value.get(name, _ABSENT) if isinstance(value, dict) else _ABSENT
     return value
 
 
-def holds(where: Filter, metadata: Mapping[str, Any]) -> bool:
-    """Whether a filter holds of an entry's metadata."""
+def _moment(value: object) -> datetime | None:
+    """The moment that a text names, if it names at least a day."""
+    if not isinstance(value, str) or not value[:4].isdecimal() or value[4:5] != "-" or len(value) < 10:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def holds(where: Filter, metadata: Any) -> bool:
+    """Whether a filter holds of an entry's metadata, or of an item of a list in it."""
     match where:
         case AllOf(parts):
             return all(holds(part, metadata) for part in parts)
@@ -40,6 +63,12 @@ def holds(where: Filter, metadata: Mapping[str, Any]) -> bool:
             return any(holds(part, metadata) for part in parts)
         case Not(part):
             return not holds(part, metadata)
+        case _:
+            return _passes(where, metadata)
+
+
+def _passes(where: Filter, metadata: Any) -> bool:
+    match where:
         case TypeIs(path, types):
             return _kind(_member(metadata, path)) in types
         case SameJson(path, kind, json):
@@ -51,6 +80,15 @@ def holds(where: Filter, metadata: Mapping[str, Any]) -> bool:
         case Among(path, values, texts):
             value = _member(metadata, path)
             return _is_comparable(value, texts) and value in values
+        case CompareTime(path, op, micros):
+            moment, other = _moment(_member(metadata, path)), datetime(1970, 1, 1, tzinfo=UTC)
+            return moment is not None and _COMPARE[op](moment, other + timedelta(microseconds=micros))
+        case AnyItem(path, part):
+            value = _member(metadata, path)
+            return isinstance(value, list) and any(holds(part, item) for item in value)
+        case SizeIs(path, size):
+            value = _member(metadata, path)
+            return isinstance(value, list) and len(value) == size
     raise AssertionError(where)
 
 

@@ -91,9 +91,9 @@ def supersede(database: Database, old_id: int, new_id: int, minutes: float = 0) 
 
 
 def remove(database: Database, *ids: int) -> int:
-    """Remove entries in a transaction of their own; returns how many keys are gone."""
+    """Remove entries with their whole lines in a transaction of their own; returns how many keys are gone."""
     with database.write() as tx:
-        return tx.drafts.remove(ids).keys
+        return tx.drafts.remove(tx.entries.select_lineage(ids, later=True)).keys
 
 
 def find_keys(database: Database, condition: Condition) -> list[str]:

@@ -18,6 +18,7 @@ from conformance.transactions import TransactionContract
 from conformance.upkeep import UpkeepContract
 from conformance.vectors import VectorContract
 from conformance.versions import VersionContract
+from conformance.words import WordContract
 
 from agent_memory.storage.sqlite.database import SqliteDatabase
 
@@ -107,6 +108,10 @@ class TestVectors(VectorContract):
 
 
 class TestLexical(LexicalContract):
+    pass
+
+
+class TestWords(WordContract):
     pass
 
 

@@ -143,8 +143,8 @@ class VersionContract:
         assert read_as_of(database, 1.5) == {"b": "text of b"}
         supersede(database, again, ids[1], minutes=3)
         assert list_texts(database) == ["one", "two"]
-        assert remove(database, again) == 1
-        assert find_keys(database, ANY) == ["b"]
+        assert remove(database, again) == 2
+        assert find_keys(database, ANY) == []
 
     def test_only_an_unsuperseded_entry_can_be_superseded(self, database):
         ids = put(database, make_draft("a", "one"), make_draft("b"), make_draft("c"))
@@ -154,10 +154,27 @@ class VersionContract:
                 supersede(database, old, ids[2])
         assert find_faults(database) == []
 
-    def test_what_an_entry_superseded_stays_so_when_that_is_removed(self, database):
+    def test_a_line_holds_all_that_rows_have_replaced_and_if_asked_what_has_replaced_them(self, database):
+        a, b, c, d = put(database, *(make_draft(key) for key in "abcd"))
+        put(database, make_draft("b", "b two"), minutes=1)
+        with database.read() as tx:
+            [former] = set(tx.entries.select_ids(ANY).tolist()) - {a, b, c, d}
+        supersede(database, a, b, minutes=2)
+        supersede(database, b, c, minutes=3)
+        lines = {a: [a], former: [former], b: [a, b, former], c: [a, b, c, former], d: [d], 99: []}
+        with database.read() as tx:
+            for entry_id, line in lines.items():
+                assert tx.entries.select_lineage([entry_id], later=False).tolist() == sorted(line)
+                whole = lines[c] if entry_id in lines[c] else line
+                assert tx.entries.select_lineage([entry_id], later=True).tolist() == sorted(whole)
+            assert tx.entries.select_lineage([d, a], later=False).tolist() == [a, d]
+            assert tx.entries.select_lineage([], later=True).tolist() == []
+
+    def test_what_an_entry_superseded_stays_so_when_that_alone_is_removed(self, database):
         ids = put(database, make_draft("a"), make_draft("b"))
         supersede(database, ids[0], ids[1], minutes=1)
-        remove(database, ids[1])
+        with database.write() as tx:
+            assert tx.drafts.remove([ids[1]]).keys == 1
         assert find_keys(database, current(2)) == []
         assert read_as_of(database, 0) == {"a": "text of a"}
         assert list_texts(database) == ["text of a"]

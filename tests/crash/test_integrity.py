@@ -8,13 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-import torch
-from support import WordEncoder
+from support import WordEncoder, write_session_weights
 
 from agent_memory import Memory
 from agent_memory.encoders import CompactSessionEncoder
-from agent_memory.encoders.compact.weights import Shape
-from agent_memory.encoders.training.session_model import SessionNetwork
 from agent_memory.storage.sqlite import checksums, schema
 from agent_memory.storage.sqlite.database import SqliteDatabase
 from agent_memory.storage.sqlite.driver import sqlite3
@@ -32,12 +29,7 @@ SUMS = {column for _, column in checksums.COVERED}
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    spec = WordEncoder().spec
-    shape = Shape(dimension=spec.dimension, width=16, layers=2, heads=2, window=4, mix=3, key=8, places=12)
-    path = tmp_path_factory.mktemp("weights") / "session.safetensors"
-    SessionNetwork(shape).write(path, {"encoder": spec.name})
-    return path
+    return write_session_weights(tmp_path_factory.mktemp("weights") / "session.safetensors")
 
 
 def open_(folder, weights):

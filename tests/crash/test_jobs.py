@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support import WordEncoder, python
+from support import WordEncoder, add_expired, python
 
 from agent_memory import InvalidInputError, JobState, Memory, NotFoundError
 from agent_memory.reports import Schedule
@@ -73,7 +73,7 @@ def test_unusable_schedules(memory, kind, trigger, options):
 
 
 def test_every_kind_runs(memory, tmp_path):
-    memory.add("old", expires_at=datetime.now(UTC) - timedelta(days=1))
+    add_expired(memory, "old")
     memory.add("new", key="new")
     for kind in ("maintain", "purge", "compact", "retrain", "verify", "snapshot"):
         assert memory.run_job(kind).state is JobState.DONE
@@ -125,7 +125,7 @@ def test_a_job_that_was_killed_is_closed_by_the_next_worker(tmp_path):
 def test_maintenance_in_the_background(tmp_path, open_memory):
     with Memory(tmp_path / "store", encoder=WordEncoder(), maintenance="background") as memory:
         memory.schedule("purge", "every 1s")
-        memory.add("old", expires_at=datetime.now(UTC) + timedelta(milliseconds=10))
+        memory.add("old", expires_at=datetime.now(UTC) + timedelta(milliseconds=300))
         wait_for(lambda: any(job.progress.get("purged") for job in memory.jobs()))
         assert memory.stats().expired == 0
     names = {thread.name for thread in threading.enumerate()}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from support import WordEncoder, python
+from support import WordEncoder, python, skip_locally
 from support_power import Disk, Record, compile_recorder, read_log
 
 from agent_memory import Config, EncoderMismatchError, Memory
@@ -107,7 +107,7 @@ class Run:
 def record_run(folder: Path, *, rounds: int, durability: str = "safe") -> Run:
     library = compile_recorder(folder)
     if library is None:
-        pytest.skip("no C compiler: the recorder of writes cannot be built")
+        skip_locally("no C compiler: the recorder of writes cannot be built")
     root, log = folder / "disk", folder / "log"
     root.mkdir()
     environment = {"LD_PRELOAD": str(library), "POWER_ROOT": str(root), "POWER_LOG": str(log)}

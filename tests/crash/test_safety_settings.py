@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import WordEncoder, python
+from support import WordEncoder, python, skip_locally
 
 from agent_memory import Config, Memory, StorageError
 from agent_memory.storage.sqlite import connections as settings
@@ -178,7 +178,7 @@ def counted(tmp_path_factory):
     """Return an environment in which every fsync leaves a byte in a file."""
     compiler = shutil.which("cc")
     if compiler is None or sys.platform != "linux":
-        pytest.skip("counting fsync takes a C compiler on Linux")
+        skip_locally("counting fsync takes a C compiler on Linux")
     folder = tmp_path_factory.mktemp("shim")
     (folder / "shim.c").write_text(SHIM)
     command = [compiler, "-shared", "-fPIC", "-O1", "-o", folder / "shim.so", folder / "shim.c"]

@@ -28,7 +28,7 @@ def test_the_command_line_reference_has_every_command_with_its_options(hooks):
     page = hooks.render_commands()
     for heading, option in (
         ("## agent-memory recall", "`--where`, `-w` WHERE"),
-        ("## agent-memory import", "`--from` SOURCE"),
+        ("## agent-memory import", "`--format`, `--from` FORMAT"),
         ("### agent-memory jobs schedule", "`--keep` KEEP"),
         ("### agent-memory session show", "`--steps` STEPS"),
     ):

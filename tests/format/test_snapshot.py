@@ -9,6 +9,7 @@ import pytest
 from support_snapshot import TIERS, assert_same, build_index, load_index, make_rows, search_all_ways
 
 from agent_memory.errors import CorruptSnapshotError, IndexStateError, InvalidInputError, StaleGenerationError
+from agent_memory.files import make_scratch
 from agent_memory.index import TieredIndex
 from agent_memory.index.snapshot import write
 
@@ -106,7 +107,7 @@ def test_leftovers_of_dead_writers_are_cleaned(tmp_path):
     dead = tmp_path / ".tmp-0123456789abcdef"
     dead.mkdir()
     (dead / "native-0.rows").write_bytes(b"x" * 100)
-    with write._make_temporary_folder(tmp_path) as alive:
+    with make_scratch(tmp_path, ".tmp-") as alive:
         build_index().save(tmp_path, generation="g", seq=1)
         assert alive.exists()
         assert not dead.exists()

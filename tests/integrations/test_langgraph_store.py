@@ -530,3 +530,80 @@ async def test_an_embedding_that_is_only_asynchronous_needs_its_size(folder):
     with AgentMemoryStore(folder, index={"embed": embed, "dims": 96, "fields": ["text"]}) as store:
         await store.aput(("a",), "k", {"text": "some dogs"})
         assert (await store.asearch(("a",), query="some dogs"))[0].score > 0.5
+
+
+# --- what other stores keep --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", [False, None])
+def test_values_of_any_length_come_back_whole(make, index):
+    store = make(**({"index": False} if index is False else {}))
+    long = {"z": 'say "x" \\ ' * 300_000, "n": 7, "a": [{"y": 1, "b": "ü" * 10}], "text": "some dogs"}
+    store.put(("x",), "big", long)
+    store.put(("x",), "many", {"numbers": list(range(300_000)), "n": 8})
+    assert store.get(("x",), "big").value == long
+    assert list(store.get(("x",), "big").value) == ["z", "n", "a", "text"]
+    assert store.get(("x",), "many").value["numbers"][-1] == 299_999
+    assert sorted(keys(store.search(("x",)))) == ["big", "many"]
+    found = store.search(("x",), filter={"n": 7})
+    assert found[0].value == long
+    assert store.list_namespaces() == [("x",)]
+    store.put(("x",), "big", {"n": 9})
+    store.delete(("x",), "many")
+    assert store.get(("x",), "big").value == {"n": 9}
+    assert len(store.memory.entries()) == 1
+
+
+def test_long_values_in_a_memory_that_was_handed_over_and_with_an_expiry(memory):
+    store = AgentMemoryStore(memory, ttl={"default_ttl": 10, "refresh_on_read": True})
+    value = {"text": "w " * 600_000}
+    store.put(("x",), "big", value)
+    assert store.get(("x",), "big").value == value
+    assert store.search(("x",), query="w", limit=1)[0].value == value
+    assert all(entry.expires_at is not None for entry in memory.entries())
+
+
+def test_keys_and_namespaces_of_any_length(make):
+    store = make(["a", "b"])
+    long, other, label = "k" * 600, "k" * 599 + "x", "user/" + "é" * 900
+    for key in (long, other, "k" * 511, "\n" * 200):
+        store.put((label, "notes"), key, {"a": f"red {key[-1]}", "b": f"blue {len(key)}"})
+    assert store.get((label, "notes"), long).value == {"a": "red k", "b": "blue 600"}
+    assert store.get((label, "notes"), long).key == long
+    found = store.search((label,), query="red x", limit=1)[0]
+    assert (found.key, found.namespace) == (other, (label, "notes"))
+    assert sorted(keys(store.search((label,)))) == sorted([long, other, "k" * 511, "\n" * 200])
+    assert store.list_namespaces() == [(label, "notes")]
+    assert store.list_namespaces(suffix=("notes",), max_depth=1) == [(label,)]
+    assert store.search((label[:-1],)) == []
+    store.delete((label, "notes"), long)
+    assert store.get((label, "notes"), long) is None
+    assert len(store.search((label,))) == 3
+
+
+def test_keys_of_values_keep_their_order(make):
+    store = make()
+    value = {"z": 1, "text": "tea", "a": {"y": 1, "b": [{"q": 1, "c": 2}, {"d": 1}], "$x": {}}, "m": []}
+    store.put(("x",), "k", value)
+    for item in (store.get(("x",), "k"), store.search(("x",))[0], store.search(("x",), query="tea")[0]):
+        assert repr(item.value) == repr(value)
+    store.put(("x",), "k", {"a": 1, "b": 2})
+    assert list(store.get(("x",), "k").value) == ["a", "b"]
+
+
+def test_an_order_that_is_not_that_of_the_value_changes_nothing(memory):
+    store = AgentMemoryStore(memory)
+    store.put(("x",), "k", {"b": 1, "a": 2})
+    entry = memory.get("k", namespace=("langgraph", "x"))
+    for order in ([[0, 0]], [[5, 6]], [], "x", [None], [[1, 0], [0]]):
+        memory.update("k", metadata={**entry.metadata, "order": order}, namespace=entry.namespace)
+        assert store.get(("x",), "k").value == {"a": 2, "b": 1}
+
+
+def test_filters_do_not_look_into_lists_as_in_langgraph(make):
+    store = make(index=False)
+    store.put(("f",), "list", {"tags": ["work"]})
+    store.put(("f",), "text", {"tags": "work"})
+    assert keys(store.search(("f",), filter={"tags": "work"})) == ["text"]
+    assert keys(store.search(("f",), filter={"tags": ["work"]})) == ["list"]
+    assert keys(store.search(("f",), filter={"tags": {"$ne": "work"}})) == ["list"]

@@ -362,6 +362,25 @@ async def test_optional_arguments_given_as_empty_text_are_left_out(folder, open_
         assert await call(session, "forget", key=kept["key"], **empty) == {"forgotten": 1}
 
 
+async def test_times_are_periods_in_the_zone_that_is_named(folder):
+    async with over_stdio(folder) as session:
+        await call(session, "remember", text="Lunch at the ramen place", event_time="2024-01-01")
+
+        async def found(**options):
+            return len((await call(session, "recall", query="lunch", **options))["hits"])
+
+        assert await found(since="2024", until="2024-01-01") == 1
+        assert await found(since="2024", timezone="America/Los_Angeles") == 0, "there it was the evening before"
+        assert await found(until="2023", timezone="America/Los_Angeles") == 1
+        for tool, arguments in (
+            ("recall", {"query": "lunch", "since": "12"}),
+            ("recall", {"query": "lunch", "timezone": "Mars/Base"}),
+            ("remember", {"text": "tea", "event_time": "soon"}),
+            ("remember", {"text": "tea", "expires_at": "2020-01-01"}),
+        ):
+            assert is_error(await session.call_tool(tool, arguments))
+
+
 def test_without_the_package_the_error_names_the_extra(memory, monkeypatch):
     monkeypatch.setitem(sys.modules, "mcp", None)
     with pytest.raises(MissingDependencyError, match=r"agent-memory\[mcp\]") as caught:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pytest
@@ -13,15 +13,40 @@ from support import WordEncoder
 from agent_memory import Memory
 
 FIELDS = ("a", "b", "c")
-VALUES = (0, 1, 2.5, "x", "y", True, None)
+LISTS = ([], ["x"], ["y", 1], [0, 2.5, "x"], [None, True], [["x"]])
+VALUES = (0, 1, 2.5, "x", "y", True, None, "2024-05-01T12:00:00+02:00", "2024-05-02", *LISTS)
+MOMENTS = (datetime(2024, 5, 1, 10, tzinfo=UTC), datetime(2024, 5, 1, 12), date(2024, 5, 1), date(2024, 5, 2))
 
 
 def kind(value):
-    return {bool: "bool", int: "number", float: "number", str: "text"}.get(type(value), "null")
+    kinds = {bool: "bool", int: "number", float: "number", str: "text", list: "list"}
+    return kinds.get(type(value), "null")
 
 
 def equal(left, right):
+    if isinstance(right, date):
+        return compares(left, right, lambda a, b: a == b)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(equal, left, right))
     return kind(left) == kind(right) and left == right
+
+
+def compares(left, right, holds):
+    """Whether an order comparison holds between a stored value and a given one."""
+    if not isinstance(right, date):
+        return kind(left) == kind(right) and kind(left) in ("number", "text") and holds(left, right)
+    try:
+        moment = datetime.fromisoformat(left)
+    except (TypeError, ValueError):
+        return False
+    moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    if isinstance(right, datetime):
+        return holds(moment, right if right.tzinfo else right.replace(tzinfo=UTC))
+    return holds(moment.date(), right)
+
+
+def itself_and_items(actual):
+    return [actual, *actual] if isinstance(actual, list) else [actual]
 
 
 def matches(where, document):
@@ -41,35 +66,45 @@ def matches(where, document):
 
 def field_matches(condition, name, document):
     present, actual = name in document, document.get(name)
+    looked_at = itself_and_items(actual) if present else []
     if not isinstance(condition, dict):
-        return present and equal(actual, condition)
+        return any(equal(one, condition) for one in looked_at)
     results = []
     for operator, value in condition.items():
-        same_order = present and kind(actual) == kind(value) and kind(value) in ("number", "text")
         results.append(
             {
-                "$eq": lambda: present and equal(actual, value),
-                "$ne": lambda: not (present and equal(actual, value)),
-                "$gt": lambda: same_order and actual > value,
-                "$gte": lambda: same_order and actual >= value,
-                "$lt": lambda: same_order and actual < value,
-                "$lte": lambda: same_order and actual <= value,
-                "$in": lambda: present and any(equal(actual, item) for item in value),
-                "$nin": lambda: not (present and any(equal(actual, item) for item in value)),
+                "$eq": lambda: any(equal(one, value) for one in looked_at),
+                "$ne": lambda: not any(equal(one, value) for one in looked_at),
+                "$gt": lambda: any(compares(one, value, lambda a, b: a > b) for one in looked_at),
+                "$gte": lambda: any(compares(one, value, lambda a, b: a >= b) for one in looked_at),
+                "$lt": lambda: any(compares(one, value, lambda a, b: a < b) for one in looked_at),
+                "$lte": lambda: any(compares(one, value, lambda a, b: a <= b) for one in looked_at),
+                "$in": lambda: any(equal(one, item) for one in looked_at for item in value),
+                "$nin": lambda: not any(equal(one, item) for one in looked_at for item in value),
                 "$exists": lambda: present == value,
+                "$contains": lambda: any(equal(one, value) for one in looked_at[1:]),
+                "$all": lambda: bool(value) and all(any(equal(one, item) for one in looked_at) for item in value),
+                "$size": lambda: isinstance(actual, list) and len(actual) == value,
+                "$elemMatch": lambda: any(field_matches(value, "it", {"it": one}) for one in looked_at[1:]),
             }[operator]()
         )
     return all(results)
 
 
-values = st.sampled_from(VALUES)
-ordered = st.sampled_from([0, 1, 2.5, "x", "y"])
+values = st.sampled_from((*VALUES, *MOMENTS))
+ordered = st.sampled_from([0, 1, 2.5, "x", "y", *MOMENTS])
 conditions = st.one_of(
     values,
     st.dictionaries(st.sampled_from(["$eq", "$ne"]), values, min_size=1),
     st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), ordered, min_size=1),
     st.dictionaries(st.sampled_from(["$in", "$nin"]), st.lists(values, max_size=4), min_size=1),
     st.fixed_dictionaries({"$exists": st.booleans()}),
+    st.fixed_dictionaries({"$contains": values}),
+    st.fixed_dictionaries({"$all": st.lists(values, max_size=2)}),
+    st.fixed_dictionaries({"$size": st.integers(0, 3)}),
+    st.fixed_dictionaries(
+        {"$elemMatch": st.dictionaries(st.sampled_from(["$gt", "$lt", "$ne"]), st.sampled_from([0, 1]), min_size=1)}
+    ),
 )
 filters = st.recursive(
     st.dictionaries(st.sampled_from(FIELDS), conditions, max_size=2),
@@ -109,7 +144,7 @@ def test_filter_contract(store, where, k, query):
     for exact, mode in ((False, "hybrid"), (True, "hybrid"), (False, "dense"), (True, "dense")):
         hits = memory.recall(text, k=k, where=where, exact=exact, mode=mode)
         found = [int(hit.entry.key) for hit in hits]
-        assert len(found) == min(k, len(matching)), json.dumps(where)
+        assert len(found) == min(k, len(matching)), where
         assert set(found) <= set(matching)
     scores = vectors[matching] @ WordEncoder().encode_queries([text])[0] if matching else np.empty(0)
     best = np.sort(scores)[::-1][: len(hits)]

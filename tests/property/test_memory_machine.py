@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from support import WordEncoder, python
+from support import WordEncoder, expire, python
 
 from agent_memory import Config, Memory, NotFoundError
 
-PAST = datetime.now(UTC) - timedelta(days=1)
 WORDS = ("red", "green", "blue", "cat", "dog", "house", "moves", "likes", "paris", "rome")
 
 keys = st.sampled_from([f"k{number}" for number in range(12)])
@@ -71,7 +69,7 @@ class MemoryMachine(RuleBasedStateMachine):
     @rule(key=keys)
     def expire(self, key):
         if key in self.model:
-            self.memory.update(key, expires_at=PAST)
+            expire(self.memory, key)
             del self.model[key]
 
     @rule()

@@ -36,6 +36,23 @@ def call(store, *arguments, code=0, input=None):
     return result.stdout if code == 0 else result.stderr
 
 
+def test_an_import_is_counted_before_and_after_it_is_done(tmp_path):
+    talk = [{"role": "user", "content": "I moved to Lisbon."}, {"role": "assistant", "content": " "}]
+    (tmp_path / "talk.json").write_text(json.dumps(talk))
+    said = call(tmp_path / "store", "import", str(tmp_path / "talk.json"), "--dry-run")
+    assert "would write 1 new entries of 1 sessions; nothing was written" in said
+    assert not (tmp_path / "store").exists()
+    said = call(tmp_path / "store", "import", str(tmp_path / "talk.json"), "--format", "messages")
+    assert "1 new entries in" in said
+    assert "skipped: 1 empty" in said
+    again = json.loads(call(tmp_path / "store", "import", str(tmp_path / "talk.json"), "--from", "messages", "--json"))
+    assert (again["new"], again["unchanged"], again["reasons"], again["entries"]) == (0, 1, {"empty": 1}, 1)
+    talk[0]["created_at"] = "soon"
+    (tmp_path / "talk.json").write_text(json.dumps(talk))
+    assert "line 1, message 1: event_time" in call(tmp_path / "store", "import", str(tmp_path / "talk.json"), code=2)
+    assert "1 undated" in call(tmp_path / "store", "import", str(tmp_path / "talk.json"), "--assume-now")
+
+
 @pytest.mark.slow
 def test_a_session_at_the_command_line(tmp_path):
     store = tmp_path / "store"
@@ -216,3 +233,33 @@ def test_care_at_the_command_line(tmp_path):
     assert "no job 99" in run(store, "jobs", "cancel", "99", code=3)
     run(store, "jobs", "unschedule", "backup")
     assert "nothing is scheduled" in run(store, "jobs", "list")
+
+
+def test_times_are_those_of_the_zone_that_is_named(tmp_path):
+    store = tmp_path / "store"
+    place = ("--timezone", "Asia/Tokyo", "--json")
+    entry = json.loads(call(store, "add", "Lunch at the ramen place.", "--event-time", "2024-01-01", *place))
+    assert entry["event_time"] == "2023-12-31T15:00:00+00:00"
+    assert json.loads(call(store, "recall", "lunch", "--until", "2023", "--json"))
+    assert not json.loads(call(store, "recall", "lunch", "--until", "2023", *place))
+    question = ("Where was lunch yesterday?", "--now", "2024-01-02T08:00")
+    (hit,) = json.loads(call(store, "recall", *question, "--explain", *place))
+    assert hit["trace"]["time"]["adds"] > 0
+    trace = json.loads(call(store, "why", *question[:1], entry["key"], *question[1:], "--json"))
+    assert trace["detail"]["time"]["adds"] == 0, "in UTC it was on the last day of the year"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("recall", "tea", "--since", "12"), "since is not a usable date"),
+        (("recall", "tea", "--until", "1683554160"), "until is not a usable date"),
+        (("recall", "tea", "--as-of", "soon"), "as_of is not a usable date"),
+        (("recall", "tea", "--timezone", "Mars/Base"), "timezone must be a time zone"),
+        (("add", "tea", "--event-time", "-5"), "event_time is not a usable date"),
+        (("add", "tea", "--expires-at", "2020-01-01"), "expires_at 2020-01-02T00:00:00+00:00 has passed"),
+        (("update", "home", "--expires-at", "2020"), "has passed"),
+    ],
+)
+def test_a_time_that_is_none_is_refused_with_its_value(store, arguments, message):
+    assert message in call(store, *arguments, code=2)

@@ -38,6 +38,7 @@ def test_chroma(tmp_path, scoped):
     }
     assert scoped.recall("moved to Berlin", k=1, where={"topic": "home"})[0].entry.key == "n1"
     assert scoped.import_(tmp_path / "chroma.sqlite3", source="chroma") == 0
+    assert scoped.import_(tmp_path / "chroma.sqlite3").formats == ("chroma",)
 
 
 def test_mem0(tmp_path, scoped):
@@ -52,15 +53,17 @@ def test_langgraph(tmp_path, scoped):
     path = unpack(tmp_path, "langgraph-3.1.2-store.sqlite.gz", "agent.sqlite")
     assert scoped.import_(path, source="langgraph") == 2
     ann, bob = scoped.entries()
-    assert (ann.namespace, ann.text, ann.metadata) == (("acme", "users", "ann"), "Ann likes tea", {"kind": "taste"})
-    assert (bob.text, bob.metadata) == ("Bob lives in Rome", {"nested": {"a": [1, 2]}})
+    assert (ann.namespace, ann.text) == (("acme", "langgraph", "users", "ann"), "Ann likes tea")
+    assert ann.metadata["value"] == {"text": "Ann likes tea", "kind": "taste"}
+    assert (bob.text, bob.metadata["value"]["nested"]) == ("Bob lives in Rome", {"a": [1, 2]})
+    assert scoped.import_(path, format="langgraph").unchanged == 2
 
 
 def test_files_of_another_layout_are_refused(tmp_path, scoped):
     chroma = unpack(tmp_path, "chroma-1.5.9.sqlite3.gz", "chroma.sqlite3")
     with pytest.raises(InvalidInputError, match="lacks the tables"):
         scoped.import_(chroma, source="mem0")
-    with pytest.raises(InvalidInputError, match="source must be"):
+    with pytest.raises(InvalidInputError, match="format must be"):
         scoped.import_(chroma, source="zep")
     with pytest.raises(NotFoundError):
         scoped.import_(tmp_path / "missing", source="chroma")

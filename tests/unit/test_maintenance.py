@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import numpy as np
 import pytest
-from support import WordEncoder
+from support import WordEncoder, add_expired
 
 from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.upkeep import maintenance as upkeep_rules
-
-PAST = datetime.now(UTC) - timedelta(days=1)
 
 
 def list_names(report):
@@ -41,11 +37,12 @@ def test_what_is_found_is_done(memory, monkeypatch, folder):
         monkeypatch.setattr(upkeep_rules, name, 0)
     for start in range(0, 200, 10):
         memory.add_many({"text": f"note {n} about topic {n % 7}", "key": str(n)} for n in range(start, start + 10))
-    memory.add("old", key="old", expires_at=PAST)
+    monkeypatch.setattr(upkeep_rules, "_SEGMENTS", 1)
+    add_expired(memory, "old", key="old")
     memory.reindex(tiers=(48, 96))
     memory.forget(where={"none": {"$exists": False}})
     fill(memory, 120)
-    memory.add("old", key="old", expires_at=PAST)
+    add_expired(memory, "old", key="old")
     memory.recall("note")
     memory._store.index.save()
     looked = memory.maintenance(dry_run=True)
@@ -94,7 +91,7 @@ def test_a_vacuum_leaves_no_log_of_its_size(memory, monkeypatch):
 
 def test_only_what_was_asked_for(memory):
     fill(memory, 5)
-    memory.add("old", expires_at=PAST)
+    add_expired(memory, "old")
     assert list_names(memory.maintenance(dry_run=False, only=["log"])) == []
     assert memory.stats().expired == 1
 

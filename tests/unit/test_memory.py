@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from support import WordEncoder
+from support import WordEncoder, add_expired
 
 from agent_memory import (
     ClosedError,
@@ -123,7 +123,7 @@ def test_forget_by_key_filter_session_and_everything(memory):
 
 
 def test_expired_entries_are_never_returned_and_can_be_purged(memory):
-    memory.add("stale news", key="old", expires_at=NOW - timedelta(seconds=1))
+    add_expired(memory, "stale news", key="old")
     memory.add("fresh news", key="new", expires_at=NOW + timedelta(days=1))
     assert [hit.entry.key for hit in memory.recall("stale news")] == ["new"]
     assert [entry.key for entry in memory.entries()] == ["new"]
@@ -136,7 +136,7 @@ def test_expired_entries_are_never_returned_and_can_be_purged(memory):
 
 
 def test_a_key_that_expired_counts_as_new(memory):
-    past = memory.add("v1", key="k", expires_at=NOW - timedelta(days=1))
+    past = add_expired(memory, "v1", key="k")
     again = memory.add("v2", key="k")
     assert again.created_at >= past.created_at and again.expires_at is None
     assert memory.get("k").text == "v2"

@@ -47,7 +47,9 @@ def test_a_store_of_every_former_schema_opens_without_loss(tmp_path, revision):
 
 
 @pytest.mark.parametrize("revision", FORMER)
-@pytest.mark.parametrize("point", ["migration-before-commit", "before-commit", "migration-after-commit"])
+@pytest.mark.parametrize(
+    "point", ["migration-before-commit", "before-commit", "migration-after-commit", "words-after-commit"]
+)
 def test_killed_while_migrating(tmp_path, revision, point):
     put(tmp_path / "store", revision)
     code = "import sys; from support import WordEncoder; from agent_memory import Memory;"

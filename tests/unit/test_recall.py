@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from support import WordEncoder
+from support import WordEncoder, add_expired, expire
 
 from agent_memory import Config, InvalidInputError, NotFoundError, format_hits
 from agent_memory.encoders.rotation import RotatedEncoder, Rotation
@@ -16,7 +19,7 @@ from agent_memory.recall import answer
 from agent_memory.recall.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS, UNREAD
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.driver import sqlite3
-from agent_memory.storage.words import choose_words
+from agent_memory.storage.words import terms
 from agent_memory.timewords import intervals
 
 
@@ -87,7 +90,10 @@ def test_words_decide_in_scripts_that_the_encoder_cannot_read(open_memory, rotat
     assert {hit.trace["trust"] for hit in memory.recall("close in English, 今天", explain=True)} == {1.0}
     best = memory.recall(query, explain=True)[0]
     assert best.score == pytest.approx(
-        UNREAD * best.trace["dense"] + LEXICAL_WEIGHT * best.trace["lexical"]["share"] + best.trace["neighbour"]["adds"]
+        UNREAD * best.trace["dense"]
+        + LEXICAL_WEIGHT * best.trace["lexical"]["share"]
+        + best.trace["neighbour"]["adds"]
+        + best.trace["time"]["adds"]
     )
 
 
@@ -306,7 +312,7 @@ def test_words_follow_every_kind_of_change(memory):
     assert keys(memory.recall("bob phrasing", mode="lexical")) == ["k"]
     memory.add_many([{"text": "batch one", "key": "k"}, {"text": "batch two", "key": "k"}])
     assert [hit.text for hit in memory.recall("batch", mode="lexical")] == ["batch two"]
-    memory.update("k", expires_at="2001-01-01")
+    expire(memory, "k")
     assert memory.recall("batch", mode="lexical") == []
     memory.purge_expired()
     assert memory.check().ok
@@ -330,7 +336,7 @@ def test_why_names_the_stage_that_dropped_an_entry(open_memory):
     memory = open_memory()
     memory.add_many({"text": f"note {number} on gardening", "key": f"n{number}"} for number in range(300))
     memory.add("gardening note", key="best", session="s", metadata={"x": 1})
-    memory.add("gone note", key="gone", expires_at="2001-01-01")
+    add_expired(memory, "gone note", key="gone")
     memory.add("old note", key="old")
     memory.supersede("old", "best")
     memory.add("gardening note", key="twin")
@@ -452,11 +458,42 @@ def test_unknown_modes_are_refused(memory, mode):
 
 
 def test_the_words_of_a_query_that_are_searched_for():
-    assert choose_words("Where does Alice live?") == ["alice", "live"]
-    assert choose_words("who are you") == ["who", "are", "you"]
-    assert choose_words('what is "New York Times"')[0] == "New York Times"
-    assert choose_words("苹果好吃") == ["苹果", "果好", "好吃"]
-    assert choose_words("!!!") == []
+    def choose(query):
+        return [word.label for word in terms.choose_words(query, list) if not word.instead_of]
+
+    assert choose("Where does Alice live?") == ["alice", "live"]
+    assert choose("who are you") == ["who", "are", "you"]
+    assert choose('what is "New York Times"')[0] == "New York Times"
+    assert choose("苹果好吃") == ["苹果", "果好", "好吃"]
+    assert choose("!!!") == []
+
+
+def test_the_terms_of_a_text_do_not_depend_on_the_process(tmp_path):
+    # Rows of the full-text index are deleted by repeating their terms, in whatever process that is.
+    code = (
+        "from agent_memory.storage.words.terms import list_terms\n"
+        "print(ascii([list_terms(t) for t in ('jeg er i huset og du er der', 'la casa de la ma e o a', "
+        "'我养了一只猫 和 Häuser in der Stadt mit dem Hund und der Katze')]))"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    ]
+    assert said[0] and len(set(said)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\u200b", "\ufeff", "\u2800", "\u00ad", "\u3164", "\x00", "\x07", "\u200b \u2060\n", "\u3000", "\ufe0f\u200d"],
+)
+def test_invisible_text_alone_is_empty(memory, text):
+    for refused in (lambda: memory.add(text), lambda: memory.add_many(["seen", text]), lambda: memory.recall(text)):
+        with pytest.raises(InvalidInputError, match="must not be empty"):
+            refused()
+    assert memory.entries() == []
+    assert memory.add(f"seen{text}").text == f"seen{text}"
 
 
 def test_the_number_of_indexed_rows_is_read_not_counted(memory):

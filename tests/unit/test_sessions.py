@@ -5,13 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-import torch
-from support import WordEncoder, python
+from support import WordEncoder, python, write_session_weights
 
 from agent_memory import Memory
 from agent_memory.encoders import CompactSessionEncoder, SessionSegment, encode_session
-from agent_memory.encoders.compact.weights import Shape
-from agent_memory.encoders.training.session_model import SessionNetwork
 from agent_memory.errors import EncoderMismatchError, InvalidInputError, StorageError
 from agent_memory.storage.sqlite.driver import sqlite3
 
@@ -20,17 +17,7 @@ START = datetime(2024, 5, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Random weights that change vectors a lot, with a window that fills within a test."""
-    torch.manual_seed(0)
-    spec = WordEncoder().spec
-    network = SessionNetwork(
-        Shape(dimension=spec.dimension, width=16, layers=2, heads=2, window=4, mix=3, key=8, places=12)
-    )
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    path = tmp_path_factory.mktemp("weights") / "session.safetensors"
-    network.write(path, {"encoder": spec.name})
-    return path
+    return write_session_weights(tmp_path_factory.mktemp("weights") / "session.safetensors")
 
 
 @pytest.fixture

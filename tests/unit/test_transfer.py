@@ -21,7 +21,7 @@ CONVERSATION = {
         },
         {"idx": 2, "session": 2, "speaker": "", "time": "", "text": "What next?"},
         {"idx": 3, "session": 2, "speaker": "user", "time": "2024-05-01", "text": "  "},
-        {"idx": 4, "speaker": "user", "time": "12:30:05", "text": "Done"},
+        {"idx": 4, "speaker": "user", "time": "8 May 2024", "text": "Done"},
     ],
 }
 

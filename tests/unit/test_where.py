@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from agent_memory import InvalidInputError
@@ -21,9 +22,9 @@ DOCUMENTS = {
 
 CASES = [
     ({}, "abcdef"),
-    ({"topic": "home"}, "ac"),
-    ({"topic": {"$eq": "home"}}, "ac"),
-    ({"topic": {"$ne": "home"}}, "bdef"),
+    ({"topic": "home"}, "acf"),
+    ({"topic": {"$eq": "home"}}, "acf"),
+    ({"topic": {"$ne": "home"}}, "bde"),
     ({"year": {"$gt": 2023}}, "b"),
     ({"year": {"$gte": 2023, "$lt": 2024}}, "a"),
     ({"year": {"$lte": 3000}}, "ab"),
@@ -36,8 +37,8 @@ CASES = [
     ({"note": None}, "b"),
     ({"note": {"$exists": True}}, "b"),
     ({"note": {"$exists": False}}, "acdef"),
-    ({"topic": {"$in": ["home", "work"]}}, "abc"),
-    ({"topic": {"$nin": ["home"]}}, "bdef"),
+    ({"topic": {"$in": ["home", "work"]}}, "abcf"),
+    ({"topic": {"$nin": ["home"]}}, "bde"),
     ({"topic": {"$in": []}}, ""),
     ({"topic": {"$nin": []}}, "abcdef"),
     ({"one": {"$in": [1, "x"]}}, "c"),
@@ -53,7 +54,7 @@ CASES = [
     ({"place": {}}, "ac"),
     ({"$or": [{"topic": "work"}, {"one": 1}]}, "bc"),
     ({"$and": [{"topic": "home"}, {"year": 2023}]}, "a"),
-    ({"$not": {"topic": "home"}}, "bdef"),
+    ({"$not": {"topic": "home"}}, "bde"),
     ({"year": {"$not": {"$gt": 2023}}}, "acdef"),
     ({"topic": "home", "$or": [{"done": True}, {"one": 1}]}, "ac"),
     ({"dotted.name": 1}, "e"),
@@ -67,6 +68,23 @@ CASES = [
     ({"x') OR 1=1 --": 1}, ""),
     ({"topic": "home' OR '1'='1"}, ""),
     ({'topic" : 1} OR 1=1': 1}, ""),
+    ({"tags": "x"}, "a"),
+    ({"tags": {"$in": ["y", "z"]}}, "a"),
+    ({"tags": {"$contains": "y"}}, "a"),
+    ({"topic": {"$contains": "home"}}, "f"),
+    ({"tags": {"$not_contains": "y"}}, "bcdef"),
+    ({"tags": {"$all": ["y", "x"]}}, "a"),
+    ({"topic": {"$all": ["home"]}}, "acf"),
+    ({"tags": {"$all": []}}, ""),
+    ({"tags": {"$size": 2}}, "a"),
+    ({"tags": {"$size": 1}}, ""),
+    ({"tags": {"$elemMatch": {"$gt": "x"}}}, "a"),
+    ({"tags": {"$elemMatch": {"a": 1}}}, ""),
+    ({"year": np.int64(2023)}, "a"),
+    ({"year": {"$in": np.array([2023, 7])}}, "a"),
+    ({"year": {"$in": range(2020, 2025)}}, "a"),
+    ({"year": {"$gte": np.float32(2023.5)}}, "b"),
+    ({"done": np.True_}, "a"),
     ({"$.topic": "home"}, None),
     ({"topic": "$.topic"}, ""),
 ]
@@ -116,6 +134,19 @@ HOSTILE = [
     {"topic": {"$in": "home"}},
     {"topic": {"$in": list(range(10_001))}},
     {"topic": {"$in": [object()]}},
+    {"topic": {"$in": {"home": 1}}},
+    {"topic": {"$all": "home"}},
+    {"topic": {"$all": list(range(501))}},
+    {"topic": {"$size": -1}},
+    {"topic": {"$size": True}},
+    {"topic": {"$size": "1"}},
+    {"topic": {"$elemMatch": {}}},
+    {"topic": {"$elemMatch": "x"}},
+    {"topic": {"$elemMatch": {"$gt": 1, "a": 2}}},
+    {"topic": np.complex128(1)},
+    {"topic": np.timedelta64(1, "s")},
+    {"topic": np.datetime64("NaT")},
+    {"topic": np.float32("nan")},
     {"topic": {"$exists": 1}},
     {"topic": {"$eq": 1, "plain": 2}},
     {"topic": {1: 2}},
@@ -133,6 +164,7 @@ HOSTILE = [
     nest(10_000, lambda value: {"$not": value}),
     nest(10_000, lambda value: {"$and": [value]}),
     {"a": nest(10_000, lambda value: {"$not": value})},
+    {"a": nest(10_000, lambda value: {"$elemMatch": value})},
     {"a": nest(10_000, lambda value: [value])},
 ]
 

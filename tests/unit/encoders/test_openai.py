@@ -3,12 +3,15 @@
 import base64
 import builtins
 import json
+import logging
 import threading
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
+from agent_memory import Memory
 from agent_memory.encoders import Encoder, OpenAIEncoder
 from agent_memory.errors import (
     DimensionMismatchError,
@@ -39,7 +42,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append((self.path, self.headers.get("Authorization"), body))
         if self.server.failures:
             status, headers = self.server.failures.pop(0)
-            return self.answer(status, {"error": {"message": "try later"}}, headers)
+            return self.answer(
+                status, {"error": {"message": f"try later: {self.headers['Authorization']} at {self.path}"}}, headers
+            )
         data = [
             {"object": "embedding", "index": i, "embedding": vector(text, self.server.dimension)}
             for i, text in enumerate(body["input"])
@@ -202,3 +207,56 @@ def test_credentials_in_the_url_are_refused_and_not_repeated(url):
     with pytest.raises(InvalidInputError, match="pass the key as api_key") as caught:
         OpenAIEncoder("small", dimension=8, base_url=url)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1",
+        "https://example.org:99999999/v1",
+        "https://exa mple.org/v1",
+        "https:///s3cret/v1",
+        "https://example.org/\x00s3cret",
+    ],
+)
+def test_a_url_that_is_none_is_refused_and_not_repeated(url):
+    with pytest.raises(InvalidInputError) as caught:
+        OpenAIEncoder("small", dimension=8, base_url=url)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["sk-s3cret\n", "sk s3cret", "sk-s3crét", "\x00s3cret", b"s3cret"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(key):
+    with pytest.raises(InvalidInputError, match="api_key") as caught:
+        OpenAIEncoder("small", dimension=8, api_key=key)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["sk-S3CRET", "S3CRET%2Fkey", "hunter2"])
+def test_a_credential_in_the_path_reaches_no_store_log_message_or_backup(tmp_path, server, caplog, part):
+    base = server.url.replace("/v1", f"/{part}/v1")
+    told = [part, "S3CRET", "hunter2", "sk-KEY"]
+    with closing(OpenAIEncoder("small", dimension=8, base_url=base, api_key="sk-KEY", retries=0)) as encoder:
+        with caplog.at_level(logging.DEBUG), Memory(tmp_path / "store", encoder=encoder) as memory:
+            memory.add("one")
+            memory.backup(tmp_path / "copy.db")
+            memory.export(tmp_path / "all.jsonl")
+            shown = repr(memory.stats())
+        server.failures = [(401, {})]
+        with pytest.raises(EncoderError) as refused:
+            encoder.encode_documents(["one"])
+        server.failures = [(302, {"Location": f"{base}/elsewhere"})]
+        with pytest.raises(EncoderError, match="302"):
+            encoder.encode_documents(["one"])
+    texts = [caplog.text, shown, str(refused.value), repr(encoder.spec), repr(encoder)]
+    files = [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
+    assert files and "HTTP Request" in caplog.text
+    assert [secret for secret in told for text in texts + files if secret in text] == []
+
+
+def test_another_path_is_another_space():
+    def pipeline(path):
+        return OpenAIEncoder("small", dimension=8, base_url=f"https://example.org{path}").spec.pipeline
+
+    assert len({pipeline(path) for path in ("/v1", "/team-a/v1", "/team-b/v1", "/openai/v1")}) == 4
+    assert pipeline("/openai/v1/") == pipeline("/openai/v1") == "openai+https://example.org/openai/v1+l2"

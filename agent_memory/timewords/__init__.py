@@ -1,0 +1,180 @@
+"""Expressions of time in a text: "last week", "since May 2023", "letzten Freitag", 昨天.
+
+``intervals`` reads them by the rules of ``expressions`` from the words of nine languages (``languages``).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+
+from agent_memory.times import to_utc
+from agent_memory.timewords.calendar import Span, Tense
+from agent_memory.timewords.expressions import read_expression
+from agent_memory.timewords.languages import SPACED, UNSPACED
+from agent_memory.timewords.line import STARTS, Line
+from agent_memory.timewords.words import Language, Token, give_meanings, split, write_digits
+
+_MOST = 32  # periods of a query; who names more asks for none in particular
+_MOST_READ = 256  # expressions, the same ones counted again
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_CLOSE = 1  # words by which a language may lag behind the likeliest
+_ASIAN, _KANA = re.compile("[\u3040-\u9fff\uff10-\uff19]"), re.compile("[\u3040-\u30ff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A period that a text mentions.
+
+    Attributes:
+        words: The words of the text.
+        start: Start of the period (UTC); the year 1 if it has none.
+        end: End of the period (UTC), exclusive; the year 9999 if it has none.
+    """
+
+    words: str
+    start: datetime
+    end: datetime
+
+    @property
+    def open(self) -> bool:
+        """Whether it has no start or no end."""
+        return self.start == _FIRST or self.end == _LAST
+
+
+def intervals(
+    text: str, now: datetime, *, date_order: str = "auto", stop: Callable[[], bool] = lambda: False
+) -> list[Interval]:
+    """Return the periods that a text mentions, told from ``now``, with the bounds that days have in its zone.
+
+    Dates without a year are assumed to lie in the past, unless the text speaks of the present or the future. Of several
+    words for the same period the first count, and of more than 32 periods the first.
+
+    Args:
+        text: A question or statement in English, German, French, Spanish, Portuguese, Italian, Dutch, Japanese or
+            Chinese.
+        now: What "yesterday" and the like refer to, in the zone whose days are meant.
+        date_order: What 5/8/2023 means: ``day-first``, ``month-first``, or ``auto`` for the order that another date of
+            the text shows, else that of its language.
+        stop: Asked before each expression; True ends the search.
+    """
+    zone = now.tzinfo or UTC
+    found: dict[tuple[datetime, datetime], Interval] = {}
+    for count, (words, span) in enumerate(_read(text, now.replace(tzinfo=None), date_order)):
+        if len(found) == _MOST or count == _MOST_READ or stop():
+            break
+        interval = _place(words, span, zone)
+        if interval.start < interval.end:
+            found.setdefault((interval.start, interval.end), interval)
+    return list(found.values())
+
+
+def _place(words: str, span: Span, zone: tzinfo) -> Interval:
+    start = _FIRST if datetime.min == span.start else to_utc(span.start, zone)
+    return Interval(words, start, _LAST if datetime.max == span.end else to_utc(span.end, zone))
+
+
+def _read(text: str, now: datetime, date_order: str) -> Iterator[tuple[str, Span]]:
+    """Yield the expressions of a text with their spans, in the order of the languages it may be in."""
+    taken: set[int] = set()  # characters that an expression of a likelier language covers
+    for language, tokens in _choose_languages(text):
+        if not any(not STARTS.isdisjoint(token.means) for token in tokens):
+            continue
+        line = Line(tokens, language, now, _tell_tense(tokens), _tell_order(tokens, language, date_order))
+        for first, last, span in _scan(line):
+            place = range(tokens[first].start, tokens[last].end)
+            if taken.isdisjoint(place):
+                taken.update(place)
+                yield text[place.start : place.stop], span
+
+
+def _scan(line: Line) -> Iterator[tuple[int, int, Span]]:
+    """Yield the positions of the first and last token of each expression, and its span."""
+    at = 0
+    while at < len(line.tokens):
+        try:
+            found = read_expression(line, at) if line.tokens[at].means else None
+        except (ValueError, OverflowError):  # beyond the years 1 to 9999
+            found = None
+        if found is None:
+            at += 1
+            continue
+        span, end = found
+        first = at
+        if not line.has(at, "since", "before", "after", "until", "by", "between") or not _is_open(span):
+            first = line.skip(at, "in", "the", "from", "of") if _begins_later(line, at) else at
+        yield min(first, end - 1), end - 1, span
+        at = end
+
+
+def _is_open(span: Span) -> bool:
+    return datetime.min == span.start or datetime.max == span.end
+
+
+def _begins_later(line: Line, at: int) -> bool:
+    return not line.has(at, *STARTS, "rel", "past", "num", "ord", "between", "agopre", "inpre", "edge")
+
+
+def _choose_languages(text: str) -> list[tuple[Language, list[Token]]]:
+    """Return the languages that a text may be in, the likeliest first, with its tokens in each."""
+    if not text.isascii() and _ASIAN.search(text):
+        written = UNSPACED[:1] if _KANA.search(text) else UNSPACED
+        text = write_digits(text)
+        found = [(language, give_meanings(list(split(text, language)), language)) for language in written]
+        return sorted(found, key=lambda pair: _cover(pair[1]), reverse=True)
+    pieces = list(split(text))
+    index = _index_words()
+    scores = dict.fromkeys(range(len(SPACED)), 0.0)
+    started = False
+    for piece in pieces:
+        started = started or not STARTS.isdisjoint(piece.means)
+        for language, weight, starts in index.get(piece.text, ()):
+            scores[language] += weight
+            started = started or starts
+    if not started:
+        return []
+    best = max(scores.values())
+    likely = sorted(
+        (one for one in scores if scores[one] >= max(best - _CLOSE, best / 2)), key=lambda one: -scores[one]
+    )
+    return [(SPACED[one], give_meanings(pieces, SPACED[one])) for one in likely]
+
+
+@functools.cache
+def _index_words() -> Mapping[str, Sequence[tuple[int, float, bool]]]:
+    """Return, by word, the languages that have it, how much it tells for each, and whether a time may begin with it."""
+    index: dict[str, dict[int, tuple[float, bool]]] = {}
+    for number, language in enumerate(SPACED):
+        for phrase, means in language.lexicon.items():
+            starts = not STARTS.isdisjoint(means)
+            for word in phrase:
+                weight, before = index.setdefault(word, {}).get(number, (0.0, False))
+                index[word][number] = max(weight, 1.0 if "common" in means else 0.9), before or starts
+    return {word: [(number, *facts) for number, facts in found.items()] for word, found in index.items()}
+
+
+def _cover(tokens: Sequence[Token]) -> tuple[int, int]:
+    """Return how many characters are words of time, and, negative, how many words they are."""
+    known = [len(token.text) for token in tokens if token.means]
+    return sum(known), -len(known)
+
+
+def _tell_tense(tokens: Sequence[Token]) -> Tense:
+    kinds = {kind for token in tokens for kind in token.means}
+    if "lapsed" in kinds:
+        return "past"
+    return "future" if "coming" in kinds else "present" if "present" in kinds else "untold"
+
+
+def _tell_order(tokens: Sequence[Token], language: Language, date_order: str) -> bool:
+    """Return whether the day comes first in dates of numbers alone."""
+    if date_order != "auto":
+        return date_order == "day-first"
+    for token in tokens:
+        first, second, _, sign = token.means.get("numeric", (0, 0, 0, "."))
+        if sign != "." and (first > 12) != (second > 12):
+            return bool(first > 12)
+    return language.day_first

@@ -1,0 +1,238 @@
+"""Words of time: what a language calls months, days and directions, and a text's tokens with their meanings."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+Meanings: TypeAlias = Mapping[str, Any]
+"""What a token may mean, by kind: ``{"month": 5}``."""
+
+_NOTHING: Meanings = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A word, number or sign of a text.
+
+    Attributes:
+        text: The word, case folded.
+        start: Where it begins in the text.
+        end: Where it ends.
+        means: Its meanings.
+        capital: Whether it is written with a capital letter.
+    """
+
+    text: str
+    start: int
+    end: int
+    means: Meanings
+    capital: bool = False
+
+
+@dataclass(frozen=True)
+class Language:
+    """The words of time of one language.
+
+    Attributes:
+        code: ISO 639-1.
+        words: Value of each word or phrase, by kind of meaning; several spellings are separated by ``|``.
+        common: Frequent words by which the language is told from others.
+        weak: Words of time that are other words as well, and count only beside other words of time.
+        day_first: Whether 5/8/2023 is the 5th of August.
+        spaced: Whether words are separated by spaces.
+        trails: Whether "the last week" means the seven days before, unlike "last week".
+    """
+
+    code: str
+    words: Mapping[str, Mapping[str, Any]]
+    common: frozenset[str] = frozenset()
+    weak: frozenset[str] = frozenset()
+    day_first: bool = True
+    spaced: bool = True
+    trails: bool = False
+
+    @cached_property
+    def lexicon(self) -> Mapping[tuple[str, ...], Meanings]:
+        """Meanings by phrase, a tuple of words; also without accents, where that is no other word."""
+        found: dict[tuple[str, ...], dict[str, Any]] = {}
+        for kind, spellings in self.words.items():
+            for written, value in spellings.items():
+                for spelling in written.split("|"):
+                    means = found.setdefault(tuple(spelling.split()), {})
+                    if kind == "weekdaypart":
+                        means |= {"weekday": value[0], "partof": value[1]}
+                    else:
+                        means.setdefault(kind, value)
+        for frequent in self.common:
+            found.setdefault((frequent,), {}).setdefault("common", True)
+        for phrase, means in list(found.items()):
+            bare = tuple(strip_accents(word) for word in phrase)
+            if bare != phrase:
+                found.setdefault(bare, dict(means))
+        return found
+
+    @cached_property
+    def lengths(self) -> Mapping[str, int]:
+        """Number of words of the longest phrase that begins with a word."""
+        longest: dict[str, int] = {}
+        for phrase in self.lexicon:
+            longest[phrase[0]] = max(longest.get(phrase[0], 0), len(phrase))
+        return longest
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Finds the words of a language without spaces, the longest first, and numbers between them."""
+        words = sorted((phrase[0] for phrase in self.lexicon), key=lambda word: -len(word))
+        return re.compile("|".join(map(re.escape, words)))
+
+
+def write_digits(text: str) -> str:
+    """Return a text with the years that are written in Chinese digits, such as 二〇二三年, in digits."""
+    return _WRITTEN_YEAR.sub(lambda match: match.group().translate(_WRITTEN_DIGITS), text)
+
+
+def strip_accents(word: str) -> str:
+    """Return a word without accents."""
+    return "".join(char for char in unicodedata.normalize("NFD", word) if not unicodedata.combining(char))
+
+
+# What is written alike in all languages. The first that matches counts.
+_SIGNS = re.compile(
+    r"(?P<iso>\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:Z\b|[+-]\d\d:?\d\d\b)?(?![\d-]))|"
+    r"(?P<isoweek>\b\d{4}-?W\d\d(?:-?\d)?\b)|"
+    r"(?P<ymd>\b\d{4}(?P<sep>[/.])\d{1,2}(?P=sep)\d{1,2}\b)|"
+    r"(?P<isomonth>\b(?:19|20)\d\d[-/](?:0[1-9]|1[0-2])\b(?![-/]\d))|"
+    r"(?P<numeric>\b\d{1,2}(?P<cut>[/.-])\d{1,2}(?P=cut)(?:\d{4}|\d\d)\b(?![/.-]\d))|"
+    r"(?P<clock>\b\d{1,2}[:h]\d\d(?::\d\d)?\b(?:\s?[ap]\.?m\b\.?)?|\b\d{1,2}\s?[ap]\.?m\b\.?|\b\d{1,2}\s?(?:h|uhr)\b|"
+    r"(?<!\d)\d{1,2}\s?[時点點](?!間)(?:\d{1,2}分)?)|"
+    r"(?P<decade>(?<![\w.])['’]?(?:1[6-9]|20)?\d0(?:['’]?s|er)\b)|"
+    r"(?P<quarter>\b[qt][1-4]\b)|(?P<half>\bh[12]\b)|"
+    r"(?P<code>\b(?!kw|cw)[a-z]+\d\w*)|"
+    r"(?P<monthday>\b\d{1,2}(?:/\d{1,2}\b(?!/)|\.\d{1,2}\.?(?![\d%])))|"
+    r"(?P<ordinal>\b\d{1,2}(?:st|nd|rd|th|er|ère|ère|e|ème|ste|de|º|ª|°)\b)|"
+    r"(?P<number>\d+(?:[.,]\d+)*)|(?P<apostrophe>['’](?:s\b)?)|(?P<word>[^\W\d_]+)|(?P<sign>\S)",
+    re.IGNORECASE,
+)
+_WRITTEN_YEAR = re.compile("[〇零一二三四五六七八九]{4}(?=年)")
+_WRITTEN_DIGITS = str.maketrans("〇零一二三四五六七八九", "00123456789")
+_SHORTENS = re.compile(r"\s*\d")  # behind the point of "Sept. 5"
+_SHORT_YEAR = 70  # two digits from here on are of the last century
+
+
+def give_meanings(pieces: Sequence[Token], language: Language) -> list[Token]:
+    """Return tokens with the meanings that they have in a language, its phrases as one."""
+    lexicon, lengths = language.lexicon, language.lengths
+    tokens: list[Token] = []
+    at = 0
+    while at < len(pieces):
+        piece = pieces[at]
+        for count in range(min(lengths.get(piece.text, 0), len(pieces) - at), 0, -1):
+            phrase = tuple(token.text for token in pieces[at : at + count])
+            means = lexicon.get(phrase)
+            if means is not None:
+                text_ = " ".join(phrase)
+                piece = Token(text_, piece.start, pieces[at + count - 1].end, {**piece.means, **means}, piece.capital)
+                at += count - 1
+                break
+        tokens.append(piece)
+        at += 1
+    return tokens
+
+
+def split(text: str, language: Language | None = None) -> Iterator[Token]:
+    """Yield the words, numbers and signs of a text, without the meanings that words have in a language.
+
+    Args:
+        text: The text.
+        language: A language whose words are not separated by spaces.
+    """
+    for match in _SIGNS.finditer(text):
+        kind, raw, start = str(match.lastgroup), match.group(), match.start()
+        if kind == "apostrophe" or (
+            raw == "." and _SHORTENS.match(text, start + 1) and text[start - 1 : start].isalpha()
+        ):
+            continue
+        if kind == "word" and language is not None and not raw.isascii():
+            yield from _split_unspaced(raw, start, language)
+        elif kind == "word":
+            yield Token(raw.casefold(), start, match.end(), _NOTHING, raw[0].isupper())
+        elif not (raw == "-" and _is_inside(text, start)):
+            yield Token(raw.casefold(), start, match.end(), _READERS[kind](raw.casefold()))
+
+
+def _is_inside(text: str, at: int) -> bool:
+    """Return whether a hyphen joins two words."""
+    return text[at - 1 : at].isalpha() and text[at + 1 : at + 2].isalpha()
+
+
+def _split_unspaced(raw: str, start: int, language: Language) -> Iterator[Token]:
+    end = 0
+    for match in language.pattern.finditer(raw):
+        if match.start() > end:
+            yield Token(raw[end : match.start()], start + end, start + match.start(), _NOTHING)
+        yield Token(match.group(), start + match.start(), start + match.end(), _NOTHING)
+        end = match.end()
+    if end < len(raw):
+        yield Token(raw[end:], start + end, start + len(raw), _NOTHING)
+
+
+def _read_iso(raw: str) -> Meanings:
+    means: dict[str, Any] = {"date": tuple(map(int, raw[:10].split("-")))}
+    if len(raw) >= 16 and raw[13] == ":":
+        means["time"] = int(raw[11:13]) * 60 + int(raw[14:16])
+    return means
+
+
+def _read_numeric(raw: str) -> Meanings:
+    sign = re.sub(r"\d", "", raw)[0]
+    first, second, year = (int(part) for part in raw.split(sign))
+    if year < 100:
+        year += 1900 if year >= _SHORT_YEAR else 2000
+    return {"numeric": (first, second, year, sign)}
+
+
+def _read_month_day(raw: str) -> Meanings:
+    sign = "/" if "/" in raw else "."
+    first, second = (int(part) for part in raw.rstrip(".").split(sign))
+    return {"monthday": (first, second, sign)} if sign == "/" or raw.endswith(".") else {}
+
+
+def _read_clock(raw: str) -> Meanings:
+    numbers = re.findall(r"\d+", raw)
+    hour, minute = int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else 0
+    noon = re.search(r"([ap])\.?m", raw)
+    if noon:
+        hour = hour % 12 + (12 if noon.group(1) == "p" else 0)
+    return {"clock": hour * 60 + minute} if hour < 25 and minute < 60 else {}
+
+
+def _read_number(raw: str) -> Meanings:
+    if not raw.isdecimal() or len(raw) > 4:
+        return {}
+    value = int(raw)
+    if len(raw) == 4:
+        return {"year": value} if 1000 <= value < 2200 else {}
+    return {"num": value}
+
+
+_READERS: Mapping[str, Any] = {
+    "iso": _read_iso,
+    "code": lambda raw: {},
+    "isoweek": lambda raw: {"isoweek": tuple(map(int, re.findall(r"^\d{4}|(?<=w)\d\d|\d$(?<=w\d\d\d|\d\d-\d)", raw)))},
+    "ymd": lambda raw: {"date": tuple(map(int, re.split("[/.]", raw)))},
+    "isomonth": lambda raw: {"yearmonth": (int(raw[:4]), int(raw[5:]))},
+    "numeric": _read_numeric,
+    "clock": _read_clock,
+    "decade": lambda raw: {"decade": int(re.sub(r"\D", "", raw)), "bare": "er" not in raw},
+    "quarter": lambda raw: {"quarter": int(raw[1])} if raw[0] == "q" else {"trimester": int(raw[1])},
+    "half": lambda raw: {"halfyear": int(raw[1])},
+    "monthday": _read_month_day,
+    "ordinal": lambda raw: {"ord": int(re.sub(r"\D", "", raw))},
+    "number": _read_number,
+    "sign": lambda raw: {"comma": True} if raw == "," else {"dash": True} if raw in "-–—~〜～" else {"sign": raw},
+}

@@ -1,0 +1,88 @@
+"""The storage contract, erasures: receipts of what was forgotten, and the copies of a store that are known."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredErasure:
+    """A receipt as it is stored; it says nothing of the content.
+
+    Attributes:
+        token: Its name, 32 hexadecimal digits.
+        store_id: The store whose rows the ids are of.
+        made_at: When the rows were deleted.
+        selection: How they were selected: ``key``, ``session``, ``where``, ``everything``, ``expired``, ``retention``.
+        digest: SHA-256 of the scope and the selection, in hexadecimal digits.
+        ids: The rows, ascending.
+        facts: Numbers: keys, rows, vectors, latents, replayed, queries, jobs.
+        deferred: Whether what is left of them in files may wait for maintenance.
+        finished_at: When no file of the store held anything of them any more; None if that is still to come.
+    """
+
+    token: str
+    store_id: str
+    made_at: datetime
+    selection: str
+    digest: str
+    ids: tuple[int, ...]
+    facts: Mapping[str, int]
+    deferred: bool
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCopy:
+    """A copy of the store, made by this store itself.
+
+    Attributes:
+        path: The file.
+        kind: ``backup`` or ``export``.
+        made_at: When it was made.
+        last_id: The largest row number used by then: rows up to it may be in the copy.
+    """
+
+    path: str
+    kind: str
+    made_at: datetime
+    last_id: int
+
+
+class Erasures(ABC):
+    """Receipts, and copies that they do not reach."""
+
+    @abstractmethod
+    def add(self, erasure: StoredErasure) -> None:
+        """Record an erasure, in the transaction that deletes its rows."""
+
+    @abstractmethod
+    def finish(self, tokens: Sequence[str], now: datetime) -> None:
+        """Record that no file of the store holds anything of these any more."""
+
+    @abstractmethod
+    def find_left(self, ids: Sequence[int]) -> list[str]:
+        """Return what tables still hold of deleted rows, one sentence each."""
+
+    @abstractmethod
+    def list_all(self, *, unfinished: bool = False) -> list[StoredErasure]:
+        """Return the receipts, oldest first; with ``unfinished``, those whose files are still to be cleaned."""
+
+    @abstractmethod
+    def read_state(self) -> tuple[int, int]:
+        """Return (number of the latest erasure, number of unfinished ones): it changes with each step of each."""
+
+    @abstractmethod
+    def note_copy(self, path: str, kind: str, now: datetime) -> None:
+        """Record that a copy was made; an older record of the same path is replaced."""
+
+    @abstractmethod
+    def drop_copies(self, paths: Sequence[str]) -> None:
+        """Delete the records of copies that are gone."""
+
+    @abstractmethod
+    def list_copies(self) -> list[StoredCopy]:
+        """Return the copies, oldest first."""

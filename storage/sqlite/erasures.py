@@ -1,0 +1,145 @@
+"""Receipts and copies in SQLite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+from typing_extensions import override
+
+from agent_memory.errors import StorageError
+from agent_memory.storage.erasures import Erasures, StoredCopy, StoredErasure
+from agent_memory.storage.sqlite.changes import last_number
+from agent_memory.storage.sqlite.schema import checked, copies, erasures
+from agent_memory.storage.sqlite.slots import Group, driver
+
+_STATE = "SELECT (SELECT coalesce(max(id), 0) FROM erasures), (SELECT count(*) FROM erasures WHERE finished_at IS NULL)"
+
+
+_AMONG = "IN (SELECT value FROM json_each(?))"
+_LEFT = {
+    "rows": f"SELECT count(*) FROM entries WHERE id {_AMONG}",
+    "vectors": f"SELECT count(*) FROM vectors WHERE entry_id {_AMONG}",
+    "rows of words": f"SELECT count(*) FROM lexical_docsize WHERE id {_AMONG}",
+}
+
+
+def encode_ids(ids: Sequence[int]) -> str:
+    """Return ascending numbers as text: runs of them as ``first-last``."""
+    runs: list[list[int]] = []
+    for number in ids:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in runs)
+
+
+def decode_ids(text: str) -> tuple[int, ...]:
+    """Return the numbers that ``encode_ids`` was given.
+
+    Raises:
+        StorageError: They are damaged.
+    """
+    return tuple(_iter_ids(text))
+
+
+def _iter_ids(text: str) -> Iterator[int]:
+    left = 10**9
+    for run in filter(None, text.split(",")):
+        first, _, last = run.partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal():
+            raise StorageError(f"the row numbers of an erasure are damaged: {run[:40]!r}")
+        left -= int(last or first) - int(first)
+        if left < 0:
+            raise StorageError(f"the row numbers of an erasure are damaged: {run[:40]!r}")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def parse_erasure(row: Mapping[str, Any]) -> StoredErasure:
+    """Return the receipt of a row, by column name, with times as SQLite has them or as SQLAlchemy reads them.
+
+    Raises:
+        StorageError: It is damaged.
+    """
+    try:
+        facts = {str(name): int(number) for name, number in dict(json.loads(row["facts"])).items()}
+        return StoredErasure(
+            token=str(row["token"]),
+            store_id=str(row["store_id"]),
+            made_at=_parse_time(row["made_at"]),
+            selection=str(row["selection"]),
+            digest=str(row["digest"]),
+            ids=decode_ids(row["ids"]),
+            facts=facts,
+            deferred=bool(row["deferred"]),
+            finished_at=_parse_time(row["finished_at"]),
+        )
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise StorageError(f"a receipt is damaged: {error}") from error
+
+
+def _parse_time(value: object) -> Any:  # noqa: ANN401 - as SQLAlchemy
+    return checked(erasures.c.made_at, value) if isinstance(value, int) else value
+
+
+class SqliteErasures(Group, Erasures):
+    """``Erasures`` in SQLite."""
+
+    @override
+    def add(self, erasure: StoredErasure) -> None:
+        values = {
+            "token": erasure.token,
+            "store_id": erasure.store_id,
+            "made_at": erasure.made_at,
+            "selection": erasure.selection,
+            "digest": erasure.digest,
+            "ids": encode_ids(erasure.ids),
+            "facts": json.dumps(dict(erasure.facts)),
+            "deferred": int(erasure.deferred),
+            "finished_at": erasure.finished_at,
+        }
+        self._connection.execute(insert(erasures).values(**values))
+
+    @override
+    def finish(self, tokens: Sequence[str], now: datetime) -> None:
+        for token in tokens:
+            self._connection.execute(update(erasures).where(erasures.c.token == token).values(finished_at=now))
+
+    @override
+    def find_left(self, ids: Sequence[int]) -> list[str]:
+        raw, given = driver(self._connection), json.dumps(list(ids))
+        counts = {what: raw.execute(query, (given,)).fetchone()[0] for what, query in _LEFT.items()}
+        return [f"database: {number} {what} are still there" for what, number in counts.items() if number]
+
+    @override
+    def list_all(self, *, unfinished: bool = False) -> list[StoredErasure]:
+        query = select(erasures).order_by(erasures.c.id)
+        if unfinished:
+            query = query.where(erasures.c.finished_at.is_(None))
+        return [parse_erasure(dict(row._mapping)) for row in self._connection.execute(query)]
+
+    @override
+    def read_state(self) -> tuple[int, int]:
+        last, unfinished = driver(self._connection).execute(_STATE).fetchone()
+        return last, unfinished
+
+    @override
+    def note_copy(self, path: str, kind: str, now: datetime) -> None:
+        values = {"kind": kind, "made_at": now, "last_id": last_number(self._connection, "entries")}
+        row = upsert(copies).values(path=path, **values)
+        self._connection.execute(row.on_conflict_do_update(index_elements=["path"], set_=values))
+
+    @override
+    def drop_copies(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            self._connection.execute(delete(copies).where(copies.c.path == path))
+
+    @override
+    def list_copies(self) -> list[StoredCopy]:
+        rows = self._connection.execute(select(copies).order_by(copies.c.made_at, copies.c.path))
+        return [StoredCopy(path=row.path, kind=row.kind, made_at=row.made_at, last_id=row.last_id) for row in rows]
