@@ -202,9 +202,9 @@ class Removed:
     """The result of deleting entries.
 
     Attributes:
-        keys: Number of keys deleted.
+        keys: Number of keys deleted; not those of entries that lost former versions only.
         rows: Number of rows deleted, former versions included.
-        vectors: Number of vectors deleted with them, in all generations.
+        vectors: Number of vectors deleted with them, in all generations; not what stood in the place of one.
         latents: Number of those that had latents.
         dirty: As for ``Written``; the entry itself is deleted, and its session may be.
         dirty_past: By session id, a place in it from which on former versions and superseded entries were evolved with

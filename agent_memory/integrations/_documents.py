@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.inputs import is_blank
 from agent_memory.integrations._document_filters import PLACE
 from agent_memory.integrations._plain import plain, restored
 from agent_memory.integrations._text import NO_TEXT, usable_text
@@ -70,7 +71,7 @@ def _content(text: str, metadata: Mapping[str, Any], place: str, given: str | No
     marks: dict[str, Any] = {PLACE: place}
     if given is not None and is_too_long(given):
         marks[_KEY] = given
-    if not kept.strip():
+    if is_blank(kept):
         kept, marks[UNRANKED] = NO_TEXT, True
     if kept != usable:
         marks[_TEXT] = usable

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.inputs import is_blank
 from agent_memory.integrations._text import entry_text, usable_text
 from agent_memory.names import decode_name, decode_names, encode_name, encode_names, suffixed
 from agent_memory.records import Entry
@@ -74,7 +75,7 @@ def texts_of(op: PutOp, default: Sequence[Field]) -> list[str]:
         return []
     fields = default if op.index is None else fields_of(op.index)
     texts = [text for field in fields for text in _text_at(op.value, field)]
-    return list(dict.fromkeys(usable_text(text) for text in texts if text.strip()))
+    return list(dict.fromkeys(usable_text(text) for text in texts if not is_blank(text)))
 
 
 def _text_at(value: Any, field: Field) -> list[str]:

@@ -15,7 +15,7 @@ from agent_memory.errors import NotFoundError
 from agent_memory.records import Entry
 from agent_memory.storage.codec import content_hash
 from agent_memory.storage.entries import Drafts
-from agent_memory.storage.records import Draft, Removed, Written
+from agent_memory.storage.records import LATER, Draft, Removed, Written
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.changes import last_number, log_changes
 from agent_memory.storage.sqlite.checksums import (
@@ -51,7 +51,18 @@ _READ_VECTORS = (
 )
 _COVERED = COVERED["entries", "checksum"]
 
-_COUNT_VECTORS = "SELECT count(*), count(latents) FROM vectors WHERE entry_id IN (SELECT value FROM json_each(?))"
+_COUNT_VECTORS = (
+    f"SELECT count(nullif(length(static) > {len(LATER)}, 0)), count(latents) FROM vectors "
+    "WHERE entry_id IN (SELECT value FROM json_each(?))"
+)
+
+_STAYING = (
+    "WITH gone(id) AS (SELECT value FROM json_each(?)) "
+    "SELECT DISTINCT former.namespace, former.key FROM gone JOIN entries former USING (id) "
+    "JOIN entries kept ON kept.id = former.superseded_by AND kept.key = former.key "
+    "AND kept.namespace = former.namespace WHERE kept.id NOT IN (SELECT id FROM gone)"
+)
+"""Selects the entries that lose former versions only."""
 
 _DROP_OTHERS = "DELETE FROM vectors WHERE entry_id = ? AND generation_id != ?"
 """Deletes vectors of the former text in other generations; a missing vector tells a re-index to catch up."""
@@ -238,7 +249,7 @@ def _copy_vectors(connection: Connection, entry_id: int, copy_id: int) -> None:
         raw.execute(_PUT_VECTOR, (copy_id, generation_id, static, evolved, None, *sums))
 
 
-def _describe_removed(rows: Sequence[Row[Any]], vectors: int, latents: int) -> Removed:
+def _describe_removed(rows: Sequence[Row[Any]], staying: set[tuple[str, str]], vectors: int, latents: int) -> Removed:
     dirty: dict[int, int] = {}
     dirty_past: dict[int, int] = {}
     for row in rows:
@@ -251,7 +262,7 @@ def _describe_removed(rows: Sequence[Row[Any]], vectors: int, latents: int) -> R
             dirty[row.session_id] = min(dirty.get(row.session_id, row.id), row.id)
     names = {name for row in rows for name in (row.text, row.key, row.speaker) if name}
     return Removed(
-        keys=len({(row.namespace, row.key) for row in rows}),
+        keys=len({(row.namespace, row.key) for row in rows} - staying),
         rows=len(rows),
         vectors=vectors,
         latents=latents,
@@ -325,6 +336,7 @@ class SqliteDrafts(Group, Drafts):
         raw = driver(self._connection)
         gone: list[Row[Any]] = []
         vectors = latents = 0
+        staying = raw.execute(_STAYING, (json.dumps([int(entry_id) for entry_id in ids]),)).fetchall()
         for start in range(0, len(ids), IN_LIST):
             part = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
             rows = self._connection.execute(select(entries).where(entries.c.id.in_(part))).all()
@@ -337,7 +349,7 @@ class SqliteDrafts(Group, Drafts):
             gone += rows
         if gone and not lexical.is_erased(raw):
             lexical.erase_words(raw)
-        return _describe_removed(gone, vectors, latents)
+        return _describe_removed(gone, set(staying), vectors, latents)
 
     @override
     def mend(self, texts: Mapping[int, tuple[str, bytes]], generation_id: int) -> None:
