@@ -21,18 +21,25 @@ demo: $(INSTALLED)  ## Remember a conversation and ask about what changed in it
 test: $(INSTALLED)  ## All tests; those of the inspector need a Chromium, and say when there is none
 	$(BIN)/python -m pytest -rs -n auto --dist worksteal
 
-# CrewAI asks for older versions than the others, and therefore for an environment of its own.
+# CrewAI asks for older versions than the others, and therefore for an environment of its own. Both runs come to their
+# end before the table says whether anything failed; pip, asked twice to be quiet, prints errors alone.
+PIP_QUIETLY := -m pip --quiet --quiet --disable-pip-version-check install
+PYTEST_QUIETLY := -m pytest --quiet --no-header
+
 test-integrations:  ## The adapters, each with its real framework
 	$(PYTHON) -m venv .venv-frameworks
-	.venv-frameworks/bin/python -m pip install --quiet --upgrade pip
-	.venv-frameworks/bin/python -m pip install --quiet --constraint constraints.txt torch
-	.venv-frameworks/bin/python -m pip install --quiet --constraint constraints.txt --group frameworks --editable .
-	.venv-frameworks/bin/python -m pytest tests/integrations
+	.venv-frameworks/bin/python $(PIP_QUIETLY) --upgrade pip
+	.venv-frameworks/bin/python $(PIP_QUIETLY) --constraint constraints.txt torch
+	.venv-frameworks/bin/python $(PIP_QUIETLY) --constraint constraints.txt --group frameworks --editable .
 	$(PYTHON) -m venv .venv-crewai
-	.venv-crewai/bin/python -m pip install --quiet --upgrade pip
-	.venv-crewai/bin/python -m pip install --quiet torch==2.13.0
-	.venv-crewai/bin/python -m pip install --quiet torch==2.13.0 --group crewai --editable .
-	.venv-crewai/bin/python -m pytest tests/integrations/test_crewai.py tests/integrations/test_mcp.py
+	.venv-crewai/bin/python $(PIP_QUIETLY) --upgrade pip
+	.venv-crewai/bin/python $(PIP_QUIETLY) torch==2.13.0
+	.venv-crewai/bin/python $(PIP_QUIETLY) torch==2.13.0 --group crewai --editable .
+	rm -f .venv-frameworks/results.xml .venv-crewai/results.xml
+	-.venv-frameworks/bin/python $(PYTEST_QUIETLY) --junit-xml=.venv-frameworks/results.xml tests/integrations
+	-.venv-crewai/bin/python $(PYTEST_QUIETLY) --junit-xml=.venv-crewai/results.xml \
+		tests/integrations/test_crewai.py tests/integrations/test_mcp.py
+	.venv-frameworks/bin/python tests/integrations/table.py .venv-frameworks/results.xml .venv-crewai/results.xml
 
 check: $(INSTALLED) docs  ## Style, spelling, types, the direction of imports, the documentation
 	$(BIN)/ruff check .

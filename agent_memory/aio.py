@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
+import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from agent_memory.errors import ClosedError
+from agent_memory.live.attempt import Attempt, begin_to_write
 from agent_memory.memory import Memory
 
 if TYPE_CHECKING:
@@ -23,14 +26,58 @@ _R = TypeVar("_R")
 _THREADS = 4
 
 
+async def run_in_thread(
+    call: Callable[[], _R],
+    *,
+    executor: Executor | None = None,
+    whole: bool = False,
+    stop: threading.Event | None = None,
+) -> _R:
+    """Return what a call returns that is made in a thread; if it is cancelled, its outcome is known.
+
+    A call that has written nothing yet is given up: it never will, also where its thread has still to notice. One that
+    has begun to write is carried out to its end before CancelledError is raised, however often it is cancelled.
+
+    Args:
+        call: What to call. It sees the context variables of the caller.
+        executor: Whose thread; the event loop's own if left out.
+        whole: True for a call that has effects other than transactions, and is carried out once it has begun.
+        stop: Set at a cancellation, for a call that ends by it.
+    """
+    loop = asyncio.get_running_loop()
+    attempt = Attempt(loop.is_closed)
+    steps = functools.partial(_run_whole, call) if whole else call
+    context = contextvars.copy_context()
+    future = loop.run_in_executor(executor, context.run, attempt.run, steps)
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])  # unlike awaiting the future, this does not cancel it
+        except asyncio.CancelledError as error:
+            cancelled = cancelled or error
+            if stop is not None:
+                stop.set()
+            if attempt.give_up():
+                future.cancel()
+                raise
+    if cancelled is not None:
+        raise cancelled from future.exception()
+    return future.result()
+
+
+def _run_whole(call: Callable[[], _R]) -> _R:
+    begin_to_write()
+    return call()
+
+
 def _awaitable(
-    method: Callable[Concatenate[Memory, _P], _R],
+    method: Callable[Concatenate[Memory, _P], _R], *, whole: bool = False
 ) -> Callable[Concatenate[AsyncMemory, _P], Coroutine[Any, Any, _R]]:
-    """Return a coroutine method that runs a method of ``Memory`` in this object's threads."""
+    """Return a coroutine method that runs a method of ``Memory`` in this object's threads; see ``run_in_thread``."""
 
     @functools.wraps(method)
     async def call(self: AsyncMemory, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return await self._run(functools.partial(method, self._memory, *args, **kwargs))
+        return await self._run(functools.partial(method, self._memory, *args, **kwargs), whole=whole)
 
     return call
 
@@ -40,7 +87,10 @@ class AsyncMemory:
 
     Calls run in a few threads, so that the event loop is never blocked. Open it with
     ``await AsyncMemory.open(...)`` or ``async with AsyncMemory(...)``; the arguments are those of ``Memory``.
-    Cancelling a running call does not stop it: it is still carried out.
+
+    A call that is cancelled, or whose time is up, has a known outcome when ``CancelledError`` or ``TimeoutError`` is
+    raised. Reads end at once. A write that is still being validated or encoded, or waits for a thread or another
+    writer, never happens. One that has begun to write happens whole: its end is waited for.
     """
 
     def __init__(self, path: str | Path = "~/.agent-memory", **options: Any) -> None:  # noqa: ANN401
@@ -60,9 +110,9 @@ class AsyncMemory:
             raise ClosedError("this memory is not open: use 'async with' or 'await AsyncMemory.open(...)'")
         return self._opened
 
-    async def _run(self, call: Callable[[], _R]) -> _R:
+    async def _run(self, call: Callable[[], _R], *, whole: bool = False, stop: threading.Event | None = None) -> _R:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+            return await run_in_thread(call, executor=self._executor, whole=whole, stop=stop)
         except RuntimeError as error:
             if "shutdown" in str(error):
                 raise ClosedError("this memory is closed") from error
@@ -100,10 +150,11 @@ class AsyncMemory:
     add_many = _awaitable(Memory.add_many)
     update = _awaitable(Memory.update)
     supersede = _awaitable(Memory.supersede)
+    set_expiry = _awaitable(Memory.set_expiry)
     history = _awaitable(Memory.history)
     why = _awaitable(Memory.why)
     forget = _awaitable(Memory.forget)
-    purge_expired = _awaitable(Memory.purge_expired)
+    purge_expired = _awaitable(Memory.purge_expired, whole=True)
     recall = _awaitable(Memory.recall)
     recall_many = _awaitable(Memory.recall_many)
     get = _awaitable(Memory.get)
@@ -113,28 +164,31 @@ class AsyncMemory:
     namespaces = _awaitable(Memory.namespaces)
     vectors = _awaitable(Memory.vectors)
     stats = _awaitable(Memory.stats)
-    check = _awaitable(Memory.check)
-    reindex = _awaitable(Memory.reindex)
-    rollback = _awaitable(Memory.rollback)
-    collect_generations = _awaitable(Memory.collect_generations)
+    check = _awaitable(Memory.check, whole=True)
+    reindex = _awaitable(Memory.reindex, whole=True)
+    rollback = _awaitable(Memory.rollback, whole=True)
+    collect_generations = _awaitable(Memory.collect_generations, whole=True)
     generations = _awaitable(Memory.generations)
-    maintenance = _awaitable(Memory.maintenance)
-    clear_queries = _awaitable(Memory.clear_queries)
-    save_snapshot = _awaitable(Memory.save_snapshot)
+    maintenance = _awaitable(Memory.maintenance, whole=True)
+    clear_queries = _awaitable(Memory.clear_queries, whole=True)
+    save_snapshot = _awaitable(Memory.save_snapshot, whole=True)
     schedules = _awaitable(Memory.schedules)
     schedule = _awaitable(Memory.schedule)
     unschedule = _awaitable(Memory.unschedule)
     pause_schedule = _awaitable(Memory.pause_schedule)
-    run_job = _awaitable(Memory.run_job)
-    work = _awaitable(Memory.work)
-    backup = _awaitable(Memory.backup)
+    run_job = _awaitable(Memory.run_job, whole=True)
+    backup = _awaitable(Memory.backup, whole=True)
     copies = _awaitable(Memory.copies)
     jobs = _awaitable(Memory.jobs)
     pause_job = _awaitable(Memory.pause_job)
     resume_job = _awaitable(Memory.resume_job)
     cancel_job = _awaitable(Memory.cancel_job)
-    export = _awaitable(Memory.export)
-    import_ = _awaitable(Memory.import_)
+    export = _awaitable(Memory.export, whole=True)
+    import_ = _awaitable(Memory.import_, whole=True)
+
+    async def work(self, stop: threading.Event) -> None:
+        """Run the store's periodic jobs until ``stop`` is set; see ``Memory.work``. Cancelling it sets ``stop``."""
+        await self._run(functools.partial(self._memory.work, stop), whole=True, stop=stop)
 
     @staticmethod
     async def restore(
@@ -146,21 +200,31 @@ class AsyncMemory:
         receipts: Sequence[Erasure | Mapping[str, Any]] = (),
     ) -> int:
         """Create a store from a backup; see ``Memory.restore``."""
-        return await asyncio.to_thread(
-            lambda: Memory.restore(backup, path, replace=replace, apply_forgets=apply_forgets, receipts=receipts)
+        restore = functools.partial(
+            Memory.restore, backup, path, replace=replace, apply_forgets=apply_forgets, receipts=receipts
         )
+        return await run_in_thread(restore, whole=True)
 
     async def close(self) -> None:
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""
-        if self._opened is not None and not self._closed:
-            await asyncio.to_thread(self._opened.close)
-        self._closed = True
-        self._executor.shutdown(wait=False)
+        try:
+            if self._opened is not None and not self._closed:
+                await run_in_thread(self._opened.close, whole=True)
+        finally:
+            self._closed = True
+            self._executor.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:
         if self._opened is None:
-            self._opened = await self._run(self._open)
+            try:
+                await self._run(self._open_here, whole=True)
+            except asyncio.CancelledError:
+                await self.close()
+                raise
         return self
+
+    def _open_here(self) -> None:
+        self._opened = self._open()
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()

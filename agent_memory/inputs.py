@@ -97,13 +97,18 @@ def parse_config(value: object) -> Config:
 # --- texts and names ---------------------------------------------------------------------------------
 
 
+def is_blank(text: str) -> bool:
+    """Return whether nothing can be seen of a text: it is empty, or all spaces, control and invisible characters."""
+    return not text or _NOTHING_SEEN.fullmatch(text) is not None
+
+
 def check_text(what: str, value: object, config: Config) -> str:
     """Return a text that can be encoded and stored: something can be seen of it, it is not too long, valid Unicode."""
     if not isinstance(value, str):
         raise InvalidInputError(f"{what} must be a string, got {type_name(value)}")
     if not value:
         raise InvalidInputError(f"{what} must not be empty")
-    if _NOTHING_SEEN.fullmatch(value):
+    if is_blank(value):
         raise InvalidInputError(f"{what} must not be empty: it holds nothing but spaces and invisible characters")
     if len(value) > config.max_text_chars:
         raise InvalidInputError(

@@ -26,6 +26,7 @@ from agent_memory.upkeep.schedules import Scheduler
 from agent_memory.upkeep.worker import Worker
 from agent_memory.writing.erasure import Eraser
 from agent_memory.writing.items import Item
+from agent_memory.writing.later import Later
 from agent_memory.writing.transfer import Transfer
 from agent_memory.writing.writer import Writer
 
@@ -61,18 +62,17 @@ def _delegate(attribute: str, method: Callable[Concatenate[Any, _P], _R]) -> Cal
 class Memory:
     """A long-term memory in a folder.
 
-    Safe to share between threads, and any number of processes may open the same folder. Each call sees all
-    that was committed before it began, by whomever.
+    Safe to share between threads, and any number of processes may open the same folder. Each call sees all that was
+    committed before it began, by whomever.
 
     Args:
         path: The store's folder; made if it is missing.
-        encoder: None for the store's own (the embedded default for a new store), the name of a built-in
-            encoder, a sentence-transformers model by local path or cached name, or an ``Encoder``.
-        session_encoder: ``"auto"`` for the store's own (a new store takes the embedded one if it fits the
-            encoder), None for none, or a ``SessionEncoder``. With one, entries of a session are found by what was
-            said around them, and a recall in a session by its state.
-        namespace: The scope of this memory: entries are added to it, and only entries in it or below it are
-            ever returned.
+        encoder: None for the store's own (the embedded default for a new store), the name of a built-in encoder, a
+            sentence-transformers model by local path or cached name, or an ``Encoder``.
+        session_encoder: ``"auto"`` for the store's own (a new store takes the embedded one if it fits the encoder),
+            None for none, or a ``SessionEncoder``. With one, entries of a session are found by what was said around
+            them, and a recall in a session by its state.
+        namespace: The scope of this memory: entries are added to it, and only those in or below it are returned.
         config: Settings; see ``Config``.
         maintenance: ``"background"`` to do the store's periodic jobs in a thread, unless another process does them.
 
@@ -99,9 +99,11 @@ class Memory:
             raise InvalidInputError(f"maintenance must be None or 'background', got {maintenance!r}")
         self._store = Store(self.path, self.config, encoder, session_encoder)
         self._queries, self._jobs, self._scheduler = QueryLog(self._store), Jobs(self._store), Scheduler(self._store)
+        self._later = Later(self._store)
         self._enter(self.namespace)
         self._finalizer = weakref.finalize(self, self._store.database.abandon)
         self._eraser.resume()
+        self._later.resume()
         if maintenance is not None and not self._store.database.read_only:
             try:
                 self._worker.start()
@@ -112,7 +114,7 @@ class Memory:
     def _enter(self, namespace: Namespace) -> None:
         """Make the parts that work in a namespace: all of the memory that does."""
         self.namespace = namespace
-        self._reader, self._writer = Reader(self._store, namespace), Writer(self._store, namespace)
+        self._reader, self._writer = Reader(self._store, namespace), Writer(self._store, namespace, self._later)
         self._recaller = Recaller(self._store, self._queries, namespace)
         self._transfer = Transfer(self._store, self._writer, namespace)
         self._eraser = Eraser(self._store, namespace, self._queries.discard)
@@ -156,14 +158,15 @@ class Memory:
             text: What to remember; of any length up to ``Config.max_text_chars``.
             session: The conversation it belongs to.
             speaker: Who said it.
-            key: A name of your own, unique in the namespace. An entry that has the key is replaced by the new
-                one; only ``created_at`` stays, and the former version in its ``history``. Generated if left out.
+            key: A name of your own, unique in the namespace. An entry that has the key is replaced by the new one; only
+                ``created_at`` stays, and the former version in its ``history``. Generated if left out.
             metadata: A JSON object to filter by later, of up to 1,000,000 characters. Stored with its keys sorted.
             event_time: When it happened; now if left out. Of a day, month or year, the beginning is stored.
             expires_at: When it stops being returned; a day is its last, and the past is refused.
             importance: From 0 to 1.
             namespace: Where to put it; this memory's own namespace or one below it.
-            vector: The text's vector in the store's space, shape (dimension,), if you have it already.
+            vector: The text's vector in the store's space, shape (dimension,), if you have it already. False for none,
+                ``"later"`` to encode it in the background: by words and filters the entry is found at once.
 
         Returns:
             The entry; its ``duplicate_of`` names another entry of the namespace with the same text, if any.
@@ -365,6 +368,7 @@ class Memory:
         }
         return self._recaller.recall(query, namespace, options)
 
+    set_expiry = _delegate("_writer", Writer.set_expiry)
     recall_many = _delegate("_recaller", Recaller.recall_many)
     why = _delegate("_recaller", Recaller.why)
     get = _delegate("_reader", Reader.get)
@@ -404,8 +408,9 @@ class Memory:
     import_ = _delegate("_transfer", Transfer.import_)
 
     def close(self) -> None:
-        """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""
+        """Encode what waits, write the index snapshot, close. Later calls raise ClosedError; a second does nothing."""
         self._worker.close()
+        self._later.finish()
         self._queries.close()
         self._finalizer.detach()
         self._store.close()

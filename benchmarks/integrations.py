@@ -1,10 +1,11 @@
-"""The overhead of each adapter: a recall through the adapter, compared with the same recall without it.
+"""The overhead of each adapter: a recall through it, compared with the same recall without it and with the framework's.
 
     python benchmarks/integrations.py --rows 10000
 
 Both are called in turn on the same store with the same queries; vectors are drawn beforehand, so that no encoder is
-timed. Every figure is a median in milliseconds. Asynchronous adapters are compared with an awaited recall. Adapters
-whose framework is not installed are left out.
+timed. Every figure is a median in milliseconds. Asynchronous adapters are compared with an awaited recall. Then each
+operation is timed beside the same one of the framework's own class, as a ratio with its quartiles. Adapters whose
+framework is not installed are left out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from beside import compare_beside
 from timing import time_calls
 
 from agent_memory import EncoderSpec, Memory
@@ -262,6 +264,7 @@ def main() -> None:
                     bare, adapted, added = compare(pair, queries)
                     results[name] = {"bare": bare, "adapter": adapted, "added": added}
                     print(f"{name:34}{bare:8.3f}{adapted:9.3f}{added:8.3f}", flush=True)
+        results["beside"] = compare_beside(loop)
     print(json.dumps(results))
 
 

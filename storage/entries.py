@@ -20,7 +20,13 @@ class Entries(ABC):
 
     @abstractmethod
     def select(
-        self, condition: Condition, *, after_id: int = 0, limit: int | None = None, offset: int = 0
+        self,
+        condition: Condition,
+        *,
+        after_id: int = 0,
+        limit: int | None = None,
+        offset: int = 0,
+        newest_first: bool = False,
     ) -> list[tuple[int, Entry]]:
         """Return (id, entry) of the entries that satisfy a condition, in the order they were added.
 
@@ -29,6 +35,7 @@ class Entries(ABC):
             after_id: Only entries with larger ids.
             limit: Maximum number of entries; None for all.
             offset: Number of matching entries to skip first.
+            newest_first: True for the reverse order; with a limit, only the end of a session is read.
         """
 
     @abstractmethod
@@ -152,6 +159,10 @@ class Drafts(ABC):
 
         What such rows have superseded stays superseded: include it (``Entries.select_lineage``).
         """
+
+    @abstractmethod
+    def set_expiry(self, expiries: Mapping[int, datetime | None]) -> None:
+        """Set when entries expire, by id, without a new version: what they say has not changed."""
 
     @abstractmethod
     def supersede(self, old_id: int, new_id: int, now: datetime) -> int | None:

@@ -17,6 +17,12 @@ from agent_memory.types import FloatArray, Namespace
 Span: TypeAlias = tuple[datetime, datetime]
 """An interval of time: its start, included, and its end, excluded."""
 
+NO_VECTOR = b""
+"""Stored in the place of the static vector of an entry that is found by its words and filters alone."""
+
+LATER = b"\0"
+"""Stored in the place of a static vector that is still to be encoded."""
+
 State: TypeAlias = Literal["current", "as_of", "expired", "past", "unsuperseded", "any"]
 
 
@@ -149,7 +155,8 @@ class Draft:
     Attributes:
         metadata: Canonical JSON.
         event_time: None for the time of writing.
-        vector: The static vector: little-endian bytes in the generation's dtype, or None to keep the stored one.
+        vector: The static vector: little-endian bytes in the generation's dtype, ``NO_VECTOR`` or ``LATER``; None to
+            keep the stored one.
         evolved: The evolved vector, likewise; None to let a replay of the session compute it.
         latents: The latents that the entry adds to its session's latent memory.
         generated: Whether the key was generated for this entry, so that no other entry has it.
@@ -168,6 +175,11 @@ class Draft:
     evolved: bytes | None = None
     latents: bytes | None = None
     generated: bool = False
+
+    @property
+    def has_vector(self) -> bool:
+        """Whether it brings a static vector."""
+        return self.vector not in (None, NO_VECTOR, LATER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +202,9 @@ class Removed:
     """The result of deleting entries.
 
     Attributes:
-        keys: Number of keys deleted.
+        keys: Number of keys deleted; not those of entries that lost former versions only.
         rows: Number of rows deleted, former versions included.
-        vectors: Number of vectors deleted with them, in all generations.
+        vectors: Number of vectors deleted with them, in all generations; not what stood in the place of one.
         latents: Number of those that had latents.
         dirty: As for ``Written``; the entry itself is deleted, and its session may be.
         dirty_past: By session id, a place in it from which on former versions and superseded entries were evolved with

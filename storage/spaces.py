@@ -156,6 +156,40 @@ class Vectors(ABC):
         """
 
     @abstractmethod
+    def find_blank(self, generation: Generation, ids: Sequence[int]) -> dict[int, bytes]:
+        """Return those of the given entries that have no vector on purpose, by id, as ``NO_VECTOR`` or ``LATER``."""
+
+    @abstractmethod
+    def count_blank(self, generation: Generation) -> int:
+        """Return how many unsuperseded entries have no vector in a generation on purpose."""
+
+    @abstractmethod
+    def await_later(self) -> None:
+        """Note, in the transaction that writes them, that some entries are ``LATER``."""
+
+    @abstractmethod
+    def is_awaiting(self) -> bool:
+        """Return whether some entries may be ``LATER``."""
+
+    @abstractmethod
+    def select_later(self, generation: Generation, *, after: int, limit: int) -> list[StoredText]:
+        """Return the entries and former versions that are ``LATER``, by ascending id.
+
+        Args:
+            generation: The embedding space.
+            after: Only entries with larger ids.
+            limit: Maximum number of entries.
+        """
+
+    @abstractmethod
+    def fill_in(self, generation: Generation, rows: Iterable[tuple[StoredText, bytes]]) -> list[int]:
+        """Store the vectors of entries that are still ``LATER`` and have not changed since; returns their ids."""
+
+    @abstractmethod
+    def end_waiting(self, generation: Generation) -> bool:
+        """Take ``await_later`` back if no entry is ``LATER`` any more; returns whether that is so."""
+
+    @abstractmethod
     def select_missing(self, generation_id: int, *, after: int, limit: int | None) -> list[StoredText]:
         """Return the entries and former versions without a vector in a generation, by ascending id.
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.integrations._plain import plain, plain_where, restored
+from agent_memory.inputs import is_blank
+from agent_memory.integrations._document_filters import PLACE
+from agent_memory.integrations._plain import plain, restored
 from agent_memory.integrations._text import NO_TEXT, usable_text
 from agent_memory.integrations._vectors import UNRANKED, anywhere, direction
 from agent_memory.memory import Memory
@@ -21,12 +23,9 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependencyError("langchain-core", "langchain") from error
 
-Filter = Mapping[str, Any]
-
-_PLACE = own_key("place")  # namespace and key again: a filter can delete many documents at once
 _TEXT = own_key("text")  # the text of a document, where the entry's is another
 _KEY = own_key("key")  # the id of a document, where that is too long for a key; imports from Chroma use it too
-_OWN = (_PLACE, _TEXT, _KEY, UNRANKED)
+_OWN = (PLACE, _TEXT, _KEY, UNRANKED)
 _ENTRY_FIELDS = ("session", "speaker", "event_time", "expires_at", "importance")
 _MOST = 10_000  # values in one filter
 _FEW = 8  # deleting so many by their keys costs less than one look at all metadata
@@ -69,10 +68,10 @@ def _content(text: str, metadata: Mapping[str, Any], place: str, given: str | No
         raise InvalidInputError(f"metadata must be a mapping, got {type(metadata).__name__}")
     usable = usable_text(text)
     kept = without_recalled(usable)
-    marks: dict[str, Any] = {_PLACE: place}
+    marks: dict[str, Any] = {PLACE: place}
     if given is not None and is_too_long(given):
         marks[_KEY] = given
-    if not kept.strip():
+    if is_blank(kept):
         kept, marks[UNRANKED] = NO_TEXT, True
     if kept != usable:
         marks[_TEXT] = usable
@@ -110,27 +109,13 @@ def document_id(entry: Entry) -> str:
     return str(entry.metadata.get(_KEY, decode_name(entry.key)))
 
 
-def where_of(filter: Filter | None) -> Filter | None:
-    """Return the store's filter of one for documents.
-
-    Raises:
-        InvalidInputError: It is a function or anything else that is no mapping.
-    """
-    if filter is None or isinstance(filter, Mapping):
-        return None if filter is None else plain_where(filter)
-    what = f"the function {getattr(filter, '__name__', filter)!r}" if callable(filter) else repr(filter)
-    raise InvalidInputError(
-        f"filter must be an object such as {{'year': {{'$gte': 2024}}}}, which is applied inside the search; got {what}"
-    )
-
-
 def forget_keys(memory: Memory, keys: Sequence[str], scope: Namespace) -> None:
     """Delete documents by their keys for good, many of them in one transaction."""
     left: Sequence[str] = list(dict.fromkeys(keys))
     if len(left) > _FEW:
         for start in range(0, len(left), _MOST):
             places = [_place(scope, key) for key in left[start : start + _MOST]]
-            memory.forget(where={_PLACE: {"$in": places}}, namespace=scope)
+            memory.forget(where={PLACE: {"$in": places}}, namespace=scope)
         left = list(memory.get_many(left, namespace=scope))  # entries that were not added through LangChain
     for key in left:
         memory.forget(key, namespace=scope)

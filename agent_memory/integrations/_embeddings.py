@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from agent_memory.encoders.base import Encoder, EncoderSpec, tiers_for
-from agent_memory.errors import MissingDependencyError
+from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.types import FloatArray, Progress
 
 try:
@@ -31,7 +31,7 @@ class EmbeddingsEncoder:
 
     def __init__(self, embeddings: Embeddings, *, dimension: int | None = None) -> None:
         self.embeddings = embeddings
-        size = len(embeddings.embed_query("dimension")) if dimension is None else dimension
+        size = _measure(embeddings) if dimension is None else dimension
         models = (getattr(embeddings, name, None) for name in _NAMES)
         self._spec = EncoderSpec(
             name=f"langchain:{type(embeddings).__qualname__}",
@@ -57,6 +57,16 @@ class EmbeddingsEncoder:
     def encode_queries(self, texts: Sequence[str]) -> FloatArray:
         """Return the vectors of questions, shape (n, dimension)."""
         return np.asarray([self.embeddings.embed_query(text) for text in texts], dtype=np.float32)
+
+
+def _measure(embeddings: Embeddings) -> int:
+    try:
+        return len(embeddings.embed_query("dimension"))
+    except (NotImplementedError, ValueError) as error:
+        raise InvalidInputError(
+            f"give the size of the vectors of {type(embeddings).__name__}, for LangGraph as index={{'dims': ...}}: it "
+            f"could not be measured: {error}"
+        ) from error
 
 
 class EncoderEmbeddings(Embeddings):

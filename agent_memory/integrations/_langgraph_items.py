@@ -5,27 +5,27 @@ vector are those of the first indexed text.
 Every further indexed text of the item is a *part*: an entry beside it that repeats the value, so that filters
 hold inside the search, and that leads back to the item. Item and parts carry the stamp of the write that made
 them; a part whose stamp is not that of its item is left over from another write and is not seen. An item
-without indexed text has an arbitrary vector and is never ranked.
+without indexed text has no vector and is never ranked.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.inputs import is_blank
 from agent_memory.integrations._text import entry_text, usable_text
-from agent_memory.integrations._vectors import anywhere
 from agent_memory.names import decode_name, decode_names, encode_name, encode_names, suffixed
 from agent_memory.records import Entry
 from agent_memory.types import FloatArray, Namespace
 from agent_memory.writing.langgraph_items import make_pages, page_keys, read_value, write_value
 
 try:
-    from langgraph.store.base import Item, PutOp, SearchItem, get_text_at_path, tokenize_path
+    from langgraph.store.base import IndexConfig, Item, PutOp, SearchItem, get_text_at_path, tokenize_path
 except ModuleNotFoundError as error:
     raise MissingDependencyError("langgraph", "langgraph") from error
 
@@ -35,11 +35,38 @@ ITEMS = {"kind": "item"}
 RANKED = {"ranked": True}
 UNRANKED = {"kind": "item", "ranked": False}
 _SECONDS = 60
+_SETTINGS = ("dims", "embed", "fields", "text_fields", "distance_type")
 
 
 def fields_of(paths: Sequence[str] | None) -> list[Field]:
     """Return index paths in the form that ``texts_of`` takes; the whole item by default."""
     return [path if path == "$" else tokenize_path(path) for path in paths or ["$"]]
+
+
+def settings_of(index: IndexConfig | Literal[False] | None) -> dict[str, Any]:
+    """Return the settings of an index by LangGraph's own names.
+
+    Raises:
+        InvalidInputError: A setting is unknown, or cannot be followed.
+    """
+    if not index:
+        return {}
+    if not isinstance(index, Mapping):
+        raise InvalidInputError(f"index must be an object such as {{'fields': ['text']}}, or False, got {index!r}")
+    settings = dict(index)
+    unknown = [name for name in settings if name not in _SETTINGS]
+    if unknown:
+        raise InvalidInputError(f"unknown setting of index: {unknown[0]!r}; there are {', '.join(_SETTINGS)}")
+    if settings.pop("distance_type", "cosine") != "cosine":
+        raise InvalidInputError(f"distance_type must be 'cosine', got {index['distance_type']!r}")  # type: ignore[typeddict-item]
+    text_fields = settings.pop("text_fields", None)  # as SqliteStore calls them
+    if text_fields is not None and settings.get("fields") is not None and text_fields != settings["fields"]:
+        raise InvalidInputError(f"fields and text_fields differ: {settings['fields']!r} and {text_fields!r}")
+    fields = settings.get("fields") if text_fields is None else text_fields
+    fields = [fields] if isinstance(fields, str) else fields
+    if fields is not None and not (isinstance(fields, list | tuple) and all(isinstance(one, str) for one in fields)):
+        raise InvalidInputError(f"fields must be a list of paths such as ['text', 'notes[*].title'], got {fields!r}")
+    return {**settings, "fields": fields}
 
 
 def texts_of(op: PutOp, default: Sequence[Field]) -> list[str]:
@@ -48,7 +75,7 @@ def texts_of(op: PutOp, default: Sequence[Field]) -> list[str]:
         return []
     fields = default if op.index is None else fields_of(op.index)
     texts = [text for field in fields for text in _text_at(op.value, field)]
-    return list(dict.fromkeys(usable_text(text) for text in texts if text.strip()))
+    return list(dict.fromkeys(usable_text(text) for text in texts if not is_blank(text)))
 
 
 def _text_at(value: Any, field: Field) -> list[str]:
@@ -99,8 +126,7 @@ class Layout:
         }
         first, *others = indexed or [_text_at(value, "$")[0]]
         about = {"kind": "item", "ranked": bool(indexed), "parts": len(others)}
-        nowhere = anywhere(self.dimension)
-        item = {"text": self._cut(first), "key": key, "vector": vectors.get(first, nowhere)}
+        item = {"text": self._cut(first), "key": key, "vector": vectors.get(first, False)}
         parts = [
             {
                 **shared,
@@ -111,7 +137,7 @@ class Layout:
             }
             for number, text in enumerate(others)
         ]
-        paged = ({**shared, **page, "vector": nowhere} for page in make_pages(op.key, pages, stamp))
+        paged = ({**shared, **page, "vector": False} for page in make_pages(op.key, pages, stamp))
         return [{**shared, **item, "metadata": {**metadata, **about}}, *parts, *paged]
 
     def _cut(self, text: str) -> str:
@@ -161,7 +187,7 @@ def page_of(entry: Entry | None, stamp: object) -> str | None:
     return str(entry.metadata.get("page", ""))
 
 
-def refreshed(entry: Entry) -> datetime | None:
+def refreshed(entry: Entry, now: datetime) -> datetime | None:
     """Return when an item that is read now is to expire; None if that is not worth a write.
 
     The time to live is moved in steps of a hundredth of it: an item read in a loop is not written each time.
@@ -169,5 +195,5 @@ def refreshed(entry: Entry) -> datetime | None:
     ttl = entry.metadata.get("ttl")
     if ttl is None or entry.expires_at is None:
         return None
-    expiry = datetime.now(UTC) + timedelta(minutes=ttl)
+    expiry = now + timedelta(minutes=ttl)
     return expiry if (expiry - entry.expires_at).total_seconds() >= ttl * _SECONDS / 100 else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ParamSpec, TypeVar
 from urllib.parse import quote, unquote
 
 from pydantic import BeforeValidator, Field
 
+from agent_memory.aio import run_in_thread
 from agent_memory.errors import AgentMemoryError, InvalidInputError, NotFoundError
 from agent_memory.inputs import MAX_K
 from agent_memory.integrations._mcp_pages import PAGE, Object, brief, page, ranked, start_of, whole
@@ -50,7 +50,7 @@ class _Shared:
 
     async def _run(self, call: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
-            return await asyncio.to_thread(call, *args, **kwargs)
+            return await run_in_thread(lambda: call(*args, **kwargs))
         except AgentMemoryError as error:
             raise self._fails(str(error)) from error
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
-from agent_memory.aio import AsyncMemory
+from agent_memory.aio import AsyncMemory, run_in_thread
 from agent_memory.client import RemoteMemory
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
@@ -49,7 +48,7 @@ class Adapter:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self._release)
+        await run_in_thread(self._release, whole=True)
 
 
 def opened(memory: Given, *, encoder: Encoder | None = None, config: Config | None = None) -> tuple[Memory, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from agent_memory.inputs import is_blank
 from agent_memory.memory import Memory
 from agent_memory.prompt import format_hits, without_recalled
 from agent_memory.records import Hit
@@ -40,7 +41,8 @@ def usable_text(text: str) -> str:
 
 def own_text(text: str) -> str:
     """Return what a text says itself: without blocks of recalled text, for instance those that a model repeated."""
-    return without_recalled(usable_text(text)).strip()
+    own = without_recalled(usable_text(text)).strip()
+    return "" if is_blank(own) else own
 
 
 def query_text(text: str, memory: Memory) -> str:

@@ -9,13 +9,13 @@ message.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel
 
+from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._opening import Adapter, Given, opened
 from agent_memory.integrations._plain import plain, plain_where, restored
@@ -103,7 +103,7 @@ class AutoGenMemory(Adapter, Memory, Component[AutoGenMemoryConfig]):
                 f"{mime_type}: describe it in words, or decode it, first"
             )
         metadata = {**plain(content.metadata or {}), _FIELD: kept}
-        await asyncio.to_thread(self.memory.add, text, metadata=metadata, namespace=self._prompting.scope)
+        await run_in_thread(lambda: self.memory.add(text, metadata=metadata, namespace=self._prompting.scope))
 
     async def query(
         self,
@@ -127,7 +127,7 @@ class AutoGenMemory(Adapter, Memory, Component[AutoGenMemoryConfig]):
         return MemoryQueryResult(results=[_content(hit) for hit in hits])
 
     async def _recall(self, text: str, **options: Any) -> list[Hit]:
-        return await asyncio.to_thread(lambda: self._prompting.hits(text, **options))
+        return await run_in_thread(lambda: self._prompting.hits(text, **options))
 
     async def update_context(self, model_context: ChatCompletionContext) -> UpdateContextResult:
         """Add what the last message of the user reminds of to a context, tagged, as a system message."""
@@ -140,11 +140,11 @@ class AutoGenMemory(Adapter, Memory, Component[AutoGenMemoryConfig]):
 
     async def clear(self) -> None:
         """Forget everything in the namespace."""
-        await asyncio.to_thread(self.memory.forget, everything=True, namespace=self._prompting.scope)
+        await run_in_thread(lambda: self.memory.forget(everything=True, namespace=self._prompting.scope))
 
     async def close(self) -> None:  # type: ignore[override]
         """Close the memory if it was opened here; a memory that was handed over stays open."""
-        await asyncio.to_thread(self._release)
+        await run_in_thread(self._release, whole=True)
 
     def _to_config(self) -> AutoGenMemoryConfig:
         own = self._prompting

@@ -8,13 +8,13 @@ The store keeps the vectors of CrewAI's embedder, and scopes and categories as f
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, MissingDependencyError
 from agent_memory.integrations._given import LateMemory
@@ -213,15 +213,15 @@ class AgentMemoryStorage(Adapter):
 
     async def asave(self, records: list[MemoryRecord]) -> None:
         """Do as ``save`` does, without blocking the event loop."""
-        await asyncio.to_thread(self.save, records)
+        await run_in_thread(lambda: self.save(records))
 
     async def asearch(self, query_embedding: list[float], **options: Any) -> list[tuple[MemoryRecord, float]]:
         """Do as ``search`` does, without blocking the event loop."""
-        return await asyncio.to_thread(self.search, query_embedding, **options)
+        return await run_in_thread(lambda: self.search(query_embedding, **options))
 
     async def adelete(self, **options: Any) -> int:
         """Do as ``delete`` does, without blocking the event loop."""
-        return await asyncio.to_thread(self.delete, **options)
+        return await run_in_thread(lambda: self.delete(**options))
 
 
 def _path(scope: str | None) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._opening import Adapter, Given, below, opened, session_and_memory
 from agent_memory.integrations._text import NO_TEXT, own_text, usable_text
@@ -63,9 +64,17 @@ class AgentMemoryChatMessageHistory(Adapter, BaseChatMessageHistory):
         """
         self.memory.add_many([{**self._scope, **as_item(message)} for message in messages])
 
+    async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
+        """Do as ``add_messages`` does, without blocking the event loop."""
+        await run_in_thread(lambda: self.add_messages(messages))
+
     def clear(self) -> None:
         """Delete all messages of the session for good."""
         self.memory.forget(where=_ONLY_MESSAGES, **self._scope)
+
+    async def aclear(self) -> None:
+        """Do as ``clear`` does, without blocking the event loop."""
+        await run_in_thread(self.clear)
 
 
 def as_item(message: BaseMessage) -> dict[str, Any]:
@@ -75,15 +84,16 @@ def as_item(message: BaseMessage) -> dict[str, Any]:
         whole = json.dumps(message_to_dict(message))
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"a {message.type} message cannot be stored: {error}") from error
+    said = own_text(str(message.text))
     return {
-        "text": message_text(message),
+        "text": said or _calls(message),
         "speaker": encode_name(getattr(message, "name", None) or message.type),
         "metadata": {_FIELD: whole},
+        "vector": None if said else False,
     }
 
 
-def message_text(message: BaseMessage) -> str:
-    """Return what can be recalled of a message: its text, else the tools it calls."""
-    text = own_text(str(message.text))
+def _calls(message: BaseMessage) -> str:
+    """Return what a message that says nothing can be found by: the tools it calls."""
     calls = ", ".join(call["name"] for call in getattr(message, "tool_calls", ()))
-    return text or (f"(calls {usable_text(calls)})" if calls else NO_TEXT)
+    return f"(calls {usable_text(calls)})" if calls else NO_TEXT

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from agent_memory.aio import run_in_thread
 from agent_memory.errors import MissingDependencyError
 from agent_memory.integrations._opening import Adapter, Given, opened
 from agent_memory.integrations._prompting import Prompting
@@ -75,7 +75,7 @@ class AgentMemoryMiddleware(Adapter, AgentMiddleware[AgentState[Any], Any, Any])
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         """Do as ``wrap_model_call`` does, without blocking the event loop."""
-        return await handler(await asyncio.to_thread(self._with_memories, request))
+        return await handler(await run_in_thread(lambda: self._with_memories(request)))
 
     def _with_memories(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         asked = next((m for m in reversed(request.messages) if isinstance(m, HumanMessage)), None)
@@ -97,7 +97,7 @@ class AgentMemoryMiddleware(Adapter, AgentMiddleware[AgentState[Any], Any, Any])
     async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Do as ``after_agent`` does, without blocking the event loop."""
         session = self._session or session_of(get_config())
-        await asyncio.to_thread(self._write, state["messages"], runtime, session)
+        await run_in_thread(lambda: self._write(state["messages"], runtime, session))
 
     def _write(self, messages: Sequence[BaseMessage], runtime: Any, session: str | None) -> None:
         scope = self._prompting_for(runtime).scope

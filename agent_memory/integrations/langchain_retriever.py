@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from agent_memory.aio import run_in_thread
 from agent_memory.errors import MissingDependencyError
 from agent_memory.integrations._documents import document
 from agent_memory.integrations._opening import Adapter, Given, below, opened
@@ -70,7 +70,7 @@ class AgentMemoryRetriever(BaseRetriever, Adapter):
         run_manager: AsyncCallbackManagerForRetrieverRun | None = None,
         **kwargs: Any,
     ) -> list[Document]:
-        return await asyncio.to_thread(self._get_relevant_documents, query, **kwargs)
+        return await run_in_thread(lambda: self._get_relevant_documents(query, **kwargs))
 
 
 def _document(hit: Hit) -> Document:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agent_memory.aio import run_in_thread
 from agent_memory.errors import MissingDependencyError
 from agent_memory.integrations._opening import Adapter, Given, opened
 from agent_memory.integrations._prompting import NOTHING_KNOWN, Prompting
@@ -63,6 +64,10 @@ def memory_tools(
         """
         return prompting.remember(text, fixed or session_of(config))
 
+    async def aremember(text: str, config: RunnableConfig) -> str:
+        return await run_in_thread(lambda: prompting.remember(text, fixed or session_of(config)))
+
+    remember.coroutine = aremember  # LangChain's own would go on after a cancellation
     tools = MemoryTools([recall, remember])
     tools.memory, tools._own = store, own
     return tools

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 import weakref
@@ -12,16 +11,16 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.integrations._document_filters import Filter, where_of
 from agent_memory.integrations._documents import (
-    Filter,
     as_items,
     document,
     document_id,
     forget_keys,
     has_text,
-    where_of,
     with_vectors,
 )
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
@@ -129,7 +128,7 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
         items = self._items(texts, metadatas, ids, kwargs)
         worded = [item["text"] for item in items if has_text(item)]
         vectors = await self._embedding.aembed_documents(worded) if worded else []
-        return await asyncio.to_thread(self._write, items, vectors)
+        return await run_in_thread(lambda: self._write(items, vectors))
 
     def _items(
         self,
@@ -155,6 +154,10 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
         forget_keys(self.memory, [encode_name(key) for key in ids or ()], self._scope)
         return True
 
+    async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
+        """Do as ``delete`` does, without blocking the event loop."""
+        return await run_in_thread(lambda: self.delete(ids, **kwargs))
+
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents with the given ids, in that order; unknown ids are left out."""
         keys = [encode_name(key) for key in ids]
@@ -162,7 +165,14 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
         return [document(found[key]) for key in keys if key in found]
 
     def _recall(self, vector: Sequence[float], k: int, filter: Any, options: dict[str, Any]) -> list[Hit]:
-        return closest(self.memory, vector, k, where_of(filter), self._scope, **options)
+        return closest(self.memory, vector, k, self._where(filter), self._scope, **options)
+
+    def _where(self, filter: Filter | None) -> Filter | None:
+        return where_of(filter, lambda: self.memory.entries(namespace=self._scope))
+
+    @property
+    def _collection(self) -> DocumentCollection:
+        return DocumentCollection(self)  # mem0 lists what it stores as Chroma's collections do
 
     def similarity_search_with_score_by_vector(
         self, embedding: list[float], k: int = 4, *, filter: Filter | None = None, **kwargs: Any
@@ -183,7 +193,7 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
     ) -> list[tuple[Document, float]]:
         """Do as ``similarity_search_with_score`` does, without blocking the event loop."""
         vector = await self._embedding.aembed_query(query)
-        return await asyncio.to_thread(self.similarity_search_with_score_by_vector, vector, k, **kwargs)
+        return await run_in_thread(lambda: self.similarity_search_with_score_by_vector(vector, k, **kwargs))
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """Return the k documents closest to a query, best first."""
@@ -279,9 +289,27 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
     ) -> Self:
         """Do as ``from_texts`` does, without blocking the event loop."""
         opening = _for_opening(kwargs)
-        store = await asyncio.to_thread(lambda: cls(embedding=embedding, **opening))
+        store = await run_in_thread(lambda: cls(embedding=embedding, **opening), whole=True)
         await store.aadd_texts(texts, metadatas, ids=ids, **kwargs)
         return store
+
+
+class DocumentCollection:
+    """The documents of a store, listed as Chroma's collections list theirs."""
+
+    def __init__(self, store: AgentMemoryVectorStore) -> None:
+        self._store = store
+
+    def get(self, where: Filter | None = None, limit: int | None = None) -> dict[str, list[Any]]:
+        """Return ids, texts and metadata of the documents that a filter matches, in the order they were added."""
+        store = self._store
+        entries = store.memory.entries(where=store._where(where), namespace=store._scope, limit=limit)
+        found = [document(entry) for entry in entries]
+        return {
+            "ids": [each.id for each in found],
+            "documents": [each.page_content for each in found],
+            "metadatas": [each.metadata for each in found],
+        }
 
 
 def _for_opening(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -13,16 +13,17 @@ an item from the moment it expires.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 
 from agent_memory.config import Config
-from agent_memory.errors import DimensionMismatchError, InvalidInputError, MissingDependencyError, NotFoundError
+from agent_memory.errors import DimensionMismatchError, InvalidInputError, MissingDependencyError
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
+from agent_memory.integrations._langgraph_batches import Batches
 from agent_memory.integrations._langgraph_filters import Where, to_where
 from agent_memory.integrations._langgraph_items import (
     ITEMS,
@@ -34,14 +35,16 @@ from agent_memory.integrations._langgraph_items import (
     page_of,
     part_keys,
     refreshed,
+    settings_of,
     texts_of,
 )
 from agent_memory.integrations._langgraph_ranking import rank
-from agent_memory.integrations._langgraph_sweeper import Sweeper
+from agent_memory.integrations._langgraph_sweeper import Done, Sweeper
 from agent_memory.integrations._opening import Adapter, Given, below, opened
 from agent_memory.names import decode_names, encode_name
 from agent_memory.records import Entry
-from agent_memory.types import FloatArray, Namespace
+from agent_memory.storage.filters import MAX_LIST
+from agent_memory.types import FloatArray, Namespace, Time
 
 try:
     from langchain_core.embeddings import Embeddings
@@ -63,6 +66,8 @@ except ModuleNotFoundError as error:
     raise MissingDependencyError("langgraph", "langgraph") from error
 
 Vectors = dict[str, FloatArray]
+_FEW = 8  # deleting so many by their keys costs less than one look at all metadata
+Embedded = tuple[Vectors, Vectors]  # those of texts, and those of queries
 
 _TRIES = 5
 
@@ -96,7 +101,7 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         config: Config | None = None,
     ) -> None:
         super().__init__()
-        settings: Mapping[str, Any] = index or {}
+        settings = settings_of(index)
         embed = settings.get("embed")
         self.embeddings: Embeddings | None = None if embed is None else ensure_embeddings(embed)
         given = self.embeddings
@@ -104,21 +109,21 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         self.memory, self._own = opened(memory, encoder=encoder, config=config)
         if self.embeddings is None and index is not False:
             self.embeddings = EncoderEmbeddings(self.memory.encoder)
-        self.index_config = dict(settings) if index else None
+        self.index_config = dict(index) if index else None
         self.ttl_config = ttl
         self._fields = fields_of(settings.get("fields"))
         settled = self.memory.encoder.spec.dimension, self.memory.config.max_text_chars
         self._layout = Layout(below(self.memory, namespace), *settled)
+        self._batches = Batches(self._embed, self._run)
 
     @classmethod
-    @contextmanager
-    def from_conn_string(cls, conn_string: str | Path, **options: Any) -> Iterator[Self]:
-        """Open the store of a folder and close it at the end, in the manner of LangGraph's own stores."""
-        with cls(conn_string, **options) as store:
-            yield store
+    def from_conn_string(cls, conn_string: str | Path, **options: Any) -> Self:
+        """Open the store of a folder, for ``with`` or ``async with``, in the manner of LangGraph's own stores."""
+        return cls(conn_string, **options)
 
-    def setup(self) -> None:
-        """Do nothing: the store sets itself up. Here for code written for LangGraph's own stores."""
+    def setup(self) -> Done:
+        """Do nothing, awaited or not: the store sets itself up. Here for code written for LangGraph's own stores."""
+        return Done(0)
 
     def _release(self) -> None:
         self.stop_ttl_sweeper()
@@ -135,21 +140,25 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         ops = list(ops)
         texts, queries = self._to_embed(ops)
         if self.embeddings is None:
-            return self._run(ops, {}, {})
+            return self._run(ops, ({}, {}))
         documents = self.embeddings.embed_documents(texts) if texts else []
         asked = [self.embeddings.embed_query(query) for query in queries]
-        return self._run(ops, self._usable(texts, documents), self._usable(queries, asked))
+        return self._run(ops, (self._usable(texts, documents), self._usable(queries, asked)))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """Do as ``batch`` does, without blocking the event loop."""
-        ops = list(ops)
+        """Do as ``batch`` does, without blocking the event loop.
+
+        What several tasks ask for in one turn of the loop, or while an earlier batch is under way, is one batch.
+        """
+        return await self._batches.submit(list(ops))
+
+    async def _embed(self, ops: Sequence[Op]) -> Embedded:
         texts, queries = self._to_embed(ops)
-        documents: list[list[float]] = []
-        asked: list[list[float]] = []
-        if self.embeddings is not None:
-            documents = await self.embeddings.aembed_documents(texts) if texts else []
-            asked = await asyncio.gather(*map(self.embeddings.aembed_query, queries))
-        return await asyncio.to_thread(self._run, ops, self._usable(texts, documents), self._usable(queries, asked))
+        if self.embeddings is None:
+            return {}, {}
+        documents = await self.embeddings.aembed_documents(texts) if texts else []
+        asked = await asyncio.gather(*map(self.embeddings.aembed_query, queries))
+        return self._usable(texts, documents), self._usable(queries, asked)
 
     def _to_embed(self, ops: Sequence[Op]) -> tuple[list[str], list[str]]:
         if self.embeddings is None:
@@ -170,22 +179,28 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
                 found[text] = array
         return found
 
-    def _run(self, ops: Sequence[Op], texts: Vectors, queries: Vectors) -> list[Result]:
+    def _run(self, ops: Sequence[Op], embedded: Embedded) -> list[Result]:
+        texts, queries = embedded
         results: list[Result] = [None] * len(ops)
-        self._get_all(ops, results)
+        read: list[Entry] = []
+        self._get_all(ops, results, read)
+        searched: dict[str, list[SearchItem]] = {}
         for place, op in enumerate(ops):
             if isinstance(op, SearchOp):
-                results[place] = self._search(op, queries.get(op.query or ""))
+                if repr(op) not in searched:
+                    searched[repr(op)] = self._search(op, queries.get(op.query or ""), read)
+                results[place] = list(searched[repr(op)])
             elif isinstance(op, ListNamespacesOp):
                 results[place] = self._list(op)
             elif not isinstance(op, GetOp | PutOp):
                 raise InvalidInputError(f"unknown operation: {type(op).__name__}")
+        self._refresh(read)
         self._write(_last_puts(ops), texts)
         return results
 
     # --- reading -----------------------------------------------------------------------------------------
 
-    def _get_all(self, ops: Sequence[Op], results: list[Result]) -> None:
+    def _get_all(self, ops: Sequence[Op], results: list[Result], read: list[Entry]) -> None:
         wanted: dict[Namespace, list[tuple[int, GetOp]]] = {}
         for place, op in enumerate(ops):
             if isinstance(op, GetOp):
@@ -197,7 +212,7 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
                 if entry is not None and is_item(entry):
                     entry, pages = self._with_pages(entry)
                     results[place] = self._layout.item(entry, pages)
-                    self._refresh([entry], op.refresh_ttl)
+                    read += [entry] if op.refresh_ttl else ()
 
     def _with_pages(self, entry: Entry) -> tuple[Entry, list[str]]:
         """Return an item's entry with its pages; those of the newest write, if it is written meanwhile."""
@@ -216,39 +231,42 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         entry, pages = self._with_pages(entry)
         return self._layout.found(entry, score, pages)
 
-    def _search(self, op: SearchOp, query: FloatArray | None) -> list[SearchItem]:
+    def _search(self, op: SearchOp, query: FloatArray | None, read: list[Entry]) -> list[SearchItem]:
         scope = self._layout.scope(op.namespace_prefix)
         conditions = to_where(op.filter)
         if op.limit < 1:
             return []
         if query is None:
             entries = self._unranked(scope, [ITEMS, *conditions], op.limit, op.offset)
-            self._refresh(entries, op.refresh_ttl)
+            read += entries if op.refresh_ttl else ()
             return [self._found(entry) for entry in entries]
         ranked = rank(self.memory, scope, conditions, query, op.offset + op.limit)
         page = ranked[op.offset :]
-        self._refresh([entry for entry, _ in page], op.refresh_ttl)
+        read += [entry for entry, _ in page] if op.refresh_ttl else ()
         found = [self._found(entry, score) for entry, score in page]
         if len(found) < op.limit:
             skipped = max(op.offset - len(ranked), 0)
             rest = self._unranked(scope, [UNRANKED, *conditions], op.limit - len(found), skipped)
-            self._refresh(rest, op.refresh_ttl)
+            read += rest if op.refresh_ttl else ()
             found += [self._found(entry) for entry in rest]
         return found
 
     def _unranked(self, scope: Namespace, conditions: list[Where], limit: int, offset: int) -> list[Entry]:
         return self.memory.entries(where={"$and": conditions}, namespace=scope, limit=limit, offset=offset)
 
-    def _refresh(self, entries: Sequence[Entry], wanted: bool) -> None:
-        if not wanted or not self.ttl_config or not self.ttl_config.get("refresh_on_read", False):
+    def _refresh(self, read: Sequence[Entry]) -> None:
+        """Move the expiry of what was read, in one transaction for each namespace."""
+        if not read or not self.ttl_config or not self.ttl_config.get("refresh_on_read", False):
             return
-        for entry in entries:
-            expiry = refreshed(entry)
-            for key in [entry.key, *part_keys(entry)] if expiry is not None else ():
-                try:
-                    self.memory.update(key, expires_at=expiry, namespace=entry.namespace)
-                except NotFoundError:
-                    break  # it expired or was deleted since it was read
+        now = datetime.now(UTC)
+        moved: dict[Namespace, dict[str, Time | None]] = {}
+        for entry in read:
+            expiry = refreshed(entry, now)
+            if expiry is not None:
+                keys = (entry.key, *part_keys(entry))
+                moved.setdefault(entry.namespace, {}).update(dict.fromkeys(keys, expiry))
+        for scope, expiries in moved.items():
+            self.memory.set_expiry(expiries, namespace=scope)
 
     def _list(self, op: ListNamespacesOp) -> list[tuple[str, ...]]:
         conditions = op.match_conditions or ()
@@ -267,20 +285,42 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
             keys = [encode_name(op.key) for op in puts if self._layout.scope(op.namespace) == scope]
             former[scope] = self.memory.get_many(keys, namespace=scope)
         items: list[dict[str, Any]] = []
-        stale: list[tuple[Namespace, str]] = []
+        gone: list[Entry] = []
+        surplus: list[tuple[Namespace, str]] = []
         for op in puts:
             scope, key = self._layout.scope(op.namespace), encode_name(op.key)
             texts = texts_of(op, self._fields)
             entries = [] if op.value is None else self._layout.entries(op, texts, vectors)
             items += entries
             known = former[scope].get(key)
-            if known is not None:
+            if known is not None and not entries:
+                gone.append(known)
+            elif known is not None:
                 written = {entry["key"] for entry in entries}
-                stale += [(scope, name) for name in (key, *part_keys(known)) if name not in written]
+                surplus += [(scope, name) for name in part_keys(known) if name not in written]
         if items:
             self.memory.add_many(items)
-        for scope, key in stale:
-            self.memory.forget(key, namespace=scope)
+        self._forget(gone, surplus)
+
+    def _forget(self, gone: Sequence[Entry], surplus: Sequence[tuple[Namespace, str]]) -> None:
+        """Delete items, and what items that were written again no longer need.
+
+        Many items go in one transaction, by the stamps of their writes. What is left of an item that stays goes by its
+        keys: its former versions have the same stamp.
+        """
+        places = [(entry.namespace, name) for entry in gone for name in (entry.key, *part_keys(entry))]
+        stamps: list[str] = []
+        if len(places) > _FEW:
+            stamps = [entry.metadata["stamp"] for entry in gone if is_item(entry)]
+            places = [(entry.namespace, entry.key) for entry in gone if not is_item(entry)]
+        places += surplus
+        selections: list[dict[str, Any]] = [{"key": key, "namespace": scope} for scope, key in places]
+        for start in range(0, len(stamps), MAX_LIST):
+            where = {"stamp": {"$in": stamps[start : start + MAX_LIST]}}
+            selections.append({"where": where, "namespace": self._layout.base})
+        for number, selection in enumerate(selections, start=1):
+            # The last call takes the traces of them all out of the files.
+            self.memory.forget(**selection, deferred=number < len(selections))
 
 
 def _last_puts(ops: Sequence[Op]) -> list[PutOp]:

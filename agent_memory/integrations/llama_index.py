@@ -10,11 +10,11 @@ The vector store keeps the vectors of LlamaIndex's embedding model; the block us
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._given import LateMemory
@@ -83,9 +83,17 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
         memory.add_many([{**_as_entry(node, dimension), "namespace": scope} for node in nodes])
         return [node.node_id for node in nodes]
 
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Do as ``add`` does, without blocking the event loop."""
+        return await run_in_thread(lambda: self.add(nodes, **kwargs))
+
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete the nodes of a document for good."""
         self._forget({"ref_doc_id": ref_doc_id})
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Do as ``delete`` does, without blocking the event loop."""
+        await run_in_thread(lambda: self.delete(ref_doc_id))
 
     def delete_nodes(
         self,
@@ -99,6 +107,15 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
         if where:
             self._forget(where)
 
+    async def adelete_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **delete_kwargs: Any,
+    ) -> None:
+        """Do as ``delete_nodes`` does, without blocking the event loop."""
+        await run_in_thread(lambda: self.delete_nodes(node_ids, filters))
+
     def _forget(self, where: Where) -> None:
         memory = self._late.known()
         if memory is not None:
@@ -109,6 +126,10 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
         memory = self._late.known()
         if memory is not None:
             memory.forget(everything=True, namespace=below(memory, self._relative))
+
+    async def aclear(self) -> None:
+        """Do as ``clear`` does, without blocking the event loop."""
+        await run_in_thread(self.clear)
 
     def _where(self, memory: Memory, filters: MetadataFilters | None, **ids: list[str] | None) -> Where | None:
         nodes = cache(lambda: memory.entries(namespace=below(memory, self._relative)))
@@ -121,6 +142,12 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
             return []
         where = self._where(memory, filters, node_ids=node_ids)
         return [_as_node(entry) for entry in memory.entries(where=where, namespace=below(memory, self._relative))]
+
+    async def aget_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """Do as ``get_nodes`` does, without blocking the event loop."""
+        return await run_in_thread(lambda: self.get_nodes(node_ids, filters))
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Return the nodes closest to an embedding; without one, the first that match the filters, without scores.
@@ -140,6 +167,10 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
             return _result([_as_node(entry) for entry in entries], None)
         hits = closest(memory, query.query_embedding, k, where, scope)
         return _result([_as_node(hit.entry) for hit in hits], [hit.score for hit in hits])
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """Do as ``query`` does, without blocking the event loop."""
+        return await run_in_thread(lambda: self.query(query, **kwargs))
 
     def _release(self) -> None:
         self._late.close()
@@ -198,7 +229,7 @@ class AgentMemoryBlock(BaseMemoryBlock[str], Adapter):
 
     async def _aget(self, messages: list[ChatMessage] | None = None, **block_kwargs: Any) -> str:
         asked = [message for message in messages or [] if message.role == "user"]
-        return await asyncio.to_thread(self._prompting().block, _said(asked[-1]) if asked else "")
+        return await run_in_thread(lambda: self._prompting().block(_said(asked[-1]) if asked else ""))
 
     async def _aput(self, messages: list[ChatMessage]) -> None:
         items = [
@@ -213,7 +244,7 @@ class AgentMemoryBlock(BaseMemoryBlock[str], Adapter):
             for message in messages
             if message.role in ("user", "assistant") and (text := own_text(_said(message)))
         ]
-        await asyncio.to_thread(self.memory.add_many, items)
+        await run_in_thread(lambda: self.memory.add_many(items))
 
 
 def _said(message: ChatMessage) -> str:

@@ -8,11 +8,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
+from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.integrations._opening import Adapter, Given, below, opened, session_and_memory
 from agent_memory.integrations._text import entry_text, own_text, text_of
@@ -40,6 +40,10 @@ class AgentMemorySession(Adapter, SessionABC):
         session_id: Another name of ``session``, the one that the SDK uses.
         namespace: Where the session lives, within the memory's namespace.
         session_settings: The SDK's own settings, as an object or a mapping.
+        encode: ``"now"``, or ``"later"`` to encode what is said in the background: ``add_items`` returns as soon as it
+            is on disk, and it is found by its words until then.
+
+    Only what is said has a vector; tool calls, their outputs and reasoning are found by their words.
     """
 
     def __init__(
@@ -51,9 +55,16 @@ class AgentMemorySession(Adapter, SessionABC):
         session_id: str | None = None,
         namespace: Sequence[str] = (),
         session_settings: SessionSettings | Mapping[str, Any] | None = None,
+        encode: Literal["now", "later"] = "now",
     ) -> None:
+        if encode not in ("now", "later"):
+            raise InvalidInputError(f"encode must be 'now' or 'later', got {encode!r}")
+        self._vector = None if encode == "now" else encode
         self.session_id, memory = session_and_memory(memory, former, session, session_id)
         given = session_settings or {}
+        unknown = sorted(set(given) - set(SessionSettings().to_dict())) if isinstance(given, Mapping) else []
+        if unknown:
+            raise InvalidInputError(f"unknown setting of the session: {unknown[0]!r}")
         self.session_settings = SessionSettings(**given) if isinstance(given, Mapping) else given
         self.memory, self._own = opened(memory)
         self._scope: dict[str, Any] = {
@@ -61,16 +72,19 @@ class AgentMemorySession(Adapter, SessionABC):
             "namespace": below(self.memory, namespace),
         }
 
-    def _entries(self) -> list[Entry]:
-        return self.memory.entries(where=_ONLY_ITEMS, **self._scope)
+    def _entries(self, most: int | None) -> list[Entry]:
+        """Return the latest entries, or all, oldest first."""
+        if most is None:
+            return self.memory.entries(where=_ONLY_ITEMS, **self._scope)
+        return self.memory.entries(where=_ONLY_ITEMS, limit=most, newest_first=True, **self._scope)[::-1]
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """Return the items, oldest first; the latest ``limit`` of them if one is given."""
         most = resolve_session_limit(limit, self.session_settings)
         if most is not None and most <= 0:
             return []
-        entries = await asyncio.to_thread(self._entries)
-        return [json.loads(entry.metadata[_FIELD]) for entry in entries[-most if most else 0 :]]
+        entries = await run_in_thread(lambda: self._entries(most))
+        return [json.loads(entry.metadata[_FIELD]) for entry in entries]
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Append items; all are on disk when this returns.
@@ -78,26 +92,29 @@ class AgentMemorySession(Adapter, SessionABC):
         Raises:
             InvalidInputError: An item has no JSON form. Nothing was written.
         """
-        await asyncio.to_thread(self.memory.add_many, [{**self._scope, **_as_entry(item)} for item in items])
+        await run_in_thread(lambda: self._add(items))
+
+    def _add(self, items: Sequence[TResponseInputItem]) -> None:
+        self.memory.add_many([{**self._scope, **_as_entry(item, self._vector)} for item in items])
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove and return the latest item; None if there is none."""
-        return await asyncio.to_thread(self._pop)
+        return await run_in_thread(self._pop)
 
     def _pop(self) -> TResponseInputItem | None:
-        for entry in reversed(self._entries()):
+        while latest := self._entries(1):
             # Nothing is forgotten if another process was faster; the item before it is the latest then.
-            if self.memory.forget(entry.key, namespace=self._scope["namespace"]):
-                item: TResponseInputItem = json.loads(entry.metadata[_FIELD])
+            if self.memory.forget(latest[0].key, namespace=latest[0].namespace):
+                item: TResponseInputItem = json.loads(latest[0].metadata[_FIELD])
                 return item
         return None
 
     async def clear_session(self) -> None:
         """Delete all items of the session for good."""
-        await asyncio.to_thread(lambda: self.memory.forget(where=_ONLY_ITEMS, **self._scope))
+        await run_in_thread(lambda: self.memory.forget(where=_ONLY_ITEMS, **self._scope))
 
 
-def _as_entry(item: Mapping[str, Any]) -> dict[str, Any]:
+def _as_entry(item: Mapping[str, Any], vector: str | None) -> dict[str, Any]:
     try:
         whole = json.dumps(item)
     except (TypeError, ValueError) as error:
@@ -109,4 +126,5 @@ def _as_entry(item: Mapping[str, Any]) -> dict[str, Any]:
         "text": text or entry_text(f"({kind}: {called})" if called else f"({kind})"),
         "speaker": encode_name(kind),
         "metadata": {_FIELD: whole},
+        "vector": vector if text else False,
     }

@@ -7,10 +7,10 @@ Both are optional and independent of each other.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agent_memory.aio import run_in_thread
 from agent_memory.errors import MissingDependencyError
 from agent_memory.integrations._opening import Adapter, Given, opened
 from agent_memory.integrations._prompting import NOTHING_KNOWN, Prompting
@@ -60,7 +60,7 @@ def memory_toolset(
         Args:
             query: A question or statement, e.g. "Where does Alice live?"
         """
-        return await asyncio.to_thread(prompting.block, query) or NOTHING_KNOWN
+        return await run_in_thread(lambda: prompting.block(query)) or NOTHING_KNOWN
 
     async def remember(text: str) -> str:
         """Keep a fact for later conversations.
@@ -68,7 +68,7 @@ def memory_toolset(
         Args:
             text: The fact as one self-contained sentence.
         """
-        return await asyncio.to_thread(prompting.remember, text, fixed)
+        return await run_in_thread(lambda: prompting.remember(text, fixed))
 
     toolset = MemoryToolset([recall, remember])
     toolset.memory, toolset._own = store, own
@@ -84,7 +84,7 @@ class Recalled(Adapter):
 
     async def __call__(self, context: RunContext[Any]) -> str:
         """Return what the prompt of a run reminds of."""
-        return await asyncio.to_thread(self._prompting.block, text_of(context.prompt))
+        return await run_in_thread(lambda: self._prompting.block(text_of(context.prompt)))
 
 
 def recalled(

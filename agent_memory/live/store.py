@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from agent_memory.config import Config
 from agent_memory.errors import EncoderMismatchError, StorageError
 from agent_memory.files import clean_parts, make_folder
+from agent_memory.live.attempt import begin_to_write
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.searcher import Searcher
 from agent_memory.live.space import Space
@@ -122,9 +123,16 @@ class Store:
         """Open a transaction in which every statement sees the same state of the store."""
         return self.database.read()
 
-    def write(self, *, wait_s: float | None = None) -> AbstractContextManager[Transaction]:
-        """Open the store's only write transaction; see ``Database.write``."""
-        return self.database.write(wait_s=wait_s)
+    @contextmanager
+    def write(self, *, wait_s: float | None = None) -> Iterator[Transaction]:
+        """Open the store's only write transaction; see ``Database.write``.
+
+        Raises:
+            GivenUpError: The caller of this call has given it up; nothing was written.
+        """
+        with self.database.write(wait_s=wait_s) as tx:
+            begin_to_write()
+            yield tx
 
     def _read_erasures(self) -> tuple[int, int]:
         with self.read() as tx:

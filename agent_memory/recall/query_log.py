@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from agent_memory.errors import AgentMemoryError
 from agent_memory.files import new_lock
+from agent_memory.live.attempt import GivenUpError
 from agent_memory.live.store import Store
 from agent_memory.recall.request import Mode, Request
 from agent_memory.storage.codec import encode_vectors
@@ -73,7 +74,7 @@ class QueryLog:
             try:
                 with self._store.write(wait_s=wait_s) as tx:
                     tx.queries.append(taken, keep=self._config.query_log)
-            except AgentMemoryError as error:
+            except (AgentMemoryError, GivenUpError) as error:
                 _log.debug("%d queries were not logged yet: %s", len(taken), error)
                 room = self._config.query_log - len(self._pending)
                 self._pending.extendleft(reversed(taken[-room:] if room > 0 else []))

@@ -98,6 +98,7 @@ class Reader:
         namespace: Sequence[str] | None = None,
         limit: SupportsIndex | None = None,
         offset: SupportsIndex = 0,
+        newest_first: bool = False,
     ) -> list[Entry]:
         """Return the entries that match all given filters, in the order they were added.
 
@@ -110,6 +111,7 @@ class Reader:
             namespace: Only entries in this namespace or below it; this memory's namespace if left out.
             limit: Maximum number of entries to return; all if left out.
             offset: Number of matching entries to skip first.
+            newest_first: True for the reverse order, e.g. with ``limit=10`` for the last ten of a session.
 
         Example:
             >>> entry = memory.add("Bob likes tea.", speaker="bob", metadata={"topic": "food"})
@@ -128,8 +130,10 @@ class Reader:
         )
         most = None if limit is None else inputs.check_count("limit", limit, most=_MOST)
         skip = 0 if isinstance(offset, int) and not offset else inputs.check_count("offset", offset, most=_MOST)
+        reverse = inputs.check_flag("newest_first", newest_first)
         with self._store.read() as tx:
-            return [entry for _, entry in tx.entries.select(condition, limit=most, offset=skip)]
+            found = tx.entries.select(condition, limit=most, offset=skip, newest_first=reverse)
+        return [entry for _, entry in found]
 
     def sessions(self, *, namespace: Sequence[str] | None = None) -> list[Session]:
         """Return the sessions that hold live entries, in the order they began.

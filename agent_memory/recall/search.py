@@ -178,7 +178,7 @@ class Search:
         if request.text is not None and request.mode is Mode.HYBRID and not self._is_out_of_time():
             self._add_neighbours()
         self._unfound = self.searcher.select_allowed(self._extra) - self.candidates.keys()
-        self._add_by_cosine(self._unfound)
+        self._add_by_cosine(self._unfound, blank=True)
         self._set_shares()
         self._add_circumstances()
 
@@ -211,7 +211,7 @@ class Search:
         # Neighbours need their shares too, so more entries are scored here than become candidates.
         self._shares = self.searcher.search_words(self.words, max(self._pool_size, _WORDS_POOL))
         self.lexical_ranks = {entry_id: rank for rank, entry_id in enumerate(self._shares, start=1)}
-        self._add_by_cosine(list(self._shares)[: self._pool_size])
+        self._add_by_cosine(list(self._shares)[: self._pool_size], blank=True)
 
     def _add_dated(self) -> None:
         """Add the best entries of the intervals that the query names, which may rank too low to be found otherwise."""
@@ -238,13 +238,21 @@ class Search:
         for entry_id, score in cosines.items():
             self.candidates[entry_id] = Candidate(entry_id, score, self._trust, shares.get(entry_id, 0.0))
 
-    def _add_by_cosine(self, ids: Iterable[int]) -> None:
-        """Add entries as candidates, scored by their cosine; existing candidates stay as they are."""
+    def _add_by_cosine(self, ids: Iterable[int], *, blank: bool = False) -> None:
+        """Add entries as candidates, scored by their cosine; existing candidates stay as they are.
+
+        Args:
+            ids: The entries.
+            blank: True to add those without a vector too, with a cosine of 0.
+        """
         missing = set(ids) - self.candidates.keys()
         if not self._dense:
             self.candidates |= {entry_id: Candidate(entry_id) for entry_id in sorted(missing)}
             return
-        for entry_id, score in self.searcher.score(self.request.vector, missing).items():
+        cosines = self.searcher.score(self.request.vector, missing)
+        if blank:
+            cosines |= {entry_id: 0.0 for entry_id in sorted(missing - cosines.keys())}
+        for entry_id, score in cosines.items():
             self.candidates[entry_id] = Candidate(entry_id, score, self._trust)
 
     def _add_neighbours(self) -> None:
@@ -280,7 +288,8 @@ class Search:
             return []
         ids = [candidate.id for candidate in ranked]
         found, matrix = self._tx.vectors.read(generation, ids, static=True)
-        vectors = dict(zip(found.tolist(), matrix.astype(np.float32), strict=True))
+        nothing = np.zeros(generation.dimension, np.float32)  # an entry without a vector is like no other
+        vectors = dict.fromkeys(ids, nothing) | dict(zip(found.tolist(), matrix.astype(np.float32), strict=True))
         if request.collapse:
             limit = len(ranked) if request.diversity else request.k
             unique = ranking.drop_duplicates(ranked, vectors, limit)

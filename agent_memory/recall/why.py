@@ -14,6 +14,7 @@ from agent_memory.recall.request import Mode, Request
 from agent_memory.recall.search import Search
 from agent_memory.records import Entry, Trace
 from agent_memory.storage.base import Transaction
+from agent_memory.storage.records import LATER
 from agent_memory.types import Namespace
 
 if TYPE_CHECKING:
@@ -73,7 +74,18 @@ def _explain(tx: Transaction, search: Search, best: list[Candidate], entry_id: i
         stage = "rank" if outranked or not search.request.diversity else "diversity"
         reason = f"it ranks {ranks[entry_id]} of {len(ranks)}; k is {search.request.k}"
         return Trace(returned=False, stage=stage, reason=reason, rank=ranks[entry_id], margin=margin, **facts)
+    if (blank := _find_blank(tx, entry_id)) is not None:
+        return Trace(returned=False, stage="words", reason=blank, margin=margin, **facts)
     return _explain_tier(tx, search, entry_id, margin, facts)
+
+
+def _find_blank(tx: Transaction, entry_id: int) -> str | None:
+    """Return why an entry has no vector, if it has none."""
+    generation = tx.generations.live()
+    mark = None if generation is None else tx.vectors.find_blank(generation, [entry_id]).get(entry_id)
+    if mark is None:
+        return None
+    return f"{'its vector is not encoded yet' if mark == LATER else 'it was stored without a vector'}, and {_NO_WORD}"
 
 
 def _explain_tier(tx: Transaction, search: Search, entry_id: int, margin: float | None, facts: dict[str, Any]) -> Trace:

@@ -211,6 +211,7 @@ class Builder:
                 index.add(ids, matrix)
             current = tx.entries.count(UNSUPERSEDED)
             missing = len(self._find_missing(tx))
+            missing += tx.vectors.count_blank(generation)
             if not current - missing <= len(index) <= current:
                 raise IndexStateError(f"verification: {len(index)} vectors for {current} entries, {missing} missing")
             if self._job.kind == "reindex":  # a former generation may hold vectors that the caller gave

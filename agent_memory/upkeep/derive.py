@@ -8,7 +8,7 @@ import numpy as np
 
 from agent_memory.errors import IndexStateError, StorageError
 from agent_memory.storage.base import Transaction
-from agent_memory.storage.records import Generation, StoredText
+from agent_memory.storage.records import NO_VECTOR, Generation, StoredText
 from agent_memory.upkeep.plan import Source, Target
 
 _SAMPLE = 8  # vectors that are derived a second time
@@ -31,16 +31,21 @@ class Deriver:
         self._target, self._generation, self.encoded = target, generation, encoded
 
     def derive(self, tx: Transaction, batch: Sequence[StoredText]) -> dict[int, bytes]:
-        """Return the vectors that follow from those of the live generation, by entry id; encodes nothing."""
-        if self._target.source is Source.ENCODE:
-            return {}
+        """Return the vectors that follow from those of the live generation, by entry id; encodes nothing.
+
+        Entries that have none on purpose keep none; those that still wait for theirs are left to be encoded.
+        """
         live = _get_live(tx)
-        found = tx.vectors.read_stored(live, [entry.id for entry in batch])
+        ids = [entry.id for entry in batch]
+        blank = {number: mark for number, mark in tx.vectors.find_blank(live, ids).items() if mark == NO_VECTOR}
+        if self._target.source is Source.ENCODE:
+            return blank
+        found = tx.vectors.read_stored(live, ids)
         if self._target.step is None or not found:
-            return found
+            return found | blank
         rotated = self._target.step.apply(np.stack([live.from_bytes(blob) for blob in found.values()]))
         rotated /= np.linalg.norm(rotated, axis=1, keepdims=True)
-        return dict(zip(found, self._generation.to_bytes(rotated), strict=True))
+        return dict(zip(found, self._generation.to_bytes(rotated), strict=True)) | blank
 
     def complete(self, derived: dict[int, bytes], batch: Sequence[StoredText]) -> dict[int, bytes]:
         """Return the vectors to store for a batch: the derived ones, and those of the other entries, encoded."""

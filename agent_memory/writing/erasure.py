@@ -276,6 +276,7 @@ class Eraser:
         with self._store.write() as tx:
             ids = wish.find(tx)
             removed = tx.drafts.remove(ids)
+            self._end_waiting(tx)
             facts = {"keys": removed.keys, "rows": removed.rows, "vectors": removed.vectors, "latents": removed.latents}
             facts["replayed"] = self._replay(tx, removed, space)
             facts["queries"] = self._clear_queries(tx, removed, wish)
@@ -293,6 +294,12 @@ class Eraser:
             if ids or facts["queries"]:
                 tx.erasures.add(erasure)
         return erasure, facts
+
+    def _end_waiting(self, tx: Transaction) -> None:
+        """Take back that vectors are awaited if all that waited for theirs are gone."""
+        generation = tx.generations.live()
+        if generation is not None and tx.vectors.is_awaiting():
+            tx.vectors.end_waiting(generation)
 
     def _replay(self, tx: Transaction, removed: Removed, space: Space) -> int:
         generation = tx.generations.live()

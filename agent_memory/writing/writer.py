@@ -14,9 +14,10 @@ from agent_memory.live.store import Store
 from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import canonical_json, decode_vector, encode_vectors
-from agent_memory.storage.records import Draft, Generation
-from agent_memory.types import Namespace, Progress
+from agent_memory.storage.records import LATER, NO_VECTOR, Draft, Generation
+from agent_memory.types import Namespace, Progress, Time
 from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
+from agent_memory.writing.later import Later
 
 if TYPE_CHECKING:
     from agent_memory.encoders.session import SessionSegment
@@ -37,10 +38,12 @@ class Writer:
     Args:
         store: The store.
         namespace: The memory's namespace; entries go into it or below it.
+        later: Encodes what is stored with its vector still to come.
     """
 
-    def __init__(self, store: Store, namespace: Namespace) -> None:
+    def __init__(self, store: Store, namespace: Namespace, later: Later) -> None:
         self._store, self._namespace, self._config = store, namespace, store.config
+        self._later = later
 
     def add(self, item: Item) -> Entry:
         """Write one item."""
@@ -94,7 +97,8 @@ class Writer:
         room = self._config.batch_size * _LIGHT
         for item in pending:
             batch.append(item)
-            room -= 1 if item.vector is not None and item.draft.session is None else _LIGHT
+            evolved = item.draft.session is not None and item.vector not in (NO_VECTOR, LATER)
+            room -= _LIGHT if item.vector is None or evolved else 1
             if room <= 0:
                 yield batch
                 batch, room = [], self._config.batch_size * _LIGHT
@@ -107,7 +111,9 @@ class Writer:
         if not expired:
             inputs.check_expiry("expires_at", entry.expires_at)
         vector = given.get("vector")
-        if vector is not None:
+        if vector is False or (isinstance(vector, str) and vector == "later"):
+            vector = NO_VECTOR if vector is False else LATER
+        elif vector is not None:
             # A copy, in the stored form: the caller may change the array afterwards.
             spec = space.spec
             vector = encode_vectors(inputs.parse_vector(vector, spec.dimension), spec.dtype).tobytes()
@@ -126,14 +132,20 @@ class Writer:
         prepared = self._prepare(drafts, space, now)
         if not all(draft.generated for draft in drafts):
             sessions.warm(self._store.database, lambda tx: _find_replaced(tx, drafts, now))
+        later = any(draft.vector == LATER for draft in drafts)
         with self._store.write() as tx:
             generation = space.find_or_begin(tx, now)
             _attach(tx, drafts, prepared)
-            return [entry for _, entry in self._put(tx, drafts, generation, space, now)]
+            written = [entry for _, entry in self._put(tx, drafts, generation, space, now)]
+            if later:
+                tx.vectors.await_later()
+        if later:
+            self._later.start()
+        return written
 
     def _prepare(self, drafts: Sequence[Draft], space: Space, now: datetime) -> dict[Place, Prepared]:
         """Evolve the entries of sessions outside of the write transaction, because it is slow."""
-        if space.sessions.encoder is None or not any(draft.session for draft in drafts):
+        if space.sessions.encoder is None or not any(draft.session and draft.has_vector for draft in drafts):
             return {}
         with self._store.read() as tx:
             generation = tx.generations.live()
@@ -201,6 +213,33 @@ class Writer:
         space.sessions.replay(tx, generation, written.dirty)
         return written.entries
 
+    def set_expiry(self, expiries: Mapping[str, Time | None], *, namespace: Sequence[str] | None = None) -> int:
+        """Set when entries expire, all in one transaction; returns how many there were.
+
+        Unlike ``update`` this makes no new version: what the entries say has not changed.
+
+        Args:
+            expiries: The new expiry of each, by key; None for never. Keys that are not there are passed over.
+            namespace: Where the entries live; this memory's namespace if left out.
+
+        Raises:
+            InvalidInputError: A key or a time is unusable; nothing was written.
+
+        Example:
+            >>> entry = memory.add("The shop opens at nine.", key="shop")
+            >>> memory.set_expiry({"shop": "2199-01-01", "no-such-key": None})
+            1
+        """
+        scope = inputs.resolve_namespace(namespace, self._namespace)
+        if not isinstance(expiries, Mapping):
+            raise InvalidInputError(f"expiries must be a mapping of keys to times, got {inputs.type_name(expiries)}")
+        names = inputs.check_names("expiries", list(expiries))
+        times = {name: inputs.parse_time("expires_at", moment) for name, moment in expiries.items()}
+        with self._store.write() as tx:
+            found = tx.entries.select_ids_by_key(scope, names, datetime.now(UTC))
+            tx.drafts.set_expiry({entry_id: times[name] for name, entry_id in found.items()})
+        return len(found)
+
     def supersede(self, old: str, new: str, namespace: Sequence[str] | None) -> Entry:
         """Replace the entry ``old`` by the entry ``new``."""
         scope = inputs.resolve_namespace(namespace, self._namespace)
@@ -233,7 +272,7 @@ def _attach(tx: Transaction, drafts: Sequence[Draft], prepared: Mapping[Place, P
     }
     for draft in drafts:
         rows = usable.get((draft.namespace, draft.session or ""))
-        if rows is not None:
+        if rows is not None and draft.has_vector:
             draft.evolved, draft.latents = next(rows)
 
 
@@ -243,7 +282,7 @@ def _group_segments(drafts: Sequence[Draft], dtype: str, now: datetime) -> dict[
 
     segments: dict[Place, list[SessionSegment]] = {}
     for draft in drafts:
-        if draft.session is not None and draft.vector is not None:
+        if draft.session is not None and draft.vector is not None and draft.has_vector:
             # The vector as it will be read back, so that a replay gives the same bits.
             vector = decode_vector(draft.vector, dtype)
             time = draft.event_time or now

@@ -15,7 +15,7 @@ from agent_memory.errors import NotFoundError
 from agent_memory.records import Entry
 from agent_memory.storage.codec import content_hash
 from agent_memory.storage.entries import Drafts
-from agent_memory.storage.records import Draft, Removed, Written
+from agent_memory.storage.records import LATER, Draft, Removed, Written
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.changes import last_number, log_changes
 from agent_memory.storage.sqlite.checksums import (
@@ -51,7 +51,18 @@ _READ_VECTORS = (
 )
 _COVERED = COVERED["entries", "checksum"]
 
-_COUNT_VECTORS = "SELECT count(*), count(latents) FROM vectors WHERE entry_id IN (SELECT value FROM json_each(?))"
+_COUNT_VECTORS = (
+    f"SELECT count(nullif(length(static) > {len(LATER)}, 0)), count(latents) FROM vectors "
+    "WHERE entry_id IN (SELECT value FROM json_each(?))"
+)
+
+_STAYING = (
+    "WITH gone(id) AS (SELECT value FROM json_each(?)) "
+    "SELECT DISTINCT former.namespace, former.key FROM gone JOIN entries former USING (id) "
+    "JOIN entries kept ON kept.id = former.superseded_by AND kept.key = former.key "
+    "AND kept.namespace = former.namespace WHERE kept.id NOT IN (SELECT id FROM gone)"
+)
+"""Selects the entries that lose former versions only."""
 
 _DROP_OTHERS = "DELETE FROM vectors WHERE entry_id = ? AND generation_id != ?"
 """Deletes vectors of the former text in other generations; a missing vector tells a re-index to catch up."""
@@ -78,7 +89,7 @@ def _write(
         raw.executemany(_DROP_OTHERS, [(number, generation_id) for number, draft in placed if draft.vector is not None])
         raw.executemany(_FORGET_SESSION, [(number,) for number, draft in placed if draft.session is None])
     raw.executemany(_INSERT, fresh)
-    rows = (_vector_row(number, generation_id, one) for number, one in placed if one.vector)
+    rows = (_vector_row(number, generation_id, one) for number, one in placed if one.vector is not None)
     raw.executemany(_PUT_VECTOR, rows)
     lexical.insert_rows(connection, ((number, list_terms(draft.text, draft.speaker)) for number, draft in placed))
 
@@ -98,7 +109,7 @@ def _list_outdated_sessions(former: Row[Any] | None, entry: Entry, draft: Draft,
     """Return the sessions whose evolved vectors are outdated from a written entry on."""
     touched: set[int | None] = {session_id}
     if former is None:
-        unchanged = draft.evolved is not None
+        unchanged = draft.evolved is not None or not draft.has_vector  # an entry without one is no segment
     else:
         touched.add(former.session_id)
         unchanged = (
@@ -238,7 +249,7 @@ def _copy_vectors(connection: Connection, entry_id: int, copy_id: int) -> None:
         raw.execute(_PUT_VECTOR, (copy_id, generation_id, static, evolved, None, *sums))
 
 
-def _describe_removed(rows: Sequence[Row[Any]], vectors: int, latents: int) -> Removed:
+def _describe_removed(rows: Sequence[Row[Any]], staying: set[tuple[str, str]], vectors: int, latents: int) -> Removed:
     dirty: dict[int, int] = {}
     dirty_past: dict[int, int] = {}
     for row in rows:
@@ -251,7 +262,7 @@ def _describe_removed(rows: Sequence[Row[Any]], vectors: int, latents: int) -> R
             dirty[row.session_id] = min(dirty.get(row.session_id, row.id), row.id)
     names = {name for row in rows for name in (row.text, row.key, row.speaker) if name}
     return Removed(
-        keys=len({(row.namespace, row.key) for row in rows}),
+        keys=len({(row.namespace, row.key) for row in rows} - staying),
         rows=len(rows),
         vectors=vectors,
         latents=latents,
@@ -325,6 +336,7 @@ class SqliteDrafts(Group, Drafts):
         raw = driver(self._connection)
         gone: list[Row[Any]] = []
         vectors = latents = 0
+        staying = raw.execute(_STAYING, (json.dumps([int(entry_id) for entry_id in ids]),)).fetchall()
         for start in range(0, len(ids), IN_LIST):
             part = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
             rows = self._connection.execute(select(entries).where(entries.c.id.in_(part))).all()
@@ -337,7 +349,7 @@ class SqliteDrafts(Group, Drafts):
             gone += rows
         if gone and not lexical.is_erased(raw):
             lexical.erase_words(raw)
-        return _describe_removed(gone, vectors, latents)
+        return _describe_removed(gone, set(staying), vectors, latents)
 
     @override
     def mend(self, texts: Mapping[int, tuple[str, bytes]], generation_id: int) -> None:
@@ -351,6 +363,12 @@ class SqliteDrafts(Group, Drafts):
             total = checksum_static(entry_id, generation_id, vector)
             raw.execute(_PUT_VECTOR, (entry_id, generation_id, vector, None, None, total, None))
         log_changes(self._connection, list(texts), "put")
+
+    @override
+    def set_expiry(self, expiries: Mapping[int, datetime | None]) -> None:
+        raw = driver(self._connection)
+        for entry_id, moment in expiries.items():
+            change(raw, "entries", "id = ?", (entry_id,), {"expires_at": moment})
 
     @override
     def supersede(self, old_id: int, new_id: int, now: datetime) -> int | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Row, and_, distinct, func, select, text
+from sqlalchemy import Row, and_, bindparam, distinct, func, select, text
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from typing_extensions import override
 
@@ -22,7 +24,7 @@ from agent_memory.storage.entries import Entries
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.checksums import COVERED, checksum
 from agent_memory.storage.sqlite.conditions import compile_condition, decode_namespace, encode_namespace, in_namespace
-from agent_memory.storage.sqlite.schema import checked_row, entries, microseconds, sessions
+from agent_memory.storage.sqlite.schema import EPOCH, checked_row, entries, microseconds, sessions
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.types import IdArray, Namespace
 
@@ -36,6 +38,11 @@ _COLUMNS = (
 )
 _covered = itemgetter(*([column.name for column in _COLUMNS].index(name) for name in COVERED["entries", "checksum"]))
 _SELECT = select(*_COLUMNS).select_from(entries.outerjoin(sessions))
+_BY_KEYS = (
+    str(_SELECT.compile(dialect=SQLiteDialect()))
+    + " WHERE entries.namespace = ? AND entries.key IN (SELECT value FROM json_each(?))"
+    + " AND entries.superseded_at IS NULL AND (entries.expires_at IS NULL OR entries.expires_at > ?)"
+)
 _BY_IDS = str(_SELECT.where(text("entries.id IN (SELECT value FROM json_each(?))")).compile(dialect=SQLiteDialect()))
 
 
@@ -97,6 +104,32 @@ _BOTH_WAYS = _LINEAGE.format(
 _EXPIRED = "SELECT id FROM entries WHERE superseded_at IS NULL AND expires_at <= ?"
 
 
+_FEW_SESSIONS = 100
+_SESSIONS = f"SELECT id, namespace FROM sessions WHERE name = ? LIMIT {_FEW_SESSIONS + 1}"
+# Stands for the moment of a condition, which differs from call to call.
+_MOMENT: Any = bindparam("moment", EPOCH, type_=entries.c.expires_at.type)
+
+
+@lru_cache(maxsize=512)
+def _compile_select(
+    condition: Condition, in_session: bool, newest_first: bool
+) -> tuple[str, tuple[str, ...], Mapping[str, object]]:
+    """Return a query for whole rows: its SQL, the names of its parameters in order, and the values of some of them.
+
+    Building and compiling it takes longer than running it, and most callers ask for the same again and again.
+    """
+    query = _SELECT.where(compile_condition(condition), entries.c.id > bindparam("after", 0))
+    if in_session:
+        query = query.where(entries.c.session_id == bindparam("session", 0))
+    query = query.order_by(entries.c.id.desc() if newest_first else entries.c.id)
+    query = query.limit(bindparam("most", 0)).offset(bindparam("skip", 0))
+    compiled = query.compile(dialect=SQLiteDialect(), compile_kwargs={"render_postcompile": True})
+    fixed = {
+        name: microseconds(value) if isinstance(value, datetime) else value for name, value in compiled.params.items()
+    }
+    return str(compiled), tuple(compiled.positiontup or ()), fixed
+
+
 class SqliteEntries(Group, Entries):
     """``Entries`` in SQLite."""
 
@@ -119,11 +152,30 @@ class SqliteEntries(Group, Entries):
         after_id: int = 0,
         limit: int | None = None,
         offset: int = 0,
+        newest_first: bool = False,
     ) -> list[tuple[int, Entry]]:
-        query = _SELECT.where(compile_condition(condition), entries.c.id > after_id).order_by(entries.c.id)
+        session_id, condition = self._narrow(condition)
+        shape = condition if condition.moment is None else replace(condition, moment=_MOMENT)
+        statement, names, fixed = _compile_select(shape, session_id is not None, newest_first)
         # SQLite requires a LIMIT before an OFFSET; -1 means no limit.
-        query = query.limit(-1 if limit is None else limit).offset(offset)
-        return [(row.id, _parse_entry(row)) for row in self._connection.execute(query)]
+        given = {**fixed, "after": after_id, "most": -1 if limit is None else limit, "skip": offset}
+        given["session"] = session_id
+        given["moment"] = None if condition.moment is None else microseconds(condition.moment)
+        found = driver(self._connection).execute(statement, [given[name] for name in names])
+        rows = (checked_row(_COLUMNS, values) for values in found.fetchall())
+        return [(row.id, _parse_entry(row)) for row in rows]
+
+    def _narrow(self, condition: Condition) -> tuple[int | None, Condition]:
+        """Return a condition with its session by id, if there is one of that name: its index is in the order of ids."""
+        if condition.session is None or condition.key is not None:
+            return None, condition
+        found = driver(self._connection).execute(_SESSIONS, (condition.session,)).fetchall()
+        scope = encode_namespace(condition.namespace)
+        inside = [number for number, namespace in found if str(namespace).startswith(scope)]
+        if len(inside) != 1 or len(found) > _FEW_SESSIONS:
+            return None, condition
+        # Entries of a session are in its namespace, which needs no second look.
+        return inside[0], replace(condition, session=None, namespace=())
 
     @override
     def select_texts(self, *, after_id: int, limit: int) -> list[tuple[int, str, str, bytes]]:
@@ -133,12 +185,10 @@ class SqliteEntries(Group, Entries):
 
     @override
     def select_by_key(self, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, Entry]:
-        scope = compile_condition(Condition(moment=now)) & (entries.c.namespace == encode_namespace(namespace))
-        return {
-            row.key: _parse_entry(row)
-            for start in range(0, len(keys), IN_LIST)
-            for row in self._connection.execute(_SELECT.where(scope, entries.c.key.in_(keys[start : start + IN_LIST])))
-        }
+        given = (encode_namespace(namespace), json.dumps(list(keys)), microseconds(now))
+        found = driver(self._connection).execute(_BY_KEYS, given).fetchall()
+        rows = (checked_row(_COLUMNS, values) for values in found)
+        return {row.key: _parse_entry(row) for row in rows}
 
     @override
     def find(self, namespace: Namespace, key: str, now: datetime) -> tuple[int, Entry]:

@@ -21,12 +21,14 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    func,
     text,
 )
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.sql.elements import NamedColumn
 
 from agent_memory.errors import StorageError
+from agent_memory.storage.records import LATER
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -201,6 +203,9 @@ vectors = Table(
     Column("checksum", StoredInteger),
     Column("evolved_checksum", StoredInteger),
 )
+
+HAS_VECTOR = func.length(vectors.c.static) > len(LATER)
+"""False for what is stored in the place of a vector: see ``NO_VECTOR`` and ``LATER``."""
 
 changes = Table(
     "changes",

@@ -15,7 +15,7 @@ from agent_memory.storage.records import Condition, Generation, Head, PastSegmen
 from agent_memory.storage.spaces import Sessions
 from agent_memory.storage.sqlite.checksums import checksum_evolved
 from agent_memory.storage.sqlite.conditions import compile_condition, encode_namespace, in_namespace
-from agent_memory.storage.sqlite.schema import entries, sessions, vectors
+from agent_memory.storage.sqlite.schema import HAS_VECTOR, entries, sessions, vectors
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.types import Namespace
 
@@ -33,7 +33,7 @@ _COLUMNS = (
 
 def _select_segments(generation: Generation, session_id: int) -> Select[Any]:
     query = select(*_COLUMNS).join(vectors, vectors.c.entry_id == entries.c.id)
-    return query.where(entries.c.session_id == session_id, vectors.c.generation_id == generation.id)
+    return query.where(entries.c.session_id == session_id, vectors.c.generation_id == generation.id, HAS_VECTOR)
 
 
 def _parse_segment(row: Row[Any]) -> StoredSegment:
@@ -44,7 +44,7 @@ _LATENTS = (
     select(vectors.c.latents)
     .join(entries, vectors.c.entry_id == entries.c.id)
     .where(entries.c.session_id == bindparam("session"), vectors.c.generation_id == bindparam("generation"))
-    .where(entries.c.superseded_at.is_(None), entries.c.id < bindparam("before"))
+    .where(HAS_VECTOR, entries.c.superseded_at.is_(None), entries.c.id < bindparam("before"))
     .order_by(entries.c.id.desc())
     .limit(bindparam("count"))
 )
@@ -228,7 +228,7 @@ class SqliteSessions(Group, Sessions):
         query = (
             select(entries.c.session_id, func.min(entries.c.id))
             .join(vectors, vectors.c.entry_id == entries.c.id)
-            .where(vectors.c.generation_id == generation.id, entries.c.superseded_at.is_(None))
+            .where(vectors.c.generation_id == generation.id, entries.c.superseded_at.is_(None), HAS_VECTOR)
             .where(entries.c.session_id.is_not(None), func.coalesce(sound, False).is_(False))
             .group_by(entries.c.session_id)
         )

@@ -13,11 +13,11 @@ from typing_extensions import override
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.codec import DTYPES
-from agent_memory.storage.records import Generation, StoredText
+from agent_memory.storage.records import LATER, Generation, StoredText
 from agent_memory.storage.spaces import Vectors
 from agent_memory.storage.sqlite.checksums import checksum_evolved, checksum_static
 from agent_memory.storage.sqlite.entries import IN_LIST
-from agent_memory.storage.sqlite.schema import entries, vectors
+from agent_memory.storage.sqlite.schema import HAS_VECTOR, entries, meta, vectors
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.types import IdArray
 
@@ -27,8 +27,9 @@ _READ = 2_000  # vectors per step when a whole generation is read
 
 _HERE = vectors.c.generation_id == bindparam("generation")
 _AMONG = vectors.c.entry_id.in_(bindparam("ids", expanding=True))
-_STATIC_BY_IDS = select(vectors.c.entry_id, vectors.c.static.label("vector")).where(_HERE, _AMONG)
-_SEARCHED = select(vectors.c.entry_id, func.coalesce(vectors.c.evolved, vectors.c.static).label("vector")).where(_HERE)
+_STATIC_BY_IDS = select(vectors.c.entry_id, vectors.c.static.label("vector")).where(_HERE, HAS_VECTOR, _AMONG)
+_SEARCHED = select(vectors.c.entry_id, func.coalesce(vectors.c.evolved, vectors.c.static).label("vector"))
+_SEARCHED = _SEARCHED.where(_HERE, HAS_VECTOR)
 _BY_IDS = _SEARCHED.where(_AMONG)
 _CURRENT = _SEARCHED.join(entries).where(entries.c.superseded_at.is_(None))
 _CURRENT_BY_IDS = _CURRENT.where(vectors.c.entry_id.in_(bindparam("ids", expanding=True)))
@@ -86,6 +87,28 @@ _STATICS = (
 )
 
 
+_AWAITED = "vectors_awaited"
+_BLANK = (
+    "SELECT entry_id, static FROM vectors "
+    "WHERE generation_id = ? AND length(static) <= ? AND entry_id IN (SELECT value FROM json_each(?))"
+)
+_COUNT_BLANK = (
+    "SELECT count(*) FROM vectors JOIN entries ON id = entry_id "
+    "WHERE generation_id = ? AND length(static) <= ? AND superseded_at IS NULL"
+)
+_LATER_AFTER = (
+    select(entries.c.id, entries.c.text, entries.c.seq)
+    .join(vectors, vectors.c.entry_id == entries.c.id)
+    .where(_HERE, vectors.c.entry_id > bindparam("after"), vectors.c.static == bindparam("later"))
+    .order_by(vectors.c.entry_id)
+    .limit(bindparam("most"))
+)
+_FILL_IN = (
+    "UPDATE vectors SET static = ?, checksum = ? WHERE entry_id = ? AND generation_id = ? AND static = ? "
+    "AND EXISTS (SELECT 1 FROM entries WHERE id = entry_id AND seq = ?)"
+)
+
+
 class SqliteVectors(Group, Vectors):
     """``Vectors`` in SQLite."""
 
@@ -135,7 +158,8 @@ class SqliteVectors(Group, Vectors):
 
     @override
     def find_faults(self, generation: Generation, ids: Sequence[int]) -> dict[int, str]:
-        wrong = dict.fromkeys(ids, "missing")
+        blank = self.find_blank(generation, ids)
+        wrong = {entry_id: "missing" for entry_id in ids if entry_id not in blank}
         for row in self._read_rows(_STATIC_BY_IDS, generation, ids):
             del wrong[row.entry_id]
             try:
@@ -148,6 +172,46 @@ class SqliteVectors(Group, Vectors):
             if not abs(length - 1) < _LENGTH_TOLERANCE:
                 wrong[row.entry_id] = f"not of unit length ({length:g})"
         return wrong
+
+    @override
+    def find_blank(self, generation: Generation, ids: Sequence[int]) -> dict[int, bytes]:
+        rows = driver(self._connection).execute(_BLANK, (generation.id, len(LATER), json.dumps([int(n) for n in ids])))
+        return dict(rows.fetchall())
+
+    @override
+    def count_blank(self, generation: Generation) -> int:
+        rows = driver(self._connection).execute(_COUNT_BLANK, (generation.id, len(LATER)))
+        return int(rows.fetchone()[0])
+
+    @override
+    def await_later(self) -> None:
+        driver(self._connection).execute("INSERT OR IGNORE INTO meta (name, value) VALUES (?, '1')", (_AWAITED,))
+
+    @override
+    def is_awaiting(self) -> bool:
+        return self._connection.execute(select(meta.c.value).where(meta.c.name == _AWAITED)).first() is not None
+
+    @override
+    def select_later(self, generation: Generation, *, after: int, limit: int) -> list[StoredText]:
+        parameters = {"generation": generation.id, "after": after, "later": LATER, "most": limit}
+        return [StoredText(*row) for row in self._connection.execute(_LATER_AFTER, parameters)]
+
+    @override
+    def fill_in(self, generation: Generation, rows: Iterable[tuple[StoredText, bytes]]) -> list[int]:
+        raw, filled = driver(self._connection), []
+        for entry, static in rows:
+            total = checksum_static(entry.id, generation.id, static)
+            values = (static, total, entry.id, generation.id, LATER, entry.seq)
+            if raw.execute(_FILL_IN, values).rowcount:
+                filled.append(entry.id)
+        return filled
+
+    @override
+    def end_waiting(self, generation: Generation) -> bool:
+        if self.select_later(generation, after=0, limit=1):
+            return False
+        driver(self._connection).execute("DELETE FROM meta WHERE name = ?", (_AWAITED,))
+        return True
 
     @override
     def select_missing(self, generation_id: int, *, after: int, limit: int | None) -> list[StoredText]:
@@ -182,8 +246,8 @@ class SqliteVectors(Group, Vectors):
         for entry_id, static, evolved, latents, total, evolved_total in raw.execute(
             _READ_ROWS, (source.id, json.dumps(list(ids)))
         ):
-            if total != checksum_static(entry_id, source.id, static):
-                continue  # damaged: without a copy it is encoded again
+            if total != checksum_static(entry_id, source.id, static) or static == LATER:
+                continue  # damaged, or not there yet: without a copy it is encoded again
             if not same or evolved_total != checksum_evolved(entry_id, source.id, evolved, latents):
                 evolved = latents = None
             sums = checksum_static(entry_id, target.id, static), checksum_evolved(entry_id, target.id, evolved, latents)

@@ -20,7 +20,7 @@ from conformance.samples import (
 )
 
 from agent_memory.errors import StorageError
-from agent_memory.storage.records import ANY
+from agent_memory.storage.records import ANY, LATER, NO_VECTOR
 
 
 class VectorContract:
@@ -167,3 +167,55 @@ class VectorContract:
             assert tx.sessions.read_last_latents(building, head.id, 9) == (
                 [latents("b"), latents("c")] if same else [None, None]
             )
+
+    def test_what_has_no_vector_on_purpose_is_neither_read_nor_missing(self, database, building):
+        ids = put(database, make_draft("a"), make_draft("never", vector=NO_VECTOR), make_draft("later", vector=LATER))
+        with database.read() as tx:
+            live = tx.generations.live()
+            assert list(read_vectors(tx, live, ids)) == list(read_vectors(tx, live, ids, static=True)) == ids[:1]
+            assert np.concatenate([page for page, _ in tx.vectors.read_all(live)]).tolist() == ids[:1]
+            assert tx.vectors.sample_ids(live, 9) == ids[:1]
+            assert tx.vectors.find_faults(live, ids) == {}
+            assert tx.vectors.find_blank(live, ids) == {ids[1]: NO_VECTOR, ids[2]: LATER}
+            assert tx.vectors.count_blank(live) == 2
+            assert tx.vectors.select_missing(live.id, after=0, limit=None) == []
+        with database.write() as tx:
+            tx.vectors.copy(tx.generations.live(), building, ids)
+            assert tx.vectors.find_blank(building, ids) == {ids[1]: NO_VECTOR}
+            assert [entry.id for entry in tx.vectors.select_missing(building.id, after=0, limit=None)] == ids[2:]
+
+    def test_what_is_encoded_later_is_filled_in_unless_it_has_changed(self, database):
+        begin_live(database)
+        ids = put(database, *(make_draft(key, vector=LATER) for key in "abc"))
+        with database.write() as tx:
+            live = tx.generations.live()
+            assert not tx.vectors.is_awaiting()
+            tx.vectors.await_later()
+            tx.vectors.await_later()
+            waiting = tx.vectors.select_later(live, after=0, limit=9)
+            assert [entry.id for entry in waiting] == ids
+            assert [entry.id for entry in tx.vectors.select_later(live, after=ids[0], limit=1)] == [ids[1]]
+        put(database, make_draft("b", "changed"))
+        with database.write() as tx:
+            live = tx.generations.live()
+            rows = [(entry, stored(f"text of {entry.id}")) for entry in waiting[:2]]
+            assert tx.vectors.fill_in(live, rows) == [ids[0]]
+            assert tx.vectors.fill_in(live, rows) == []
+            assert not tx.vectors.end_waiting(live) and tx.vectors.is_awaiting()
+            left = tx.vectors.select_later(live, after=0, limit=9)
+            assert [entry.text for entry in left] == [
+                "text of c",
+                "text of b",
+            ]  # and the former version of what changed
+            assert len(tx.vectors.fill_in(live, [(entry, stored(entry.text)) for entry in left])) == 2
+            assert tx.vectors.end_waiting(live) and not tx.vectors.is_awaiting()
+            assert read_vectors(tx, live, ids[:1]) == {ids[0]: unit_vector(f"text of {ids[0]}").tolist()}
+            assert tx.find_altered() == []
+
+    def test_an_expiry_is_set_without_a_version(self, database):
+        ids = put(database, make_draft("a"), make_draft("b"))
+        with database.write() as tx:
+            tx.drafts.set_expiry({ids[0]: NOW, ids[1]: None, 99: NOW})
+            found = tx.entries.fetch(ids)
+            assert [found[entry_id].expires_at for entry_id in ids] == [NOW, None]
+            assert tx.entries.count(ANY) == 2 and tx.find_altered() == []

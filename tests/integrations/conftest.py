@@ -12,6 +12,7 @@ _ELSEWHERE = {
     "test_crewai.py": "crewai",
     "test_deepagents.py": "deepagents",
     "test_llama_index.py": "llama_index",
+    "test_mem0.py": "mem0",
     "test_openai_agents.py": "agents",
     "test_pydantic_ai.py": "pydantic_ai",
 }

@@ -14,11 +14,12 @@ from langchain.agents import create_agent
 from langchain.tools import InjectedStore, tool
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import END, START, StateGraph
-from langgraph.store.base import BaseStore, GetOp, PutOp, SearchOp
+from langgraph.store.base import BaseStore, GetOp, PutOp, SearchOp, ensure_embeddings
 from support import WordEncoder
+from support_cancel import hold_in_transaction
 from support_langchain import ScriptedModel, WordEmbeddings
 
-from agent_memory import DimensionMismatchError, EncoderMismatchError, InvalidInputError
+from agent_memory import ClosedError, DimensionMismatchError, EncoderMismatchError, InvalidInputError
 from agent_memory.integrations.langgraph import AgentMemoryStore
 
 
@@ -389,6 +390,146 @@ def test_vectors_are_stored_as_given(make):
     store.put(("v",), "k", {"text": "some dogs"})
     vector = store.memory.vectors(["k"], namespace=("langgraph", "v"))["k"]
     assert np.allclose(vector, WordEmbeddings().embed_query("some dogs"), atol=1e-6)
+
+
+# --- one batch for what many tasks ask at once -----------------------------------------------------------
+
+
+def transactions_of(store, monkeypatch):
+    """Count the write transactions of a store from now on."""
+    counted = []
+    database = store.memory._store.database
+    real = database.write
+    monkeypatch.setattr(database, "write", lambda **options: (counted.append(1), real(**options))[1])
+    return counted
+
+
+async def test_puts_of_one_turn_are_one_batch_and_the_last_of_a_key_wins(make, monkeypatch):
+    store = make(["text"])
+    counted = transactions_of(store, monkeypatch)
+    puts = [store.aput(("a",), f"k{number % 50}", {"text": f"dog {number}"}) for number in range(100)]
+    await asyncio.gather(*puts)
+    assert len(counted) == 1
+    found = await asyncio.gather(*(store.aget(("a",), f"k{number}") for number in range(50)))
+    assert [item.value["text"] for item in found] == [f"dog {number + 50}" for number in range(50)]
+    await asyncio.gather(*(store.adelete(("a",), f"k{number}") for number in range(50)))
+    assert len(counted) == 2 and await store.asearch(("a",)) == []
+
+
+async def test_a_faulty_operation_does_not_fail_those_beside_it(make):
+    store = make(["text"])
+    faulty = store.aput(("a",), "bad", {"text": object()})
+    results = await asyncio.gather(
+        store.aput(("a",), "good", {"text": "dog"}),
+        faulty,
+        store.asearch(("a",), filter={"n": {"$wrong": 1}}),
+        store.aput(("a",), "fine", {"text": "cat"}),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [type(None), InvalidInputError, InvalidInputError, type(None)]
+    assert keys(await store.asearch(("a",))) == ["good", "fine"]
+
+
+async def test_one_of_a_batch_may_be_cancelled(make, monkeypatch):
+    embedding, go_on = asyncio.Event(), asyncio.Event()
+
+    async def embed(texts):
+        embedding.set()
+        await go_on.wait()
+        return WordEmbeddings().embed_documents(texts)
+
+    store = make(["text"], embed=ensure_embeddings(embed))
+    kept, given_up = (asyncio.ensure_future(store.aput(("a",), key, {"text": key})) for key in ("kept", "given up"))
+    await embedding.wait()
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    go_on.set()
+    await kept
+    assert given_up.cancelled() and kept.exception() is None
+    assert keys(await store.asearch(("a",))) == ["kept"]
+    barrier = hold_in_transaction(monkeypatch)
+    both = [asyncio.ensure_future(store.aput(("b",), key, {"text": key})) for key in ("one", "two")]
+    await barrier.wait_for_thread()
+    both[0].cancel()
+    await asyncio.sleep(0.01)
+    assert not both[0].done()
+    barrier.free.set()
+    await asyncio.wait(both)
+    assert both[0].cancelled() and both[1].exception() is None
+    assert keys(await store.asearch(("b",))) == ["one", "two"]
+
+
+def test_a_store_serves_one_event_loop_after_another(make):
+    store = make(["text"])
+    for number in range(3):
+        asyncio.run(store.aput(("a",), str(number), {"text": "dog"}))
+    assert keys(store.search(("a",))) == ["0", "1", "2"]
+
+
+def test_what_a_search_reads_is_refreshed_in_one_transaction(make, monkeypatch):
+    store = make(["a", "b"], ttl={"default_ttl": 0.05, "refresh_on_read": True})
+    for number in range(20):
+        store.put(("t",), str(number), {"a": f"dog {number}", "b": f"cat {number}"})
+    before = {entry.key: entry.expires_at for entry in store.memory.entries()}
+    time.sleep(0.2)
+    counted = transactions_of(store, monkeypatch)
+    assert len(store.search(("t",), limit=20)) == 20
+    assert len(counted) == 1
+    assert all(entry.expires_at > before[entry.key] for entry in store.memory.entries())
+    assert len(store.memory.history("3", namespace=("langgraph", "t"))) == 1
+    assert store.memory.check().ok
+
+
+# --- as LangGraph's asynchronous stores are used ---------------------------------------------------------
+
+
+async def test_it_is_used_as_asynchronous_stores_are(folder):
+    index = {"embed": WordEmbeddings(), "dims": 96, "text_fields": ["text"]}
+    async with AgentMemoryStore.from_conn_string(folder, index=index, ttl={"default_ttl": 1}) as store:
+        await store.setup()
+        await store.aput(("a",), "k", {"text": "some dogs", "other": "cats"}, ttl=0.0001)
+        await asyncio.sleep(0.05)
+        assert await store.sweep_ttl() == 1
+        sweeper = await store.start_ttl_sweeper()
+        assert not sweeper.done()
+        assert await store.stop_ttl_sweeper(timeout=5)
+    with pytest.raises(ClosedError):
+        await store.aget(("a",), "k")
+
+
+def test_settings_of_the_index_that_mean_the_same_are_the_same(folder):
+    for number, names in enumerate([{"text_fields": ["a"]}, {"fields": ["a"]}, {"text_fields": "a"}]):
+        index = {"embed": WordEmbeddings(), "dims": 96, **names}
+        with AgentMemoryStore(folder / str(number), index=index) as store:
+            store.put(("t",), "k", {"a": "some dogs", "b": "other cats"})
+            assert store.search(("t",), query="other cats")[0].score < 0.5
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"fieldz": ["a"]}, "'fieldz'"),
+        ({"fields": ["a"], "text_fields": ["b"]}, "differ"),
+        ({"fields": 3}, "list of paths"),
+        ({"distance_type": "l2"}, "'l2'"),
+        (["a"], "an object"),
+    ],
+)
+def test_settings_of_the_index_that_cannot_be_followed_are_refused(folder, index, message):
+    with pytest.raises(InvalidInputError, match=message):
+        AgentMemoryStore(folder, index=index)
+    assert not folder.exists()
+
+
+async def test_an_embedding_that_is_only_asynchronous_needs_its_size(folder):
+    async def embed(texts):
+        return WordEmbeddings().embed_documents(texts)
+
+    with pytest.raises(InvalidInputError, match=r"index=\{'dims'"):
+        AgentMemoryStore(folder, index={"embed": embed})
+    with AgentMemoryStore(folder, index={"embed": embed, "dims": 96, "fields": ["text"]}) as store:
+        await store.aput(("a",), "k", {"text": "some dogs"})
+        assert (await store.asearch(("a",), query="some dogs"))[0].score > 0.5
 
 
 # --- what other stores keep --------------------------------------------------------------------------------

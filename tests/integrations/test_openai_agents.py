@@ -11,6 +11,7 @@ from openai.types.responses import (
     ResponseOutputMessage,
     ResponseOutputText,
 )
+from support_cancel import HoldingEncoder
 
 from agent_memory import InvalidInputError
 from agent_memory.integrations.openai_agents import AgentMemorySession
@@ -107,6 +108,8 @@ async def test_settings_may_be_a_mapping(memory):
     assert session.session_settings == SessionSettings(limit=2)
     await session.add_items(ITEMS)
     assert await session.get_items() == ITEMS[-2:]
+    with pytest.raises(InvalidInputError, match="'limitt'"):
+        AgentMemorySession(memory, session="s", session_settings={"limitt": 2})
 
 
 async def test_an_agent_goes_on_where_it_stopped(folder, memory):
@@ -153,3 +156,47 @@ def test_the_page(folder, monkeypatch):
     names = pages.run("openai-agents", agent=Agent(name="a", model=Scripted(says("Noted."))))
     assert names["hits"][0].text == "Alice moved to Berlin."
     names["session"].close()
+
+
+async def test_only_what_is_said_has_a_vector(memory):
+    session = AgentMemorySession(memory, session="s")
+    await session.add_items(ITEMS)
+    said = {"What is six times seven?", "It is 42. ?"}
+    assert {hit.text for hit in memory.recall("six", mode="dense", k=9)} == said
+    assert memory.recall("multiply", k=1)[0].text == "(function_call: multiply)"
+    assert memory.check().ok
+
+
+async def test_what_is_encoded_later_is_kept_and_found_at_once(open_memory):
+    encoder = HoldingEncoder()
+    memory = open_memory(encoder=encoder)
+    session = AgentMemorySession(memory, session="s", encode="later")
+    items = [{"role": "user", "content": f"held zebra {number}"} for number in range(100)]
+    await session.add_items(items[:1])
+    encoder.barrier.reached.wait(30)
+    for item in items[1:]:
+        await session.add_items([item])
+    assert await session.get_items() == items
+    assert "held zebra 77" in [hit.text for hit in memory.recall("zebra 77", k=3)]
+    assert await session.pop_item() == items[-1]
+    encoder.barrier.free.set()
+    memory.close()
+    assert len(open_memory().recall("zebra", mode="dense", k=200)) == 99
+    with pytest.raises(InvalidInputError, match="'sometimes'"):
+        AgentMemorySession(memory, session="s", encode="sometimes")
+
+
+async def test_the_end_of_a_long_session_is_read_and_taken_alone(memory):
+    first, other = (AgentMemorySession(memory, session="s", namespace=place) for place in ([], ["below"]))
+    items = [{"role": "user", "content": f"message {number}"} for number in range(30)]
+    await first.add_items(items[:15])
+    memory.add("not of the SDK", session="s")
+    await first.add_items(items[15:])
+    assert await first.get_items(limit=20) == items[10:]
+    assert await first.pop_item() == items[29]
+    await other.add_items(items[:3])
+    assert await other.get_items(limit=2) == items[1:3]
+    assert await other.pop_item() == items[2]
+    # What lies below belongs to the session above as well, as before; it is removed from where it is.
+    assert await first.pop_item() == items[1]
+    assert await first.get_items(limit=1) == [items[0]]

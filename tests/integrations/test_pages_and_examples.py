@@ -57,6 +57,7 @@ def test_the_page_of_mcp():
             "  with the session  Wait, no shoes please, my sister got me some. I would love a cookbook instead.\n"
             "  without           So, what would you like?\n",
         ),
+        ("amem_retriever", "Alice lives in Porto now. ['home', 'move']\n"),
         ("plain_loop", "What must I not eat? -> You said: My name is Alice and I am allergic to peanuts.\n"),
         ("langchain_rag", "At six.\n"),
         ("langgraph_agent", "friday: Where does Alice live? -> Berlin.\n"),
@@ -88,4 +89,4 @@ async def test_the_example_of_an_mcp_configuration(tmp_path):
 def test_every_adapter_has_a_page():
     adapters = {path.stem for path in (ROOT / "agent_memory" / "integrations").glob("[a-z]*.py")}
     expected = {name.replace("_", "-") for name in adapters if not name.startswith("langchain_")}
-    assert {page.stem for page in pages.PAGES.glob("*.md")} == expected
+    assert {page.stem for page in pages.PAGES.glob("*.md")} == expected | {"mem0"}  # which uses LangChain's

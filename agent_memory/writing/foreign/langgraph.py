@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_memory.errors import InvalidInputError
+from agent_memory.inputs import is_blank
 from agent_memory.names import encode_name, encode_names
 from agent_memory.prompt import without_recalled
 from agent_memory.writing.foreign.found import Found, Options
@@ -45,7 +46,8 @@ def _read_item(row: Row, columns: set[str], place: str, options: Options) -> Ite
     if not isinstance(value, dict):
         raise InvalidInputError("its value is not a JSON object")
     key = str(row["key"])
-    stamp = hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]  # the same for the same value
+    place_and_value = json.dumps([str(row["prefix"]), key, value])
+    stamp = hashlib.sha256(place_and_value.encode()).hexdigest()[:32]  # of this item alone, the same for the same value
     metadata, pages = write_value(key, value, stamp)
     about = {"kind": "item", "ranked": True, "parts": 0, "ttl": _get_ttl(row, columns)}
     shared = {
@@ -53,12 +55,12 @@ def _read_item(row: Row, columns: set[str], place: str, options: Options) -> Ite
         "event_time": next((row[one] for one in ("updated_at", "created_at") if one in columns and row[one]), None),
         "expires_at": row["expires_at"] if "expires_at" in columns else None,
     }
-    texts = (value[name] for name in _TEXT_FIELDS if isinstance(value.get(name), str) and value[name].strip())
+    texts = (value[name] for name in _TEXT_FIELDS if isinstance(value.get(name), str) and not is_blank(value[name]))
     text = without_recalled(next(texts, None) or json.dumps(value, ensure_ascii=False))
-    text = text[: options.max_text_chars] if text.strip() else NO_TEXT
+    text = NO_TEXT if is_blank(text[: options.max_text_chars]) else text[: options.max_text_chars]
     yield Found(place, {**shared, "key": encode_name(key), "text": text, "metadata": {**metadata, **about}})
     for page in make_pages(key, pages, stamp):
-        yield Found(place, {**shared, **page})
+        yield Found(place, {**shared, **page, "vector": False})
 
 
 def _get_ttl(row: Row, columns: set[str]) -> Any:  # noqa: ANN401 - whatever the column holds
