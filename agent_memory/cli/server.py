@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from agent_memory import inputs
 from agent_memory.cli.running import new_group
 from agent_memory.cli.shared import (
     DEFAULT_PATH,
@@ -25,6 +25,7 @@ from agent_memory.cli.shared import (
     print_json_line,
     print_table,
     printable,
+    require_store,
     say,
 )
 from agent_memory.errors import InvalidInputError, MissingDependencyError
@@ -87,11 +88,19 @@ def serve(
         else:
             ERR.print(printable(f"serving {path} at {url}"))
 
-    run(inputs.parse_path("path", path), settings, namespace=_split(namespace), encoder=encoder, announce=announce)
+    run(_parse_path(path), settings, namespace=_split(namespace), encoder=encoder, announce=announce)
+
+
+def _parse_path(path: str) -> Path:
+    from agent_memory.inputs import parse_path  # NumPy comes with it, which --help can do without
+
+    return parse_path("path", path)
 
 
 def _split(namespace: str) -> tuple[str, ...]:
-    return inputs.parse_namespace(tuple(namespace.split("/")) if namespace else ())
+    from agent_memory.inputs import parse_namespace
+
+    return parse_namespace(tuple(namespace.split("/")) if namespace else ())
 
 
 def _need_server() -> None:
@@ -105,9 +114,10 @@ def _need_server() -> None:
 
 @contextmanager
 def _open_ledger(path: str) -> Iterator[Ledger]:
-    from agent_memory.storage.sqlite.ledger import find_folder, open_ledger
+    from agent_memory.storage.sqlite.ledger import open_ledger
 
-    with open_ledger(find_folder(inputs.parse_path("path", path))) as ledger:
+    require_store(path)
+    with open_ledger(_parse_path(path)) as ledger:
         yield ledger
 
 

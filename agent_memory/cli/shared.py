@@ -63,6 +63,17 @@ HitsOption = Annotated[int, typer.Option("-k", help="Maximum number of hits.")]
 KeyArgument = Annotated[str, typer.Argument(help="Key of the entry.")]
 
 
+def has_store(path: str) -> bool:
+    """Return whether there is a store in a folder."""
+    return bool(path) and (Path(path).expanduser() / "memory.db").is_file()
+
+
+def require_store(path: str) -> None:
+    """Raise NotFoundError if there is no store in a folder."""
+    if not has_store(path):
+        raise NotFoundError(f"there is no store in {path or repr(path)}; add, import and restore make one")
+
+
 @contextmanager
 def open_store(
     path: str,
@@ -84,9 +95,9 @@ def open_store(
     Raises:
         NotFoundError: There is none, and ``create`` is false; nothing was made.
     """
-    there = bool(path) and (Path(path).expanduser() / "memory.db").is_file()
-    if not create and not there:
-        raise NotFoundError(f"there is no store in {path or repr(path)}; add, import and restore make one")
+    there = has_store(path)
+    if not create:
+        require_store(path)
     from agent_memory.memory import Memory  # takes a second, which --help and mistakes need not wait for
 
     if there:

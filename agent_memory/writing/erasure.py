@@ -171,6 +171,7 @@ class Eraser:
         """Finish erasures that a killed process has left unfinished, but for deferred ones; raises nothing."""
         if self._store.database.read_only:
             return
+        left: list[StoredErasure] = []
         try:
             with self._store.read() as tx:
                 left = [one for one in tx.erasures.list_all(unfinished=True) if not one.deferred]

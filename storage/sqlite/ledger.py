@@ -362,17 +362,6 @@ def open_ledger(folder: Path, *, lock_timeout_s: float = 30.0) -> Iterator[Ledge
         ledger.close()
 
 
-def find_folder(folder: Path) -> Path:
-    """Return the folder of a store.
-
-    Raises:
-        NotFoundError: There is no store in it.
-    """
-    if not (folder / "memory.db").is_file():
-        raise NotFoundError(f"there is no store in {folder}; add, import and serve make one")
-    return folder
-
-
 def _read_schema(connection: Connection) -> dict[str, str]:
     """Return the digests of all that the schema holds besides SQLite's own, by name."""
     found = read_objects(driver(connection))

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,10 @@ from agent_memory import Memory
 from agent_memory.cli import app
 from agent_memory.encoders.files import find_minilm
 
-MAKERS = {"add", "import", "restore", "demo", "mcp"}
+MAKERS = {"add", "import", "restore", "demo", "mcp", "serve"}
 """Commands that make a store where there is none."""
 
-LINES = {"jobs run", "mcp"}
+LINES = {"jobs run", "mcp", "serve"}
 """Commands that print JSON Lines."""
 
 RUNS = {
@@ -60,6 +61,10 @@ RUNS = {
     "models pull": ["minilm"],
     "models verify": ["minilm"],
     "models path": ["minilm"],
+    "serve": ["--port", "0"],
+    "keys create": ["--name", "bot"],
+    "keys list": [],
+    "keys revoke": ["KEY"],
 }
 """What each command is run with; names in capitals stand for files of the test."""
 
@@ -121,6 +126,8 @@ def output_of(name, arguments, store, folder, monkeypatch):
     command = [*name.split(), *arguments, *place, "--json"]
     if name == "mcp":
         return served(command)
+    if name == "serve":
+        return announced(command)
     monkeypatch.setenv("AGENT_MEMORY_CACHE", str(folder / "cache"))
     if name == "models pull":  # what an earlier pull has left is verified, without the network
         (folder / "cache" / "models").mkdir(parents=True)
@@ -151,6 +158,17 @@ def served(command):
     return answer + rest
 
 
+def announced(command):
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "agent_memory.cli", *command], stdout=subprocess.PIPE, text=True
+    ) as server:
+        line = server.stdout.readline()
+        server.terminate()
+        rest, _ = server.communicate(timeout=60)
+    assert server.returncode in (0, -signal.SIGTERM)
+    return line + rest
+
+
 def times(value, name=""):
     if isinstance(value, dict):
         for key, part in value.items():
@@ -174,6 +192,9 @@ def test_a_command_prints_json(name, folder, monkeypatch):
     if "JOB" in arguments:
         with Memory(store) as memory:
             arguments = [str(memory.jobs()[0].id)]
+    if "KEY" in arguments:
+        made = CliRunner().invoke(app, ["keys", "create", "--path", str(store), "--json"])
+        arguments = [json.loads(made.stdout)["key"]["id"]]
     output = output_of(name, arguments, store, folder, monkeypatch)
     values = [json.loads(line) for line in output.splitlines()] if name in LINES else [json.loads(output)]
     assert values and None not in values
