@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support import WordEncoder, python
+from support import WordEncoder, add_expired, python
 from typer.testing import CliRunner
 
 from agent_memory import Config, Memory, NotFoundError
@@ -217,21 +217,19 @@ def test_a_deferred_erasure_is_unreadable_at_once_and_gone_after_maintenance(tmp
 
 
 def test_what_has_expired_is_forgotten_by_every_selector(tmp_path):
-    soon = {"expires_at": datetime.now(UTC) + timedelta(seconds=0.3)}
     selectors = [{"key": "e"}, {"where": {"a": 1}}, {"session": "s"}, {"everything": True}]
     for number, selector in enumerate(selectors):
         with open_(tmp_path / str(number)) as memory:
-            memory.add("zebraqq expires", key="e", session="s", metadata={"a": 1}, expires_at=soon["expires_at"])
-            then = datetime.now(UTC)
-            time.sleep(max(0, (soon["expires_at"] - then).total_seconds()) + 0.01)
+            entry = add_expired(memory, "zebraqq expires", key="e", session="s", metadata={"a": 1})
+            assert memory.recall("zebraqq", as_of=entry.created_at) != []
             assert memory.forget(**selector) == 1
-            assert memory.recall("zebraqq", as_of=then) == []
+            assert memory.recall("zebraqq", as_of=entry.created_at) == []
             with pytest.raises(NotFoundError):
                 memory.history("e")
 
 
 def test_purging_takes_what_an_expired_entry_has_replaced_and_not_what_has_replaced_it(tmp_path):
-    soon = datetime.now(UTC) + timedelta(seconds=0.5)
+    soon = datetime.now(UTC) + timedelta(seconds=2)
     with open_(tmp_path) as memory:
         for key in "abc":
             memory.add(f"zebraqq {key}", key=key, expires_at=soon if key == "b" else None)
