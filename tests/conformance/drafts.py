@@ -170,7 +170,7 @@ class DraftContract:
         with database.write() as tx:
             [archived] = set(tx.entries.select_ids(ANY).tolist()) - {entry_id}
             removed = tx.drafts.remove([archived])
-        assert (removed.keys, removed.rows, removed.vectors, removed.dirty) == (1, 1, 1, {})
+        assert (removed.keys, removed.rows, removed.vectors, removed.dirty) == (0, 1, 1, {})
         assert list(removed.dirty_past.values()) == [entry_id]
         assert (removed.scopes, removed.names) == ({()}, {"a", "one"})
         assert find_keys(database, ANY) == ["a"]

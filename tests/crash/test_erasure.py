@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support import WordEncoder, expire, python
+from support import WordEncoder, python
 from typer.testing import CliRunner
 
 from agent_memory import Config, Memory, NotFoundError
@@ -220,9 +220,10 @@ def test_what_has_expired_is_forgotten_by_every_selector(tmp_path):
     selectors = [{"key": "e"}, {"where": {"a": 1}}, {"session": "s"}, {"everything": True}]
     for number, selector in enumerate(selectors):
         with open_(tmp_path / str(number)) as memory:
-            memory.add("zebraqq expires", key="e", session="s", metadata={"a": 1})
-            then = datetime.now(UTC)
-            expire(memory, "e")
+            soon = datetime.now(UTC) + timedelta(seconds=1)
+            then = memory.add("zebraqq", key="e", session="s", metadata={"a": 1}, expires_at=soon).created_at
+            time.sleep(max(0, (soon - datetime.now(UTC)).total_seconds()) + 0.01)
+            assert memory.recall("zebraqq", as_of=then) != []
             assert memory.forget(**selector) == 1
             assert memory.recall("zebraqq", as_of=then) == []
             with pytest.raises(NotFoundError):

@@ -607,3 +607,34 @@ def test_filters_do_not_look_into_lists_as_in_langgraph(make):
     assert keys(store.search(("f",), filter={"tags": "work"})) == ["text"]
     assert keys(store.search(("f",), filter={"tags": ["work"]})) == ["list"]
     assert keys(store.search(("f",), filter={"tags": {"$ne": "work"}})) == ["list"]
+
+
+@pytest.mark.parametrize("texts", [5, 40])
+def test_items_and_parts_that_are_no_longer_needed_go_and_what_was_written_again_stays(make, texts):
+    store = make(["notes[*]"])
+    for key in ("kept", "gone", "other"):
+        store.put(("x",), key, {"notes": [f"{key} {number}" for number in range(texts)]})
+    again = PutOp(("x",), "kept", {"notes": ["kept at last", "kept too"]})
+    store.batch([again, *(PutOp(("x",), key, None) for key in ("gone", "other"))])
+    assert store.get(("x",), "kept").value == again.value
+    assert keys(store.search(("x",), query="kept at last")) == ["kept"]
+    assert len(store.memory.entries()) == 2
+    assert store.get(("x",), "gone") is None and store.get(("x",), "other") is None
+
+
+def test_pages_are_refreshed_with_their_item(make):
+    store = make(index=False, ttl={"default_ttl": 0.05, "refresh_on_read": True})
+    store.put(("x",), "big", {"text": "w " * 600_000})
+    before = {entry.key: entry.expires_at for entry in store.memory.entries()}
+    assert len(before) > 1
+    time.sleep(0.2)
+    assert store.get(("x",), "big") is not None
+    assert all(entry.expires_at > before[entry.key] for entry in store.memory.entries())
+
+
+def test_texts_that_nobody_can_see_are_kept_as_they_are(make):
+    store = make(["text"])
+    for key, text in (("zero", "\u200b"), ("tab", "\t"), ("control", "\x00\u2060")):
+        store.put(("x",), key, {"text": text})
+        assert store.get(("x",), key).value == {"text": text}
+    assert sorted(keys(store.search(("x",), query="something"))) == ["control", "tab", "zero"]

@@ -7,6 +7,7 @@ from support import WordEncoder, python
 from support_cancel import HoldingEncoder
 
 from agent_memory import InvalidInputError
+from agent_memory.storage.records import Condition
 
 
 @pytest.fixture
@@ -207,3 +208,62 @@ def test_what_a_killed_process_has_left_is_encoded_by_the_next(open_memory, fold
     assert len(memory.recall("held", mode="dense", k=9)) == 5 and memory.check().ok
     with memory._store.read() as tx:
         assert not tx.vectors.is_awaiting()
+
+
+def test_when_all_that_waits_is_forgotten_nothing_is_awaited(open_memory, encoder):
+    memory = open_memory(encoder=encoder)
+    memory.add("the lamp is red", session="s")
+    memory.add_many([{"text": f"held {number}", "vector": "later", "session": "s"} for number in range(3)])
+    memory.add("a call", vector=False, session="s", key="call")
+    encoder.barrier.reached.wait(30)
+    receipt = memory.forget(session="s")
+    assert (receipt, receipt.rows, receipt.vectors, receipt.pending) == (5, 5, 1, ())
+    with memory._store.read() as tx:
+        assert not tx.vectors.is_awaiting()
+    encoder.barrier.free.set()
+    memory.close()
+    again = open_memory()
+    with again._store.read() as tx:
+        assert tx.entries.count(Condition(state="any")) == 0
+        assert tx.connection.exec_driver_sql("SELECT count(*) FROM vectors").scalar() == 0
+    assert again.check().ok
+
+
+def test_forgetting_one_of_those_that_wait_leaves_the_others_waiting(open_memory, encoder):
+    memory = open_memory(encoder=encoder)
+    memory.add_many([{"text": f"held {number}", "vector": "later", "key": str(number)} for number in range(2)])
+    encoder.barrier.reached.wait(30)
+    memory.forget("0")
+    with memory._store.read() as tx:
+        assert tx.vectors.is_awaiting()
+    encoder.barrier.free.set()
+    memory.close()
+    assert texts(open_memory().recall("held", mode="dense")) == ["held 1"]
+
+
+@pytest.mark.parametrize("vector", [False, "later"])
+def test_a_session_with_entries_without_a_vector_is_evolved_again_when_one_is_forgotten(tmp_path, open_memory, vector):
+    """What is left is what a store would hold that never knew the forgotten entry, former versions included."""
+    said = ["I would like something", "Running shoes", "For your birthday then", "Good"]
+    turns = [{"text": text, "key": text, "session": "s"} for text in said]
+    turns.insert(2, {"text": "call lookup", "key": "call", "session": "s", "vector": vector})
+    stores = [open_memory(path=tmp_path / name, encoder=None) for name in ("forgets", "never knew")]
+    for memory, left in zip(stores, (turns, turns[1:]), strict=True):
+        for turn in left:
+            memory.add(**turn)
+            memory._writer.later.finish()
+        memory.add("For your wedding", key="For your birthday then", session="s")
+        memory.supersede("Good", "call")
+    assert stores[0].forget(said[0]) == 1
+    found = []
+    for memory in stores:
+        with memory._store.read() as tx:
+            found.append(
+                tx.connection.exec_driver_sql(
+                    "SELECT text, superseded_at IS NULL, hex(static), hex(evolved), "
+                    "CASE WHEN superseded_at IS NULL THEN hex(latents) END "
+                    "FROM entries JOIN vectors ON id = entry_id ORDER BY text"
+                ).all()
+            )
+        assert memory.check().ok
+    assert found[0] == found[1]
