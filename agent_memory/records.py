@@ -65,7 +65,7 @@ class Erasure(int):
         latents: Number of latents deleted.
         replayed: Number of vectors that were evolved again without them, those of former versions included.
         queries: Number of logged queries deleted that could have found them.
-        jobs: Number of failed jobs whose reason mentioned them.
+        jobs: Number of failed jobs whose reason is not kept, since it may have mentioned them.
         files: Names of the index snapshots that were deleted, and written again where this process had the index.
         verified: What was looked at afterwards, one sentence each.
         pending: Why something of them may still be in a file of the store, one sentence each; empty if it is not.

@@ -19,7 +19,7 @@ class StoredErasure:
         selection: How they were selected: ``key``, ``session``, ``where``, ``everything``, ``expired``, ``retention``.
         digest: SHA-256 of the scope and the selection, in hexadecimal digits.
         ids: The rows, ascending.
-        facts: Numbers: keys, rows, vectors, latents, replayed, queries, jobs.
+        facts: Numbers: keys, rows, vectors, latents, replayed, queries, jobs; seq, that of the last change made by it.
         deferred: Whether what is left of them in files may wait for maintenance.
         finished_at: When no file of the store held anything of them any more; None if that is still to come.
     """
@@ -62,6 +62,17 @@ class Erasures(ABC):
     @abstractmethod
     def finish(self, tokens: Sequence[str], now: datetime) -> None:
         """Record that no file of the store holds anything of these any more."""
+
+    @abstractmethod
+    def list_unfinished(self, *, deferred: bool = True) -> list[str]:
+        """Return the tokens of erasures whose files are still to be cleaned, with or without deferred ones."""
+
+    @abstractmethod
+    def read_floor(self) -> int:
+        """Return the number of the last change that an erasure made which is finished or not deferred; 0 if none did.
+
+        An index that has not seen that change may hold what was forgotten, and nobody is left to clean it.
+        """
 
     @abstractmethod
     def find_left(self, ids: Sequence[int]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -73,10 +73,10 @@ class Queries(ABC):
         """Delete the logged queries that were asked in or below a namespace; returns how many."""
 
     @abstractmethod
-    def clear_about(self, namespaces: Iterable[Namespace], since: datetime) -> int:
-        """Delete the logged queries that could find entries of these namespaces that were added at a time.
+    def clear_about(self, namespaces: Iterable[Namespace]) -> int:
+        """Delete the logged queries that could find entries of these namespaces; returns how many.
 
-        These are the ones asked since then in the namespaces, above or below them; returns how many.
+        These are the ones asked in the namespaces, above or below them.
         """
 
 
@@ -106,8 +106,8 @@ class Jobs(ABC):
         """Record the progress of a job, in the transaction that made it; does nothing if there is no such job."""
 
     @abstractmethod
-    def erase_mentions(self, names: Collection[str]) -> int:
-        """Delete the reasons why jobs failed that mention any of these names; returns how many."""
+    def clear_errors(self, since: datetime) -> int:
+        """Delete the reasons of all jobs that have failed since a time: they may cite entries; returns how many."""
 
     @abstractmethod
     def set_state(self, job_id: int, state: JobState, now: datetime, error: str | None = None) -> None:

@@ -211,7 +211,6 @@ class Removed:
             something that is deleted now.
         scopes: The namespaces of the rows.
         since: When the oldest of them was added; None if there were none.
-        names: Texts, keys and speakers by which messages may mention them.
     """
 
     keys: int = 0
@@ -222,7 +221,6 @@ class Removed:
     dirty_past: dict[int, int] = field(default_factory=dict)
     scopes: frozenset[Namespace] = frozenset()
     since: datetime | None = None
-    names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -314,7 +314,7 @@ class Sessions(ABC):
 
     @abstractmethod
     def clear(self, session_id: int, first: int) -> None:
-        """Clear the evolved vectors and latents of a session in all generations, from an entry on."""
+        """Clear the evolved vectors and latents of a session's unsuperseded entries in all generations, from one on."""
 
     @abstractmethod
     def find_unevolved(

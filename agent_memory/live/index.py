@@ -14,7 +14,7 @@ import numpy as np
 
 from agent_memory.config import Config
 from agent_memory.errors import AgentMemoryError, CorruptSnapshotError, IndexStateError, StaleGenerationError
-from agent_memory.files import failpoint, reset_in_child
+from agent_memory.files import failpoint, reset_in_child, wait_for_scratch
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Accept, Generation
 
@@ -126,6 +126,7 @@ class LiveIndex:
         if held is not None and erased and held.index.is_mapped and not purge:
             held = None  # its files may hold what was forgotten
         if held is None and trust_snapshots:
+            self.discard_outdated(tx)
             held = self._load(generation, seq, erasures)
             if held is not None and not tx.changes.reach_back_to(held.seq):
                 _log.info("rebuilding the index: the change log begins after its snapshot")
@@ -220,6 +221,8 @@ class LiveIndex:
         Raises:
             IndexStateError: A snapshot could not be deleted.
         """
+        if self._linked:
+            raise IndexStateError(f"{self.folder} is a link: what lies there is not touched")
         if self._read_only or not self.folder.is_dir():
             return []
         from agent_memory.index import discard_all
@@ -254,6 +257,16 @@ class LiveIndex:
                 _log.warning("deleting %s: it is ahead of the store (%d > %d)", path, seq, newest)
                 shutil.rmtree(path, ignore_errors=True)
 
+    def discard_outdated(self, tx: Transaction) -> None:
+        """Delete snapshots from before something was forgotten, and unfinished ones: a killed process has left them."""
+        if self._read_only or not self.folder.is_dir():
+            return
+        wait_for_scratch(self.folder, ".tmp-", 0.0)
+        floor = tx.erasures.read_floor()
+        for seq, path in self.snapshots() if floor else ():
+            if seq < floor:
+                shutil.rmtree(path, ignore_errors=True)
+
     def snapshots(self) -> list[tuple[int, Path]]:
         """Return (seq, path) of the snapshots on disk."""
         from agent_memory.index import snapshots
@@ -286,9 +299,25 @@ class LiveIndex:
 
     def _write(self, held: _Held) -> Path | None:
         """Write a snapshot; returns its folder, or None if something was forgotten meanwhile that may be in it."""
-        path = held.index.save(self.folder, generation=held.identity, seq=held.seq)
+        return self.keep(held.index, held.identity, held.seq, held.erasures)
+
+    def keep(self, index: TieredIndex, identity: str, seq: int, erasures: tuple[int, int]) -> Path | None:
+        """Write a snapshot of an index; returns its folder, or None if something was forgotten that may be in it.
+
+        Args:
+            index: The index.
+            identity: Its generation's.
+            seq: The last change in it.
+            erasures: The erasures that it has seen; see ``Erasures.read_state``.
+
+        Raises:
+            IndexStateError: It cannot be written.
+        """
+        if self._linked or self._read_erasures() != erasures:
+            return None
+        path = index.save(self.folder, generation=identity, seq=seq)
         failpoint("snapshot-before-look")
-        if self._read_erasures() == held.erasures:
+        if self._read_erasures() == erasures:
             return path
         # Whoever forgot has deleted the snapshots that were there before this one got its name.
         shutil.rmtree(path, ignore_errors=True)

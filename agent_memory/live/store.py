@@ -101,6 +101,7 @@ class Store:
             self.spaces = Spaces(folder, encoder, session_encoder)
             with self.read() as tx:
                 self.index.discard_newer(tx)
+                self.index.discard_outdated(tx)
                 self.space = self.spaces.open(tx, tx.generations.live())
         except BaseException:
             self.database.close()

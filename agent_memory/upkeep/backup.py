@@ -25,12 +25,13 @@ from agent_memory.storage.sqlite.database import SqliteDatabase
 from agent_memory.types import Progress
 
 _SHORT_ID = 8
+_HEX = re.compile("[0-9a-f]{32,64}")
 _log = logging.getLogger("agent_memory")
 
 
 def backup(store: Store, path: Path, progress: Progress | None = None) -> int:
     """Write a verified copy of a store to one file; see ``Memory.backup``."""
-    target = check_target(store.folder, path)
+    target, begun = check_target(store.folder, path), datetime.now(UTC)
     try:
         make_folder(target.parent)
         with write_beside(target) as part:
@@ -40,7 +41,7 @@ def backup(store: Store, path: Path, progress: Progress | None = None) -> int:
         raise StorageError(f"cannot write the backup {target}: {error}") from error
     if not store.database.read_only:
         with store.write() as tx:
-            tx.erasures.note_copy(str(target), "backup", datetime.now(UTC))
+            tx.erasures.note_copy(str(target), "backup", begun)
     return entries
 
 
@@ -123,6 +124,7 @@ def _forget_again(path: Path, receipts: Sequence[StoredErasure], copies: Sequenc
                 removed = tx.drafts.remove(tx.entries.select_lineage(held, later=True).tolist())
                 for session_id, first in removed.dirty_past.items():
                     tx.sessions.clear(session_id, first)
+                tx.queries.clear_about(removed.scopes)
         if apply and held:
             database.erase_traces(lambda tx: None, wait_s=database.lock_timeout_s)
         return len(held)
@@ -133,18 +135,25 @@ def _forget_again(path: Path, receipts: Sequence[StoredErasure], copies: Sequenc
 def _parse_receipt(receipt: Erasure | Mapping[str, Any]) -> StoredErasure:
     facts = receipt.to_dict() if isinstance(receipt, Erasure) else receipt
     try:
-        return StoredErasure(
-            token=str(facts["token"]),
-            store_id=str(facts["store_id"]),
-            selection=str(facts["selection"]),
-            digest=str(facts["digest"]),
-            made_at=datetime.fromisoformat(facts["made_at"]),
-            ids=tuple(sorted(map(operator.index, facts["ids"]))),
-            facts={"keys": operator.index(facts["forgotten"])},
-            deferred=False,
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        made_at = datetime.fromisoformat(facts["made_at"]).astimezone(UTC)
+        ids = tuple(sorted(map(operator.index, facts["ids"])))
+        names = {name: str(facts[name]) for name in ("token", "store_id", "digest")}
+        count = operator.index(facts["forgotten"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidInputError(f"this is no receipt of forget: {error!r}") from error
+    sound = all(_HEX.fullmatch(name) for name in names.values()) and made_at <= datetime.now(UTC)
+    if not sound or (ids and not 0 < ids[0] <= ids[-1] < 2**62) or count < 0 or made_at.year < 2000:
+        raise InvalidInputError("this is no receipt of forget: a name, time or number in it is none of a store")
+    return StoredErasure(
+        selection=str(facts.get("selection", "")).encode("utf-8", "replace").decode()[:20],
+        made_at=made_at,
+        ids=ids,
+        facts={"keys": count},
+        deferred=False,
+        token=names["token"],
+        store_id=names["store_id"],
+        digest=names["digest"],
+    )
 
 
 def list_copies(store: Store) -> list[Copy]:

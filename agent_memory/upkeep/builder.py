@@ -204,6 +204,7 @@ class Builder:
         generation = self._generation
         index = TieredIndex(generation.dimension, generation.tiers, dtype=generation.dtype, options=self._options)
         with self._store.read() as tx:
+            erasures = tx.erasures.read_state()
             for ids, matrix in tx.vectors.read_all(generation):
                 lengths = np.linalg.norm(matrix.astype(np.float32), axis=1)
                 if not (np.abs(lengths - 1) < _LENGTH_TOLERANCE).all():
@@ -222,8 +223,7 @@ class Builder:
             raise IndexStateError(
                 f"verification: recall@10 is {self.recall:.3f}, wanted {self._options.recall_target:.3f}"
             )
-        if not self._store.index.folder.is_symlink():
-            index.save(self._store.index.folder, generation=generation.identity, seq=self._seq)
+        self._store.index.keep(index, generation.identity, self._seq, erasures)
 
     def _try_swap(self, limit: int) -> bool:
         """Encode the last missing entries and swap, in one transaction; False if there are more than ``limit``."""

@@ -130,7 +130,7 @@ class Maintainer:
             generations = tx.generations.list_all()
             prunable = self._count_prunable(tx)
             surplus = len(self._eraser.find_surplus(tx, now))
-            unerased = len(tx.erasures.list_all(unfinished=True))
+            unerased = len(tx.erasures.list_unfinished())
             live = tx.generations.live()
             questions = None if live is None or not rehearse else read_logged_queries(tx, live)
             logged = tx.queries.count(())

@@ -171,10 +171,10 @@ class Eraser:
         """Finish erasures that a killed process has left unfinished, but for deferred ones; raises nothing."""
         if self._store.database.read_only:
             return
-        left: list[StoredErasure] = []
+        left: list[str] = []
         try:
             with self._store.read() as tx:
-                left = [one for one in tx.erasures.list_all(unfinished=True) if not one.deferred]
+                left = tx.erasures.list_unfinished(deferred=False)
             if left:
                 self._store.call_in_space(self._evolve_again)
                 self.finish()
@@ -191,6 +191,7 @@ class Eraser:
                 space.sessions.accept(generation)
                 dirty = tx.sessions.find_unevolved(generation, space.sessions.latents_bytes)
                 space.sessions.replay(tx, generation, dirty)
+                space.sessions.replay_past(tx, generation, dirty)
 
     def finish(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Take the traces of all unfinished erasures out of files; returns (snapshots deleted, what is left)."""
@@ -198,7 +199,7 @@ class Eraser:
         files: list[str] = []
         pending: list[str] = []
         with store.read() as tx:
-            tokens = [one.token for one in tx.erasures.list_all(unfinished=True)]
+            tokens = tx.erasures.list_unfinished()
         clean_parts(store.folder)
         try:
             with store.read() as tx:
@@ -281,7 +282,8 @@ class Eraser:
             facts = {"keys": removed.keys, "rows": removed.rows, "vectors": removed.vectors, "latents": removed.latents}
             facts["replayed"] = self._replay(tx, removed, space)
             facts["queries"] = self._clear_queries(tx, removed, wish)
-            facts["jobs"] = tx.jobs.erase_mentions(removed.names)
+            facts["jobs"] = 0 if removed.since is None else tx.jobs.clear_errors(removed.since)
+            facts["seq"] = tx.changes.last_seq()
             erasure = StoredErasure(
                 token=secrets.token_hex(16),
                 store_id=tx.read_store_id(),
@@ -317,7 +319,7 @@ class Eraser:
             count += tx.queries.clear(wish.queries_of)
         if removed.since is not None:
             self._discard_queries(removed.scopes)
-            count += tx.queries.clear_about(removed.scopes, removed.since)
+            count += tx.queries.clear_about(removed.scopes)
         return count
 
     def _find_copies(
@@ -342,6 +344,6 @@ def _make_receipt(erasure: StoredErasure, facts: Mapping[str, int], **more: Any)
         selection=erasure.selection,
         digest=erasure.digest,
         ids=erasure.ids,
-        **{name: number for name, number in facts.items() if name != "keys"},
+        **{name: number for name, number in facts.items() if name not in ("keys", "seq")},
         **more,
     )

@@ -29,6 +29,7 @@ from sqlalchemy.pool import NullPool
 from agent_memory.errors import ClosedError, LockTimeoutError, StorageError
 from agent_memory.files import failpoint, reset_in_child
 from agent_memory.storage.calls import Call, Calls
+from agent_memory.storage.sqlite import scrub
 from agent_memory.storage.sqlite.driver import SERIALISE, add_functions, sqlite3
 from agent_memory.storage.sqlite.ground import (
     MOVED,
@@ -41,6 +42,8 @@ from agent_memory.storage.sqlite.ground import (
 )
 from agent_memory.storage.sqlite.slots import Raw, Slot
 
+_OPENING = threading.RLock()  # held to open a connection, and to close what ``scrub`` has opened
+os.register_at_fork(after_in_child=_OPENING._at_fork_reinit)  # type: ignore[attr-defined]
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PAUSE_S = 0.005
 _SLICE_S = 0.25
@@ -123,7 +126,22 @@ class Connections:
         except FileNotFoundError:
             return 0
 
+    def scrub(self) -> bool:
+        """Zero the unused space of the file's pages, in a write transaction; False if that cannot be done in place."""
+        if self._home is None:
+            return False
+        try:
+            with _OPENING:
+                scrub.scrub(self.path, self._home)
+        except (OSError, ValueError):
+            return False
+        return True
+
     def _connect(self) -> sqlite3.Connection:
+        with _OPENING:
+            return self._open()
+
+    def _open(self) -> sqlite3.Connection:
         refuse_links(self.path)
         self._settle()
         raw = sqlite3.connect(
@@ -373,6 +391,10 @@ class Connections:
         if not len(self._calls):
             # What a thread holds here holds this object in turn, where the garbage collector does not look.
             self._local = threading.local()
+            with _OPENING:
+                others = (one for one in list(_LIVE) if one is not self and one._home == self._home)
+                if not any(not one._calls.closed or len(one._calls) for one in others):
+                    scrub.close_handle(self._home)
 
     # --- fork --------------------------------------------------------------------------------------------
 

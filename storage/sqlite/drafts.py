@@ -30,7 +30,7 @@ from agent_memory.storage.sqlite.checksums import (
 )
 from agent_memory.storage.sqlite.conditions import decode_namespace, encode_namespace
 from agent_memory.storage.sqlite.entries import IN_LIST
-from agent_memory.storage.sqlite.places import enter_sessions, leave_sessions
+from agent_memory.storage.sqlite.places import drop_empty_sessions, enter_sessions, leave_sessions
 from agent_memory.storage.sqlite.schema import checked, entries, microseconds
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.storage.words.terms import list_terms
@@ -228,7 +228,9 @@ def _archive(connection: Connection, rows: Sequence[Row[Any]], next_id: int, now
         _copy_vectors(connection, row.id, copy_id)
         former = (entries.c.superseded_by == row.id) & (entries.c.key == row.key)
         surplus = select(entries.c.id).where(former).order_by(entries.c.id.desc()).limit(-1).offset(keep)
-        _delete(connection, connection.execute(surplus).scalars().all())
+        gone = connection.execute(select(entries.c.id, entries.c.session_id).where(entries.c.id.in_(surplus))).all()
+        _delete(connection, [row.id for row in gone])
+        drop_empty_sessions(connection, [row.session_id for row in gone])
 
 
 def _carry(row: Row[Any], changed: Mapping[str, Any]) -> int | None:
@@ -260,7 +262,6 @@ def _describe_removed(rows: Sequence[Row[Any]], staying: set[tuple[str, str]], v
         dirty_past[row.session_id] = min(dirty_past.get(row.session_id, place), place)
         if row.superseded_at is None:
             dirty[row.session_id] = min(dirty.get(row.session_id, row.id), row.id)
-    names = {name for row in rows for name in (row.text, row.key, row.speaker) if name}
     return Removed(
         keys=len({(row.namespace, row.key) for row in rows} - staying),
         rows=len(rows),
@@ -270,7 +271,6 @@ def _describe_removed(rows: Sequence[Row[Any]], staying: set[tuple[str, str]], v
         dirty_past=dirty_past,
         scopes=frozenset(decode_namespace(value) for value in {row.namespace for row in rows}),
         since=min((row.created_at for row in rows), default=None),
-        names=frozenset(names),
     )
 
 
@@ -349,6 +349,8 @@ class SqliteDrafts(Group, Drafts):
             gone += rows
         if gone and not lexical.is_erased(raw):
             lexical.erase_words(raw)
+        elif gone:
+            lexical.rewrite_separators(self._connection)
         return _describe_removed(gone, set(staying), vectors, latents)
 
     @override

@@ -20,6 +20,10 @@ from agent_memory.storage.sqlite.slots import Group, driver
 _STATE = "SELECT (SELECT coalesce(max(id), 0) FROM erasures), (SELECT count(*) FROM erasures WHERE finished_at IS NULL)"
 
 
+_FLOOR = (
+    "SELECT max(json_extract(facts, '$.seq')) FROM erasures "
+    "WHERE (finished_at IS NOT NULL OR deferred = 0) AND json_valid(facts)"
+)
 _AMONG = "IN (SELECT value FROM json_each(?))"
 _LEFT = {
     "rows": f"SELECT count(*) FROM entries WHERE id {_AMONG}",
@@ -116,6 +120,17 @@ class SqliteErasures(Group, Erasures):
     def finish(self, tokens: Sequence[str], now: datetime) -> None:
         for token in tokens:
             self._connection.execute(update(erasures).where(erasures.c.token == token).values(finished_at=now))
+
+    @override
+    def list_unfinished(self, *, deferred: bool = True) -> list[str]:
+        query = select(erasures.c.token).where(erasures.c.finished_at.is_(None)).order_by(erasures.c.id)
+        query = query if deferred else query.where(erasures.c.deferred == 0)
+        return [str(token) for token in self._connection.execute(query).scalars()]
+
+    @override
+    def read_floor(self) -> int:
+        floor = driver(self._connection).execute(_FLOOR).fetchone()[0]
+        return floor if isinstance(floor, int) else 0
 
     @override
     def find_left(self, ids: Sequence[int]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -34,11 +34,7 @@ def _parse_job(row: Row[Any]) -> Job:
     )
 
 
-_ERASED = "what was said here was forgotten"
-
-
-def _mentions(error: str, names: Collection[str]) -> bool:
-    return any(repr(name) in error or (len(name) > 8 and name in error) for name in names)
+_ERASED = "the reason was deleted when entries were forgotten that it may have cited"
 
 
 class SqliteJobs(Group, Jobs):
@@ -76,12 +72,9 @@ class SqliteJobs(Group, Jobs):
         self._connection.execute(row.values(progress=json.dumps(progress), updated_at=now))
 
     @override
-    def erase_mentions(self, names: Collection[str]) -> int:
-        failed = select(jobs.c.id, jobs.c.error).where(jobs.c.error.is_not(None))
-        told = [row.id for row in self._connection.execute(failed) if _mentions(row.error, names)]
-        for job_id in told:
-            self._connection.execute(update(jobs).where(jobs.c.id == job_id).values(error=_ERASED))
-        return len(told)
+    def clear_errors(self, since: datetime) -> int:
+        failed = update(jobs).where(jobs.c.error.is_not(None), jobs.c.error != _ERASED, jobs.c.updated_at >= since)
+        return int(self._connection.execute(failed.values(error=_ERASED)).rowcount)
 
     @override
     def set_state(self, job_id: int, state: JobState, now: datetime, error: str | None = None) -> None:

@@ -56,11 +56,36 @@ def erase_words(raw: sqlite3.Connection) -> None:
     raw.execute("INSERT INTO lexical(lexical) VALUES ('optimize')")
 
 
+def rewrite_separators(connection: Connection) -> None:
+    """Write the index's pages again if a term that no row has is left between them.
+
+    FTS5 finds a page by the beginning of its first term, which it keeps when the term is deleted.
+    """
+    raw = driver(connection)
+    raw.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, 'lexical', 'row')")
+    try:
+        for (found,) in raw.execute("SELECT DISTINCT term FROM lexical_idx").fetchall():
+            start = (found if isinstance(found, bytes) else str(found).encode())[1:].decode("utf-8", "ignore")
+            if start and raw.execute(_BEGINS, (start, start + "\U0010ffff")).fetchone() is None:
+                break
+        else:
+            return
+    finally:
+        raw.execute("DROP TABLE temp.terms")
+    # A single segment is left alone: a second one makes that all are merged.
+    raw.execute("INSERT INTO lexical(rowid, terms) VALUES (?, ?)", (_NO_ROW, _NO_TERM))
+    raw.execute("INSERT INTO lexical(lexical) VALUES ('optimize')")
+    raw.execute("INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)", (_NO_ROW, _NO_TERM))
+
+
 def is_erased(raw: sqlite3.Connection) -> bool:
     """Return whether deletions take words out of the index's pages by themselves."""
     found = raw.execute("SELECT v FROM lexical_config WHERE k = 'secure-delete'").fetchone()
     return sqlite3.sqlite_version_info >= _ERASES and found is not None and found[0] == 1
 
+
+_BEGINS = "SELECT 1 FROM temp.terms WHERE term >= ? AND term < ? LIMIT 1"
+_NO_ROW, _NO_TERM = 2**62, "0"
 
 _DIFFERENCES = {
     "entries are not in it": text(

@@ -41,4 +41,9 @@ def leave_sessions(connection: Connection, session_ids: Iterable[int | None], he
     """Move the heads of sessions that lost an entry to ``head_seq``, and delete the empty ones."""
     left = {session_id for session_id in session_ids if session_id is not None}
     driver(connection).executemany(_MOVE_HEAD, [(head_seq, session_id) for session_id in left])
-    driver(connection).executemany(_DROP_EMPTY, [(session_id,) for session_id in left])
+    drop_empty_sessions(connection, left)
+
+
+def drop_empty_sessions(connection: Connection, session_ids: Iterable[int | None]) -> None:
+    """Delete those of the sessions that no entry or former version is in."""
+    driver(connection).executemany(_DROP_EMPTY, [(one,) for one in session_ids if one is not None])

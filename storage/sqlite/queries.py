@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import and_, delete, func, insert, or_, select
 from typing_extensions import override
@@ -22,7 +22,8 @@ class SqliteQueries(Group, Queries):
     @override
     def append(self, given: Sequence[LoggedQuery], *, keep: int) -> None:
         # A process may have kept them in memory since before something was forgotten that they could find.
-        forgotten = self._connection.execute(select(func.max(erasures.c.made_at, type_=UtcTime))).scalar()
+        latest = select(func.max(erasures.c.made_at, type_=UtcTime)).where(erasures.c.made_at <= datetime.now(UTC))
+        forgotten = self._connection.execute(latest).scalar()
         rows = [
             {
                 "namespace": encode_namespace(one.namespace),
@@ -61,14 +62,14 @@ class SqliteQueries(Group, Queries):
         return int(self._connection.execute(query).scalar_one())
 
     @override
-    def clear_about(self, namespaces: Iterable[Namespace], since: datetime) -> int:
+    def clear_about(self, namespaces: Iterable[Namespace]) -> int:
         places = [(one[:depth] for depth in range(len(one) + 1)) for one in namespaces]
         above = {encode_namespace(place) for chain in places for place in chain}
         seen = or_(
             queries.c.namespace.in_(sorted(above)),
             *(in_namespace(queries.c.namespace, one) for one in namespaces),
         )
-        return int(self._connection.execute(delete(queries).where(seen, queries.c.asked_at >= since)).rowcount)
+        return int(self._connection.execute(delete(queries).where(seen)).rowcount)
 
     @override
     def clear(self, namespace: Namespace) -> int:

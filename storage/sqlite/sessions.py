@@ -63,6 +63,10 @@ _CLEAR = (
 )
 
 
+_CLEAR_FROM = (
+    "UPDATE vectors SET evolved = NULL, latents = NULL, evolved_checksum = NULL WHERE entry_id IN "
+    "(SELECT id FROM entries WHERE session_id = ? AND id >= ? AND superseded_at IS NULL)"
+)
 _CLEAR_OTHERS = (
     update(vectors)
     .where(
@@ -217,7 +221,7 @@ class SqliteSessions(Group, Sessions):
 
     @override
     def clear(self, session_id: int, first: int) -> None:
-        self._connection.execute(_CLEAR_OTHERS, {"b_generation": 0, "b_session": session_id, "b_first": first})
+        driver(self._connection).execute(_CLEAR_FROM, (session_id, first))
 
     @override
     def find_unevolved(

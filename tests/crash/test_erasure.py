@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from support import WordEncoder, python
 from typer.testing import CliRunner
 
-from agent_memory import Config, Memory, NotFoundError
+from agent_memory import Config, InvalidInputError, JobState, Memory, NotFoundError
 from agent_memory.cli import app
 from agent_memory.config import Retention
 from agent_memory.files import write_bytes
-from agent_memory.storage.sqlite import traces
+from agent_memory.storage.sqlite import scrub as scrubbing
 
 SECRETS = [b"zebraqq", b"quaggaqq", b"keyqq", b"speakerqq", b"metaqq"]
 READ = "import pathlib, sys\nfor p in sys.argv[1:]: sys.stdout.buffer.write(pathlib.Path(p).read_bytes())"
@@ -57,6 +57,23 @@ for line in sys.stdin:
     hits = memory.recall("zebraqq quaggaqq", k=3)
     maps = [line for line in open("/proc/self/maps") if "(deleted)" in line and "/index/" in line]
     print(len([hit for hit in hits if "zebraqq" in hit.text]), len(maps), flush=True)
+"""
+
+
+ADD = """
+import sys
+from support import WordEncoder
+from agent_memory import Memory
+with Memory(sys.argv[1], encoder=WordEncoder()) as memory:
+    memory.add("from the child")
+"""
+
+SAVE_UNSEEING = """
+sys.stdin.readline()
+index = memory._store.index
+seen = index._held.erasures
+index._read_erasures = lambda: seen
+index.save()
 """
 
 
@@ -178,9 +195,9 @@ def test_a_snapshot_that_was_being_written_when_something_was_forgotten_is_not_k
 
 
 @pytest.mark.parametrize("scrub", [True, False])
-def test_without_a_program_to_scrub_the_file_is_written_again(tmp_path, monkeypatch, scrub):
+def test_where_pages_cannot_be_scrubbed_in_place_the_file_is_written_again(tmp_path, monkeypatch, scrub):
     if not scrub:
-        monkeypatch.setattr(traces, "sys", SimpleNamespace(executable=""))
+        monkeypatch.setattr(scrubbing, "MOST_PAGES", 1)
     folder = tmp_path / "store"
     secrets = fill(folder)
     with open_(folder) as memory:
@@ -361,3 +378,137 @@ def test_the_command_line_writes_receipts_and_lists_copies(tmp_path):
     assert json.loads(call("list", "--json"))[0]["key"] == "k"
     write_bytes(tmp_path / "bad.json", b'{"token": 1}')
     assert run(app, ["restore", str(tmp_path / "before.db"), "--receipt", str(tmp_path / "bad.json")]).exit_code != 0
+
+
+def test_scrubbing_drops_no_lock_of_this_process(tmp_path):
+    folder = tmp_path / "store"
+    fill(folder)
+    with open_(folder) as one, open_(folder) as other:
+        one.forget("keyqq")
+        one.close()
+        child = python(ADD, folder)
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 0, errors
+        other.add("acknowledged after the child closed", key="after")
+        assert (folder / "memory.db-wal").exists()  # the child was not the last to close it
+    assert not [name for name in list_handles() if name.startswith(f"{folder}/memory.db")]
+    with open_(folder) as memory:
+        assert memory.get("after") and memory.check().ok
+
+
+def list_handles():
+    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    return [os.readlink(link) for link in links if os.path.lexists(link)]
+
+
+@pytest.mark.parametrize("point", ["snapshot-mid-write", "snapshot-before-look"])
+def test_a_process_killed_while_it_saves_an_index_from_before_leaves_nothing_for_long(tmp_path, point):
+    folder = tmp_path / "store"
+    secrets = fill(folder)
+    code = HOLD.replace('print("open"', 'memory.add("one more"); memory.recall("filler"); print("open"').replace(
+        "for line in sys.stdin:", f"{SAVE_UNSEEING}for line in sys.stdin:"
+    )
+    child = python(code, folder, env={"AGENT_MEMORY_FAILPOINT": point}, stdin=subprocess.PIPE)
+    assert child.stdout.readline() == "open\n", child.stderr.read()
+    with open_(folder) as memory:
+        assert memory.forget("keyqq").pending == ()
+        child.communicate("go\n", timeout=60)
+        assert child.returncode == -9
+    with open_(folder) as memory:
+        assert find(folder, secrets) == []
+        memory.recall("filler")
+        assert find(folder, secrets) == []
+
+
+def test_a_reindex_under_way_keeps_no_snapshot_of_what_was_forgotten(tmp_path, monkeypatch):
+    from agent_memory.upkeep import builder
+
+    folder = tmp_path / "store"
+    fill(folder)
+    with open_(folder) as memory, open_(folder) as other:
+        (vector,) = memory.vectors(["keyqq"]).values()
+        real = builder.measure_sampled_recall
+
+        def forget_first(*arguments):
+            other.forget("keyqq")
+            return real(*arguments)
+
+        monkeypatch.setattr(builder, "measure_sampled_recall", forget_first)
+        memory.reindex(tiers=(48, 96))
+        row = vector.astype(np.float16).tobytes()
+        assert find(folder, [*SECRETS, row]) == []
+        memory.recall("filler")
+        memory.save_snapshot()
+        assert find(folder, [*SECRETS, row]) == []
+        assert memory.check().ok
+
+
+def test_no_word_is_left_between_the_pages_of_the_full_text_index(tmp_path):
+    with open_(tmp_path / "store") as memory:
+        numbers = [str(4_000_000 + 97 * number) for number in range(6_000)]
+        memory.add_many({"text": f"call {number} now", "key": f"k{number}"} for number in numbers)
+        doomed = numbers[::2]
+        memory.forget(where={"$or": [{"never": 1}, {"never": {"$exists": False}}]}, dry_run=True)
+        for number in doomed[:40]:
+            memory.forget(f"k{number}", deferred=True)
+        memory.maintenance(only=["erase"])
+        left = find(tmp_path / "store", [number.encode() for number in doomed[:40]])
+        assert left == []
+        assert memory.check().ok
+        assert memory.recall(numbers[1], mode="lexical", k=1)[0].entry.key == f"k{numbers[1]}"
+
+
+def test_a_session_that_only_pruned_versions_were_in_is_gone(tmp_path):
+    with open_(tmp_path / "store", keep_versions=1) as memory:
+        for number in range(4):
+            memory.add(f"text {number}", key="k", session=f"sessionqq{number}")
+        memory.forget("k")
+        assert find(tmp_path / "store", [b"sessionqq"]) == []
+
+
+def test_a_failed_job_does_not_go_on_citing_what_was_forgotten(tmp_path):
+    with open_(tmp_path / "store") as memory:
+        memory.add("my zebraqq lives at number 12", key="k")
+        with memory._store.write() as tx:
+            job = tx.jobs.create("reindex", {}, datetime.now(UTC))
+            tx.jobs.set_state(job.id, JobState.FAILED, datetime.now(UTC), "cannot encode 'my zebraqq lives at num'")
+        assert memory.forget("k").jobs == 1
+        assert find(tmp_path / "store", [b"zebraqq"]) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ids": [-5]},
+        {"ids": [2**63]},
+        {"ids": "1"},
+        {"made_at": "0001-01-01T00:00:00+14:00"},
+        {"made_at": "9999-01-01T00:00:00+00:00"},
+        {"token": "\ud800" * 32},
+        {"token": ""},
+        {"store_id": ["x"]},
+        {"forgotten": -1},
+    ],
+)
+def test_a_forged_receipt_is_refused_before_anything_is_replaced(tmp_path, change):
+    folder = tmp_path / "store"
+    fill(folder, 5)
+    with open_(folder) as memory:
+        memory.backup(tmp_path / "copy.db")
+        receipt = memory.forget("keyqq").to_dict()
+        memory.add("kept", key="kept")
+    with pytest.raises(InvalidInputError, match="no receipt"):
+        Memory.restore(tmp_path / "copy.db", folder, replace=True, apply_forgets=True, receipts=[receipt | change])
+    with open_(folder) as memory:
+        assert memory.get("kept")
+
+
+def test_a_damaged_receipt_does_not_keep_a_store_shut(tmp_path):
+    folder = tmp_path / "store"
+    fill(folder, 5)
+    with open_(folder) as memory:
+        memory.forget("f1")
+        with memory._store.write() as tx:
+            tx.connection.exec_driver_sql("UPDATE erasures SET ids = '-5', finished_at = NULL, facts = '{'")
+    with open_(folder) as memory:
+        assert memory.forget("keyqq").pending == ()

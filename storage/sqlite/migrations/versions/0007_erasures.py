@@ -37,4 +37,6 @@ def upgrade() -> None:
         sa.Column("made_at", sa.Integer, nullable=False),
         sa.Column("last_id", sa.Integer, nullable=False),
     )
-    erase_words(driver(op.get_bind()))
+    raw = driver(op.get_bind())
+    erase_words(raw)
+    raw.execute("DELETE FROM sessions WHERE NOT EXISTS (SELECT 1 FROM entries WHERE session_id = sessions.id)")
