@@ -17,7 +17,7 @@ from agent_memory.inputs import UNSET
 from agent_memory.memory import Memory
 from agent_memory.payload import from_json
 from agent_memory.recall.request import make_condition, make_request
-from agent_memory.records import Entry, Hit, Hits, Session, Trace
+from agent_memory.records import Entry, Erasure, Hit, Hits, Session, Trace
 from agent_memory.remote import PAGE, Given, RemoteOperator, like, quote_name
 from agent_memory.types import FloatArray, Namespace, Progress
 from agent_memory.wire import Wire
@@ -169,17 +169,13 @@ class RemoteMemory(RemoteOperator):
         return _entry(self._wire.send("POST", f"{_path(old)}/supersede", body))
 
     @like(Memory.forget)
-    def forget(self, given: Given) -> int:  # noqa: D102
+    def forget(self, given: Given) -> Erasure:  # noqa: D102
         scope = self._scope(given.pop("namespace", None))
-        given["everything"] = inputs.check_flag("everything", given.get("everything", False))
-        key = given.pop("key", None)
-        self._check_filters({name: given.get(name) for name in ("where", "session")})
-        others = given["everything"] or given.get("where") or given.get("session") is not None
-        if key is None:
-            return int(self._wire.send("POST", "/v1/memories/forget", {**given, **scope})["forgotten"])
-        if others:
-            raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
-        return int(self._wire.send("DELETE", _path(inputs.check_name("key", key)), params=scope)["forgotten"])
+        for name in ("everything", "deferred", "dry_run"):
+            given[name] = inputs.check_flag(name, given.get(name, False))
+        self._check_filters({name: given.get(name) for name in ("where", "session", "key")})
+        body = {name: value for name, value in given.items() if value is not None}
+        return Erasure.from_dict(self._wire.send("POST", "/v1/memories/forget", {**body, **scope}))
 
     # --- reading -----------------------------------------------------------------------------------------
 

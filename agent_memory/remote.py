@@ -14,6 +14,7 @@ from agent_memory.files import write_atomically
 from agent_memory.memory import Memory
 from agent_memory.payload import from_json
 from agent_memory.recall.request import RecallOptions
+from agent_memory.records import Erasure
 from agent_memory.reports import GenerationInfo, Job, Maintenance, ReindexReport, Report, Schedule, Stats
 from agent_memory.types import Namespace
 from agent_memory.wire import Wire
@@ -112,8 +113,8 @@ class RemoteOperator:
         return [from_json(GenerationInfo, one) for one in self._wire.send("GET", "/v1/generations")["items"]]
 
     @like(Memory.purge_expired)
-    def purge_expired(self, given: Given) -> int:  # noqa: D102
-        return int(self._wire.send("POST", "/v1/purge")["count"])
+    def purge_expired(self, given: Given) -> Erasure:  # noqa: D102
+        return Erasure.from_dict(self._wire.send("POST", "/v1/purge"))
 
     @like(Memory.clear_queries)
     def clear_queries(self, given: Given) -> int:  # noqa: D102

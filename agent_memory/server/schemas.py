@@ -29,6 +29,7 @@ _VECTOR: Schema = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 _SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 _NAMESPACE: Schema = {"type": "array", "items": _NAME, "maxItems": 64, "description": "Outermost name first."}
 _TEXT: Schema = {"type": "string", "minLength": 1}
+_FLAG: Schema = {"type": "boolean"}
 
 _BY_NAME: Mapping[str, Schema] = {
     "text": _TEXT,
@@ -153,13 +154,15 @@ class Vectors(BaseModel):
 
 
 class Forget(Body):
-    """What to forget: a filter, a session, or everything."""
+    """What to forget: a key, a filter, a session, or everything."""
 
+    key: raw(_NAME) = None  # type: ignore[valid-type]
     where: raw(_BY_NAME["where"]) = None  # type: ignore[valid-type]
     session: raw(_NAME) = None  # type: ignore[valid-type]
     everything: raw({"type": "boolean"}, optional=False) = False  # type: ignore[valid-type]
     namespace: raw(_NAMESPACE) = None  # type: ignore[valid-type]
-    dry_run: bool = Field(default=False, description="Only tell what would be forgotten.")
+    deferred: raw(_FLAG | {"description": "Leave traces in files to maintenance."}, optional=False) = False  # type: ignore[valid-type]
+    dry_run: raw(_FLAG | {"description": "Only tell what would go."}, optional=False) = False  # type: ignore[valid-type]
 
 
 class Supersede(Body):
@@ -326,16 +329,26 @@ class VectorMap(BaseModel):
     items: dict[str, list[float]]
 
 
-class Forgotten(BaseModel):
-    """How many entries were forgotten."""
+_RECEIPT: dict[str, Any] = {
+    name: (kind, None) if name in ("backups", "exports") else (kind, ...)
+    for name, kind in get_type_hints(records.Erasure).items()
+}
+Forgotten = create_model(
+    "Forgotten",
+    __doc__="A receipt of what was forgotten. It holds no content; `backups` and `exports` are for the operator alone.",
+    **{"forgotten": (int, ...), **_RECEIPT},
+)
 
-    model_config = ConfigDict(extra="allow")
 
-    forgotten: int
+Imported = create_model(
+    "Imported",
+    __doc__="What an import did; `written` is the sum of `new` and `updated`.",
+    **{"written": (int, ...), **{name: (kind, ...) for name, kind in get_type_hints(reports.Imported).items()}},
+)
 
 
-class Preview(BaseModel):
-    """What would be forgotten."""
+class Preview(Forgotten):
+    """What would be forgotten: the receipt that there would be, and up to 20 of the rows, former versions included."""
 
     would_forget: int
     sample: list[Entry]  # type: ignore[valid-type]
