@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -19,6 +19,7 @@ from agent_memory.payload import from_json
 from agent_memory.recall.request import make_condition, make_request
 from agent_memory.records import Entry, Erasure, Hit, Hits, Session, Trace
 from agent_memory.remote import PAGE, Given, RemoteOperator, like, quote_name
+from agent_memory.storage.filters import EVERYTHING, parse_filter
 from agent_memory.types import FloatArray, Namespace, Progress
 from agent_memory.wire import Wire
 from agent_memory.writing.items import NewEntry, get_fields, parse_entry
@@ -171,11 +172,15 @@ class RemoteMemory(RemoteOperator):
     @like(Memory.forget)
     def forget(self, given: Given) -> Erasure:  # noqa: D102
         scope = self._scope(given.pop("namespace", None))
-        for name in ("everything", "deferred", "dry_run"):
-            given[name] = inputs.check_flag(name, given.get(name, False))
-        self._check_filters({name: given.get(name) for name in ("where", "session", "key")})
-        body = {name: value for name, value in given.items() if value is not None}
-        return Erasure.from_dict(self._wire.send("POST", "/v1/memories/forget", {**body, **scope}))
+        where, key, session = (given.get(name) for name in ("where", "key", "session"))
+        flags = {"everything": inputs.check_flag("everything", given.get("everything", False))}
+        filtered = (where is not None and parse_filter(where) != EVERYTHING) or session is not None
+        if sum([key is not None, filtered, flags["everything"]]) != 1:
+            raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
+        self._check_filters({"where": where, "key": key, "session": session})
+        flags |= {name: inputs.check_flag(name, given.get(name, False)) for name in ("deferred", "dry_run")}
+        body = {"where": where, "key": key, "session": session, **flags, **scope}
+        return Erasure.from_dict(self._wire.send("POST", "/v1/memories/forget", body))
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -189,18 +194,21 @@ class RemoteMemory(RemoteOperator):
         if isinstance(queries, str) or not isinstance(queries, Sequence):
             raise InvalidInputError(f"queries must be a list of texts, got {type(queries).__name__}")
         texts = [inputs.check_query(query, self.config) for query in queries]
+        if not texts:
+            return []
         body = self._check_query({"query": "-", **given})
         del body["query"]
         found: list[Hits] = []
-        for start in range(0, max(1, len(texts)), PAGE):
+        for start in range(0, len(texts), PAGE):
             answer = self._wire.send("POST", "/v1/search", {"queries": texts[start : start + PAGE], **body})
             found += map(_hits, answer["answers"])
         return found
 
     @like(Memory.why)
     def why(self, given: Given) -> Trace:  # noqa: D102
-        key = inputs.check_name("key", given.pop("key"))
-        return from_json(Trace, self._wire.send("POST", f"{_path(key)}/why", self._check_query(given)))
+        key = given.pop("key")
+        body = self._check_query(given)
+        return from_json(Trace, self._wire.send("POST", f"{_path(inputs.check_name('key', key))}/why", body))
 
     def _check_query(self, given: Given) -> Given:
         """Return the arguments of a recall as they are sent, after the checks that need no store."""
@@ -213,7 +221,7 @@ class RemoteMemory(RemoteOperator):
         return {**body, **scope, **({"rerank": True} if rerank else {})}
 
     def _check_filters(self, filters: Given) -> None:
-        make_condition(self.namespace, datetime.min, **filters)
+        make_condition(self.namespace, datetime.now(UTC), **filters)
 
     @like(Memory.get)
     def get(self, given: Given) -> Entry:  # noqa: D102

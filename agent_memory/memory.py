@@ -98,8 +98,7 @@ class Memory:
         if maintenance not in (None, "background"):
             raise InvalidInputError(f"maintenance must be None or 'background', got {maintenance!r}")
         self._store = Store(self.path, self.config, encoder, session_encoder)
-        self._queries = QueryLog(self._store)
-        self._jobs, self._scheduler = Jobs(self._store), Scheduler(self._store)
+        self._queries, self._jobs, self._scheduler = QueryLog(self._store), Jobs(self._store), Scheduler(self._store)
         self._enter(self.namespace)
         self._finalizer = weakref.finalize(self, self._store.database.abandon)
         self._eraser.resume()

@@ -17,6 +17,7 @@ from agent_memory.live.sessions import Sessions
 from agent_memory.reports import GenerationState
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Generation
+from agent_memory.telemetry import stage
 from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ def _encode(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: E
     if not texts:
         return np.empty((0, spec.dimension), np.float32)
     try:
-        vectors = np.asarray(encode(texts))
+        with stage("encode", texts=len(texts)):
+            vectors = np.asarray(encode(texts))
     except ValueError as error:  # rows of several lengths, or what the encoder itself raised
         raise EncoderError(f"encoder {spec.name} failed: {error}") from error
     if vectors.shape != (len(texts), spec.dimension):

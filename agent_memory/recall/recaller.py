@@ -14,6 +14,7 @@ from agent_memory.recall.query_log import QueryLog
 from agent_memory.recall.request import RecallOptions, Request, encode_requests, make_request
 from agent_memory.recall.why import why
 from agent_memory.records import Hits, Trace
+from agent_memory.telemetry import stage
 from agent_memory.types import FloatArray, Namespace
 
 
@@ -35,7 +36,8 @@ class Recaller:
 
         def answer(space: Space) -> Hits:
             (encoded,) = encode_requests([request], space)
-            hits = recall(self._store, space, encoded)
+            with stage("recall"):
+                hits = recall(self._store, space, encoded)
             self._queries.note(encoded, space.spec)
             return hits
 

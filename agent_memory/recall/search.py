@@ -19,6 +19,7 @@ from agent_memory.recall.ranking import Candidate
 from agent_memory.recall.request import Mode, Request
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import LexicalQuery
+from agent_memory.telemetry import stage
 
 if TYPE_CHECKING:
     from agent_memory.encoders.reranker import Reranker
@@ -81,7 +82,8 @@ class Search:
         if not self._begin():
             return []
         if self._dense:
-            self._search_dense([self])
+            with stage("tiers"):
+                self._search_dense([self])
         return self._finish()
 
     @classmethod
@@ -136,7 +138,8 @@ class Search:
         if request.mode is Mode.LEXICAL:
             ranked = [candidate for candidate in ranked if candidate.lexical > 0]
         if request.rerank is not None and request.text is not None:
-            ranked = self._rerank(ranked, request.rerank, request.text)
+            with stage("rerank"):
+                ranked = self._rerank(ranked, request.rerank, request.text)
         self.ranked = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
         return self._select(self.ranked)
 
@@ -163,7 +166,8 @@ class Search:
         request = self.request
         self._add_dense()
         if request.text is not None and request.mode is not Mode.DENSE and not self._is_out_of_time():
-            self._add_lexical(request.text)
+            with stage("words"):
+                self._add_lexical(request.text)
             self.intervals = timewords.intervals(
                 request.text, request.now, date_order=request.date_order, stop=self._is_out_of_time
             )

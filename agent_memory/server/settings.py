@@ -29,7 +29,6 @@ class Settings(BaseModel):
         rate_per_minute: Requests a minute in the namespace of a key; None for no limit. A key may have its own.
         max_entries: Entries in the namespace of a key; None for no limit. A key may have its own.
         reranker: Folder of the cross-encoder that searches may ask for; None for none.
-        batch_ms: Milliseconds for which a question waits for others, to be encoded together; 0 for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,4 +53,3 @@ class Settings(BaseModel):
     rate_per_minute: int | None = Field(default=None, ge=1)
     max_entries: int | None = Field(default=None, ge=1)
     reranker: str | None = None
-    batch_ms: float = Field(default=2.0, ge=0, le=100)

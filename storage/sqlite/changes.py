@@ -64,10 +64,8 @@ class SqliteChanges(Group, Changes):
     @override
     def list_since(self, seq: int, limit: int) -> list[tuple[int, int, str]]:
         query = select(changes.c.seq, changes.c.entry_id, changes.c.op).where(changes.c.seq > seq)
-        return [
-            (row[0], row[1], str(row[2]))
-            for row in self._connection.execute(query.order_by(changes.c.seq).limit(limit))
-        ]
+        rows = self._connection.execute(query.order_by(changes.c.seq).limit(limit))
+        return [(row[0], row[1], str(row[2])) for row in rows]
 
     @override
     def log(self, ids: Sequence[int], op: str) -> list[int]:

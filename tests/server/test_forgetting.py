@@ -110,7 +110,8 @@ def test_what_is_pending_names_no_folder_to_others(serve, tmp_path):
     served = serve(config=Config(lock_timeout_s=0.3))
     client = served.as_key("acme", role="writer")
     client.post("/v1/memories", json={"text": "first", "key": "a"})
-    with served.memory._store.read():  # the log cannot be emptied while somebody reads
+    with served.memory._store.read() as tx:  # the log cannot be emptied while somebody reads
+        assert tx.changes.last_seq() > 0
         answer = client.delete("/v1/memories/a")
     assert any("log in use" in one for one in answer.json()["pending"])
     assert str(tmp_path) not in answer.text

@@ -45,7 +45,7 @@ def demo(tmp_path_factory):
             )
         return memory
 
-    with serve_in_process(open_memory, Settings(batch_ms=0)) as served:
+    with serve_in_process(open_memory, Settings()) as served:
         yield served
 
 
