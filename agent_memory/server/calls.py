@@ -200,6 +200,7 @@ class Caller:
         begun = Operation(
             id=secrets.token_hex(12), kind=kind, namespace=self.principal.namespace, created_at=datetime.now(UTC)
         )
+        await self.serving.run(partial(ledger.begin_operation, begun))  # first, so that whoever is told of it finds it
         work = partial(self._operate, begun, call, audit)
         future = asyncio.get_running_loop().run_in_executor(self.serving.long_pool, work)
         future.add_done_callback(lambda done: done.exception())
@@ -214,7 +215,6 @@ class Caller:
         ledger, last = self.serving.ledger, 0.0
         if ledger is None:
             raise StorageError("the server's records are gone")
-        ledger.begin_operation(begun)
 
         def report(done: int, total: int) -> None:
             nonlocal last

@@ -23,7 +23,18 @@ from agent_memory.writing.items import NewEntry
 Schema = dict[str, Any]
 
 _NAME: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS, "pattern": r"^[^\u0000-\u001f\u007f]+$"}
-_TIME: Schema = {"type": "string", "format": "date-time"}
+_TIME: Schema = {
+    "type": "string",
+    "minLength": 4,
+    "description": "ISO 8601: a moment, or a day, week, month or year; without an offset in the zone of the request.",
+    "examples": ["2024-05-01T10:30:00+02:00", "2024-05-01", "2024-W18", "2024-05", "2024"],
+}
+_ZONE: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "description": "Where days begin, and what times without an offset are meant in; the server's zone if left out.",
+    "examples": ["Europe/Berlin", "+02:00", "UTC"],
+}
 _OBJECT: Schema = {"type": "object"}
 _VECTOR: Schema = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 _SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
@@ -56,6 +67,7 @@ _BY_TYPE: Mapping[str, Schema] = {
     "float | None": {"type": "number"},
     "Mapping[str, Any] | None": _OBJECT,
     "Time | None": _TIME,
+    "str | tzinfo | None": _ZONE,
     "timedelta | None": {"type": "number", "exclusiveMinimum": 0, "description": "Seconds."},
 }
 _SPAN: TypeAdapter[timedelta] = TypeAdapter(timedelta)
@@ -340,10 +352,11 @@ Forgotten = create_model(
 )
 
 
+_COUNTS: dict[str, Any] = {name: (kind, ...) for name, kind in get_type_hints(reports.Imported).items()}
 Imported = create_model(
     "Imported",
     __doc__="What an import did; `written` is the sum of `new` and `updated`.",
-    **{"written": (int, ...), **{name: (kind, ...) for name, kind in get_type_hints(reports.Imported).items()}},
+    **{"written": (int, ...), **_COUNTS},
 )
 
 

@@ -17,6 +17,7 @@ from agent_memory.reports import Copy, Operation
 from agent_memory.server import schemas
 from agent_memory.server.calls import Answer, Caller, Operator, Reader, Writer
 from agent_memory.server.describing import answers
+from agent_memory.server.problems import Problem, status_of
 from agent_memory.types import Progress
 from agent_memory.writing.foreign.registry import Format
 
@@ -123,8 +124,9 @@ async def import_(
             except AgentMemoryError as error:
                 if str(path) not in str(error):
                     raise
-                kind = type(error) if isinstance(error, InvalidInputError) else InvalidInputError
-                raise kind(str(error).replace(str(path), UPLOAD)) from error
+                # Of its own kind for clients, but never the server's fault: it is about the file.
+                status = min(status_of(error), 422)
+                raise Problem(status, type(error).__name__, str(error).replace(str(path), UPLOAD)) from error
         return Answer({"written": int(found), **found.as_dict()}, count=int(found))
 
     return await caller.operate("import", work, audit=not dry_run)
