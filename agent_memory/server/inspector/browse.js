@@ -95,12 +95,13 @@ export async function browse(me) {
       const found = await get("/v1/memories?" + given);
       if (mine !== turn) return;
       total = found.total; pages = new Map();
-      counted.textContent = total === 1 ? "1 entry" : `${total.toLocaleString("en")} entries`;
-      say(counted.textContent);
       spacer.style.height = height() + "px";
       if (!keep) list.scrollTop = 0;
       if (!total) show(list, state(given.size > 2 ? "No entry matches. Remove a filter." : "Nothing is remembered yet. Add an entry above, or call add from your agent.")); else if (!spacer.isConnected) show(list, spacer);
       await draw();
+      if (mine !== turn) return;
+      counted.textContent = total === 1 ? "1 entry" : `${total.toLocaleString("en")} entries`;  // once they are there
+      say(counted.textContent);
     } catch (error) { show(fault, problem(error)); }
   }
   list.addEventListener("scroll", later);
