@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,9 +17,10 @@ from agent_memory.inputs import UNSET
 from agent_memory.memory import Memory
 from agent_memory.payload import from_json
 from agent_memory.recall.request import make_condition, make_request
-from agent_memory.records import Entry, Hit, Hits, Session, Trace
+from agent_memory.records import Entry, Erasure, Hit, Hits, Session, Trace
 from agent_memory.remote import PAGE, Given, RemoteOperator, like, quote_name
 from agent_memory.storage.filters import EVERYTHING, parse_filter
+from agent_memory.times import name_zone
 from agent_memory.types import FloatArray, Namespace, Progress
 from agent_memory.wire import Wire
 from agent_memory.writing.items import NewEntry, get_fields, parse_entry
@@ -27,6 +28,7 @@ from agent_memory.writing.items import NewEntry, get_fields, parse_entry
 if TYPE_CHECKING:
     import httpx
 
+_NONE = timedelta(0)
 _BATCH_CHARS = 2_000_000  # of the texts of one request
 
 
@@ -99,7 +101,8 @@ class RemoteMemory(RemoteOperator):
             if self.namespace != home:
                 self._wire.scope = list(self.namespace)
             self._facts = facts
-            self.config = Config(**{name: facts["config"][name] for name in Config.model_fields})
+            settings = facts["config"]
+            self.config = Config(**{name: settings[name] for name in Config.model_fields if name in settings})
             self._encoder = RemoteEncoder(self._wire, from_json(EncoderSpec, facts["encoder"]))
         except BaseException:
             self._wire.close()
@@ -170,18 +173,17 @@ class RemoteMemory(RemoteOperator):
         return _entry(self._wire.send("POST", f"{_path(old)}/supersede", body))
 
     @like(Memory.forget)
-    def forget(self, given: Given) -> int:  # noqa: D102
+    def forget(self, given: Given) -> Erasure:  # noqa: D102
         scope = self._scope(given.pop("namespace", None))
-        key, where, session = (given.pop(name, None) for name in ("key", "where", "session"))
-        everything = inputs.check_flag("everything", given.get("everything", False))
+        where, key, session = (given.get(name) for name in ("where", "key", "session"))
+        flags = {"everything": inputs.check_flag("everything", given.get("everything", False))}
         filtered = (where is not None and parse_filter(where) != EVERYTHING) or session is not None
-        if sum([key is not None, filtered, everything]) != 1:
+        if sum([key is not None, filtered, flags["everything"]]) != 1:
             raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
         self._check_filters({"where": where, "key": key, "session": session})
-        if key is not None:
-            return int(self._wire.send("DELETE", _path(key), params=scope)["forgotten"])
-        body = {"where": where, "session": session, "everything": everything}
-        return int(self._wire.send("POST", "/v1/memories/forget", {**body, **scope})["forgotten"])
+        flags |= {name: inputs.check_flag(name, given.get(name, False)) for name in ("deferred", "dry_run")}
+        body = {"where": where, "key": key, "session": session, **flags, **scope}
+        return Erasure.from_dict(self._wire.send("POST", "/v1/memories/forget", body))
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -216,10 +218,11 @@ class RemoteMemory(RemoteOperator):
         scope = self._scope(given.pop("namespace", None))
         rerank = given.pop("rerank", None)
         make_request(given["query"], config=self.config, scope=(), **{k: v for k, v in given.items() if k != "query"})
+        zone = _name_zone(given)
         if rerank is not None and rerank is not True:
             raise InvalidInputError("rerank must be None or True over HTTP: the cross-encoder is the server's")
         body = {name: _plain(value) for name, value in given.items()}
-        return {**body, **scope, **({"rerank": True} if rerank else {})}
+        return {**body, **zone, **scope, **({"rerank": True} if rerank else {})}
 
     def _check_filters(self, filters: Given) -> None:
         make_condition(self.namespace, datetime.now(UTC), **filters)
@@ -306,10 +309,24 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any argument
     """Return an argument in the form that JSON has."""
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, NewEntry | datetime | str | Mapping | list | tuple) or value is None:
+    if isinstance(value, date):  # a datetime, too
+        return value.isoformat()
+    if isinstance(value, NewEntry | str | Mapping | list | tuple) or value is None:
         return value
     whole = hasattr(value, "__index__") and not isinstance(value, bool | np.ndarray)
     return operator.index(value) if whole else value
+
+
+def _name_zone(given: Given) -> Given:
+    """Return the zone that the arguments of a recall imply, by a name that can be sent.
+
+    Raises:
+        InvalidInputError: It has none.
+    """
+    zone, now = given.get("timezone"), given.get("now")
+    if zone is None and isinstance(now, datetime) and now.tzinfo is not None and now.tzinfo.utcoffset(None) != _NONE:
+        zone = now.tzinfo  # as ``choose_zone`` does, for which a text would be too little
+    return {"timezone": name_zone("timezone", zone)} if isinstance(zone, tzinfo) else {}
 
 
 def _as_text(value: object) -> str:

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent_memory.errors import StorageError
+
 if TYPE_CHECKING:
     from agent_memory.types import Namespace
 
@@ -119,6 +121,20 @@ class Erasure(int):
         """Return the receipt with ``forgotten``, the number of entries, as a mapping that JSON can hold."""
         facts = {name: list(value) if isinstance(value, tuple) else value for name, value in self.__dict__.items()}
         return {"forgotten": int(self), **facts, "made_at": self.made_at.isoformat()}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Erasure:
+        """Return the receipt that ``to_dict`` has made a mapping of; what was left out of it is empty.
+
+        Raises:
+            StorageError: The mapping is no receipt.
+        """
+        known = {name: facts[name] for name in cls.__annotations__ if name in facts}
+        try:
+            known = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+            return cls(facts["forgotten"], **known | {"made_at": datetime.fromisoformat(facts["made_at"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise StorageError(f"what was sent is no receipt of forget: {error!r}") from error
 
 
 def _make_erasure(count: int, facts: dict[str, Any]) -> Erasure:

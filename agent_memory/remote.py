@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
@@ -14,9 +17,22 @@ from agent_memory.files import write_atomically
 from agent_memory.memory import Memory
 from agent_memory.payload import from_json
 from agent_memory.recall.request import RecallOptions
-from agent_memory.reports import GenerationInfo, Job, Maintenance, ReindexReport, Report, Schedule, Stats
+from agent_memory.records import Erasure
+from agent_memory.reports import (
+    Copy,
+    GenerationInfo,
+    Imported,
+    Job,
+    Maintenance,
+    ReindexReport,
+    Report,
+    Schedule,
+    Stats,
+)
 from agent_memory.types import Namespace
 from agent_memory.wire import Wire
+from agent_memory.writing.foreign.files import pack_folder
+from agent_memory.writing.foreign.registry import Format, find_file, parse_format
 
 if TYPE_CHECKING:
     import threading
@@ -112,8 +128,8 @@ class RemoteOperator:
         return [from_json(GenerationInfo, one) for one in self._wire.send("GET", "/v1/generations")["items"]]
 
     @like(Memory.purge_expired)
-    def purge_expired(self, given: Given) -> int:  # noqa: D102
-        return int(self._wire.send("POST", "/v1/purge")["count"])
+    def purge_expired(self, given: Given) -> Erasure:  # noqa: D102
+        return Erasure.from_dict(self._wire.send("POST", "/v1/purge"))
 
     @like(Memory.clear_queries)
     def clear_queries(self, given: Given) -> int:  # noqa: D102
@@ -199,23 +215,32 @@ class RemoteOperator:
             progress(count, count)
         return count
 
+    @like(Memory.copies)
+    def copies(self, given: Given) -> list[Copy]:  # noqa: D102
+        return [from_json(Copy, one) for one in self._wire.send("GET", "/v1/copies")["items"]]
+
     @like(Memory.import_)
-    def import_(self, given: Given) -> int:  # noqa: D102
-        path, source = inputs.parse_path("path", given["path"]), given.get("source")
-        if source is not None and source not in _FILES:
-            raise InvalidInputError(f"source must be one of {list(_FILES)}, got {source!r}")
-        file = path / _FILES[source] if source is not None and path.is_dir() else path
-        if not file.is_file():
-            raise NotFoundError(f"there is no file {file}")
+    def import_(self, given: Given) -> Imported:  # noqa: D102
+        path, progress = inputs.parse_path("path", given["path"]), given.get("progress")
+        form, source = given.get("format"), given.get("source")
+        if form is not None and source is not None and form != source:
+            raise InvalidInputError(f"format and source are one thing; got {form!r} and {source!r}")
+        flags = ("assume_now", "dry_run", "all_branches")
+        params: Given = {name: inputs.check_flag(name, given.get(name, False)) for name in flags}
+        chosen = params["format"] = parse_format(source if form is None else form)
         try:
-            answer = self._wire.operate("/v1/import", None, given.get("progress"), file=file, params={"source": source})
+            with _open_upload(path, chosen) as file:
+                params["name"] = file.name.encode(errors="replace").decode()
+                answer = self._wire.operate("/v1/import", None, progress, file=file, params=params)
         except AgentMemoryError as error:
             if _UPLOAD not in str(error):
                 raise
-            raise type(error)(str(error).replace(_UPLOAD, str(file))) from error
+            raise type(error)(str(error).replace(_UPLOAD, str(path))) from error
+        except FileNotFoundError as error:
+            raise NotFoundError(f"there is no file {path}") from error
         except OSError as error:
-            raise StorageError(f"cannot read {file}: {error}") from error
-        return int(answer["count"])
+            raise StorageError(f"cannot read {path}: {error}") from error
+        return Imported.from_dict(answer)
 
     restore = staticmethod(Memory.restore)
 
@@ -224,7 +249,19 @@ class RemoteOperator:
         return {} if namespace is None else {"namespace": list(inputs.resolve_namespace(namespace, self.namespace))}
 
 
-_FILES = {"mem0": "history.db", "chroma": "chroma.sqlite3", "langgraph": "store.sqlite"}
+@contextmanager
+def _open_upload(path: Path, format_: Format | None) -> Iterator[Path]:
+    """Yield the one file that stands for what is to be imported: of a folder of JSON files, an archive of them."""
+    file = find_file(path, format_)
+    if not file.is_dir():
+        if not file.is_file():
+            raise NotFoundError(f"there is no file {path}")
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="agent-memory-") as folder:
+        packed = Path(folder) / "folder.zip"
+        pack_folder(file, packed)
+        yield packed
 
 
 def _check_model(what: str, value: object) -> None:

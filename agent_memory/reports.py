@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
+from agent_memory.errors import StorageError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -129,6 +131,20 @@ class Imported(int):
     def as_dict(self) -> dict[str, Any]:
         """Return the attributes by name."""
         return {name: getattr(self, name) for name in Imported.__annotations__}
+
+    @classmethod
+    def from_dict(cls, counts: Mapping[str, Any]) -> Self:
+        """Return what ``as_dict`` has made a mapping of.
+
+        Raises:
+            StorageError: The mapping is no result of an import.
+        """
+        try:
+            given = {name: counts[name] for name in Imported.__annotations__ if name != "skipped"}
+            lists = {name: tuple(given[name]) for name in ("problems", "formats")}
+            return cls(**given | lists)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StorageError(f"what was sent is no result of an import: {error!r}") from error
 
 
 class GenerationState(StrEnum):

@@ -82,6 +82,22 @@ def parse_zone(what: str, value: object) -> tzinfo:
         ) from error
 
 
+def name_zone(what: str, zone: tzinfo) -> str:
+    """Return the text from which ``parse_zone`` makes a zone.
+
+    Raises:
+        InvalidInputError: It has neither a name nor an offset that is always the same, in whole minutes.
+    """
+    name = getattr(zone, "key", None) or getattr(zone, "zone", None)  # zoneinfo, pytz
+    offset = zone.utcoffset(None) if name is None else None
+    if isinstance(name, str):
+        return name
+    minutes, rest = divmod(offset, timedelta(minutes=1)) if offset is not None else (0, _TICK)
+    if rest:
+        raise InvalidInputError(f"{what} must have a name such as 'Europe/Berlin', or an offset, got {zone!r}")
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
+
+
 def parse_period(what: str, value: object, zone: tzinfo = UTC) -> Period:
     """Return the period or moment that a datetime, a date or an ISO 8601 text stands for.
 

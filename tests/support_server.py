@@ -57,9 +57,27 @@ class Served:
         return self.clients[-1]
 
 
+_OPENERS: dict[FastAPI, Callable[[], Memory]] = {}
+_IDLE: dict[str, list[FastAPI]] = {}
+
+
+@contextmanager
+def borrow_app(open_memory: Callable[[], Memory], settings: Settings) -> Iterator[FastAPI]:
+    """Yield an application that starts with a memory: one that has stopped, if any, since making routes is slow."""
+    idle = _IDLE.setdefault(repr(settings), [])
+    app = idle.pop() if idle else create_app(lambda: _OPENERS[app](), settings)
+    _OPENERS[app] = open_memory
+    yield app
+    idle.append(app)  # not after a failure: a test may have changed it
+
+
 @contextmanager
 def serve_in_process(open_memory: Callable[[], Memory], settings: Settings) -> Iterator[Served]:
-    app = create_app(open_memory, settings)
+    with borrow_app(open_memory, settings) as app:
+        yield from _serve(app)
+
+
+def _serve(app: FastAPI) -> Iterator[Served]:
     options = {"log_level": "error", "http": BoundedProtocol, "ws": "none", "timeout_graceful_shutdown": 5}
     server = Server(uvicorn.Config(app, **options))
     failed = []

@@ -76,6 +76,12 @@ class Caller:
         """Whether this caller sees the whole store, and may be told about it."""
         return not self.principal.home
 
+    @property
+    def quota(self) -> int | None:
+        """Number of entries that the namespace of the caller's key may hold; None for any."""
+        key = self.principal.key
+        return self.serving.settings.max_entries if key is None or key.max_entries is None else key.max_entries
+
     async def read(self, call: Callable[[], Any]) -> Response:
         """Answer with what a call returns."""
         return self.respond(await self.serving.run(lambda: _as_answer(call())))
@@ -194,6 +200,7 @@ class Caller:
         begun = Operation(
             id=secrets.token_hex(12), kind=kind, namespace=self.principal.namespace, created_at=datetime.now(UTC)
         )
+        await self.serving.run(partial(ledger.begin_operation, begun))  # first, so that whoever is told of it finds it
         work = partial(self._operate, begun, call, audit)
         future = asyncio.get_running_loop().run_in_executor(self.serving.long_pool, work)
         future.add_done_callback(lambda done: done.exception())
@@ -208,7 +215,6 @@ class Caller:
         ledger, last = self.serving.ledger, 0.0
         if ledger is None:
             raise StorageError("the server's records are gone")
-        ledger.begin_operation(begun)
 
         def report(done: int, total: int) -> None:
             nonlocal last
@@ -242,8 +248,7 @@ class Caller:
 
     def check_room(self, new: int) -> None:
         """Raise a Problem (507) if the namespace of the caller's key may not hold that many more entries."""
-        key, settings = self.principal.key, self.serving.settings
-        most = settings.max_entries if key is None or key.max_entries is None else key.max_entries
+        most = self.quota
         if most is None:
             return
         condition = make_condition(self.principal.home, datetime.now(UTC))

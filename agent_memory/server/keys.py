@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
 from agent_memory import inputs
 from agent_memory.errors import InvalidInputError
@@ -60,6 +60,7 @@ def create_key(
     expires_at: Time | None = None,
     rate_per_minute: int | None = None,
     max_entries: int | None = None,
+    zone: tzinfo = UTC,
 ) -> tuple[ApiKey, str]:
     """Make a key; returns it and its text, which cannot be shown again.
 
@@ -69,15 +70,16 @@ def create_key(
         role: ``reader``, ``writer`` (also adds, changes and forgets) or ``admin`` (also keys, and with the namespace ()
             re-indexes, backups and the like).
         name: What it is for.
-        expires_at: When it stops working; in the future.
+        expires_at: When it stops working; in the future. A day, month or year is its last.
         rate_per_minute: Requests a minute in its namespace.
         max_entries: Entries that its namespace may hold.
+        zone: What a time without a zone is meant in.
 
     Raises:
         InvalidInputError: An argument is unusable; nothing was written.
     """
     now = datetime.now(UTC)
-    expiry = inputs.parse_time("expires_at", expires_at)
+    expiry = inputs.parse_expiry("expires_at", expires_at, zone)
     if expiry is not None and expiry <= now:
         raise InvalidInputError(f"expires_at must lie in the future, got {expiry.isoformat()} at {now.isoformat()}")
     key = ApiKey(

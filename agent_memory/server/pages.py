@@ -72,7 +72,7 @@ def page_entries(
     """Return a page of entries in the order they were added, within the limits of an answer."""
     settings, secret = caller.serving.settings, secret_of(caller)
     scope = inputs.resolve_namespace(namespace, caller.principal.namespace)
-    condition = make_condition(scope, datetime.now(UTC), **filters)
+    condition = make_condition(scope, datetime.now(UTC), **filters, zone=caller.memory.config.zone)
     after = 0 if cursor is None else unseal(cursor, secret)
     if cursor is not None and offset:
         raise InvalidInputError(f"give a cursor or an offset, not both: got {cursor!r} and {offset}")

@@ -23,12 +23,24 @@ from agent_memory.writing.items import NewEntry
 Schema = dict[str, Any]
 
 _NAME: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS, "pattern": r"^[^\u0000-\u001f\u007f]+$"}
-_TIME: Schema = {"type": "string", "format": "date-time"}
+_TIME: Schema = {
+    "type": "string",
+    "minLength": 4,
+    "description": "ISO 8601: a moment, or a day, week, month or year; without an offset in the zone of the request.",
+    "examples": ["2024-05-01T10:30:00+02:00", "2024-05-01", "2024-W18", "2024-05", "2024"],
+}
+_ZONE: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "description": "Where days begin, and what times without an offset are meant in; the server's zone if left out.",
+    "examples": ["Europe/Berlin", "+02:00", "UTC"],
+}
 _OBJECT: Schema = {"type": "object"}
 _VECTOR: Schema = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 _SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 _NAMESPACE: Schema = {"type": "array", "items": _NAME, "maxItems": 64, "description": "Outermost name first."}
 _TEXT: Schema = {"type": "string", "minLength": 1}
+_FLAG: Schema = {"type": "boolean"}
 
 _BY_NAME: Mapping[str, Schema] = {
     "text": _TEXT,
@@ -55,6 +67,7 @@ _BY_TYPE: Mapping[str, Schema] = {
     "float | None": {"type": "number"},
     "Mapping[str, Any] | None": _OBJECT,
     "Time | None": _TIME,
+    "str | tzinfo | None": _ZONE,
     "timedelta | None": {"type": "number", "exclusiveMinimum": 0, "description": "Seconds."},
 }
 _SPAN: TypeAdapter[timedelta] = TypeAdapter(timedelta)
@@ -153,13 +166,15 @@ class Vectors(BaseModel):
 
 
 class Forget(Body):
-    """What to forget: a filter, a session, or everything."""
+    """What to forget: a key, a filter, a session, or everything."""
 
+    key: raw(_NAME) = None  # type: ignore[valid-type]
     where: raw(_BY_NAME["where"]) = None  # type: ignore[valid-type]
     session: raw(_NAME) = None  # type: ignore[valid-type]
     everything: raw({"type": "boolean"}, optional=False) = False  # type: ignore[valid-type]
     namespace: raw(_NAMESPACE) = None  # type: ignore[valid-type]
-    dry_run: bool = Field(default=False, description="Only tell what would be forgotten.")
+    deferred: raw(_FLAG | {"description": "Leave traces in files to maintenance."}, optional=False) = False  # type: ignore[valid-type]
+    dry_run: raw(_FLAG | {"description": "Only tell what would go."}, optional=False) = False  # type: ignore[valid-type]
 
 
 class Supersede(Body):
@@ -326,16 +341,27 @@ class VectorMap(BaseModel):
     items: dict[str, list[float]]
 
 
-class Forgotten(BaseModel):
-    """How many entries were forgotten."""
+_RECEIPT: dict[str, Any] = {
+    name: (kind, None) if name in ("backups", "exports") else (kind, ...)
+    for name, kind in get_type_hints(records.Erasure).items()
+}
+Forgotten = create_model(
+    "Forgotten",
+    __doc__="A receipt of what was forgotten. It holds no content; `backups` and `exports` are for the operator alone.",
+    **{"forgotten": (int, ...), **_RECEIPT},
+)
 
-    model_config = ConfigDict(extra="allow")
 
-    forgotten: int
+_COUNTS: dict[str, Any] = {name: (kind, ...) for name, kind in get_type_hints(reports.Imported).items()}
+Imported = create_model(
+    "Imported",
+    __doc__="What an import did; `written` is the sum of `new` and `updated`.",
+    **{"written": (int, ...), **_COUNTS},
+)
 
 
-class Preview(BaseModel):
-    """What would be forgotten."""
+class Preview(Forgotten):
+    """What would be forgotten: the receipt that there would be, and up to 20 of the rows, former versions included."""
 
     would_forget: int
     sample: list[Entry]  # type: ignore[valid-type]

@@ -41,7 +41,7 @@ def test_every_answer_is_as_described(served):
         operation = found.ok()
 
         @settings(
-            max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+            max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
         )
         @given(case=operation.as_strategy())
         def check(case):

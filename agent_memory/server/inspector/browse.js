@@ -1,5 +1,5 @@
 import { get, post } from "./api.js";
-import { confirmWith, field, h, link, moment, origin, problem, say, scope, show, state } from "./ui.js";
+import { confirmWith, field, h, link, origin, preview, problem, receipt, say, scope, show, state } from "./ui.js";
 
 const ROW = 58, PAGE = 100, TALLEST = 8e6;
 const OPERATORS = [["$eq", "is"], ["$ne", "is not"], ["$gt", ">"], ["$gte", "≥"], ["$lt", "<"], ["$lte", "≤"], ["$in", "is one of"], ["$exists", "is there"]];
@@ -47,7 +47,7 @@ export async function browse(me) {
 
   function filters() {
     const given = new URLSearchParams();
-    for (const [name, value] of [["session", session.value], ["speaker", speaker.value.trim()], ["since", since.value], ["until", until.value && until.value + "T23:59:59"]]) if (value) given.set(name, value);
+    for (const [name, value] of [["session", session.value], ["speaker", speaker.value.trim()], ["since", since.value], ["until", until.value]]) if (value) given.set(name, value);
     const wanted = where.value();
     if (wanted) given.set("where", JSON.stringify(wanted));
     if (space.value) for (const name of JSON.parse(space.value)) given.append("namespace", name);
@@ -95,12 +95,13 @@ export async function browse(me) {
       const found = await get("/v1/memories?" + given);
       if (mine !== turn) return;
       total = found.total; pages = new Map();
-      counted.textContent = total === 1 ? "1 entry" : `${total.toLocaleString("en")} entries`;
-      say(counted.textContent);
       spacer.style.height = height() + "px";
       if (!keep) list.scrollTop = 0;
       if (!total) show(list, state(given.size > 2 ? "No entry matches. Remove a filter." : "Nothing is remembered yet. Add an entry above, or call add from your agent.")); else if (!spacer.isConnected) show(list, spacer);
       await draw();
+      if (mine !== turn) return;
+      counted.textContent = total === 1 ? "1 entry" : `${total.toLocaleString("en")} entries`;  // once they are there
+      say(counted.textContent);
     } catch (error) { show(fault, problem(error)); }
   }
   list.addEventListener("scroll", later);
@@ -124,9 +125,8 @@ export async function browse(me) {
     try {
       if (speaker.value || since.value || until.value) throw new Error("Forgetting goes by session and metadata: clear speaker, since and until first.");
       const seen = await post("/v1/memories/forget", { ...given, dry_run: true });
-      if (await confirmWith(`Forget ${seen.would_forget} entries for good?`, [h("ul", {}, seen.sample.map((one) => h("li", {}, one.text.slice(0, 120))))], seen.would_forget ? "Forget them" : null)) {
-        const gone = await post("/v1/memories/forget", given);
-        await confirmWith("Receipt", [h("p", {}, `${gone.forgotten} entries are gone, with their versions, words and vectors: ${moment(new Date())} UTC.`)]);
+      if (await confirmWith(`Forget ${seen.would_forget} ${seen.would_forget === 1 ? "entry" : "entries"} for good?`, preview(seen), seen.would_forget ? "Forget them" : null)) {
+        await confirmWith("Receipt", receipt(await post("/v1/memories/forget", given)));
         await refresh();
       }
     } catch (error) { show(fault, problem(error)); }

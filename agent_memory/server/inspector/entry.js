@@ -1,5 +1,5 @@
 import { ask, get, place, send } from "./api.js";
-import { confirmWith, facts, field, h, link, moment, problem, scope, show } from "./ui.js";
+import { confirmWith, facts, field, h, link, moment, preview, problem, receipt, scope, show } from "./ui.js";
 
 // The words of two texts, with what was taken out and put in between: longest common subsequence.
 export function diff(before, after) {
@@ -37,11 +37,10 @@ export async function entry(me, query) {
     } catch (error) { show(fault, problem(error.status === 412 ? new Error("Somebody else has changed this entry meanwhile; reload it.") : error)); }
   }
   async function forget() {
-    const goes = [h("p", {}, "What will be gone for good:"), h("ul", {}, h("li", {}, "the entry, its words and its vectors"), h("li", {}, `${history.filter((one) => one.key === key).length - 1} former versions`), found.session && h("li", {}, `its part in what session “${found.session}” remembers`)), h("p", { class: "text" }, found.text.slice(0, 300))];
-    if (!await confirmWith("Forget this entry?", goes, "Forget it")) return;
     try {
-      const gone = await ask("DELETE", path);
-      await confirmWith("Receipt", [h("p", {}, `${gone.forgotten} entry is gone: ${moment(new Date())} UTC.`)]);
+      const seen = await ask("DELETE", path + (path.includes("?") ? "&" : "?") + "dry_run=true");
+      if (!await confirmWith("Forget this entry?", [preview(seen), found.session && h("p", {}, `Session “${found.session}” will remember nothing of it.`)], "Forget it")) return;
+      await confirmWith("Receipt", receipt(await ask("DELETE", path)));
       location.hash = "#/browse";
     } catch (error) { show(fault, problem(error)); }
   }

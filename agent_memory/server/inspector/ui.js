@@ -50,6 +50,19 @@ export function link(entry) {
 }
 export const origin = (entry) => h("span", { class: "meta" }, [moment(entry.event_time), entry.speaker, entry.session, entry.namespace.length ? scope(entry.namespace) : null].filter(Boolean).map((part) => h("span", {}, part)));
 
+const count = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+const list = (title, lines) => lines?.length ? [h("h3", {}, title), h("ul", {}, lines.map((one) => h("li", {}, one)))] : null;
+const copies = (found) => [list("Backups that still hold them", found.backups), list("Exports that may hold them", found.exports)];
+// What forgetting would take, and what it took: the receipt that the server gives.
+export const preview = (found) => [
+  h("p", {}, `${count(found.would_forget, "entry", "entries")}: ${count(found.rows, "row", "rows")} with all versions, superseded and expired ones included.`),
+  h("ul", {}, found.sample.map((one) => h("li", {}, one.text.slice(0, 120), one.superseded_at && " (former)"))),
+  found.rows > found.sample.length && h("p", { class: "note" }, `and ${count(found.rows - found.sample.length, "more row", "more rows")}`), copies(found)];
+export const receipt = (gone) => [
+  h("p", {}, gone.forgotten === 1 ? "1 entry is gone" : `${gone.forgotten.toLocaleString("en")} entries are gone`, `: ${moment(gone.made_at)} UTC.`),
+  h("p", {}, [count(gone.rows, "row", "rows"), count(gone.vectors, "vector", "vectors"), count(gone.latents, "latent", "latents"), count(gone.queries, "logged query", "logged queries")].join(", ") + " deleted; " + count(gone.replayed, "vector", "vectors") + " evolved again without them."),
+  list("Verified", gone.verified), list("Still pending", gone.pending), copies(gone), gone.token && h("p", { class: "note mono" }, "Receipt " + gone.token)];
+
 // Asks in a dialog; resolves to true if the person agrees.
 export function confirmWith(title, parts, action) {
   return new Promise((resolve) => {

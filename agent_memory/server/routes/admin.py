@@ -39,7 +39,8 @@ async def me(caller: Reader) -> Response:
             "read_only": memory._store.database.read_only,
             "encoder": memory.encoder.spec,
             "session_encoder": None if session_encoder is None else session_encoder.spec.name,
-            "config": memory.config.model_dump(),
+            # Rules of retention name the namespaces of others.
+            "config": memory.config.model_dump(mode="json", exclude=None if caller.sees_all else {"retention"}),
             "limits": {name: getattr(settings, name) for name in limits},
         }
 
@@ -76,7 +77,7 @@ async def make_key(caller: Admin, body: schemas.NewKey) -> Response:
     def work(_: Plan) -> Answer:
         given = body.given()
         given["namespace"] = inputs.resolve_namespace(given.get("namespace"), caller.principal.namespace)
-        key, text = create_key(_ledger(caller), **given)
+        key, text = create_key(_ledger(caller), zone=caller.memory.config.zone, **given)
         return Answer({"key": key, "text": text}, 201)
 
     return await caller.write("make-key", work)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -15,14 +14,13 @@ from pydantic import Discriminator, Tag
 from agent_memory import inputs
 from agent_memory.errors import InvalidInputError, NotFoundError
 from agent_memory.memory import Memory
-from agent_memory.payload import to_json
-from agent_memory.recall.request import make_condition
 from agent_memory.records import Entry
 from agent_memory.server import schemas
 from agent_memory.server.calls import Answer, Caller, Plan, Reader, Writer, load_json
 from agent_memory.server.describing import answers
 from agent_memory.server.pages import page_entries
 from agent_memory.server.problems import Problem
+from agent_memory.server.receipts import answer_receipt, show_preview
 from agent_memory.writing.items import make_key
 
 router = APIRouter(tags=["memories"])
@@ -33,7 +31,6 @@ NamespaceQuery = Annotated[
 LimitQuery = Annotated[int, Query(ge=1, le=10_000, description="Most items of the page.")]
 CursorQuery = Annotated[str | None, Query(description="The `next` of the page before.")]
 TextQuery = Annotated[str | None, Query(max_length=512)]
-_SAMPLE = 20
 
 
 def _tell_apart(body: object) -> str:
@@ -71,12 +68,6 @@ def show(entry: Entry, *, status: int = 200) -> Answer:
     if status == 201:
         headers["location"] = f"/v1/memories/{quote(entry.key, safe='')}"
     return Answer(entry, status, headers, count=1, kept={})
-
-
-def to_forgotten(result: Any) -> dict[str, Any]:  # noqa: ANN401 - a number, or a record that counts as one
-    """Return what ``forget`` returned as JSON: the number of entries, and whatever else it tells."""
-    found = to_json(result)
-    return {"forgotten": int(result), **(found if isinstance(found, dict) else {})}
 
 
 @router.post(
@@ -173,8 +164,8 @@ async def list_memories(
     where: Annotated[str | None, Query(description="Metadata filter as JSON.")] = None,
     session: TextQuery = None,
     speaker: TextQuery = None,
-    since: Annotated[str | None, Query(description="Earliest event time, ISO 8601.")] = None,
-    until: Annotated[str | None, Query(description="Latest event time, ISO 8601.")] = None,
+    since: Annotated[str | None, Query(description="Earliest event time, ISO 8601; or a period's beginning.")] = None,
+    until: Annotated[str | None, Query(description="Latest event time, ISO 8601; a day is included.")] = None,
     namespace: NamespaceQuery = None,
     limit: LimitQuery = 100,
     cursor: CursorQuery = None,
@@ -225,27 +216,17 @@ def _check_keys(caller: Caller, body: schemas.Keys) -> None:
 
 @router.post("/memories/forget", responses=answers(schemas.Forgotten | schemas.Preview, 409))
 async def forget_many(caller: Writer, body: schemas.Forget) -> Response:
-    """Forget for good what a filter matches, or a session, or everything; `dry_run` only tells what that would be."""
-    given = {"where": body.where, "session": body.session, "everything": body.everything}
-    if body.dry_run:
-        return await caller.read(partial(_preview, caller.memory, given, body.namespace))
+    """Forget for good a key, what a filter matches, a session, or everything, with all versions of each entry.
 
-    def work(_: Plan) -> Answer:
-        result = caller.memory.forget(namespace=body.namespace, **given)
-        return Answer(to_forgotten(result), count=int(result), kept={"body": {"forgotten": int(result)}})
-
-    return await caller.write("forget", work)
+    The answer is a receipt. `dry_run` only tells what would go.
+    """
+    return await _forget(caller, body.given())
 
 
-def _preview(memory: Memory, given: dict[str, Any], namespace: list[str] | None) -> dict[str, Any]:
-    filters = {"where": given["where"], "session": given["session"]}
-    if inputs.check_flag("everything", given["everything"]) == any(filters.values()):
-        raise InvalidInputError("say what to forget: a non-empty where and/or session, or everything")
-    scope = inputs.resolve_namespace(namespace, memory.namespace)
-    condition = make_condition(scope, datetime.now(UTC), **filters)
-    with memory._store.read() as tx:
-        count = tx.entries.count(condition)
-    return {"would_forget": count, "sample": memory.entries(namespace=scope, limit=_SAMPLE, **filters)}
+async def _forget(caller: Caller, given: dict[str, Any]) -> Response:
+    if given.get("dry_run", False) is not False:  # what is no flag is refused there
+        return await caller.read(lambda: show_preview(caller, caller.memory.forget(**given)))
+    return await caller.write("forget", lambda _: answer_receipt(caller, caller.memory.forget(**given)))
 
 
 @router.get("/memories/{key}", responses=answers(schemas.Entry, 404))
@@ -289,15 +270,17 @@ async def update(
     return await caller.write("update", work, rebuild=rebuild)
 
 
-@router.delete("/memories/{key}", responses=answers(schemas.Forgotten, 409))
-async def forget(caller: Writer, key: str, namespace: NamespaceQuery = None) -> Response:
+@router.delete("/memories/{key}", responses=answers(schemas.Forgotten | schemas.Preview, 409))
+async def forget(
+    caller: Writer,
+    key: str,
+    namespace: NamespaceQuery = None,
+    deferred: Annotated[bool, Query(description="Leave the traces in files to maintenance.")] = False,
+    dry_run: Annotated[bool, Query(description="Only tell what would go.")] = False,
+) -> Response:
     """Forget one entry for good. Answers with 0 if there is none: forgetting may be asked for again."""
-
-    def work(_: Plan) -> Answer:
-        result = caller.memory.forget(name_in_path(key), namespace=namespace)
-        return Answer(to_forgotten(result), count=int(result), kept={"body": {"forgotten": int(result)}})
-
-    return await caller.write("forget", work)
+    given = {"key": name_in_path(key), "namespace": namespace, "deferred": deferred, "dry_run": dry_run}
+    return await _forget(caller, given)
 
 
 @router.get("/memories/{key}/history", responses=answers(schemas.EntryList, 404))

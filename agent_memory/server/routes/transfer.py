@@ -6,21 +6,25 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from agent_memory import inputs
 from agent_memory.errors import AgentMemoryError, InvalidInputError
-from agent_memory.reports import Operation
+from agent_memory.reports import Copy, Operation
 from agent_memory.server import schemas
 from agent_memory.server.calls import Answer, Caller, Operator, Reader, Writer
 from agent_memory.server.describing import answers
+from agent_memory.server.problems import Problem, status_of
 from agent_memory.types import Progress
+from agent_memory.writing.foreign.registry import Format
 
 router = APIRouter(tags=["transfer"])
 
 _CHUNK = 1 << 16
+_MAX_NAME_BYTES = 255  # what file systems take
 UPLOAD = "the upload"
 """What messages call a file that was sent; clients put the name of theirs in its place."""
 
@@ -75,7 +79,7 @@ async def _read_on(file: BinaryIO) -> AsyncIterator[bytes]:
 @router.post(
     "/import",
     responses={
-        **answers(schemas.Count, 409, 507),
+        **answers(schemas.Imported, 409, 507),
         202: {"model": schemas.model_of(Operation), "description": "It goes on; ask the operation."},
     },
     openapi_extra={
@@ -91,14 +95,19 @@ async def _read_on(file: BinaryIO) -> AsyncIterator[bytes]:
 async def import_(
     caller: Writer,
     request: Request,
-    source: Annotated[
-        Literal["mem0", "chroma", "langgraph"] | None, Query(description="Whose store it is; none for JSON Lines.")
-    ] = None,
+    format: Annotated[Format | None, Query(description="Its form; without, the file shows it.")] = None,
+    source: Annotated[Format | None, Query(description="The former name of `format`.")] = None,
+    dry_run: Annotated[bool, Query(description="Check and count only.")] = False,
+    assume_now: Annotated[bool, Query(description="Take the present for times that cannot be understood.")] = False,
+    all_branches: Annotated[bool, Query(description="Keep also what is not on the last branch.")] = False,
+    name: Annotated[str, Query(max_length=255, description="The file's name: sessions may be called after it.")] = "",
 ) -> Response:
-    """Read an export, conversations, or another system's store; entries that are there already are left alone."""
+    """Read an export, conversations, or another system's file; entries that are there already are left alone."""
     folder = tempfile.TemporaryDirectory(prefix="agent-memory-")
-    path = Path(folder.name) / ("chroma.sqlite3" if source == "chroma" else "import")
+    options: dict[str, Any] = {"format": format, "source": source, "assume_now": assume_now}
+    options["all_branches"] = all_branches
     try:
+        path = Path(folder.name) / _check_name(name)
         with path.open("wb") as file:
             async for chunk in request.stream():
                 await asyncio.to_thread(file.write, chunk)
@@ -109,15 +118,34 @@ async def import_(
     def work(progress: Progress) -> Answer:
         with folder:
             try:
-                transfer: Any = caller.memory._transfer
-                lines = transfer._parse_lines(path) if source is None else transfer._parse_foreign(source, path)
-                caller.check_room(sum(1 for _ in lines))
-                count = caller.memory.import_(path, source=source, progress=progress)
+                if caller.quota is not None and not dry_run:
+                    caller.check_room(caller.memory.import_(path, **options, dry_run=True).new)
+                found = caller.memory.import_(path, **options, dry_run=dry_run, progress=progress)
             except AgentMemoryError as error:
                 if str(path) not in str(error):
                     raise
-                kind = type(error) if isinstance(error, InvalidInputError) else InvalidInputError
-                raise kind(str(error).replace(str(path), UPLOAD)) from error
-        return Answer({"count": count}, count=count)
+                # Of its own kind for clients, but never the server's fault: it is about the file.
+                status = min(status_of(error), 422)
+                raise Problem(status, type(error).__name__, str(error).replace(str(path), UPLOAD)) from error
+        return Answer({"written": int(found), **found.as_dict()}, count=int(found))
 
-    return await caller.operate("import", work)
+    return await caller.operate("import", work, audit=not dry_run)
+
+
+def _check_name(name: str) -> str:
+    """Return what to call an upload: the name of the file that it was, without any folder.
+
+    Raises:
+        InvalidInputError: It is no name of a file.
+    """
+    if not name:
+        return "import"
+    if "/" in name or not inputs.check_name("name", name).strip(".") or len(name.encode()) > _MAX_NAME_BYTES:
+        raise InvalidInputError(f"name must be the name of a file, without a folder, got {name[:60]!r}")
+    return name
+
+
+@router.get("/copies", responses=answers(schemas.page_of(Copy)))
+async def copies(caller: Operator) -> Response:
+    """List the backups and exports that the store has made of itself, oldest first, with what they still hold."""
+    return await caller.read(lambda: {"items": caller.memory.copies(), "next": None})

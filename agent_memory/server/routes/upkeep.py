@@ -25,6 +25,7 @@ from agent_memory.server import schemas
 from agent_memory.server.calls import Answer, Caller, Operator, Plan, Reader, Watcher, Writer
 from agent_memory.server.describing import answers
 from agent_memory.server.problems import Problem
+from agent_memory.server.receipts import answer_receipt
 from agent_memory.server.routes.memories import name_in_path
 
 router = APIRouter(tags=["operations"])
@@ -108,10 +109,10 @@ async def maintenance(caller: Operator, body: schemas.Maintain) -> Response:
     )
 
 
-@router.post("/purge", responses=answers(schemas.Count, 409))
+@router.post("/purge", responses=answers(schemas.Forgotten, 409))
 async def purge_expired(caller: Writer) -> Response:
-    """Delete expired entries."""
-    return await _count(caller, "purge", lambda: caller.memory.purge_expired())
+    """Forget what has expired or is beyond its retention; answers with a receipt."""
+    return await caller.write("purge", lambda _: answer_receipt(caller, caller.memory.purge_expired()))
 
 
 @router.post("/queries/clear", responses=answers(schemas.Count, 409))

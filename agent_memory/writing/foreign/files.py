@@ -92,6 +92,18 @@ def _list_folder(folder: Path) -> Iterator[File]:
         yield File(str(path.relative_to(folder)), path.stem, partial(_open, path))
 
 
+def pack_folder(folder: Path, target: Path) -> None:
+    """Write an archive that is read as a folder would be.
+
+    Raises:
+        InvalidInputError: The folder holds too many files.
+        OSError: It cannot be read, or the archive not be written.
+    """
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+        for file in _list_folder(folder):
+            archive.write(folder / file.label, file.label)
+
+
 def _open(path: Path) -> BinaryIO:
     return path.open("rb")
 

@@ -138,15 +138,10 @@ def read_file(path: Path, format_: Format | None, options: Options) -> Iterator[
     """
     if format_ is None and _is_database(path):
         format_ = _choose_store(path)
+    path = find_file(path, format_)
     if format_ in _STORES:
-        store = _STORES[format_]
-        file = path / store.file if path.is_dir() else path
-        if not file.is_file():
-            raise NotFoundError(f"there is no file {file}")
-        yield from ((format_, found) for found in store.read(file, options))
+        yield from ((format_, found) for found in _STORES[format_].read(path, options))
         return
-    if path.is_dir() and format_ is None:
-        raise IsADirectoryError(f"{path} is a folder: name the format of the files in it")
     known, labels = False, []
     for file_ in list_files(path):
         labels.append(file_.label)
@@ -155,6 +150,23 @@ def read_file(path: Path, format_: Format | None, options: Options) -> Iterator[
         raise InvalidInputError(
             f"of its {len(labels)} JSON files, none is in a format that can be read ({_name_formats()})"
         )
+
+
+def find_file(path: Path, format_: Format | None) -> Path:
+    """Return the file that is read: of a store's folder its database; a folder of JSON files stays one.
+
+    Raises:
+        NotFoundError: A store's folder lacks the file.
+        IsADirectoryError: It is a folder, and the format of its files is not known.
+    """
+    if format_ in _STORES:
+        file = path / _STORES[format_].file if path.is_dir() else path
+        if not file.is_file():
+            raise NotFoundError(f"there is no file {file}")
+        return file
+    if path.is_dir() and format_ is None:
+        raise IsADirectoryError(f"{path} is a folder: name the format of the files in it")
+    return path
 
 
 def _read_one(file: File, format_: Format | None, options: Options) -> Generator[tuple[Format, Found], None, bool]:
