@@ -17,9 +17,8 @@ from agent_memory.files import write_atomically
 from agent_memory.memory import Memory
 from agent_memory.payload import from_json
 from agent_memory.recall.request import RecallOptions
-from agent_memory.records import Erasure
+from agent_memory.records import Copy, Erasure
 from agent_memory.reports import (
-    Copy,
     GenerationInfo,
     Imported,
     Job,

@@ -172,7 +172,7 @@ class DraftContract:
             removed = tx.drafts.remove([archived])
         assert (removed.keys, removed.rows, removed.vectors, removed.dirty) == (0, 1, 1, {})
         assert list(removed.dirty_past.values()) == [entry_id]
-        assert (removed.scopes, removed.names) == ({()}, {"a", "one"})
+        assert removed.scopes == {()}
         assert find_keys(database, ANY) == ["a"]
         assert find_words(database, "one two") == [entry_id]
         assert find_faults(database) == []

@@ -48,7 +48,15 @@ HOSTILE = {
     "now": datetime.now(UTC),
 }
 GOOD = {"query": "tea", "queries": ["tea"], "text": "tea", "key": "k", "keys": ["k"], "old": "k", "new": "k2"}
-GOOD |= {"items": ["a"], "path": "file", "kind": "purge", "trigger": "every 1h", "name": "purge", "job": 1}
+GOOD |= {
+    "expiries": {"k": "2999-01-01"},
+    "items": ["a"],
+    "path": "file",
+    "kind": "purge",
+    "trigger": "every 1h",
+    "name": "purge",
+    "job": 1,
+}
 APART = {"close", "open", "restore", "work"}
 METHODS = sorted(name for name in vars(Memory) if not name.startswith("_") and name not in APART)
 METHODS = [name for name in METHODS if callable(getattr(Memory, name))]

@@ -13,7 +13,8 @@ from fastapi.responses import StreamingResponse
 
 from agent_memory import inputs
 from agent_memory.errors import AgentMemoryError, InvalidInputError
-from agent_memory.reports import Copy, Operation
+from agent_memory.records import Copy
+from agent_memory.reports import Operation
 from agent_memory.server import schemas
 from agent_memory.server.calls import Answer, Caller, Operator, Reader, Writer
 from agent_memory.server.describing import answers
