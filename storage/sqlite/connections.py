@@ -30,7 +30,7 @@ from agent_memory.errors import ClosedError, LockTimeoutError, StorageError
 from agent_memory.files import failpoint, reset_in_child
 from agent_memory.storage.calls import Call, Calls
 from agent_memory.storage.sqlite import scrub
-from agent_memory.storage.sqlite.driver import SERIALISE, add_functions, sqlite3
+from agent_memory.storage.sqlite.driver import ERRORS, SERIALISE, add_functions, sqlite3
 from agent_memory.storage.sqlite.ground import (
     MOVED,
     FolderLock,
@@ -239,7 +239,7 @@ class Connections:
             self._lock.hold()
             try:
                 connection = self._connect()
-            except sqlite3.Error as error:
+            except ERRORS as error:
                 raise self._wrap(error) from error
             self._raws.add(connection)
             try:
@@ -256,7 +256,7 @@ class Connections:
                 slot = self._take(call)
                 yield slot.raw
                 slot.is_clean = True
-            except (SQLAlchemyError, sqlite3.Error) as error:
+            except (SQLAlchemyError, *ERRORS) as error:
                 raise self._wrap(error) from error
 
     def assert_open(self) -> None:
@@ -324,7 +324,7 @@ class Connections:
                 except BaseException:
                     slot.close()
                     raise
-            except (SQLAlchemyError, sqlite3.Error) as error:
+            except (SQLAlchemyError, *ERRORS) as error:
                 raise self._wrap(error, wait_s) from error
 
     def _begin(self, slot: Slot, mode: str, wait_s: float) -> None:
@@ -340,7 +340,7 @@ class Connections:
                 try:
                     slot.raw.execute("BEGIN IMMEDIATE")
                     return
-                except sqlite3.Error as error:
+                except ERRORS as error:
                     waited = time.monotonic() - start
                     if _code(error) not in _BUSY or waited >= wait_s:
                         raise

@@ -17,7 +17,7 @@ from agent_memory.errors import StorageError
 from agent_memory.files import failpoint, put_in_place, write_beside
 from agent_memory.storage.erasures import StoredCopy, StoredErasure
 from agent_memory.storage.sqlite.connections import Connections
-from agent_memory.storage.sqlite.driver import connect_guarded, sqlite3
+from agent_memory.storage.sqlite.driver import ERRORS, connect_guarded, sqlite3
 from agent_memory.storage.sqlite.erasures import parse_copy, parse_erasure
 from agent_memory.storage.sqlite.ground import FolderLock, create_private, refuse_links
 from agent_memory.storage.sqlite.known import find_difference, read_objects
@@ -75,7 +75,7 @@ def copy_online(connections: Connections, target: Path, progress: Progress | Non
                 copy.execute("PRAGMA journal_mode = DELETE")
             finally:
                 copy.close()
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise StorageError(f"cannot back up {connections.path}: {error}") from error
     return expected
 
@@ -94,7 +94,7 @@ def verify_copy(path: Path, expected: Counts | None) -> int:
             found = _counts(connection)
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise StorageError(f"{path} is no sound copy of a store: {error}") from error
     if faults:
         raise StorageError(f"{path} is damaged: {'; '.join(str(fault) for fault in faults[:3])}")
@@ -112,7 +112,7 @@ def _empty_log(path: Path) -> None:
             mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
         finally:
             connection.close()
-    except sqlite3.DatabaseError as error:
+    except ERRORS as error:
         if "locked" in str(error) or "busy" in str(error):
             raise StorageError(f"{path} is in use; close every memory that has it open") from error
         return  # damaged: that is what a backup is restored for
@@ -167,7 +167,7 @@ def _read_receipts(path: Path) -> tuple[list[StoredErasure], list[StoredCopy]]:
             connection.row_factory = sqlite3.Row
             receipts = [parse_erasure(dict(row)) for row in connection.execute("SELECT * FROM erasures ORDER BY id")]
             return receipts, [parse_copy(dict(row)) for row in connection.execute("SELECT * FROM copies")]
-    except (OSError, sqlite3.Error, StorageError):
+    except (OSError, *ERRORS, StorageError):
         return [], []
 
 
@@ -187,7 +187,7 @@ def _adopt(path: Path, replaced: str | None) -> None:
                 connection.execute(put, (secrets.token_hex(16),))
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode = DELETE")
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise StorageError(f"{path} is no sound copy of a store: {error}") from error
     finally:
         connection.close()
@@ -198,7 +198,7 @@ def read_store_id(path: Path) -> str | None:
     try:
         with _look_into(path) as connection:
             return _read_id(connection)
-    except (OSError, sqlite3.Error):
+    except (OSError, *ERRORS):
         return None
 
 
@@ -210,7 +210,7 @@ def count_held(path: Path, store_id: str, ids: Sequence[int]) -> int:
                 return 0
             among = "SELECT count(*) FROM entries WHERE id IN (SELECT value FROM json_each(?))"
             return int(connection.execute(among, (json.dumps(list(ids)),)).fetchone()[0])
-    except (OSError, sqlite3.Error):
+    except (OSError, *ERRORS):
         return 0
 
 

@@ -57,6 +57,10 @@ def add_functions(connection: sqlite3.Connection) -> None:
     connection.create_function(READ_MICROS, 1, read_micros, deterministic=True)
 
 
+ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What statements raise: of a damaged file, SQLite's message may cite bytes that are no text."""
+
+
 def describe() -> str:
     """Return the version of SQLite in use, and where it comes from."""
     return f"SQLite {sqlite3.sqlite_version} ({sqlite3.__name__.partition('.')[0]})"

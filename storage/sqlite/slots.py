@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.calls import Call
-from agent_memory.storage.sqlite.driver import sqlite3
+from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
 from agent_memory.storage.sqlite.ground import Ground
 
 _CLOSING = threading.RLock()
@@ -64,7 +64,7 @@ class Slot:
             if self.raw.in_transaction:
                 self.raw.execute("ROLLBACK")
             self.is_clean = True
-        except (SQLAlchemyError, sqlite3.Error):
+        except (SQLAlchemyError, *ERRORS):
             self.close()
 
     def __del__(self) -> None:

@@ -12,7 +12,7 @@ from agent_memory.storage.records import AlteredKind, AlteredRow, DatabaseState
 from agent_memory.storage.sqlite.checksums import COVERED
 from agent_memory.storage.sqlite.checksums import find_altered as find_rows
 from agent_memory.storage.sqlite.connections import Connections
-from agent_memory.storage.sqlite.driver import sqlite3
+from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
 from agent_memory.storage.sqlite.schema import changes, entries
 from agent_memory.storage.sqlite.slots import driver
 
@@ -157,5 +157,5 @@ def _run_alone(connections: Connections, statement: str, wait_s: float | None = 
         if "locked" in str(error) or "busy" in str(error):
             return False
         raise StorageError(f"{connections.path}: {error}") from error
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise StorageError(f"{connections.path}: {error}") from error

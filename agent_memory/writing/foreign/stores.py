@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent_memory.errors import InvalidInputError, StorageError
-from agent_memory.storage.sqlite.driver import connect_guarded, sqlite3
+from agent_memory.storage.sqlite.driver import ERRORS, connect_guarded, sqlite3
 
 Connection = sqlite3.Connection
 Row = sqlite3.Row
@@ -30,7 +30,7 @@ def open_store(file: Path) -> Iterator[Connection]:
             yield connection
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise StorageError(f"cannot read {file}: {error}") from error
 
 
