@@ -100,7 +100,7 @@ class ErasureMachine(RuleBasedStateMachine):
     def forget(self, data, how, deferred):
         key = data.draw(st.sampled_from(sorted(self.lines)))
         if how == "session":
-            doomed = {line for line, step in self.history if step[0] == "add" and step[3] == "s2"}
+            doomed = {self.lines[key] for key in self.find_keys("s2")}
             receipt = self.memory.forget(session="s2", deferred=deferred)
         else:
             doomed = {self.lines[key]}
@@ -114,6 +114,12 @@ class ErasureMachine(RuleBasedStateMachine):
             self.memory.maintenance(dry_run=False, only=["erase"])
         assert deferred or not receipt.pending
         self.forget_line(doomed, receipt)
+
+    def find_keys(self, session):
+        """Return the keys that the store holds a row of in a session: older versions than it keeps are gone."""
+        with self.memory._store.read() as tx:
+            query = "SELECT key FROM entries JOIN sessions ON sessions.id = session_id WHERE name = ?"
+            return {key for (key,) in tx.connection.exec_driver_sql(query, (session,))}
 
     def forget_line(self, doomed, receipt):
         assert receipt == len({key for key, line in self.lines.items() if line in doomed})
