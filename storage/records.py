@@ -191,10 +191,12 @@ class Written:
             oldest entry of the same namespace with the same text.
         dirty: The first entry whose evolved vector is outdated, by session id; the caller must evolve the session
             again from there.
+        dirty_past: As for ``Removed``, of the versions that are beyond ``keep_versions`` now.
     """
 
     entries: list[tuple[int, Entry]]
     dirty: dict[int, int]
+    dirty_past: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

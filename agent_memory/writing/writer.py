@@ -211,6 +211,7 @@ class Writer:
     ) -> list[tuple[int, Entry]]:
         written = tx.drafts.put(drafts, generation.id, now, keep_versions=self._config.keep_versions)
         space.sessions.replay(tx, generation, written.dirty)
+        space.sessions.replay_past(tx, generation, written.dirty_past)
         return written.entries
 
     def set_expiry(self, expiries: Mapping[str, Time | None], *, namespace: Sequence[str] | None = None) -> int:

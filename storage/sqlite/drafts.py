@@ -210,7 +210,9 @@ def _group(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
     return groups
 
 
-def _archive(connection: Connection, rows: Sequence[Row[Any]], next_id: int, now: datetime, *, keep: int) -> None:
+def _archive(
+    connection: Connection, rows: Sequence[Row[Any]], next_id: int, now: datetime, *, keep: int
+) -> dict[int, int]:
     """Copy entries and their vectors to new rows before they are replaced.
 
     Args:
@@ -219,9 +221,20 @@ def _archive(connection: Connection, rows: Sequence[Row[Any]], next_id: int, now
         next_id: Id of the first copy.
         now: When they stop being current.
         keep: Number of versions to keep of each entry; older ones are deleted. 0 keeps none.
+
+    Returns:
+        As ``Written.dirty_past``.
     """
+    dropped: dict[int, int] = {}
+
+    def note(session_id: int | None, place: int) -> None:
+        if session_id is not None:  # those after it were evolved with it
+            dropped[session_id] = min(dropped.get(session_id, place + 1), place + 1)
+
     if keep < 1:
-        return
+        for row in rows:
+            note(row.session_id, row.id)
+        return dropped
     for copy_id, row in enumerate(rows, start=next_id):
         copy = {**row._mapping, "id": copy_id, "superseded_at": now, "superseded_by": row.id}
         connection.execute(insert(entries).values(**copy | {"checksum": _carry(row, copy)}))
@@ -229,8 +242,11 @@ def _archive(connection: Connection, rows: Sequence[Row[Any]], next_id: int, now
         former = (entries.c.superseded_by == row.id) & (entries.c.key == row.key)
         surplus = select(entries.c.id).where(former).order_by(entries.c.id.desc()).limit(-1).offset(keep)
         gone = connection.execute(select(entries.c.id, entries.c.session_id).where(entries.c.id.in_(surplus))).all()
-        _delete(connection, [row.id for row in gone])
-        drop_empty_sessions(connection, [row.session_id for row in gone])
+        _delete(connection, [one.id for one in gone])
+        drop_empty_sessions(connection, [one.session_id for one in gone])
+        for one in gone:
+            note(one.session_id, row.id)
+    return dropped
 
 
 def _carry(row: Row[Any], changed: Mapping[str, Any]) -> int | None:
@@ -325,11 +341,11 @@ class SqliteDrafts(Group, Drafts):
             if former is not None or session_id is not None:
                 for touched in _list_outdated_sessions(former, entry, draft, session_id):
                     dirty[touched] = min(dirty.get(touched, entry_id), entry_id)
-        _archive(self._connection, list(known.values()), next_id + len(final), now, keep=keep_versions)
+        dropped = _archive(self._connection, list(known.values()), next_id + len(final), now, keep=keep_versions)
         _delete_words(self._connection, known.values())
         _write(self._connection, fresh, replaced, list(zip(ids, final.values(), strict=True)), generation_id)
         leave_sessions(self._connection, [row.session_id for row in known.values()], head_seq)
-        return Written([stored[place] for place in places], dirty)
+        return Written([stored[place] for place in places], dirty, dropped)
 
     @override
     def remove(self, ids: Sequence[int]) -> Removed:
