@@ -138,7 +138,7 @@ def test_an_entry_is_shown_changed_and_its_history_kept(store):
     given = ["--speaker", "bob", "-m", '{"a": 1}', "--importance", "1", "--event-time", "2026-05-01T12:00:00+02:00"]
     assert call(store, "update", "home", *given, "--expires-at", "2999-01-01") == "updated home\n"
     printed = call(store, "get", "home")
-    for part in ("Alice moved to Rome.", "bob", '{"a": 1}', "1.0", "2026-05-01 10:00", "2999-01-01 00:00"):
+    for part in ("Alice moved to Rome.", "bob", '{"a": 1}', "1.0", "2026-05-01 10:00", "2999-01-02 00:00"):
         assert part in printed
     versions = json.loads(call(store, "history", "home", "--json"))
     assert [version["text"].split()[-1] for version in versions] == ["Berlin.", "Rome.", "Rome."]
