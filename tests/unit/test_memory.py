@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -459,8 +458,7 @@ def test_forgetting_what_is_not_there_is_no_error(memory):
 
 
 def test_operations_do_what_they_are_named_after_unless_told_to_only_look(memory):
-    memory.add("soon gone", key="k", expires_at=datetime.now(UTC) + timedelta(milliseconds=30))
-    time.sleep(0.05)
+    add_expired(memory, "soon gone", key="k")
     assert [action.name for action in memory.maintenance(dry_run=True).actions] == ["purge"]
     assert memory.stats().expired == 1
     assert memory.maintenance().done
