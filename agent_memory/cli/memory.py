@@ -214,7 +214,8 @@ def forget(
     if receipt is not None:
         write_bytes(receipt, payload.dumps(erasure.to_dict(), indent=2).encode() + b"\n")
     if as_json:
-        print_json(erasure.to_dict())
+        facts = {name: getattr(erasure, name) for name in ("pending", "backups", "exports", "dry_run")}
+        print_json({"forgotten": int(erasure), **{name: value for name, value in facts.items() if value}})
         return
     print_line(f"{'would forget' if dry_run else 'forgot'} {erasure} ({erasure.rows} rows)")
     for one in erasure.pending:
