@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -118,12 +119,15 @@ def test_a_full_disk_is_an_error_of_one_line(store, form):
 
 
 def test_an_interrupted_command_exits_130_without_a_traceback(tmp_path):
-    os.mkfifo(tmp_path / "in.jsonl")
-    arguments = command("import", tmp_path / "in.jsonl", "--path", tmp_path / "store")
+    with open(tmp_path / "in.jsonl", "w") as file:
+        file.writelines(json.dumps({"role": "user", "content": f"turn {n} " * 20}) + "\n" for n in range(300_000))
+    arguments = command("import", tmp_path / "in.jsonl", "--path", tmp_path / "store", "--format", "messages")
     with subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        with open(tmp_path / "in.jsonl", "wb"):  # returns when the import has begun to read
-            child.send_signal(signal.SIGINT)
-            child.wait(timeout=60)
+        while not (tmp_path / "store" / "memory.db").exists() and child.poll() is None:
+            time.sleep(0.05)
+        time.sleep(2)  # it reads the file for much longer
+        child.send_signal(signal.SIGINT)
+        child.wait(timeout=60)
         printed, errors = child.stdout.read(), child.stderr.read()
     assert (child.returncode, printed) == (130, b"")
     assert not errors.strip()
