@@ -38,6 +38,9 @@ class MemoryMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.encoder = WordEncoder(96)
         self.model: dict[str, tuple[str, str | None, str | None]] = {}
+        self.colours: dict[
+            str, set[str]
+        ] = {}  # of all versions, also of what has expired
         self.kills = 0
         self.memory = self.open_store()
 
@@ -47,7 +50,11 @@ class MemoryMachine(RuleBasedStateMachine):
     @rule(key=keys, text=texts, colour=colours, session=sessions)
     def add(self, key, text, colour, session):
         self.memory.add(text, key=key, metadata={"colour": colour}, session=session)
+        self.hold(key, text, colour, session)
+
+    def hold(self, key, text, colour, session):
         self.model[key] = text, colour, session
+        self.colours.setdefault(key, set()).add(colour)
 
     @rule(items=st.lists(st.tuples(keys, texts, colours, sessions), max_size=5))
     def add_many(self, items):
@@ -55,7 +62,8 @@ class MemoryMachine(RuleBasedStateMachine):
             {"key": key, "text": text, "metadata": {"colour": colour}, "session": session}
             for key, text, colour, session in items
         )
-        self.model |= {key: (text, colour, session) for key, text, colour, session in items}
+        for item in items:
+            self.hold(*item)
 
     @rule(key=keys, text=texts)
     def update(self, key, text):
@@ -74,20 +82,30 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule()
     def purge(self):
-        self.memory.purge_expired()
+        expired = self.colours.keys() - self.model.keys()
+        assert self.memory.purge_expired() == len(expired)
+        for key in expired:
+            del self.colours[key]
 
     @rule(key=keys)
     def forget(self, key):
-        # An expired entry is gone for its caller, whether it was purged or not.
-        assert self.memory.forget(key) == (key in self.model)
+        # An expired entry is not returned any more, but is there to be forgotten until it is purged.
+        assert self.memory.forget(key) == (key in self.colours)
         self.model.pop(key, None)
+        self.colours.pop(key, None)
 
     @rule(colour=colours)
     def forget_where(self, colour):
-        gone = [key for key, (_, its, _) in self.model.items() if its == colour]
-        assert self.memory.forget(where={"colour": colour}) == len(gone)
-        for key in gone:
-            del self.model[key]
+        must = {key for key, (_, its, _) in self.model.items() if its == colour}
+        may = {key for key, its in self.colours.items() if colour in its}  # by a former version, if it was stored
+        count = self.memory.forget(where={"colour": colour})
+        gone = self.model.keys() - {entry.key for entry in self.memory.entries()}
+        assert must <= gone <= may
+        assert len(gone) <= count <= len(may)
+        for key in may:
+            if not self.memory.forget(key, dry_run=True):
+                self.model.pop(key, None)
+                del self.colours[key]
 
     @rule(query=texts)
     def recall_by_words(self, query):
@@ -109,7 +127,7 @@ class MemoryMachine(RuleBasedStateMachine):
         assert child.wait() == -9, child.stderr.read()
         child.stdout.close()
         child.stderr.close()
-        self.model[key] = text, "red", None
+        self.hold(key, text, "red", None)
 
     @rule(query=texts, k=st.integers(1, 15), colour=st.one_of(st.none(), colours), session=sessions)
     def recall(self, query, k, colour, session):
