@@ -38,9 +38,7 @@ class MemoryMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.encoder = WordEncoder(96)
         self.model: dict[str, tuple[str, str | None, str | None]] = {}
-        self.colours: dict[
-            str, set[str]
-        ] = {}  # of all versions, also of what has expired
+        self.colours: dict[str, set[str]] = {}  # of all versions, also of what has expired
         self.kills = 0
         self.memory = self.open_store()
 
