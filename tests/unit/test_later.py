@@ -251,7 +251,7 @@ def test_a_session_with_entries_without_a_vector_is_evolved_again_when_one_is_fo
     for memory, left in zip(stores, (turns, turns[1:]), strict=True):
         for turn in left:
             memory.add(**turn)
-            memory._writer.later.finish()
+            memory._later.finish()
         memory.add("For your wedding", key="For your birthday then", session="s")
         memory.supersede("Good", "call")
     assert stores[0].forget(said[0]) == 1
