@@ -30,7 +30,7 @@ from agent_memory.errors import ClosedError, LockTimeoutError, StorageError
 from agent_memory.files import failpoint, reset_in_child
 from agent_memory.storage.calls import Call, Calls
 from agent_memory.storage.sqlite import scrub
-from agent_memory.storage.sqlite.driver import ERRORS, SERIALISE, add_functions, sqlite3
+from agent_memory.storage.sqlite.driver import ERRORS, SERIALISE, add_functions, error_code, set_patience, sqlite3
 from agent_memory.storage.sqlite.ground import (
     MOVED,
     FolderLock,
@@ -38,6 +38,7 @@ from agent_memory.storage.sqlite.ground import (
     Identity,
     create_private,
     identify,
+    is_writable,
     refuse_links,
 )
 from agent_memory.storage.sqlite.slots import Raw, Slot
@@ -81,7 +82,7 @@ class Connections:
     def __init__(self, path: Path, *, lock_timeout_s: float) -> None:
         self.path = path
         self.lock_timeout_s = lock_timeout_s
-        self.read_only = not _is_writable(path)
+        self.read_only = not is_writable(path)
         self._uri = path.absolute().as_uri()
         self._home: Identity | None = None
         self._broken: str | None = None
@@ -334,7 +335,7 @@ class Connections:
         # SQLite waits in slices: it skips its own wait where that could deadlock, and while a log is being recovered.
         start = time.monotonic()
         look_again = min(wait_s / 2, _LOST_S)
-        _set_patience(slot.raw, min(wait_s, _SLICE_S))
+        set_patience(slot.raw, min(wait_s, _SLICE_S))
         try:
             while True:
                 try:
@@ -342,7 +343,7 @@ class Connections:
                     return
                 except ERRORS as error:
                     waited = time.monotonic() - start
-                    if _code(error) not in _BUSY or waited >= wait_s:
+                    if error_code(error) not in _BUSY or waited >= wait_s:
                         raise
                 if waited >= look_again:
                     gc.collect()  # a transaction that was lost may still hang on the interrupt's traceback
@@ -351,13 +352,13 @@ class Connections:
                 self._close(lambda slot: slot.is_free and not slot.is_clean)
                 time.sleep(_PAUSE_S)
         finally:
-            _set_patience(slot.raw, self.lock_timeout_s)
+            set_patience(slot.raw, self.lock_timeout_s)
 
     def _wrap(self, error: Exception, wait_s: float | None = None) -> StorageError | ClosedError:
         original = getattr(error, "orig", None) or error
         if self._calls.closed and isinstance(original, sqlite3.ProgrammingError):
             return ClosedError("this memory was closed while in use")
-        if _code(error) in _BUSY:
+        if error_code(error) in _BUSY:
             return LockTimeoutError(self.lock_timeout_s if wait_s is None else wait_s)
         return StorageError(f"{self.path}: {original}")
 
@@ -418,20 +419,6 @@ class Connections:
             self._broken = f"{self.path} {_FORKED}"
         self._lock.release()
         self._reset()
-
-
-def _set_patience(raw: sqlite3.Connection, seconds: float) -> None:
-    """Let SQLite itself wait for a lock no longer than that."""
-    raw.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
-
-
-def _code(error: Exception) -> int | None:
-    code = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
-
-
-def _is_writable(path: Path) -> bool:
-    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
 
 
 _FORKED = (

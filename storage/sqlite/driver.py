@@ -98,3 +98,14 @@ def warn_if_unsafe() -> None:
             describe(),
             ".".join(map(str, SAFE)),
         )
+
+
+def set_patience(raw: sqlite3.Connection, seconds: float) -> None:
+    """Let SQLite itself wait for a lock no longer than that."""
+    raw.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+
+def error_code(error: Exception) -> int | None:
+    """Return SQLite's primary code of an error, also of one that SQLAlchemy wraps; None if it has none."""
+    code = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF

@@ -161,3 +161,8 @@ def _try_lock(handle: int, kind: int) -> bool:
         if error.errno not in _NO_LOCKS:
             raise StorageError(f"the store's folder cannot be locked: {error}") from error
     return True
+
+
+def is_writable(path: Path) -> bool:
+    """Return whether a database can be written, or made, with its log beside it."""
+    return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
