@@ -115,13 +115,13 @@ def test_any_command_goes_on(folder, monkeypatch):
 
 def test_a_reader_that_cannot_go_on_is_told_what_to_do(folder, monkeypatch):
     write_note(folder, rules=rewriting.RULES, after=2)
-    monkeypatch.setattr(connections, "_is_writable", lambda path: False)
+    monkeypatch.setattr(connections, "is_writable", lambda path: False)
     with pytest.raises(StorageError, match="read-only, and its full-text index is being rewritten: open it once where"):
         Memory(folder, encoder=WordEncoder(8))
 
 
 def test_a_reader_of_rows_by_former_rules_is_warned(folder, monkeypatch, caplog):
-    monkeypatch.setattr(connections, "_is_writable", lambda path: False)
+    monkeypatch.setattr(connections, "is_writable", lambda path: False)
     with Memory(folder, encoder=WordEncoder(8)) as memory:
         assert memory.get("0").text == TEXTS[0]
     assert "has a full-text index by former rules" in caplog.text
