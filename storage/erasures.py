@@ -79,8 +79,8 @@ class Erasures(ABC):
         """Return what tables still hold of deleted rows, one sentence each."""
 
     @abstractmethod
-    def list_all(self, *, unfinished: bool = False) -> list[StoredErasure]:
-        """Return the receipts, oldest first; with ``unfinished``, those whose files are still to be cleaned."""
+    def list_all(self) -> list[StoredErasure]:
+        """Return the receipts, oldest first."""
 
     @abstractmethod
     def read_state(self) -> tuple[int, int]:

@@ -57,8 +57,12 @@ def backup_into(store: Store, folder: Path, keep: int) -> tuple[Path, int]:
     entries = backup(store, path)
     name = re.compile(rf"memory-{short}-[0-9]{{8}}T[0-9]{{12}}\.db")
     mine = sorted((one for one in folder.iterdir() if name.fullmatch(one.name)), reverse=True)
-    for old in [one for one in mine if read_store_id(one) == store_id][keep:]:
+    gone = [one for one in mine if read_store_id(one) == store_id][keep:]
+    for old in gone:
         old.unlink(missing_ok=True)
+    if gone and not store.database.read_only:
+        with store.write() as tx:
+            tx.erasures.drop_copies([str(old) for old in gone])
     return path, entries
 
 

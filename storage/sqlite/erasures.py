@@ -139,10 +139,8 @@ class SqliteErasures(Group, Erasures):
         return [f"database: {number} {what} are still there" for what, number in counts.items() if number]
 
     @override
-    def list_all(self, *, unfinished: bool = False) -> list[StoredErasure]:
+    def list_all(self) -> list[StoredErasure]:
         query = select(erasures).order_by(erasures.c.id)
-        if unfinished:
-            query = query.where(erasures.c.finished_at.is_(None))
         return [parse_erasure(dict(row._mapping)) for row in self._connection.execute(query)]
 
     @override

@@ -512,3 +512,11 @@ def test_a_damaged_receipt_does_not_keep_a_store_shut(tmp_path):
             tx.connection.exec_driver_sql("UPDATE erasures SET ids = '-5', finished_at = NULL, facts = '{'")
     with open_(folder) as memory:
         assert memory.forget("keyqq").pending == ()
+
+
+def test_backups_that_a_job_has_deleted_are_not_listed(tmp_path):
+    with open_(tmp_path / "store") as memory:
+        memory.add("one")
+        for _ in range(3):
+            memory.run_job("backup", options={"folder": str(tmp_path / "daily"), "keep": 1})
+        assert [copy.path for copy in memory.copies()] == list((tmp_path / "daily").iterdir())
