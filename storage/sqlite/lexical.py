@@ -10,6 +10,7 @@ comparable between queries and stores. (BM25: Robertson and Zaragoza 2009; k1 = 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping
 
@@ -20,7 +21,7 @@ from agent_memory.records import Entry
 from agent_memory.storage.entries import Lexical
 from agent_memory.storage.records import Condition, LexicalQuery
 from agent_memory.storage.sqlite.conditions import compile_condition
-from agent_memory.storage.sqlite.driver import sqlite3
+from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
 from agent_memory.storage.sqlite.schema import entries
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.storage.words.languages import MARKED, MARKS
@@ -76,6 +77,16 @@ def rewrite_separators(connection: Connection) -> None:
     raw.execute("INSERT INTO lexical(rowid, terms) VALUES (?, ?)", (_NO_ROW, _NO_TERM))
     raw.execute("INSERT INTO lexical(lexical) VALUES ('optimize')")
     raw.execute("INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)", (_NO_ROW, _NO_TERM))
+
+
+def forget_segments(connection: Connection) -> None:
+    """Make FTS5 read again which segments there are, in this transaction.
+
+    It remembers them per connection, and asks whether others have changed them when a query begins, but not before an
+    integrity check, which then takes segments that another connection has merged for missing ones.
+    """
+    with contextlib.suppress(*ERRORS):  # what is damaged is found by the check
+        driver(connection).execute(_ANY, (f'"{_NO_TERM}"',)).fetchone()
 
 
 def is_erased(raw: sqlite3.Connection) -> bool:

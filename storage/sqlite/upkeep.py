@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, select, text, tr
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.records import AlteredKind, AlteredRow, DatabaseState
+from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.checksums import COVERED
 from agent_memory.storage.sqlite.checksums import find_altered as find_rows
 from agent_memory.storage.sqlite.connections import Connections
@@ -59,6 +60,7 @@ def measure(connections: Connections, connection: Connection, now: datetime) -> 
 
 def find_faults(connection: Connection) -> list[str]:
     """Return the faults that SQLite finds, one sentence each; reads every page."""
+    lexical.forget_segments(connection)
     lines = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
     broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
     return [f"database: {line}" for line in lines if line != "ok"] + [

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -520,3 +521,12 @@ def test_backups_that_a_job_has_deleted_are_not_listed(tmp_path):
         for _ in range(3):
             memory.run_job("backup", options={"folder": str(tmp_path / "daily"), "keep": 1})
         assert [copy.path for copy in memory.copies()] == list((tmp_path / "daily").iterdir())
+
+
+def test_a_connection_that_has_searched_before_another_merged_the_words_finds_no_fault(tmp_path):
+    with Memory(tmp_path / "store", encoder=WordEncoder()) as memory, ThreadPoolExecutor(1) as other:
+        for number in range(8):
+            memory.add(f"text {number}", key=str(number))
+        assert other.submit(memory.recall, "text 3").result()
+        memory.forget("3")
+        assert other.submit(memory.check).result().problems == ()

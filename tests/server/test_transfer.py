@@ -12,7 +12,8 @@ import pytest
 from support import WordEncoder
 
 from agent_memory import AgentMemoryError, Config, Memory
-from agent_memory.reports import Copy, Imported
+from agent_memory.records import Copy
+from agent_memory.reports import Imported
 
 DATA = Path(__file__).parents[1] / "data"
 TALK = [{"role": "user", "content": "Where is Ann?"}, {"role": "assistant", "content": "In Rome."}]
