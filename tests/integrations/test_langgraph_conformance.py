@@ -429,7 +429,7 @@ class AsyncContract:
 class ExpiryContract:
     """What every store that lets items expire does."""
 
-    TTL_S = 0.6
+    TTL_S = 2.0
     TTL = TTL_S / 60
 
     def sleep(self, share: float) -> None:
