@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent_memory.config import Config
-from agent_memory.errors import AgentMemoryError, CorruptSnapshotError, IndexStateError, StaleGenerationError
+from agent_memory.errors import (
+    AgentMemoryError,
+    CorruptSnapshotError,
+    IndexStateError,
+    StaleGenerationError,
+    StorageError,
+)
 from agent_memory.files import failpoint, reset_in_child, wait_for_scratch
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Accept, Generation
@@ -291,8 +297,9 @@ class LiveIndex:
             try:
                 held.index.maintain()
                 self._write(held)
-            except IndexStateError as error:
-                # The store is whole without it: the next process to open it rebuilds or replays.
+            except (IndexStateError, StorageError) as error:
+                # No call needs it: the next process to open the store rebuilds or replays. A store that was moved or
+                # damaged says so to whoever reads or writes.
                 _log.warning("no index snapshot was written: %s", error)
         self._held = saved
         return saved

@@ -319,7 +319,7 @@ class SqliteEntries(Group, Entries):
             .select_from(entries.join(sessions))
             .where(compile_condition(condition))
             .group_by(sessions.c.id)
-            .order_by(sessions.c.id)
+            .order_by(func.min(entries.c.id))  # not of their own ids, which tell of what was forgotten
         )
         return [
             Session(

@@ -164,8 +164,8 @@ import test_safety_settings as tests
 from agent_memory.storage.sqlite import connections, migrate
 name, folder, value = sys.argv[2], Path(sys.argv[3]), sys.argv[4]
 if value and name == "journal_mode":
-    assert callable(migrate._enable_log), "renamed: the setting would not be taken away"
-    migrate._enable_log = lambda connections: None
+    assert callable(migrate.enable_log), "renamed: the setting would not be taken away"
+    migrate.enable_log = lambda connections: None
 elif value:
     assert connections.PRAGMAS[name] != value
     connections.PRAGMAS[name] = value

@@ -207,7 +207,7 @@ def test_imported_times_are_read_by_the_same_rules(open_memory, tmp_path):
         "2023-05-08T13:56",
         "2023-05-08T13:56",
     ]
-    for bad in ("soon", 1683554160, "12"):
+    for bad in ("soon", 12, "12"):
         file.write_text(json.dumps({"id": "d", "segments": [{"text": "x", "time": bad}]}))
         with pytest.raises(InvalidInputError, match="line 1: event_time"):
             memory.import_(file)
