@@ -144,7 +144,7 @@ def test_entries_from_before_texts_were_read_for_times_are_read(memory, open_mem
     memory.add("In Rome next Friday.", key="new", event_time=said)
 
     def find_dated():
-        hits = memory.recall("Who is in Rome on 10 May 2024?", explain=True)
+        hits = memory.recall("Who is in Rome on 10 May 2024?", k=10, explain=True)
         return {hit.entry.key for hit in hits if hit.trace["time"]["adds"] > 0}
 
     assert find_dated() == {"new"}
