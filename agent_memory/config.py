@@ -45,6 +45,8 @@ class Config(BaseModel):
             ``reindex``; 0 turns the log off. They stay in the store's file; ``clear_queries`` deletes them.
         query_text: What the log keeps of their text: ``none``, ``hash`` (SHA-256, to match them with your own logs;
             short questions can be guessed from it) or ``plain`` (needed to rehearse another encoder).
+        max_mention_chars: Length up to which a text is read for times that it mentions ("next Friday"), told from its
+            event time: a question about that Friday finds it. 0 turns it off, which makes bulk writes faster.
         timezone: The zone that times without one are meant in, and in which days, weeks and months begin: a name
             (``Europe/Berlin``) or an offset (``+02:00``). It changes how times are read, never those that are stored.
         date_order: What ``5/8/2023`` in a query means: ``day-first``, ``month-first``, or ``auto``: what another date
@@ -64,6 +66,7 @@ class Config(BaseModel):
     threads: int = Field(default=1, ge=1, le=256)
     query_log: int = Field(default=0, ge=0, le=10_000)
     query_text: Literal["none", "hash", "plain"] = "none"
+    max_mention_chars: int = Field(default=2_000, ge=0)
     timezone: str = "UTC"
     date_order: Literal["auto", "day-first", "month-first"] = "auto"
 

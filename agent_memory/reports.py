@@ -301,7 +301,7 @@ class MaintenanceAction:
 
     Attributes:
         name: ``purge`` (expired entries), ``index`` (rebuild the tiers), ``collect`` (former generations),
-            ``lexical`` (merge the full-text index), ``changes`` (shorten the change log), ``vacuum`` (return free
+            ``mentions`` (read the texts of old entries for times), ``lexical`` (merge the full-text index), ``changes`` (shorten the change log), ``vacuum`` (return free
             pages to the file system) or ``log`` (truncate the write-ahead log).
         reason: Why the store needs it.
         seconds: Estimated seconds before it is done, measured ones after.

@@ -28,7 +28,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
-from agent_memory.storage.entries import Changes, Drafts, Entries, Lexical
+from agent_memory.storage.entries import Changes, Drafts, Entries, Lexical, Mentions
 from agent_memory.storage.erasures import Erasures
 from agent_memory.storage.operations import Jobs, Leases, Queries, Schedules
 from agent_memory.storage.records import AlteredRow, DatabaseState
@@ -73,6 +73,11 @@ class Transaction(ABC):
     @abstractmethod
     def lexical(self) -> Lexical:
         """The full-text index."""
+
+    @property
+    @abstractmethod
+    def mentions(self) -> Mentions:
+        """The times that texts mention."""
 
     @property
     @abstractmethod

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from agent_memory.records import Entry, Session
-from agent_memory.storage.records import Condition, Draft, LexicalQuery, Removed, Written
+from agent_memory.storage.records import Condition, Draft, LexicalQuery, Removed, Span, Written
 from agent_memory.types import IdArray, Namespace
 
 
@@ -271,4 +271,31 @@ class Lexical(ABC):
 
         Args:
             unreadable: True if the index is too damaged to open and must be replaced by an empty one first.
+        """
+
+
+class Mentions(ABC):
+    """The times that texts mention, told from their entries' event times; see ``timewords.list_mentions``.
+
+    Those of new entries come with their drafts. Entries from before there were any are read by maintenance.
+    """
+
+    @abstractmethod
+    def select(self, ids: Sequence[int]) -> dict[int, list[Span]]:
+        """Return the spans that the given entries mention, by id; entries that mention none are left out."""
+
+    @abstractmethod
+    def count_unread(self) -> int:
+        """Return the number of entries whose texts were never read for times."""
+
+    @abstractmethod
+    def select_unread(self, limit: int) -> list[tuple[int, str, datetime]]:
+        """Return (id, text, event time) of the newest entries whose texts were never read for times."""
+
+    @abstractmethod
+    def put(self, spans: Mapping[int, Sequence[Span]]) -> None:
+        """Write what entries mention, by id; they and all newer ones count as read.
+
+        Args:
+            spans: Of each entry that ``select_unread`` gave, possibly none.
         """

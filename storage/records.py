@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +16,9 @@ from agent_memory.types import FloatArray, Namespace
 
 Span: TypeAlias = tuple[datetime, datetime]
 """An interval of time: its start, included, and its end, excluded."""
+
+MENTION_RATIO = 8
+"""How many times longer than the span that is asked for a time may be that a text mentions: a week for a day."""
 
 NO_VECTOR = b""
 """Stored in the place of the static vector of an entry that is found by its words and filters alone."""
@@ -43,7 +46,8 @@ class Condition:
         speaker: Only entries of this speaker.
         since: Earliest event time, included.
         until: Latest event time, included.
-        spans: Only entries with an event time in one of these; None for any time.
+        spans: Only entries with an event time in one of these, or whose text mentions a time that overlaps one and is
+            not much longer; None for any time.
         superseded: True for only the rows among them that are superseded now; see ``former``.
 
     Raises:
@@ -160,6 +164,7 @@ class Draft:
         evolved: The evolved vector, likewise; None to let a replay of the session compute it.
         latents: The latents that the entry adds to its session's latent memory.
         generated: Whether the key was generated for this entry, so that no other entry has it.
+        mentions: The spans of time that its text mentions.
     """
 
     key: str
@@ -175,6 +180,7 @@ class Draft:
     evolved: bytes | None = None
     latents: bytes | None = None
     generated: bool = False
+    mentions: Sequence[Span] = ()
 
     @property
     def has_vector(self) -> bool:
@@ -336,6 +342,7 @@ class DatabaseState:
         wal_bytes: Size of the write-ahead log in bytes.
         lexical_segments: Number of segments of the full-text index; fewer are faster.
         changes: Number of rows in the change log.
+        unread: Number of entries from before texts were read for times.
     """
 
     rows: int
@@ -347,6 +354,7 @@ class DatabaseState:
     wal_bytes: int
     lexical_segments: int
     changes: int
+    unread: int
 
 
 Accept: TypeAlias = Callable[[Generation], None]

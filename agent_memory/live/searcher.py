@@ -91,7 +91,7 @@ class Searcher:
         Args:
             queries: float32 of shape (m, dimension).
             k: Number of entries per query.
-            spans: Only entries whose event time is in one of these.
+            spans: Only entries that happened in one of these, or mention a time in one; see ``Condition``.
             exact: True to compare with every vector instead of searching tier by tier.
             budget_ms: Milliseconds after which no further tier is started.
             explain: True to record the candidates of each tier.

@@ -6,7 +6,8 @@ An entry's score is a sum, so that every answer can be explained and compared wi
                                                                       cannot read the query's script)
     + 0.7 · share of the query's words in the entry         0 … 0.7
     + 0.3 · (score of its better neighbour in the session - 0.3), if positive
-    + 0.3 if it happened in an interval that the query names
+    + 0.3 if it happened in an interval that the query names, or, of a
+      time that its text mentions, the share that lies in one         0 … 0.3
     + 0.1 · (importance - 0.5), if it has an importance
     + 0.2 · 0.5^(age / half_life), if a half_life was given
 
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from agent_memory.storage.records import Span
 from agent_memory.timewords import Interval
 
 LEXICAL_WEIGHT = 0.7
@@ -46,7 +48,7 @@ class Candidate:
         lexical: Share of the query's words that the entry holds, from 0 to 1.
         neighbour: Score lent by the entry right before or after it in the session.
         lender: Id of the entry that lends it.
-        time: Bonus for an event time that the query names.
+        time: Bonus for an event time, or a time that the text mentions, that the query names.
         importance: Bonus or penalty for its importance.
         recency: Bonus for a recent event time.
         rerank: Score of the cross-encoder; replaces all others.
@@ -82,6 +84,7 @@ class Circumstances:
 
     event_time: datetime
     importance: float | None
+    mentions: Sequence[Span] = ()
 
 
 def lend_scores(candidates: Mapping[int, Candidate], neighbours: Mapping[int, Sequence[int]]) -> None:
@@ -111,13 +114,25 @@ def add_circumstances(
     """Add the bonuses for time, importance and recency."""
     for entry_id, facts in known.items():
         candidate = candidates[entry_id]
-        if any(interval.start <= facts.event_time < interval.end for interval in intervals):
-            candidate.time = TIME_BONUS
+        if intervals:
+            candidate.time = TIME_BONUS * _share_time(facts, intervals)
         if facts.importance is not None:
             candidate.importance = IMPORTANCE_WEIGHT * (facts.importance - 0.5)
         if half_life is not None:
             age = max(now - facts.event_time, timedelta(0))
             candidate.recency = RECENCY_WEIGHT * 0.5 ** (age / half_life)
+
+
+def _share_time(facts: Circumstances, intervals: Collection[Interval]) -> float:
+    """Return 1 for what happened in an interval, else the largest share of a mentioned span that lies in one."""
+    if any(interval.start <= facts.event_time < interval.end for interval in intervals):
+        return 1.0
+    shares = (
+        (min(stop, interval.end) - max(start, interval.start)) / (stop - start)
+        for start, stop in facts.mentions
+        for interval in intervals
+    )
+    return max(0.0, *shares, 0.0)
 
 
 def rank_candidates(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -272,7 +272,8 @@ class Search:
         if request.mode is Mode.DENSE and request.half_life is None:
             return
         rows = self._tx.entries.select_circumstances(list(self.candidates))
-        known = {row[0]: ranking.Circumstances(row[1], row[2]) for row in rows}
+        mentions = self._tx.mentions.select(list(self.candidates)) if self.intervals else {}
+        known = {row[0]: ranking.Circumstances(row[1], row[2], mentions.get(row[0], ())) for row in rows}
         ranking.add_circumstances(
             self.candidates, known, intervals=self.intervals, now=request.now, half_life=request.half_life
         )

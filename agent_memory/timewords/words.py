@@ -103,6 +103,7 @@ def strip_accents(word: str) -> str:
 
 # What is written alike in all languages. The first that matches counts.
 _SIGNS = re.compile(
+    r"(?P<plain>[^\W\d_]++(?!\d))|"
     r"(?P<iso>\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:Z\b|[+-]\d\d:?\d\d\b)?(?![\d-]))|"
     r"(?P<isoweek>\b\d{4}-?W\d\d(?:-?\d)?\b)|"
     r"(?P<ymd>\b\d{4}(?P<sep>[/.])\d{1,2}(?P=sep)\d{1,2}\b)|"
@@ -118,6 +119,7 @@ _SIGNS = re.compile(
     r"(?P<number>\d+(?:[.,]\d+)*)|(?P<apostrophe>['’](?:s\b)?)|(?P<word>[^\W\d_]+)|(?P<sign>\S)",
     re.IGNORECASE,
 )
+_WORDS = ("plain", "word")
 _WRITTEN_YEAR = re.compile("[〇零一二三四五六七八九]{4}(?=年)")
 _WRITTEN_DIGITS = str.maketrans("〇零一二三四五六七八九", "00123456789")
 _SHORTENS = re.compile(r"\s*\d")  # behind the point of "Sept. 5"
@@ -157,9 +159,9 @@ def split(text: str, language: Language | None = None) -> Iterator[Token]:
             raw == "." and _SHORTENS.match(text, start + 1) and text[start - 1 : start].isalpha()
         ):
             continue
-        if kind == "word" and language is not None and not raw.isascii():
+        if kind in _WORDS and language is not None and not raw.isascii():
             yield from _split_unspaced(raw, start, language)
-        elif kind == "word":
+        elif kind in _WORDS:
             yield Token(raw.casefold(), start, match.end(), _NOTHING, raw[0].isupper())
         elif not (raw == "-" and _is_inside(text, start)):
             yield Token(raw.casefold(), start, match.end(), _READERS[kind](raw.casefold()))

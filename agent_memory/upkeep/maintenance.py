@@ -19,6 +19,7 @@ from agent_memory.storage.records import DatabaseState
 from agent_memory.upkeep.measure import measure_sampled_recall, measure_tier_recall
 from agent_memory.upkeep.rehearsal import read_logged_queries, rehearse_rebuild
 from agent_memory.writing.erasure import Eraser
+from agent_memory.writing.mentions import read_unread
 
 if TYPE_CHECKING:
     from agent_memory.index import IndexStats
@@ -33,6 +34,7 @@ _SEGMENTS = 8
 _DRIFT = 0.03
 _DISK_BYTES_S = 100e6  # assumed speed of reading and writing a file
 _INDEXED_ROW_S = 3e-5  # to index one row
+_READ_ROW_S = 1e-4  # to read a text for times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,15 @@ class Maintainer:
             done.append(replace(action, seconds=seconds, result=result))
         return Maintenance(findings=looked.findings, actions=tuple(done), done=True)
 
+    def _read_mentions(self) -> int:
+        total = 0
+        while True:  # many short transactions, after each of which a process may be killed
+            with self._store.write() as tx:
+                count = read_unread(tx, self._store.config)
+            if not count:
+                return total
+            total += count
+
     # --- looking -----------------------------------------------------------------------------------------
 
     def _survey(self, *, rehearse: bool) -> _Survey:
@@ -165,6 +176,8 @@ class Maintainer:
         if survey.unerased:
             reason = f"{survey.unerased} erasures whose traces are still in files"
             yield _make_action("erase", reason, 0.1 + survey.state.pages * survey.state.page_bytes / _DISK_BYTES_S)
+        if unread := survey.state.unread:
+            yield _make_action("mentions", f"{unread} entries were never read for times", unread * _READ_ROW_S)
         weak = survey.recall is not None and survey.recall < self._store.config.recall_target - _DRIFT
         if index is not None and (index.maintenance_due or weak):
             seconds = index.rows * _INDEXED_ROW_S if replay is None else replay.build_seconds
@@ -223,6 +236,8 @@ class Maintainer:
                     return f"{self._collect(self._grace)} generations deleted"
                 except LeaseHeldError as error:
                     return f"postponed: {error}"
+            case "mentions":
+                return f"{self._read_mentions()} texts read"
             case "lexical":
                 return f"merged in {self._store.database.merge_lexical()} steps"
             case "changes":

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent_memory import inputs
+from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, InvalidInputError
 from agent_memory.live.sessions import Place, Prepared
 from agent_memory.live.space import Space
@@ -18,6 +19,7 @@ from agent_memory.storage.records import LATER, NO_VECTOR, Draft, Generation
 from agent_memory.types import Namespace, Progress, Time
 from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
 from agent_memory.writing.later import Later
+from agent_memory.writing.mentions import list_mentions
 
 if TYPE_CHECKING:
     from agent_memory.encoders.session import SessionSegment
@@ -118,7 +120,7 @@ class Writer:
             spec = space.spec
             vector = encode_vectors(inputs.parse_vector(vector, spec.dimension), spec.dtype).tobytes()
         scope = inputs.resolve_namespace(entry.namespace, self._namespace)
-        return _Pending(_make_draft(entry, scope, generated=given.get("key") is None), vector)
+        return _Pending(_make_draft(entry, scope, self._config, generated=given.get("key") is None), vector)
 
     def _write(self, batch: Sequence[_Pending], space: Space) -> list[Entry]:
         """Write a batch; its given vectors, if any, belong to the space."""
@@ -198,7 +200,7 @@ class Writer:
             if accept is not None:
                 accept(current)
             generation = space.find_or_begin(tx, now)
-            draft = _make_draft(self._merge(current, changed), current.namespace)
+            draft = _make_draft(self._merge(current, changed), current.namespace, self._config)
             draft.vector = None if vectors is None else generation.to_bytes(vectors)[0]
             return self._put(tx, [draft], generation, space, now)[0][1]
 
@@ -302,7 +304,7 @@ def _find_replaced(tx: Transaction, drafts: Sequence[Draft], now: datetime) -> l
     return tx.sessions.find_sessions([entry_id for ids in found for entry_id in ids])
 
 
-def _make_draft(entry: ValidEntry, namespace: Namespace, *, generated: bool = False) -> Draft:
+def _make_draft(entry: ValidEntry, namespace: Namespace, config: Config, *, generated: bool = False) -> Draft:
     """Return the draft of an entry, without its vector."""
     return Draft(
         key=entry.key,
@@ -315,4 +317,5 @@ def _make_draft(entry: ValidEntry, namespace: Namespace, *, generated: bool = Fa
         expires_at=entry.expires_at,
         importance=entry.importance,
         generated=generated,
+        mentions=list_mentions(entry.text, entry.event_time or datetime.now(UTC), config),
     )

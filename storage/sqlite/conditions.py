@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, String, TableValuedAlias, and_, case, func, literal, not_, or_, select
@@ -26,9 +27,10 @@ from agent_memory.storage.filters import (
     TypeIs,
     is_plain,
 )
-from agent_memory.storage.records import Condition
+from agent_memory.storage.records import MENTION_RATIO, Condition
 from agent_memory.storage.sqlite.driver import READ_MICROS
-from agent_memory.storage.sqlite.schema import entries, sessions
+from agent_memory.storage.sqlite.schema import MICROSECOND, entries, mentions, microseconds, sessions
+from agent_memory.timewords import LONGEST_MENTION
 from agent_memory.types import Namespace
 
 _SEPARATOR = "\x1f"
@@ -71,11 +73,22 @@ def compile_condition(condition: Condition) -> Sql:
     if condition.until is not None:
         parts.append(columns.event_time <= condition.until)
     if condition.spans is not None:
-        inside = [and_(columns.event_time >= start, columns.event_time < end) for start, end in condition.spans]
-        parts.append(or_(false(), *inside))
+        parts.append(or_(false(), *(_compile_span(start, end) for start, end in condition.spans)))
     if condition.superseded:
         parts.append(columns.superseded_at.is_not(None))
     return and_(*parts)
+
+
+def _compile_span(start: datetime, end: datetime) -> Sql:
+    """Return the SQL that an entry happened in a span, or mentions a time that overlaps it and is not much longer."""
+    first, last = microseconds(start), microseconds(end)
+    length = mentions.c.stop - mentions.c.start
+    mentioned = select(mentions.c.entry_id).where(
+        mentions.c.start.between(first - LONGEST_MENTION // MICROSECOND, last - 1),
+        mentions.c.stop > first,
+        length <= MENTION_RATIO * (last - first),
+    )
+    return or_(and_(entries.c.event_time >= start, entries.c.event_time < end), entries.c.id.in_(mentioned))
 
 
 def _compile_state(condition: Condition) -> Sql:

@@ -26,6 +26,7 @@ from agent_memory.storage.sqlite.generations import SqliteGenerations
 from agent_memory.storage.sqlite.jobs import SqliteJobs
 from agent_memory.storage.sqlite.leases import SqliteLeases
 from agent_memory.storage.sqlite.lexical import SqliteLexical
+from agent_memory.storage.sqlite.mentions import SqliteMentions
 from agent_memory.storage.sqlite.migrate import ensure_schema
 from agent_memory.storage.sqlite.queries import SqliteQueries
 from agent_memory.storage.sqlite.schedules import SqliteSchedules
@@ -81,6 +82,11 @@ class SqliteTransaction(Transaction):
     @override
     def lexical(self) -> SqliteLexical:
         return SqliteLexical(self.connection)
+
+    @cached_property
+    @override
+    def mentions(self) -> SqliteMentions:
+        return SqliteMentions(self.connection)
 
     @cached_property
     @override

@@ -30,6 +30,7 @@ from agent_memory.storage.sqlite.checksums import (
 )
 from agent_memory.storage.sqlite.conditions import decode_namespace, encode_namespace
 from agent_memory.storage.sqlite.entries import IN_LIST
+from agent_memory.storage.sqlite.mentions import copy_mentions, put_mentions
 from agent_memory.storage.sqlite.places import drop_empty_sessions, enter_sessions, leave_sessions
 from agent_memory.storage.sqlite.schema import checked, entries, microseconds
 from agent_memory.storage.sqlite.slots import Group, driver
@@ -91,6 +92,8 @@ def _write(
     raw.executemany(_INSERT, fresh)
     rows = (_vector_row(number, generation_id, one) for number, one in placed if one.vector is not None)
     raw.executemany(_PUT_VECTOR, rows)
+    mentioned = ((number, draft.mentions) for number, draft in placed if draft.mentions)
+    put_mentions(connection, mentioned, [row[-1] for row in replaced])
     lexical.insert_rows(connection, ((number, list_terms(draft.text, draft.speaker)) for number, draft in placed))
 
 
@@ -239,6 +242,7 @@ def _archive(
         copy = {**row._mapping, "id": copy_id, "superseded_at": now, "superseded_by": row.id}
         connection.execute(insert(entries).values(**copy | {"checksum": _carry(row, copy)}))
         _copy_vectors(connection, row.id, copy_id)
+        copy_mentions(connection, row.id, copy_id)
         former = (entries.c.superseded_by == row.id) & (entries.c.key == row.key)
         surplus = select(entries.c.id).where(former).order_by(entries.c.id.desc()).limit(-1).offset(keep)
         gone = connection.execute(select(entries.c.id, entries.c.session_id).where(entries.c.id.in_(surplus))).all()

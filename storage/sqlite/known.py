@@ -89,6 +89,10 @@ _CHANGES: dict[str, dict[str, str | None]] = {
     "0008": {
         "lexical": "0831feb92c172b3678816c9b6908ec17",
     },
+    "0009": {
+        "ix_mentions_start": "ea9a52f310a9d4efd327322031181171",
+        "mentions": "2fcc69f5c997bbf4d8d9bd89083e9265",
+    },
 }
 """Digests of the objects that each revision adds or changes, by name; None for what it drops."""
 

@@ -166,6 +166,16 @@ entries = Table(
     sqlite_autoincrement=True,
 )
 
+mentions = Table(
+    "mentions",
+    metadata,
+    Column("entry_id", ForeignKey("entries.id", ondelete="CASCADE"), primary_key=True),
+    Column("start", StoredInteger, primary_key=True),
+    Column("stop", StoredInteger, primary_key=True),
+    Index("ix_mentions_start", "start"),
+    sqlite_with_rowid=False,
+)
+
 generations = Table(
     "generations",
     metadata,

@@ -14,6 +14,7 @@ from agent_memory.storage.sqlite.checksums import COVERED
 from agent_memory.storage.sqlite.checksums import find_altered as find_rows
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
+from agent_memory.storage.sqlite.mentions import SqliteMentions
 from agent_memory.storage.sqlite.schema import changes, entries
 from agent_memory.storage.sqlite.slots import driver
 
@@ -55,6 +56,7 @@ def measure(connections: Connections, connection: Connection, now: datetime) -> 
         wal_bytes=connections.log_bytes(),
         lexical_segments=int(segments),
         changes=int(connection.execute(select(func.count()).select_from(changes)).scalar_one()),
+        unread=SqliteMentions(connection).count_unread(),
     )
 
 

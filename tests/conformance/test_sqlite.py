@@ -10,6 +10,7 @@ from conformance.drafts import DraftContract
 from conformance.filters import FilterContract
 from conformance.generations import ChangeContract, GenerationContract
 from conformance.lexical import LexicalContract
+from conformance.mentions import MentionContract
 from conformance.operations import JobContract, LeaseContract, QueryContract, ScheduleContract
 from conformance.samples import make_draft, make_segment, put, read_store
 from conformance.segments import SegmentContract
@@ -112,6 +113,10 @@ class TestLexical(LexicalContract):
 
 
 class TestWords(WordContract):
+    pass
+
+
+class TestMentions(MentionContract):
     pass
 
 

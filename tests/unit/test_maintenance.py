@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from support import WordEncoder, add_expired
 
 from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.upkeep import maintenance as upkeep_rules
+from agent_memory.writing import mentions
 
 
 def list_names(report):
@@ -125,3 +128,27 @@ def test_new_numbers_follow_the_pruned_ones(memory):
     memory.reindex(encoder=WordEncoder(64, name="others"))
     assert memory.recall("afterwards", k=1)[0].entry.key == "after"
     assert memory.check().ok
+
+
+def test_entries_from_before_texts_were_read_for_times_are_read(memory, open_memory, folder, monkeypatch):
+    monkeypatch.setattr(mentions, "_PAGE_ROWS", 2)
+    said = datetime(2024, 5, 3, tzinfo=UTC)
+    memory.add_many({"text": "In Rome next Friday.", "key": str(number), "event_time": said} for number in range(5))
+    memory.close()
+    database = sqlite3.connect(folder / "memory.db")
+    database.execute("DELETE FROM mentions")
+    database.execute("INSERT INTO meta (name, value) SELECT 'mentions', max(id) FROM entries")
+    database.commit()
+    database.close()
+    memory = open_memory()
+    memory.add("In Rome next Friday.", key="new", event_time=said)
+
+    def find_dated():
+        hits = memory.recall("Who is in Rome on 10 May 2024?", k=10, explain=True)
+        return {hit.entry.key for hit in hits if hit.trace["time"]["adds"] > 0}
+
+    assert find_dated() == {"new"}
+    assert [action.reason for action in memory.maintenance(dry_run=True).actions] == ["5 entries were never read for times"]
+    assert [action.result for action in memory.maintenance(dry_run=False).actions] == ["5 texts read"]
+    assert find_dated() == {"new", *"01234"}
+    assert memory.maintenance(dry_run=True).actions == ()

@@ -188,3 +188,75 @@ def test_words_of_time_in_any_order_and_at_any_time_make_no_error():
         now = chance.choice(days).replace(tzinfo=chance.choice([UTC, TOKYO, BERLIN, LA]))
         for interval in intervals(text, now):
             assert interval.start < interval.end and interval.words in text
+
+
+SAID = datetime(2024, 5, 3, 12, tzinfo=UTC)
+ASKED = datetime(2024, 7, 1, 12, tzinfo=UTC)
+
+
+def time_added(memory, question, key, **options):
+    trace = memory.why(question, key, now=options.pop("now", ASKED), **options)
+    return round(trace.detail["time"]["adds"] / TIME_BONUS, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("I'll be in Rome next Friday.", "Who is in Rome on 10 May 2024?"),
+        ("We fly on 12 June 2024.", "Who flies on 2024-06-12?"),
+        ("My exam is tomorrow.", "Whose exam was on 4 May 2024?"),
+        ("The report was due last Monday.", "What was due on April 29?"),
+        ("Nächsten Freitag bin ich in Rom.", "Wer ist am 10. Mai 2024 in Rom?"),
+        ("来週の金曜日はローマにいます。", "2024年5月10日は誰がローマにいますか？"),
+        ("The fair is in June.", "What is there in June 2024?"),
+        ("The fair is on 12 June.", "What is there in June 2024?"),
+    ],
+)
+def test_a_question_about_a_day_finds_what_mentions_it(open_memory, text, question):
+    memory = open_memory()
+    memory.add(text, key="mentions", event_time=SAID)
+    memory.add("Nothing of the kind.", key="other", event_time=SAID)
+    assert time_added(memory, question, "mentions") == 1
+    assert time_added(memory, question, "other") == 0
+
+
+def test_of_a_longer_time_the_share_counts_that_is_asked_for(open_memory):
+    memory = open_memory()
+    memory.add("I am away next week.", key="week", event_time=SAID)
+    memory.add("I am away this year.", key="year", event_time=SAID)
+    memory.add("I have lived here since 2019.", key="open", event_time=SAID)
+    memory.add("I was away.", key="then", event_time=datetime(2024, 5, 8, 9, tzinfo=UTC))
+    asked = "Who was away on 8 May 2024?"
+    assert [time_added(memory, asked, key) for key in ("week", "year", "open", "then")] == [0.143, 0.003, 0, 1]
+
+
+def test_a_day_is_that_of_the_zone_of_the_store(open_memory):
+    memory = open_memory(config={"timezone": "Asia/Tokyo"})
+    memory.add("Lunch tomorrow at the ramen place.", key="a", event_time=datetime(2024, 1, 1, 16, tzinfo=UTC))
+    assert time_added(memory, "Where was lunch on 3 January 2024?", "a") == 1, "it was said on 2 January in Tokyo"
+    assert time_added(memory, "Where was lunch on 2 January 2024?", "a") == 1, "and happened then"
+    assert time_added(memory, "Where was lunch on 4 January 2024?", "a") == 0
+
+
+def test_a_mentioned_time_follows_the_text_and_its_event_time(open_memory):
+    memory = open_memory()
+    memory.add("In Rome next Friday.", key="a", event_time=SAID)
+    memory.update("a", importance=0.5)
+    assert time_added(memory, "Who is in Rome on 10 May 2024?", "a") == 1
+    memory.update("a", event_time=SAID - timedelta(days=7))
+    assert time_added(memory, "Who is in Rome on 10 May 2024?", "a") == 0
+    assert time_added(memory, "Who is in Rome on 3 May 2024?", "a") == 1
+    memory.update("a", text="In Rome some day.")
+    assert time_added(memory, "Who is in Rome on 3 May 2024?", "a") == 0
+
+
+def test_long_texts_are_not_read_for_times_and_reading_can_be_turned_off(open_memory):
+    memory = open_memory(config={"max_mention_chars": 30})
+    memory.add("In Rome next Friday.", key="short", event_time=SAID)
+    memory.add("In Rome next Friday." + " Well." * 3, key="long", event_time=SAID)
+    asked = "Who is in Rome on 10 May 2024?"
+    assert [time_added(memory, asked, key) for key in ("short", "long")] == [1, 0]
+    memory.close()
+    memory = open_memory(config={"max_mention_chars": 0})
+    memory.add("In Rome next Friday.", key="off", event_time=SAID)
+    assert time_added(memory, asked, "off") == 0
