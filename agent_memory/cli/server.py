@@ -53,6 +53,9 @@ def serve(
     rate: Annotated[int | None, typer.Option(help="Requests a minute in the namespace of a key.")] = None,
     max_entries: Annotated[int | None, typer.Option(help="Entries in the namespace of a key.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 30.0,
+    gather_ms: Annotated[
+        float, typer.Option(help="Milliseconds within which questions are encoded together; 0 for each by itself.")
+    ] = 2.0,
     reranker: Annotated[str | None, typer.Option(help="Folder of a cross-encoder that searches may ask for.")] = None,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
@@ -62,6 +65,7 @@ def serve(
     _need_server()
     from pydantic import ValidationError
 
+    from agent_memory.config import Config
     from agent_memory.server.run import serve as run
     from agent_memory.server.settings import Settings
 
@@ -78,6 +82,7 @@ def serve(
             timeout_s=timeout,
             reranker=reranker,
         )
+        config = Config(gather_ms=gather_ms)
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidInputError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error
@@ -88,7 +93,8 @@ def serve(
         else:
             ERR.print(printable(f"serving {path} at {url}"))
 
-    run(_parse_path(path), settings, namespace=_split(namespace), encoder=encoder, announce=announce)
+    scope = _split(namespace)
+    run(_parse_path(path), settings, namespace=scope, encoder=encoder, config=config, announce=announce)
 
 
 def _parse_path(path: str) -> Path:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import tempfile
@@ -34,11 +36,12 @@ _RECEIVE = "AGENT_MEMORY_SERVE_RECEIVE_S"
 
 
 class BoundedProtocol(H11Protocol):
-    """HTTP/1.1 that closes connections whose client begins a request and does not finish its headers in time."""
+    """HTTP/1.1 that closes connections whose client does not finish its headers, or takes nothing of an answer."""
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(*args, **options)
         self._patience: asyncio.TimerHandle | None = None
+        self._full: asyncio.TimerHandle | None = None
 
     @override
     def connection_made(self, transport: Any) -> None:
@@ -56,12 +59,28 @@ class BoundedProtocol(H11Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
+        self._drained()
         super().connection_lost(exc)
+
+    @override
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._full is None:
+            self._full = self.loop.call_later(_read_patience(), self.transport.abort)
+
+    @override
+    def resume_writing(self) -> None:
+        self._drained()
+        super().resume_writing()
+
+    def _drained(self) -> None:
+        if self._full is not None:
+            self._full.cancel()
+            self._full = None
 
     def _expect(self) -> None:
         if self._patience is None:
-            seconds = float(os.environ.get(_RECEIVE, "20"))
-            self._patience = self.loop.call_later(seconds, self._give_up)
+            self._patience = self.loop.call_later(_read_patience(), self._give_up)
 
     def _forget(self) -> None:
         if self._patience is not None:
@@ -72,6 +91,10 @@ class BoundedProtocol(H11Protocol):
         self._patience = None
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
+
+
+def _read_patience() -> float:
+    return float(os.environ.get(_RECEIVE, "20"))
 
 
 class Server(uvicorn.Server):
@@ -118,6 +141,7 @@ def serve(
         "config": None if config is None else config.model_dump(),
     }
     os.environ[_RECEIVE] = str(settings.receive_s)
+    _allow_files()
     options: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
@@ -184,6 +208,13 @@ def _has_keys(path: Path) -> bool:
         return False
     with open_ledger(path) as ledger:
         return ledger.has_keys()
+
+
+def _allow_files() -> None:
+    """Take as many open files as the system grants: shells and systemd allow 1,024, and each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS grants fewer than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _take_socket() -> socket.socket | None:
