@@ -57,6 +57,12 @@ def serve(
         float, typer.Option(help="Milliseconds within which questions are encoded together; 0 for each by itself.")
     ] = 2.0,
     reranker: Annotated[str | None, typer.Option(help="Folder of a cross-encoder that searches may ask for.")] = None,
+    otel: Annotated[
+        bool, typer.Option("--otel", help="Send OpenTelemetry spans, to where OTEL_EXPORTER_OTLP_ENDPOINT says.")
+    ] = False,
+    otel_content: Annotated[
+        bool | None, typer.Option("--otel-content/--no-otel-content", help="Tell texts and questions in spans.")
+    ] = None,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonLinesOption = False,
@@ -81,6 +87,8 @@ def serve(
             max_entries=max_entries,
             timeout_s=timeout,
             reranker=reranker,
+            otel=otel,
+            otel_content=otel_content,
         )
         config = Config(gather_ms=gather_ms)
     except ValidationError as error:

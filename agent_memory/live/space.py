@@ -123,7 +123,7 @@ def _encode(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: E
     if not texts:
         return np.empty((0, spec.dimension), np.float32)
     try:
-        with stage("encode", texts=len(texts)):
+        with stage("encode", records=len(texts), model=spec.name, dimension=spec.dimension):
             vectors = np.asarray(encode(texts))
     except ValueError as error:  # rows of several lengths, or what the encoder itself raised
         raise EncoderError(f"encoder {spec.name} failed: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -107,6 +108,12 @@ class Store:
         except BaseException:
             self.database.close()
             raise
+
+    @cached_property
+    def id(self) -> str:
+        """The store's id."""
+        with self.read() as tx:
+            return tx.read_store_id()
 
     @contextmanager
     def call(self) -> Iterator[None]:

@@ -28,6 +28,7 @@ from agent_memory.server.app import create_app
 from agent_memory.server.serving import check_exposure, stop_all
 from agent_memory.server.settings import Settings
 from agent_memory.storage.sqlite.ledger import FILE, open_ledger
+from agent_memory.tracing import export_spans
 from agent_memory.types import Namespace
 
 _HANDED_OVER = 3  # the first descriptor of socket activation; see sd_listen_fds(3)
@@ -104,6 +105,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         stop_all()
         await super().shutdown(sockets)
+        exporter = getattr(getattr(self.config.app, "state", None), "exporter", None)
+        if exporter is not None:  # sends what is left: the signal that stops a process lets it do nothing at exit
+            await asyncio.to_thread(exporter.shutdown)
 
 
 def serve(
@@ -200,7 +204,13 @@ def _make_app(plan: dict[str, Any]) -> FastAPI:
         namespace, config = tuple(plan["namespace"]), plan["config"]
         return Memory(plan["path"], encoder=plan["encoder"], namespace=namespace, config=config)
 
-    return create_app(open_memory, Settings(**plan["settings"]))
+    settings = Settings(**plan["settings"])
+    if not settings.otel:
+        return create_app(open_memory, settings)
+    provider = export_spans()
+    app = create_app(open_memory, settings, tracer_provider=provider)
+    app.state.exporter = provider
+    return app
 
 
 def _has_keys(path: Path) -> bool:
