@@ -122,6 +122,7 @@ def _describe(app: FastAPI) -> dict[str, Any]:
             "key": {"type": "http", "scheme": "bearer", "description": "`agent-memory keys create` makes one."}
         }
         parts["schemas"].setdefault("NewEntry", schemas.NewItem.model_json_schema())
+        parts["schemas"].setdefault("ProblemDetails", schemas.ProblemDetails.model_json_schema())
         found["security"] = [{"key": []}, {}]
         for path, operations in found["paths"].items():
             for method, operation in operations.items():
