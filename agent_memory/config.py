@@ -41,6 +41,8 @@ class Config(BaseModel):
             ``purge_expired`` and maintenance forget what is beyond that.
         recall_target: Share of the exact top 10 that the tiers must find; they keep more candidates until they do.
         threads: Number of threads that one index search may use.
+        gather_ms: Milliseconds within which the questions of several threads are encoded together; 0 to encode each by
+            itself. A question that comes alone never waits. The server sets 2.
         query_log: Number of recent queries that the store keeps as vectors, for dry runs of ``maintenance`` and
             ``reindex``; 0 turns the log off. They stay in the store's file; ``clear_queries`` deletes them.
         query_text: What the log keeps of their text: ``none``, ``hash`` (SHA-256, to match them with your own logs;
@@ -64,6 +66,7 @@ class Config(BaseModel):
     retention: Mapping[str, Retention] = Field(default_factory=dict)
     recall_target: float = Field(default=0.98, gt=0, le=1)
     threads: int = Field(default=1, ge=1, le=256)
+    gather_ms: float = Field(default=0.0, ge=0, le=1000)
     query_log: int = Field(default=0, ge=0, le=10_000)
     query_text: Literal["none", "hash", "plain"] = "none"
     max_mention_chars: int = Field(default=2_000, ge=0)

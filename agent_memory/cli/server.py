@@ -53,7 +53,16 @@ def serve(
     rate: Annotated[int | None, typer.Option(help="Requests a minute in the namespace of a key.")] = None,
     max_entries: Annotated[int | None, typer.Option(help="Entries in the namespace of a key.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 30.0,
+    gather_ms: Annotated[
+        float, typer.Option(help="Milliseconds within which questions are encoded together; 0 for each by itself.")
+    ] = 2.0,
     reranker: Annotated[str | None, typer.Option(help="Folder of a cross-encoder that searches may ask for.")] = None,
+    otel: Annotated[
+        bool, typer.Option("--otel", help="Send OpenTelemetry spans, to where OTEL_EXPORTER_OTLP_ENDPOINT says.")
+    ] = False,
+    otel_content: Annotated[
+        bool | None, typer.Option("--otel-content/--no-otel-content", help="Tell texts and questions in spans.")
+    ] = None,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonLinesOption = False,
@@ -62,6 +71,7 @@ def serve(
     _need_server()
     from pydantic import ValidationError
 
+    from agent_memory.config import Config
     from agent_memory.server.run import serve as run
     from agent_memory.server.settings import Settings
 
@@ -77,7 +87,10 @@ def serve(
             max_entries=max_entries,
             timeout_s=timeout,
             reranker=reranker,
+            otel=otel,
+            otel_content=otel_content,
         )
+        config = Config(gather_ms=gather_ms)
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidInputError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error
@@ -88,7 +101,8 @@ def serve(
         else:
             ERR.print(printable(f"serving {path} at {url}"))
 
-    run(_parse_path(path), settings, namespace=_split(namespace), encoder=encoder, announce=announce)
+    scope = _split(namespace)
+    run(_parse_path(path), settings, namespace=scope, encoder=encoder, config=config, announce=announce)
 
 
 def _parse_path(path: str) -> Path:

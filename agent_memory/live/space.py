@@ -13,6 +13,7 @@ import numpy as np
 from agent_memory import inputs
 from agent_memory.encoders.registry import NAMES
 from agent_memory.errors import EncoderError, EncoderMismatchError, InvalidInputError
+from agent_memory.live.gathering import Gathering
 from agent_memory.live.sessions import Sessions
 from agent_memory.reports import GenerationState
 from agent_memory.storage.base import Transaction
@@ -34,11 +35,13 @@ class Space:
         encoder: Turns texts and queries into static vectors.
         sessions: Evolves the vectors of entries that belong to a session.
         folder: The store's folder, for messages.
+        gathering: Encodes the questions of several threads together; None to encode each by itself.
     """
 
     encoder: Encoder
     sessions: Sessions
     folder: Path
+    gathering: Gathering | None = None
 
     @cached_property
     def spec(self) -> EncoderSpec:
@@ -56,7 +59,10 @@ class Space:
 
     def encode_queries(self, texts: list[str]) -> FloatArray:
         """Return vectors of queries, float32 of shape (n, dimension), unit length."""
-        return _encode(texts, self.encoder.encode_queries, self.spec)
+        encode, gathering = self.encoder.encode_queries, self.gathering
+        if gathering is None:
+            return _encode(texts, encode, self.spec)
+        return _encode(texts, lambda questions: gathering.encode(questions, encode), self.spec)
 
     def fits(self, generation: Generation) -> bool:
         """Return whether a generation's vectors were made by these encoders."""
@@ -117,7 +123,7 @@ def _encode(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: E
     if not texts:
         return np.empty((0, spec.dimension), np.float32)
     try:
-        with stage("encode", texts=len(texts)):
+        with stage("encode", records=len(texts), model=spec.name, dimension=spec.dimension):
             vectors = np.asarray(encode(texts))
     except ValueError as error:  # rows of several lengths, or what the encoder itself raised
         raise EncoderError(f"encoder {spec.name} failed: {error}") from error

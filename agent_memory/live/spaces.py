@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_memory.encoders.registry import NAMES, load_encoder, load_session_encoder
 from agent_memory.errors import CheckpointError
+from agent_memory.live.gathering import Gathering
 from agent_memory.live.sessions import Sessions
 from agent_memory.live.space import Space
 from agent_memory.storage.base import Transaction
@@ -28,12 +29,18 @@ class Spaces:
         folder: The store's folder, for messages.
         encoder: The encoder that the memory was opened with, as for ``Memory``.
         session_encoder: The session encoder that it was opened with, likewise.
+        gather: Makes what gathers the questions of a space; it may return None.
     """
 
     def __init__(
-        self, folder: Path, encoder: Encoder | str | Path | None, session_encoder: SessionEncoder | str | None
+        self,
+        folder: Path,
+        encoder: Encoder | str | Path | None,
+        session_encoder: SessionEncoder | str | None,
+        gather: Callable[[], Gathering | None] = lambda: None,
     ) -> None:
         self._folder = folder
+        self._gather = gather
         self._given = encoder
         self._session_encoder = session_encoder
         self._session_encoders: dict[str, SessionEncoder] = {}
@@ -97,7 +104,7 @@ class Spaces:
 
     def build(self, encoder: Encoder, session_encoder: SessionEncoder | None) -> Space:
         """Return the space of two encoders."""
-        return Space(encoder, Sessions(session_encoder, encoder.spec.dtype), self._folder)
+        return Space(encoder, Sessions(session_encoder, encoder.spec.dtype), self._folder, self._gather())
 
     def add(self, encoder: Encoder) -> None:
         """Register an encoder for ``find``."""

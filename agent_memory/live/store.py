@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,6 +12,7 @@ from agent_memory.config import Config
 from agent_memory.errors import EncoderMismatchError, StorageError
 from agent_memory.files import clean_parts, make_folder
 from agent_memory.live.attempt import begin_to_write
+from agent_memory.live.gathering import Gathering
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.searcher import Searcher
 from agent_memory.live.space import Space
@@ -98,7 +100,7 @@ class Store:
                 read_only=self.database.read_only,
                 read_erasures=self._read_erasures,
             )
-            self.spaces = Spaces(folder, encoder, session_encoder)
+            self.spaces = Spaces(folder, encoder, session_encoder, self._gather)
             with self.read() as tx:
                 self.index.discard_newer(tx)
                 self.index.discard_outdated(tx)
@@ -106,6 +108,12 @@ class Store:
         except BaseException:
             self.database.close()
             raise
+
+    @cached_property
+    def id(self) -> str:
+        """The store's id."""
+        with self.read() as tx:
+            return tx.read_store_id()
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -134,6 +142,10 @@ class Store:
         with self.database.write(wait_s=wait_s) as tx:
             begin_to_write()
             yield tx
+
+    def _gather(self) -> Gathering | None:
+        window_ms = self.config.gather_ms
+        return Gathering(window_ms / 1000, lambda: len(self._calls)) if window_ms else None
 
     def _read_erasures(self) -> tuple[int, int]:
         with self.read() as tx:

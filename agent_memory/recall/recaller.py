@@ -14,7 +14,7 @@ from agent_memory.recall.query_log import QueryLog
 from agent_memory.recall.request import RecallOptions, Request, encode_requests, make_request
 from agent_memory.recall.why import why
 from agent_memory.records import Hits, Trace
-from agent_memory.telemetry import stage
+from agent_memory.telemetry import Facts, stage
 from agent_memory.types import FloatArray, Namespace
 
 
@@ -36,12 +36,14 @@ class Recaller:
 
         def answer(space: Space) -> Hits:
             (encoded,) = encode_requests([request], space)
-            with stage("recall"):
-                hits = recall(self._store, space, encoded)
+            hits = recall(self._store, space, encoded)
             self._queries.note(encoded, space.spec)
             return hits
 
-        return self._store.call_in_space(answer)
+        with stage("recall", query=request.text, **self._describe(request)) as facts:
+            facts["hits"] = hits = self._store.call_in_space(answer)
+            facts["records"] = len(hits)
+        return hits
 
     def recall_many(
         self,
@@ -82,7 +84,11 @@ class Recaller:
                 self._queries.note(request, space.spec)
             return answers
 
-        return self._store.call_in_space(answer)
+        described = self._describe(requests[0]) if requests else {}
+        with stage("recall", questions=len(requests), **described) as facts:
+            found = self._store.call_in_space(answer)
+            facts["records"] = sum(map(len, found))
+        return found
 
     def why(
         self,
@@ -118,7 +124,11 @@ class Recaller:
             (encoded,) = encode_requests([request], space)
             return why(self._store, space, encoded, namespace=request.scope, key=name)
 
-        return self._store.call_in_space(answer)
+        with stage("why", query=request.text, key=name, **self._describe(request)):
+            return self._store.call_in_space(answer)
+
+    def _describe(self, request: Request) -> Facts:
+        return {"store": self._store, "session": request.session, "k": request.k, "mode": str(request.mode)}
 
     def _make_request(self, query: object, namespace: Sequence[str] | None, options: RecallOptions) -> Request:
         self._store.database.assert_open()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -21,20 +21,31 @@ from agent_memory.server.problems import Problem, respond
 from agent_memory.server.routes import admin, memories, search, transfer, upkeep
 from agent_memory.server.serving import Serving
 from agent_memory.server.settings import Settings
+from agent_memory.tracing import get_tracer, trace
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 _ABOUT = """\
 A long-term memory for AI agents. Texts, questions and filters are those of `agent_memory.Memory`; errors are
 `application/problem+json` whose `type` ends with the name of the error that Python raises."""
 
 
-def create_app(open_memory: Callable[[], Memory], settings: Settings | None = None) -> FastAPI:
+def create_app(
+    open_memory: Callable[[], Memory],
+    settings: Settings | None = None,
+    *,
+    tracer_provider: TracerProvider | None = None,
+) -> FastAPI:
     """Return the server of a memory, as an ASGI application.
 
     Args:
         open_memory: Opens the memory when the server starts, in the process that serves it; closed when it stops.
         settings: The limits; defaults if left out.
+        tracer_provider: Where spans go if ``settings.otel`` is set; OpenTelemetry's global provider if left out.
     """
     chosen = settings or Settings()
+    tracer = get_tracer(tracer_provider) if chosen.otel else None
     metrics = Metrics()
 
     @asynccontextmanager
@@ -44,6 +55,8 @@ def create_app(open_memory: Callable[[], Memory], settings: Settings | None = No
             serving = app.state.serving = await asyncio.to_thread(Serving, memory, chosen)
             metrics.watch(serving)
             async with AsyncExitStack() as stack:
+                if tracer is not None:
+                    stack.callback(trace(tracer_provider, content=chosen.otel_content))
                 app.state.events = events.Watch(serving)
                 stack.push_async_callback(app.state.events.close)
                 app.state.mcp = await stack.enter_async_context(mcp.open_bridge(serving))
@@ -61,6 +74,7 @@ def create_app(open_memory: Callable[[], Memory], settings: Settings | None = No
         docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours is at /docs
         redoc_url=None,
         separate_input_output_schemas=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own would tell paths and values
     )
     app.state.settings, app.state.metrics = chosen, metrics
     v1 = APIRouter(prefix="/v1")
@@ -73,7 +87,7 @@ def create_app(open_memory: Callable[[], Memory], settings: Settings | None = No
     app.add_exception_handler(AgentMemoryError, _on_error)
     app.add_exception_handler(HTTPException, _on_error)
     app.add_exception_handler(RequestValidationError, _on_unreadable)
-    app.add_middleware(Gate, settings=chosen, observe=metrics.count_request)
+    app.add_middleware(Gate, settings=chosen, observe=metrics.count_request, tracer=tracer)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     return app
 
@@ -108,6 +122,7 @@ def _describe(app: FastAPI) -> dict[str, Any]:
             "key": {"type": "http", "scheme": "bearer", "description": "`agent-memory keys create` makes one."}
         }
         parts["schemas"].setdefault("NewEntry", schemas.NewItem.model_json_schema())
+        parts["schemas"].setdefault("ProblemDetails", schemas.ProblemDetails.model_json_schema())
         found["security"] = [{"key": []}, {}]
         for path, operations in found["paths"].items():
             for method, operation in operations.items():

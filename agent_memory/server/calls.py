@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -202,7 +203,7 @@ class Caller:
         )
         await self.serving.run(partial(ledger.begin_operation, begun))  # first, so that whoever is told of it finds it
         work = partial(self._operate, begun, call, audit)
-        future = asyncio.get_running_loop().run_in_executor(self.serving.long_pool, work)
+        future = asyncio.get_running_loop().run_in_executor(self.serving.long_pool, copy_context().run, work)
         future.add_done_callback(lambda done: done.exception())
         wait = 0.0 if "respond-async" in self.request.headers.get("prefer", "") else self.serving.settings.timeout_s / 2
         await asyncio.wait({future}, timeout=wait)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent_memory.server.schemas import ProblemDetails
-
-_PROBLEM: dict[str, Any] = {"model": ProblemDetails, "content": {"application/problem+json": {}}}
+_PROBLEM: dict[str, Any] = {
+    # Not by ``model``: FastAPI would describe it as application/json, too.
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
+}
 _TEXTS = {
     400: "The request cannot be read.",
     401: "A key is needed.",

@@ -6,13 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.datastructures import Headers, MutableHeaders
 
 from agent_memory.integrations._mcp_http import list_hosts
 from agent_memory.server.problems import Problem, respond
 from agent_memory.server.settings import Settings
+from agent_memory.tracing import trace_request
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 _log = logging.getLogger("agent_memory")
 
@@ -50,16 +54,27 @@ class Gate:
         app: Answers the others.
         settings: The limits.
         observe: Called with (method, status, seconds) for each answer.
+        tracer: Makes a span of each request, if it is to be traced.
     """
 
-    def __init__(self, app: App, settings: Settings, observe: Callable[[str, int, float], None]) -> None:
-        self._app, self._settings, self._observe = app, settings, observe
+    def __init__(
+        self, app: App, settings: Settings, observe: Callable[[str, int, float], None], tracer: Tracer | None = None
+    ) -> None:
+        self._app, self._settings, self._observe, self._tracer = app, settings, observe, tracer
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
+        elif self._tracer is None:
+            await self._answer(scope, receive, send)
+        else:
+            with trace_request(self._tracer, _know(scope["method"]), Headers(scope=scope)) as facts:
+                facts["status"] = await self._answer(scope, receive, send)
+                facts["route"] = _find_route(scope)
+
+    async def _answer(self, scope: Message, receive: Receive, send: Send) -> int:
+        """Answer one request; returns the status."""
         # Names may hold slashes: routes are told apart before anything is unquoted.
         scope["path"] = scope["raw_path"].decode("ascii", "replace")
         headers, began = Headers(scope=scope), time.perf_counter()
@@ -78,7 +93,8 @@ class Gate:
                 raise
             await respond(error)(scope, receive, answer)
         finally:
-            self._observe(scope["method"], answer.status or 499, time.perf_counter() - began)
+            self._observe(_know(scope["method"]), answer.status or 499, time.perf_counter() - began)
+        return answer.status or 499
 
     def _cors(self, headers: Headers) -> str | None:
         origin = headers.get("origin")
@@ -132,6 +148,19 @@ class Gate:
             return message
 
         return receive_bounded
+
+
+def _know(method: str) -> str:
+    """Return a method, or one name for all that are not known: anybody may invent more."""
+    return method if method in ("GET", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "HEAD") else "_OTHER"
+
+
+def _find_route(scope: Message) -> str | None:
+    """Return the path of the route that answered, with the names of its parameters; None if there was none."""
+    path: str | None = getattr(scope.get("route"), "path", None)
+    if path and scope["path"].startswith("/v1/") and not path.startswith("/v1/"):
+        return f"/v1{path}"  # a route does not know the prefix that its router was included with
+    return path
 
 
 class _Answer:

@@ -58,9 +58,8 @@ class Metrics:
 
     def count_request(self, method: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        known = method if method in ("GET", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "HEAD") else "other"
-        self._requests.labels(known, str(status)).inc()
-        self._seconds.labels(known).observe(seconds)
+        self._requests.labels(method, str(status)).inc()
+        self._seconds.labels(method).observe(seconds)
 
     def expose(self) -> tuple[bytes, str]:
         """Return the figures and their media type."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import tempfile
@@ -26,6 +28,7 @@ from agent_memory.server.app import create_app
 from agent_memory.server.serving import check_exposure, stop_all
 from agent_memory.server.settings import Settings
 from agent_memory.storage.sqlite.ledger import FILE, open_ledger
+from agent_memory.tracing import export_spans
 from agent_memory.types import Namespace
 
 _HANDED_OVER = 3  # the first descriptor of socket activation; see sd_listen_fds(3)
@@ -34,11 +37,12 @@ _RECEIVE = "AGENT_MEMORY_SERVE_RECEIVE_S"
 
 
 class BoundedProtocol(H11Protocol):
-    """HTTP/1.1 that closes connections whose client begins a request and does not finish its headers in time."""
+    """HTTP/1.1 that closes connections whose client does not finish its headers, or takes nothing of an answer."""
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(*args, **options)
         self._patience: asyncio.TimerHandle | None = None
+        self._full: asyncio.TimerHandle | None = None
 
     @override
     def connection_made(self, transport: Any) -> None:
@@ -56,12 +60,28 @@ class BoundedProtocol(H11Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
+        self._drained()
         super().connection_lost(exc)
+
+    @override
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._full is None:
+            self._full = self.loop.call_later(_read_patience(), self.transport.abort)
+
+    @override
+    def resume_writing(self) -> None:
+        self._drained()
+        super().resume_writing()
+
+    def _drained(self) -> None:
+        if self._full is not None:
+            self._full.cancel()
+            self._full = None
 
     def _expect(self) -> None:
         if self._patience is None:
-            seconds = float(os.environ.get(_RECEIVE, "20"))
-            self._patience = self.loop.call_later(seconds, self._give_up)
+            self._patience = self.loop.call_later(_read_patience(), self._give_up)
 
     def _forget(self) -> None:
         if self._patience is not None:
@@ -74,6 +94,10 @@ class BoundedProtocol(H11Protocol):
             self.transport.close()
 
 
+def _read_patience() -> float:
+    return float(os.environ.get(_RECEIVE, "20"))
+
+
 class Server(uvicorn.Server):
     """A server whose event streams end when it is told to stop."""
 
@@ -81,6 +105,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         stop_all()
         await super().shutdown(sockets)
+        exporter = getattr(getattr(self.config.app, "state", None), "exporter", None)
+        if exporter is not None:  # sends what is left: the signal that stops a process lets it do nothing at exit
+            await asyncio.to_thread(exporter.shutdown)
 
 
 def serve(
@@ -118,6 +145,7 @@ def serve(
         "config": None if config is None else config.model_dump(),
     }
     os.environ[_RECEIVE] = str(settings.receive_s)
+    _allow_files()
     options: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
@@ -176,7 +204,13 @@ def _make_app(plan: dict[str, Any]) -> FastAPI:
         namespace, config = tuple(plan["namespace"]), plan["config"]
         return Memory(plan["path"], encoder=plan["encoder"], namespace=namespace, config=config)
 
-    return create_app(open_memory, Settings(**plan["settings"]))
+    settings = Settings(**plan["settings"])
+    if not settings.otel:
+        return create_app(open_memory, settings)
+    provider = export_spans()
+    app = create_app(open_memory, settings, tracer_provider=provider)
+    app.state.exporter = provider
+    return app
 
 
 def _has_keys(path: Path) -> bool:
@@ -184,6 +218,13 @@ def _has_keys(path: Path) -> bool:
         return False
     with open_ledger(path) as ledger:
         return ledger.has_keys()
+
+
+def _allow_files() -> None:
+    """Take as many open files as the system grants: shells and systemd allow 1,024, and each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS grants fewer than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _take_socket() -> socket.socket | None:

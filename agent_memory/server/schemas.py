@@ -35,7 +35,7 @@ _ZONE: Schema = {
     "description": "Where days begin, and what times without an offset are meant in; the server's zone if left out.",
     "examples": ["Europe/Berlin", "+02:00", "UTC"],
 }
-_OBJECT: Schema = {"type": "object"}
+_OBJECT: Schema = {"type": "object", "additionalProperties": True}
 _VECTOR: Schema = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 _SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 _NAMESPACE: Schema = {"type": "array", "items": _NAME, "maxItems": 64, "description": "Outermost name first."}
@@ -48,7 +48,7 @@ _BY_NAME: Mapping[str, Schema] = {
     "speaker": _NAME,
     "key": _NAME,
     "metadata": _OBJECT,
-    "where": {"type": "object", "description": 'Metadata filter, such as {"year": {"$gte": 2024}}.'},
+    "where": {**_OBJECT, "description": 'Metadata filter, such as {"year": {"$gte": 2024}}.'},
     "event_time": _TIME,
     "expires_at": _TIME,
     "importance": _SHARE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import json
 import logging
@@ -119,7 +120,7 @@ class Serving:
             detail = f"{self.waiting} requests are under way; the limit is {self.settings.max_waiting} waiting"
             raise Problem(503, "busy", detail, headers={"retry-after": "1"})
         self.waiting += 1
-        future = asyncio.get_running_loop().run_in_executor(self.pool, call)
+        future = asyncio.get_running_loop().run_in_executor(self.pool, contextvars.copy_context().run, call)
         future.add_done_callback(self._leave)
         done, _ = await asyncio.wait({future}, timeout=self.settings.timeout_s)
         if not done:

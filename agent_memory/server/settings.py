@@ -22,13 +22,16 @@ class Settings(BaseModel):
         max_answer_bytes: Size of an answer, except an export, a backup and an answer of one item.
         max_items: Items in a page, and keys or queries in a request.
         timeout_s: Seconds that a request may take. Longer work is answered with 202 and an operation.
-        receive_s: Seconds within which a client must send its request, headers and body each.
+        receive_s: Seconds within which a client must send its request, headers and body each, and take the next part of
+            an answer.
         idle_s: Seconds that a connection may be idle between requests.
         grace_s: Seconds that requests under way get to end when the server is told to stop.
         max_streams: Clients that may follow the events of one process.
         rate_per_minute: Requests a minute in the namespace of a key; None for no limit. A key may have its own.
         max_entries: Entries in the namespace of a key; None for no limit. A key may have its own.
         reranker: Folder of the cross-encoder that searches may ask for; None for none.
+        otel: Whether to write spans of OpenTelemetry.
+        otel_content: Whether spans hold content; None for what the environment says, see ``agent_memory.tracing``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +42,7 @@ class Settings(BaseModel):
     origins: tuple[str, ...] = ()
     require_keys: bool = False
     workers: int = Field(default=1, ge=1, le=64)
-    threads: int = Field(default=8, ge=1, le=256)
+    threads: int = Field(default=16, ge=1, le=256)
     max_waiting: int = Field(default=256, ge=1)
     max_body_bytes: int = Field(default=8 << 20, ge=1024)
     max_import_bytes: int = Field(default=4 << 30, ge=1024)
@@ -53,3 +56,5 @@ class Settings(BaseModel):
     rate_per_minute: int | None = Field(default=None, ge=1)
     max_entries: int | None = Field(default=None, ge=1)
     reranker: str | None = None
+    otel: bool = False
+    otel_content: bool | None = None

@@ -17,6 +17,7 @@ from agent_memory.reports import GenerationState, Job, JobState, ReindexReport
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.operations import OPEN_STATES
 from agent_memory.storage.records import ANY, Generation
+from agent_memory.telemetry import stage
 from agent_memory.types import Progress
 from agent_memory.upkeep.builder import Builder, CancelledError
 from agent_memory.upkeep.lease import LEASE, hold_lease
@@ -43,7 +44,7 @@ class Reindexer:
     def reindex(self, request: ReindexRequest, current: Space, progress: Progress | None) -> ReindexReport:
         """Build the requested generation, or continue an interrupted build, and swap it in."""
         started = time.perf_counter()
-        with hold_lease(self._store) as holder:
+        with stage("reindex", store=self._store), hold_lease(self._store) as holder:
             self._delete_condemned(holder)
             target = plan_reindex(self._store, request, current)
             self._spaces.add(target.space.encoder)
@@ -56,7 +57,7 @@ class Reindexer:
         started = time.perf_counter()
         if encoder is not None:
             self._spaces.add(load_encoder(encoder))
-        with hold_lease(self._store) as holder:
+        with stage("rollback", store=self._store), hold_lease(self._store) as holder:
             target, generation, job = self._begin_rollback(holder)
             return self._run(ReindexRequest(), target, generation, job, holder, progress, started)
 

@@ -24,6 +24,7 @@ from agent_memory.storage.codec import canonical_json
 from agent_memory.storage.erasures import StoredErasure
 from agent_memory.storage.filters import EVERYTHING, parse_filter
 from agent_memory.storage.records import Condition, Removed
+from agent_memory.telemetry import stage
 from agent_memory.types import IdArray, Namespace
 
 _log = logging.getLogger("agent_memory")
@@ -138,7 +139,12 @@ class Eraser:
             queries_of=scope if everything else None,
             deferred=inputs.check_flag("deferred", deferred),
         )
-        return self._preview(wish) if inputs.check_flag("dry_run", dry_run) else self._erase(wish)
+        if inputs.check_flag("dry_run", dry_run):
+            return self._preview(wish)
+        with stage("forget", store=self._store, key=condition.key, session=condition.session) as facts:
+            erasure = self._erase(wish)
+            facts["records"] = int(erasure)
+        return erasure
 
     def purge(self) -> Erasure:
         """Forget what has expired or is beyond its retention, in the memory's namespace and below."""

@@ -16,6 +16,7 @@ from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import canonical_json, decode_vector, encode_vectors
 from agent_memory.storage.records import LATER, NO_VECTOR, Draft, Generation
+from agent_memory.telemetry import stage
 from agent_memory.types import Namespace, Progress, Time
 from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
 from agent_memory.writing.later import Later
@@ -124,6 +125,12 @@ class Writer:
 
     def _write(self, batch: Sequence[_Pending], space: Space) -> list[Entry]:
         """Write a batch; its given vectors, if any, belong to the space."""
+        named = not all(item.draft.generated for item in batch)
+        texts = [item.draft.text for item in batch]
+        with stage("add", store=self._store, named=named, records=len(batch), texts=texts):
+            return self._write_drafts(batch, space)
+
+    def _write_drafts(self, batch: Sequence[_Pending], space: Space) -> list[Entry]:
         sessions, dtype = space.sessions, space.spec.dtype
         missing = [item.draft.text for item in batch if item.vector is None]
         encoded = iter(encode_vectors(space.encode_documents(missing), dtype))
@@ -175,7 +182,8 @@ class Writer:
         if changed.get("event_time", ...) is None or changed.get("text", ...) is None:
             raise InvalidInputError("text and event_time can be changed, but not removed")
         scope, name = inputs.resolve_namespace(namespace, self._namespace), inputs.check_name("key", key)
-        return self._store.call_in_space(lambda space: self._update(name, changed, scope, space, accept))
+        with stage("update", store=self._store, key=name, records=1):
+            return self._store.call_in_space(lambda space: self._update(name, changed, scope, space, accept))
 
     def _update(
         self,
@@ -249,7 +257,8 @@ class Writer:
         names = [inputs.check_name("key", key) for key in (old, new)]
         if old == new:
             raise InvalidInputError(f"an entry cannot supersede itself: {old!r}")
-        return self._store.call_in_space(lambda space: self._supersede(names, scope, space))
+        with stage("update", store=self._store, key=new, records=1):
+            return self._store.call_in_space(lambda space: self._supersede(names, scope, space))
 
     def _supersede(self, names: Sequence[str], scope: Namespace, space: Space) -> Entry:
         now = datetime.now(UTC)

@@ -255,10 +255,16 @@ class Connections:
         with self._running("outside") as call:
             try:
                 slot = self._take(call)
+                slot.ground.check()
                 yield slot.raw
                 slot.is_clean = True
             except (SQLAlchemyError, *ERRORS) as error:
                 raise self._wrap(error) from error
+
+    def read_version(self) -> tuple[object, int]:
+        """Return what stays equal, for this thread, until another connection has written; much cheaper than reading."""
+        with self.outside() as raw:
+            return weakref.ref(raw), int(raw.execute("PRAGMA data_version").fetchone()[0])
 
     def assert_open(self) -> None:
         """Raise ClosedError if the database was closed, StorageError if it cannot be used in this process."""

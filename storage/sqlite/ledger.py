@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Row,
+    Select,
     String,
     Table,
     and_,
@@ -50,6 +52,7 @@ KEPT_REPLIES = timedelta(hours=24)
 """How long the answer to a request with an idempotency key is known."""
 
 _KEPT_OPERATIONS = 1_000
+_MOST_KNOWN = 1_000
 _FORMAT = "1"
 _RELEASED = "nobody"
 _metadata = MetaData()
@@ -124,6 +127,8 @@ class Ledger:
     def __init__(self, folder: Path, *, lock_timeout_s: float) -> None:
         self._connections = Connections(folder / FILE, lock_timeout_s=lock_timeout_s)
         self.holder = new_holder()
+        self._local = threading.local()
+        self._writes = 0
         try:
             self._prepare()
         except BaseException:
@@ -178,17 +183,27 @@ class Ledger:
                     max_entries=key.max_entries,
                 )
             )
+        self._writes += 1
 
     def find_key(self, key_id: str) -> tuple[ApiKey, str] | None:
         """Return (key, digest of its secret), also of one that was revoked or has expired; None if there is none."""
-        with self._connections.read() as connection:
-            row = connection.execute(select(_keys).where(_keys.c.id == key_id)).one_or_none()
+        row = self._remember(key_id, lambda: select(_keys).where(_keys.c.id == key_id))
         return None if row is None else (_to_key(row), row.digest)
 
     def has_keys(self) -> bool:
         """Return whether a key was ever made."""
-        with self._connections.read() as connection:
-            return connection.execute(select(_keys.c.id).limit(1)).first() is not None
+        return self._remember("", lambda: select(_keys.c.id).limit(1)) is not None
+
+    def _remember(self, name: str, query: Callable[[], Select[Any]]) -> Row[Any] | None:
+        """Return the one row that a named query finds, read once as long as nobody writes: every request needs it."""
+        version = (*self._connections.read_version(), self._writes)
+        if getattr(self._local, "version", None) != version or len(self._local.known) >= _MOST_KNOWN:
+            self._local.version, self._local.known = version, {}
+        known: dict[str, Row[Any] | None] = self._local.known
+        if name not in known:
+            with self._connections.read() as connection:
+                known[name] = connection.execute(query()).one_or_none()
+        return known[name]
 
     def list_keys(self) -> list[ApiKey]:
         """Return all keys, oldest first."""
@@ -205,6 +220,7 @@ class Ledger:
             here = and_(_keys.c.id == key_id, _keys.c.revoked_at.is_(None))
             connection.execute(update(_keys).where(here).values(revoked_at=_time(now)))
             row = connection.execute(select(_keys).where(_keys.c.id == key_id)).one_or_none()
+        self._writes += 1
         if row is None:
             raise NotFoundError(f"there is no key {key_id!r}")
         return _to_key(row)

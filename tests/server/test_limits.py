@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import socket
 import time
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 
 from agent_memory import InvalidInputError
+from agent_memory.server.keys import create_key
 from agent_memory.server.serving import check_exposure
+from agent_memory.storage.sqlite.ledger import open_ledger
 
 
 def test_other_hosts_and_origins_are_refused(served):
@@ -84,6 +89,45 @@ def test_slow_clients_are_let_go_and_idle_ones_disturb_nobody(serve, monkeypatch
     for one in (*idle, slow, half):
         one.close()
     assert served.memory.entries() == []
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_let_go(serve, monkeypatch):
+    monkeypatch.setenv("AGENT_MEMORY_SERVE_RECEIVE_S", "0.5")
+    served = serve(receive_s=0.5)
+    served.memory.add_many([{"text": f"{number} {'x' * 900_000}", "vector": False} for number in range(12)])
+    address = "127.0.0.1", int(served.url.rpartition(":")[2])
+
+    def count_answers() -> int:
+        return int(float(re.findall(r'seconds_count\{method="GET"\} (\S+)', served.client.get("/metrics").text)[0]))
+
+    served.client.get("/metrics")
+    expected = itertools.count(count_answers() + 1)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(address)
+        sock.sendall(f"GET /v1/export HTTP/1.1\r\nHost: 127.0.0.1:{address[1]}\r\n\r\n".encode())
+        sock.settimeout(60)
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        while count_answers() == next(expected):
+            pass  # each asking counts itself for the next; the export counts when the server is done with it
+        rest = 0
+        with pytest.raises(ConnectionResetError):
+            while part := sock.recv(1 << 20):
+                rest += len(part)
+            raise ConnectionResetError  # cut short without a reset
+    assert rest < 10_000_000
+
+
+def test_keys_that_another_process_makes_and_revokes_are_known_at_once(served):
+    shown = httpx.Client(base_url=served.url)
+    with shown, open_ledger(served.memory.path) as other:  # connections of its own, as another process has
+        assert shown.get("/v1/stats").status_code == 200
+        key, text = create_key(other, role="reader")
+        assert shown.get("/v1/stats").status_code == 401
+        headers = {"authorization": f"Bearer {text}"}
+        assert [shown.get("/v1/stats", headers=headers).status_code for _ in range(3)] == [200, 200, 200]
+        other.revoke_key(key.id, datetime.now(UTC))
+        assert shown.get("/v1/stats", headers=headers).status_code == 401
 
 
 def test_a_key_is_needed_as_soon_as_there_is_one(served):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import signal
+import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -92,3 +95,21 @@ def test_several_processes_serve_one_store_and_each_knows_what_the_others_wrote(
 def test_others_are_not_served_without_keys(tmp_path):
     with pytest.raises(AssertionError, match="others can reach"), serve_alone(tmp_path / "store", "--host", "0.0.0.0"):
         pass
+
+
+def test_a_thousand_idle_connections_keep_nobody_from_being_served(tmp_path):
+    """Also where a shell allows a process fewer files than that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        url, _ = stack.enter_context(serve_alone(tmp_path / "store"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+        address = "127.0.0.1", int(url.rpartition(":")[2])
+        idle = [stack.enter_context(socket.create_connection(address)) for _ in range(1000)]
+        for one in idle[::10]:  # some are idle after a request
+            one.sendall(f"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1:{address[1]}\r\n\r\n".encode())
+            assert one.recv(12) == b"HTTP/1.1 200"
+        with RemoteMemory(url) as memory:
+            memory.add("Alice moved to Berlin.")
+            assert memory.recall("Where does Alice live?")[0].text == "Alice moved to Berlin."
