@@ -9,7 +9,7 @@ from typing import Any
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.inputs import is_blank
 from agent_memory.integrations._document_filters import PLACE
-from agent_memory.integrations._erasing import forget_all
+from agent_memory.integrations._erasing import check_ids, forget_all
 from agent_memory.integrations._plain import plain, restored
 from agent_memory.integrations._text import NO_TEXT, usable_text
 from agent_memory.integrations._vectors import UNRANKED, anywhere, direction
@@ -54,6 +54,8 @@ def as_items(
     for name, values in (("metadatas", metadatas), ("ids", ids)):
         if values is not None and len(values) != len(texts):
             raise InvalidInputError(f"{name} must have one item per text: {len(values)} for {len(texts)} texts")
+    if ids is not None:
+        check_ids("ids", [key for key in ids if key is not None])
     keys = [uuid.uuid4().hex if key is None else encode_name(key) for key in ids or [None] * len(texts)]
     shared = {name: fields[name] for name in _ENTRY_FIELDS if name in fields}
     return [
@@ -67,6 +69,8 @@ def as_items(
 def _content(text: str, metadata: Mapping[str, Any], place: str, given: str | None) -> dict[str, Any]:
     if not isinstance(metadata, Mapping):
         raise InvalidInputError(f"metadata must be a mapping, got {type(metadata).__name__}")
+    if not isinstance(text, str):
+        raise InvalidInputError(f"the text of a document must be a string, got {type(text).__name__}")
     usable = usable_text(text)
     kept = without_recalled(usable)
     marks: dict[str, Any] = {PLACE: place}

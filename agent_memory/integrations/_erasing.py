@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
 from agent_memory.errors import InvalidInputError
+from agent_memory.inputs import is_iterable, type_name
 from agent_memory.memory import Memory
 
 Erase: TypeAlias = Literal["now", "later"]
@@ -20,6 +21,21 @@ def check_erase(erase: str) -> bool:
     if erase not in ("now", "later"):
         raise InvalidInputError(f"erase must be 'now' or 'later', got {erase!r}")
     return erase == "later"
+
+
+def check_ids(what: str, ids: object) -> list[str]:
+    """Return ids as a list.
+
+    Raises:
+        InvalidInputError: They are a single string, whose characters would be taken for ids, or not all are strings.
+    """
+    if isinstance(ids, str | bytes) or not is_iterable(ids):
+        raise InvalidInputError(f"{what} must be a list of strings, got {type_name(ids)}")
+    given = list(ids)
+    odd = [each for each in given if not isinstance(each, str)]
+    if odd:
+        raise InvalidInputError(f"{what} must be a list of strings, got {type_name(odd[0])} in it")
+    return given
 
 
 def forget_all(memory: Memory, selections: Iterable[Mapping[str, Any]], *, later: bool) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, MissingDependencyError
-from agent_memory.integrations._erasing import Erase, check_erase, forget_all
+from agent_memory.integrations._erasing import Erase, check_erase, check_ids, forget_all
 from agent_memory.integrations._given import LateMemory
 from agent_memory.integrations._opening import Adapter, Given, below
 from agent_memory.integrations._plain import key_of, plain, restored
@@ -126,7 +126,7 @@ class AgentMemoryStorage(Adapter):
             return 0
         where = _where(scope_prefix, categories, metadata_filter)
         scope = below(memory, self._relative)
-        ids = record_ids
+        ids = None if record_ids is None else check_ids("record_ids", record_ids)
         if older_than is not None:
             wanted = None if ids is None else set(ids)
             records = [_record(entry) for entry in memory.entries(where=where, namespace=scope)]
@@ -275,7 +275,9 @@ def _as_entry(
         "event_time": _aware(record.created_at),
         "vector": anywhere(dimension) if vector is None else vector,
         "metadata": {
-            "record": plain(record.model_dump(mode="json", exclude={"embedding"})),
+            "record": plain(
+                {**record.model_dump(mode="json", exclude={"embedding", "metadata"}), "metadata": record.metadata}
+            ),
             "scope": _path(record.scope),
             "categories": {encode_key(category): True for category in record.categories},
             "embedded": vector is not None,

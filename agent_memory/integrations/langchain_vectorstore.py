@@ -24,7 +24,7 @@ from agent_memory.integrations._documents import (
     with_vectors,
 )
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
-from agent_memory.integrations._erasing import Erase, check_erase
+from agent_memory.integrations._erasing import Erase, check_erase, check_ids
 from agent_memory.integrations._opening import Adapter, Given, below, opened
 from agent_memory.integrations._vectors import closest
 from agent_memory.names import encode_name
@@ -156,7 +156,9 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
         """Delete documents for good: those with the given ids, or all if ``ids`` is None."""
         if ids is None:
             self.memory.forget(everything=True, namespace=self._scope, deferred=self._later)
-        forget_keys(self.memory, [encode_name(key) for key in ids or ()], self._scope, later=self._later)
+            return True
+        keys = [encode_name(key) for key in check_ids("ids", ids)]
+        forget_keys(self.memory, keys, self._scope, later=self._later)
         return True
 
     async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
@@ -165,7 +167,7 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents with the given ids, in that order; unknown ids are left out."""
-        keys = [encode_name(key) for key in ids]
+        keys = [encode_name(key) for key in check_ids("ids", ids)]
         found = self.memory.get_many(keys, namespace=self._scope)
         return [document(found[key]) for key in keys if key in found]
 

@@ -198,9 +198,14 @@ def _as_entry(node: BaseNode, dimension: int) -> dict[str, Any]:
     return {
         "text": entry_text(node.get_content(metadata_mode=MetadataMode.NONE)),
         "key": encode_name(node.node_id),
-        "metadata": {**plain(node_to_metadata_dict(node)), "node_id": node.node_id, **marks},
+        "metadata": {**plain(node_to_metadata_dict(_in_json(node))), "node_id": node.node_id, **marks},
         "vector": anywhere(dimension) if vector is None else vector,
     }
+
+
+def _in_json(node: BaseNode) -> BaseNode:
+    """Return a node whose metadata are JSON, whatever its loader has put there."""
+    return node.model_copy(update={"metadata": restored(plain(node.metadata))})
 
 
 def _as_node(entry: Entry) -> BaseNode:

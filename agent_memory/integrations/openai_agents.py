@@ -120,6 +120,8 @@ class AgentMemorySession(Adapter, SessionABC):
 
 
 def _as_entry(item: Mapping[str, Any], vector: str | None) -> dict[str, Any]:
+    if not isinstance(item, Mapping):
+        raise InvalidInputError(f"an item must be an object such as {{'role': 'user', …}}, got {type(item).__name__}")
     try:
         whole = json.dumps(item)
     except (TypeError, ValueError) as error:

@@ -159,7 +159,7 @@ SUITES: dict[str, Suite] = {
         ),
         replace=_replace_lancedb_storage,
         known={
-            "test_close_drains_and_shuts_down": "LanceDB's storage has no close, and is read after it; ours is closed then"
+            "test_close_drains_and_shuts_down": "LanceDB's storage has no close, and is read afterwards; ours is closed"
         },
     ),
     "autogen": Suite(
@@ -170,7 +170,7 @@ SUITES: dict[str, Suite] = {
         known={
             "config_to_base_model": _OWN_CONFIG,
             "config_from_base_model": _OWN_CONFIG,
-            "test_list_memory_update_context": "ListMemory adds all it holds; ours what the user's last message reminds of",
+            "test_list_memory_update_context": "ListMemory adds all it holds; ours what the user's message reminds of",
             "test_list_memory_content_types": "bytes are refused: they have no words to be found by",
         },
     ),
