@@ -62,12 +62,25 @@ def yield_langgraph(folder: Path, loop: asyncio.Runner, stack: ExitStack) -> Ite
         start = next(fresh) * MANY
         store.batch([PutOp(("u", str(n % 10)), f"k{start + n}", {"n": n}, ttl=60) for n in range(MANY)])
 
+    def put_users(store: Any) -> None:
+        store.batch([PutOp(("user", str(n)), "k", {"n": next(fresh)}, ttl=60) for n in range(MANY)])
+
+    def delete(store: Any, count: int) -> None:
+        names = [f"gone {n}" for n in range(count)]
+        store.batch([PutOp(("d",), name, {"n": 1}) for name in names])
+        store.batch([PutOp(("d",), name, None) for name in names])
+
     yield both("put", lambda store: store.put(("u", "0"), f"one{next(fresh)}", {"n": 1}))
     yield both("put over an item", lambda store: store.put(("u", "0"), "same", {"n": next(fresh)}))
     yield both("get", lambda store: store.get(("u", "0"), "same"))
     yield both("search", lambda store: store.search(("u", "0"), limit=10))
     yield both("filter", lambda store: store.search(("u", "0"), filter={"n": {"$gte": 1}}, limit=10))
     yield both(f"put {MANY}", put_many)
+    yield both(f"put {MANY}, a namespace each", put_users)
+    yield both("put and delete", partial(delete, count=1))
+    yield both(f"put and delete {MANY}", partial(delete, count=MANY))
+    later = stack.enter_context(AgentMemoryStore(folder / "later", index=False, ttl=ttl, erase="later"))
+    yield "LangGraph store, the same, erase=later", lambda: delete(theirs, 1), lambda: delete(later, 1)
     yield both(
         f"get {MANY}", lambda store: store.batch([GetOp(("u", str(n % 10)), f"k{MANY + n}") for n in range(MANY)])
     )
@@ -92,11 +105,13 @@ def yield_openai_agents(folder: Path, loop: asyncio.Runner, stack: ExitStack) ->
 
     said = [{"role": "user", "content": f"message {n} of a chat"} for n in range(300)]
     tools = [{"type": "function_call_output", "call_id": str(n), "output": f"result {n}"} for n in range(100)]
-    for session in (theirs, ours, later):
+    lazy = stack.enter_context(AgentMemorySession(folder / "lazy", session="s", erase="later"))
+    for session in (theirs, ours, later, lazy):
         loop.run(session.add_items(said))
     for name, given in [("get_items", (10,)), ("get_items", ()), ("pop_item", ()), ("add_items", (tools,))]:
         shown = {"add_items": "add 100 tool items"}.get(name, f"{name}({', '.join(map(str, given))})")
         yield f"OpenAI Agents session, {shown}", call(theirs, name, *given), call(ours, name, *given)
+    yield "OpenAI Agents session, pop_item, erase=later", call(theirs, "pop_item"), call(lazy, "pop_item")
     yield "OpenAI Agents session, add 2", call(theirs, "add_items", said[:2]), call(ours, "add_items", said[:2])
     yield (
         "OpenAI Agents session, add 2, encode=later",
@@ -131,10 +146,60 @@ def yield_langchain(folder: Path, loop: asyncio.Runner, stack: ExitStack) -> Ite
         yield f"LangChain vector store, {name}", partial(call, theirs), partial(call, ours)
 
 
+def yield_llama_index(folder: Path, loop: asyncio.Runner, stack: ExitStack) -> Iterator[Step]:
+    """Yield steps of a vector store of 1,000 nodes; theirs is in memory and not kept."""
+    from llama_index.core.schema import TextNode
+    from llama_index.core.vector_stores import SimpleVectorStore, VectorStoreQuery
+
+    from agent_memory.integrations.llama_index import AgentMemoryLlamaStore
+
+    rows = np.random.default_rng(0).standard_normal((1000, 384)).tolist()
+    nodes = [TextNode(text=f"node {n}", id_=str(n), embedding=row) for n, row in enumerate(rows)]
+    theirs, ours = SimpleVectorStore(), stack.enter_context(AgentMemoryLlamaStore(folder / "nodes"))
+    for store in (theirs, ours):
+        store.add(nodes)
+    query = VectorStoreQuery(query_embedding=rows[0], similarity_top_k=5)
+    for name, call in {
+        "query": lambda store: store.query(query),
+        "add 100": lambda store: store.add(nodes[:100]),
+    }.items():
+        yield f"LlamaIndex vector store, {name}", partial(call, theirs), partial(call, ours)
+
+
+def yield_crewai(folder: Path, loop: asyncio.Runner, stack: ExitStack) -> Iterator[Step]:
+    """Yield steps of a storage of 1,000 records."""
+    from crewai.memory.storage.lancedb_storage import LanceDBStorage
+    from crewai.memory.types import MemoryRecord
+
+    from agent_memory.integrations.crewai import AgentMemoryStorage
+
+    rows = np.random.default_rng(0).standard_normal((1000, 384)).tolist()
+    records = [MemoryRecord(id=str(n), content=f"record {n}", embedding=row) for n, row in enumerate(rows)]
+    theirs, ours = LanceDBStorage(folder / "lance"), stack.enter_context(AgentMemoryStorage(folder / "records"))
+    for storage in (theirs, ours):
+        storage.save(records)
+
+    def replace(storage: Any) -> None:
+        storage.delete(record_ids=["0"])
+        storage.save(records[:1])
+
+    steps = {
+        "search": lambda storage: storage.search(rows[0], limit=5),
+        "count": lambda storage: storage.count(),
+        "list_scopes": lambda storage: storage.list_scopes(),
+        "update": lambda storage: storage.update(records[1]),
+        "delete and save": replace,
+    }
+    for name, call in steps.items():
+        yield f"CrewAI storage, {name}", partial(call, theirs), partial(call, ours)
+
+
 BESIDE = {
     "langgraph.store.sqlite": yield_langgraph,
     "agents": yield_openai_agents,
     "langchain_core": yield_langchain,
+    "llama_index.core": yield_llama_index,
+    "crewai": yield_crewai,
 }
 
 

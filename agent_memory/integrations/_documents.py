@@ -9,6 +9,7 @@ from typing import Any
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.inputs import is_blank
 from agent_memory.integrations._document_filters import PLACE
+from agent_memory.integrations._erasing import check_ids, forget_all
 from agent_memory.integrations._plain import plain, restored
 from agent_memory.integrations._text import NO_TEXT, usable_text
 from agent_memory.integrations._vectors import UNRANKED, anywhere, direction
@@ -53,6 +54,8 @@ def as_items(
     for name, values in (("metadatas", metadatas), ("ids", ids)):
         if values is not None and len(values) != len(texts):
             raise InvalidInputError(f"{name} must have one item per text: {len(values)} for {len(texts)} texts")
+    if ids is not None:
+        check_ids("ids", [key for key in ids if key is not None])
     keys = [uuid.uuid4().hex if key is None else encode_name(key) for key in ids or [None] * len(texts)]
     shared = {name: fields[name] for name in _ENTRY_FIELDS if name in fields}
     return [
@@ -66,6 +69,8 @@ def as_items(
 def _content(text: str, metadata: Mapping[str, Any], place: str, given: str | None) -> dict[str, Any]:
     if not isinstance(metadata, Mapping):
         raise InvalidInputError(f"metadata must be a mapping, got {type(metadata).__name__}")
+    if not isinstance(text, str):
+        raise InvalidInputError(f"the text of a document must be a string, got {type(text).__name__}")
     usable = usable_text(text)
     kept = without_recalled(usable)
     marks: dict[str, Any] = {PLACE: place}
@@ -109,16 +114,18 @@ def document_id(entry: Entry) -> str:
     return str(entry.metadata.get(_KEY, decode_name(entry.key)))
 
 
-def forget_keys(memory: Memory, keys: Sequence[str], scope: Namespace) -> None:
-    """Delete documents by their keys for good, many of them in one transaction."""
+def forget_keys(memory: Memory, keys: Sequence[str], scope: Namespace, *, later: bool) -> None:
+    """Delete documents by their keys for good, many of them in one transaction; ``later`` is as for ``forget_all``."""
     left: Sequence[str] = list(dict.fromkeys(keys))
+    selections: list[dict[str, Any]] = []
     if len(left) > _FEW:
         for start in range(0, len(left), _MOST):
             places = [_place(scope, key) for key in left[start : start + _MOST]]
-            memory.forget(where={PLACE: {"$in": places}}, namespace=scope)
-        left = list(memory.get_many(left, namespace=scope))  # entries that were not added through LangChain
-    for key in left:
-        memory.forget(key, namespace=scope)
+            selections.append({"where": {PLACE: {"$in": places}}, "namespace": scope})
+        known = memory.get_many(left, namespace=scope)
+        left = [key for key, entry in known.items() if PLACE not in entry.metadata]  # not added through LangChain
+    selections += [{"key": key, "namespace": scope} for key in left]
+    forget_all(memory, selections, later=later)
 
 
 def _place(scope: Namespace, key: str) -> str:

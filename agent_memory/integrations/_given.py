@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent_memory.config import Config
 from agent_memory.encoders.base import EncoderSpec, tiers_for
-from agent_memory.errors import DimensionMismatchError, EncoderError, InvalidInputError
+from agent_memory.errors import ClosedError, DimensionMismatchError, EncoderError, InvalidInputError
 from agent_memory.integrations._opening import Adapter, Given, held_by
 from agent_memory.live.store import read_dimension
 from agent_memory.memory import Memory
@@ -62,6 +62,7 @@ class LateMemory(Adapter):
     def __init__(self, memory: Given, framework: str, config: Config | None = None) -> None:
         self._framework = framework
         self._config = config
+        self._closed = False
         self._path = Path(memory).expanduser() if isinstance(memory, str | Path) else None
         self._held = None if isinstance(memory, str | Path) else held_by(memory)
         if self._held is not None and config is not None:
@@ -69,6 +70,8 @@ class LateMemory(Adapter):
 
     def known(self) -> Memory | None:
         """Return the memory, or None as long as nothing was ever written to it."""
+        if self._closed:
+            raise ClosedError("this memory is closed")
         if self._held is None and self._path is not None and (self._path / "memory.db").exists():
             dimension = read_dimension(self._path)
             self._held = None if dimension is None else self._opened(self._path, dimension)
@@ -98,5 +101,7 @@ class LateMemory(Adapter):
         return Memory(path, encoder=GivenVectors(self._framework, dimension), config=self._config)
 
     def _release(self) -> None:
-        if self._path is not None and self._held is not None:
-            self._held.close()
+        if self._path is not None:
+            self._closed = True
+            if self._held is not None:
+                self._held.close()

@@ -107,11 +107,14 @@ class Layout:
         """Return the LangGraph namespace of a namespace of the store."""
         return decode_names(scope[len(self.base) :])
 
-    def entries(self, op: PutOp, texts: Sequence[str], vectors: dict[str, FloatArray]) -> list[dict[str, Any]]:
+    def entries(
+        self, op: PutOp, scope: Namespace, texts: Sequence[str], vectors: dict[str, FloatArray]
+    ) -> list[dict[str, Any]]:
         """Return the entries of an item: itself, then its parts and pages.
 
         Args:
             op: The write; its value is not None.
+            scope: The store's namespace of the item.
             texts: From ``texts_of``.
             vectors: Vectors by text; a text without one is not ranked by.
         """
@@ -121,7 +124,7 @@ class Layout:
         metadata, pages = write_value(op.key, value, stamp)
         metadata["ttl"] = op.ttl
         shared = {
-            "namespace": self.scope(op.namespace),
+            "namespace": scope,
             "expires_at": None if op.ttl is None else datetime.now(UTC) + timedelta(minutes=op.ttl),
         }
         first, *others = indexed or [_text_at(value, "$")[0]]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.integrations._erasing import check_ids
 from agent_memory.integrations._plain import key_of, plain
 from agent_memory.records import Entry
 
@@ -76,8 +77,8 @@ def where_of(
         InvalidInputError: An operator that is unknown, or a value that it cannot compare with.
     """
     parts = [_all_of(filters, nodes)] if filters is not None else []
-    parts += [{"node_id": {"$in": node_ids}}] if node_ids else []
-    parts += [{"ref_doc_id": {"$in": doc_ids}}] if doc_ids else []
+    parts += [_is_among("node_id", check_ids("node_ids", node_ids))] if node_ids else []
+    parts += [_is_among("ref_doc_id", check_ids("doc_ids", doc_ids))] if doc_ids else []
     present = [part for part in parts if part]
     return {"$and": present} if present else None
 
@@ -111,5 +112,9 @@ def _one(condition: MetadataFilter, nodes: Callable[[], Iterable[Entry]]) -> Whe
     matches = _LOOKING_INSIDE[operator]
     matching = [entry for entry in nodes() if matches(value, entry.metadata.get(name))]
     found = [entry.metadata["node_id"] for entry in matching if "node_id" in entry.metadata]
-    parts = [{"node_id": {"$in": found[start : start + _MOST]}} for start in range(0, len(found), _MOST)]
-    return {"$or": parts or [{"node_id": {"$in": []}}]}
+    return _is_among("node_id", found)
+
+
+def _is_among(name: str, values: list[str]) -> Where:
+    parts = [{name: {"$in": values[start : start + _MOST]}} for start in range(0, len(values), _MOST)]
+    return {"$or": parts or [{name: {"$in": []}}]}

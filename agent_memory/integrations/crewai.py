@@ -17,6 +17,7 @@ from typing import Any
 from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, MissingDependencyError
+from agent_memory.integrations._erasing import Erase, check_erase, check_ids, forget_all
 from agent_memory.integrations._given import LateMemory
 from agent_memory.integrations._opening import Adapter, Given, below
 from agent_memory.integrations._plain import key_of, plain, restored
@@ -60,9 +61,19 @@ class AgentMemoryStorage(Adapter):
         memory: The folder of a store, or an open memory whose vectors have the size of the embedder's.
         namespace: Where the records live, within the memory's namespace.
         config: Settings of the memory that a folder is opened with; see ``Config``.
+        erase: ``"now"``, or ``"later"`` to leave the traces of what is deleted, which nothing reads any more, in the
+            store's files until ``maintenance`` or the next deletion that does not defer them.
     """
 
-    def __init__(self, memory: Given, *, namespace: Sequence[str] = ("crewai",), config: Config | None = None) -> None:
+    def __init__(
+        self,
+        memory: Given,
+        *,
+        namespace: Sequence[str] = ("crewai",),
+        config: Config | None = None,
+        erase: Erase = "now",
+    ) -> None:
+        self._later = check_erase(erase)
         self._late = LateMemory(memory, "CrewAI", config)
         self._relative = tuple(namespace)
 
@@ -115,23 +126,23 @@ class AgentMemoryStorage(Adapter):
             return 0
         where = _where(scope_prefix, categories, metadata_filter)
         scope = below(memory, self._relative)
-        ids = record_ids
+        ids = None if record_ids is None else check_ids("record_ids", record_ids)
         if older_than is not None:
             wanted = None if ids is None else set(ids)
             records = [_record(entry) for entry in memory.entries(where=where, namespace=scope)]
             old = [each.id for each in records if _aware(each.created_at) < _aware(older_than)]
             ids = [each for each in old if wanted is None or each in wanted]
         if ids is None:
-            return memory.forget(where=where, namespace=scope)
+            return int(memory.forget(where=where, namespace=scope, deferred=self._later))
         chunks = [ids[start : start + _MOST] for start in range(0, len(ids), _MOST)]
         doomed = [{"$and": [where, {"record": {"id": {"$in": chunk}}}]} for chunk in chunks]
-        return sum(memory.forget(where=each, namespace=scope) for each in doomed)
+        return forget_all(memory, [{"where": each, "namespace": scope} for each in doomed], later=self._later)
 
     def reset(self, scope_prefix: str | None = None) -> None:
         """Delete all records in and below a scope for good."""
         memory = self._late.known()
         if memory is not None:
-            memory.forget(where=_where(scope_prefix), namespace=below(memory, self._relative))
+            memory.forget(where=_where(scope_prefix), namespace=below(memory, self._relative), deferred=self._later)
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -264,7 +275,9 @@ def _as_entry(
         "event_time": _aware(record.created_at),
         "vector": anywhere(dimension) if vector is None else vector,
         "metadata": {
-            "record": plain(record.model_dump(mode="json", exclude={"embedding"})),
+            "record": plain(
+                {**record.model_dump(mode="json", exclude={"embedding", "metadata"}), "metadata": record.metadata}
+            ),
             "scope": _path(record.scope),
             "categories": {encode_key(category): True for category in record.categories},
             "embedded": vector is not None,

@@ -8,6 +8,7 @@ from typing import Any
 
 from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.integrations._erasing import Erase, check_erase
 from agent_memory.integrations._opening import Adapter, Given, below, opened, session_and_memory
 from agent_memory.integrations._text import NO_TEXT, own_text, usable_text
 from agent_memory.names import encode_name
@@ -31,6 +32,8 @@ class AgentMemoryChatMessageHistory(Adapter, BaseChatMessageHistory):
         session: The session.
         session_id: Another name of ``session``, the one that LangChain uses.
         namespace: Where the session lives, within the memory's namespace.
+        erase: ``"now"``, or ``"later"`` to leave the traces of what is deleted, which nothing reads any more, in the
+            store's files until ``maintenance`` or the next deletion that does not defer them.
     """
 
     def __init__(
@@ -41,8 +44,10 @@ class AgentMemoryChatMessageHistory(Adapter, BaseChatMessageHistory):
         session: str | None = None,
         session_id: str | None = None,
         namespace: Sequence[str] = (),
+        erase: Erase = "now",
     ) -> None:
         super().__init__()
+        self._later = check_erase(erase)
         self.session_id, memory = session_and_memory(memory, former, session, session_id)
         self.memory, self._own = opened(memory)
         self._scope: dict[str, Any] = {
@@ -70,7 +75,7 @@ class AgentMemoryChatMessageHistory(Adapter, BaseChatMessageHistory):
 
     def clear(self) -> None:
         """Delete all messages of the session for good."""
-        self.memory.forget(where=_ONLY_MESSAGES, **self._scope)
+        self.memory.forget(where=_ONLY_MESSAGES, deferred=self._later, **self._scope)
 
     async def aclear(self) -> None:
         """Do as ``clear`` does, without blocking the event loop."""

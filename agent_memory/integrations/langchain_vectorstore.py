@@ -24,6 +24,7 @@ from agent_memory.integrations._documents import (
     with_vectors,
 )
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
+from agent_memory.integrations._erasing import Erase, check_erase, check_ids
 from agent_memory.integrations._opening import Adapter, Given, below, opened
 from agent_memory.integrations._vectors import closest
 from agent_memory.names import encode_name
@@ -52,6 +53,8 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
         config: Settings of the memory that a folder is opened with; see ``Config``.
         blank: ``"keep"`` to store documents without text, which no search finds, or ``"refuse"``.
         path: Another name of ``memory`` for a folder.
+        erase: ``"now"``, or ``"later"`` to leave the traces of what is deleted, which nothing reads any more, in the
+            store's files until ``maintenance`` or the next deletion that does not defer them.
 
     Raises:
         InvalidInputError: Neither an embedding nor a memory was given, or an embedding with an open memory.
@@ -67,7 +70,9 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
         config: Config | None = None,
         blank: Literal["keep", "refuse"] = "keep",
         path: str | Path | None = None,
+        erase: Erase = "now",
     ) -> None:
+        self._later = check_erase(erase)
         if isinstance(memory, Embeddings):
             memory, embedding = None, memory
         if (memory is None and embedding is None) or (memory is not None and path is not None):
@@ -150,8 +155,10 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Delete documents for good: those with the given ids, or all if ``ids`` is None."""
         if ids is None:
-            self.memory.forget(everything=True, namespace=self._scope)
-        forget_keys(self.memory, [encode_name(key) for key in ids or ()], self._scope)
+            self.memory.forget(everything=True, namespace=self._scope, deferred=self._later)
+            return True
+        keys = [encode_name(key) for key in check_ids("ids", ids)]
+        forget_keys(self.memory, keys, self._scope, later=self._later)
         return True
 
     async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
@@ -160,7 +167,7 @@ class AgentMemoryVectorStore(Adapter, VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents with the given ids, in that order; unknown ids are left out."""
-        keys = [encode_name(key) for key in ids]
+        keys = [encode_name(key) for key in check_ids("ids", ids)]
         found = self.memory.get_many(keys, namespace=self._scope)
         return [document(found[key]) for key in keys if key in found]
 
@@ -314,5 +321,5 @@ class DocumentCollection:
 
 def _for_opening(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Take the arguments of the class out of those of ``from_texts``."""
-    names = ("memory", "namespace", "config", "blank", "path")
+    names = ("memory", "namespace", "config", "blank", "path", "erase")
     return {name: kwargs.pop(name) for name in names if name in kwargs}

@@ -23,6 +23,7 @@ import numpy as np
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, InvalidInputError, MissingDependencyError
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
+from agent_memory.integrations._erasing import Erase, check_erase, forget_all
 from agent_memory.integrations._langgraph_batches import Batches
 from agent_memory.integrations._langgraph_filters import Where, to_where
 from agent_memory.integrations._langgraph_items import (
@@ -83,6 +84,8 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         ttl: LangGraph's settings for expiry, in minutes.
         namespace: Where all items lie within the memory's namespace.
         config: Settings of the memory that a folder is opened with.
+        erase: ``"now"``, or ``"later"`` to leave the traces of what is deleted, which nothing reads any more, in the
+            store's files until ``maintenance`` or the next deletion that does not defer them.
 
     Raises:
         InvalidInputError: ``embed`` was given together with an open memory, which has an encoder.
@@ -99,8 +102,10 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         ttl: TTLConfig | None = None,
         namespace: Sequence[str] = ("langgraph",),
         config: Config | None = None,
+        erase: Erase = "now",
     ) -> None:
         super().__init__()
+        self._later = check_erase(erase)
         settings = settings_of(index)
         embed = settings.get("embed")
         self.embeddings: Embeddings | None = None if embed is None else ensure_embeddings(embed)
@@ -280,17 +285,18 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
     # --- writing -----------------------------------------------------------------------------------------
 
     def _write(self, puts: Sequence[PutOp], vectors: Vectors) -> None:
-        former: dict[Namespace, dict[str, Entry]] = {}
-        for scope in {self._layout.scope(op.namespace) for op in puts}:
-            keys = [encode_name(op.key) for op in puts if self._layout.scope(op.namespace) == scope]
-            former[scope] = self.memory.get_many(keys, namespace=scope)
+        scopes = {name: self._layout.scope(name) for name in {tuple(op.namespace) for op in puts}}
+        keys: dict[Namespace, list[str]] = {}
+        for op in puts:
+            keys.setdefault(scopes[tuple(op.namespace)], []).append(encode_name(op.key))
+        former = {scope: self.memory.get_many(names, namespace=scope) for scope, names in keys.items()}
         items: list[dict[str, Any]] = []
         gone: list[Entry] = []
         surplus: list[tuple[Namespace, str]] = []
         for op in puts:
-            scope, key = self._layout.scope(op.namespace), encode_name(op.key)
-            texts = texts_of(op, self._fields)
-            entries = [] if op.value is None else self._layout.entries(op, texts, vectors)
+            scope, key = scopes[tuple(op.namespace)], encode_name(op.key)
+            texts = texts_of(op, self._fields) if vectors else []
+            entries = [] if op.value is None else self._layout.entries(op, scope, texts, vectors)
             items += entries
             known = former[scope].get(key)
             if known is not None and not entries:
@@ -318,9 +324,7 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
         for start in range(0, len(stamps), MAX_LIST):
             where = {"stamp": {"$in": stamps[start : start + MAX_LIST]}}
             selections.append({"where": where, "namespace": self._layout.base})
-        for number, selection in enumerate(selections, start=1):
-            # The last call takes the traces of them all out of the files.
-            self.memory.forget(**selection, deferred=number < len(selections))
+        forget_all(self.memory, selections, later=self._later)
 
 
 def _last_puts(ops: Sequence[Op]) -> list[PutOp]:

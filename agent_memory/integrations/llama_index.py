@@ -17,6 +17,7 @@ from typing import Any
 from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.integrations._erasing import Erase, check_erase
 from agent_memory.integrations._given import LateMemory
 from agent_memory.integrations._opening import Adapter, Given, below, opened
 from agent_memory.integrations._plain import plain, restored
@@ -53,14 +54,25 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
         memory: The folder of a store, or an open memory whose vectors have the size of the embedding model's.
         namespace: Where the nodes live, within the memory's namespace.
         config: Settings of the memory that a folder is opened with; see ``Config``.
+        erase: ``"now"``, or ``"later"`` to leave the traces of what is deleted, which nothing reads any more, in the
+            store's files until ``maintenance`` or the next deletion that does not defer them.
     """
 
     stores_text: bool = True
     _late: LateMemory = PrivateAttr()
     _relative: tuple[str, ...] = PrivateAttr()
+    _later: bool = PrivateAttr()
 
-    def __init__(self, memory: Given, *, namespace: Sequence[str] = (), config: Config | None = None) -> None:
+    def __init__(
+        self,
+        memory: Given,
+        *,
+        namespace: Sequence[str] = (),
+        config: Config | None = None,
+        erase: Erase = "now",
+    ) -> None:
         super().__init__(stores_text=True)
+        self._later = check_erase(erase)
         self._late = LateMemory(memory, "LlamaIndex", config)
         self._relative = tuple(namespace)
 
@@ -119,13 +131,13 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
     def _forget(self, where: Where) -> None:
         memory = self._late.known()
         if memory is not None:
-            memory.forget(where=where, namespace=below(memory, self._relative))
+            memory.forget(where=where, namespace=below(memory, self._relative), deferred=self._later)
 
     def clear(self) -> None:
         """Delete all nodes for good."""
         memory = self._late.known()
         if memory is not None:
-            memory.forget(everything=True, namespace=below(memory, self._relative))
+            memory.forget(everything=True, namespace=below(memory, self._relative), deferred=self._later)
 
     async def aclear(self) -> None:
         """Do as ``clear`` does, without blocking the event loop."""
@@ -186,9 +198,14 @@ def _as_entry(node: BaseNode, dimension: int) -> dict[str, Any]:
     return {
         "text": entry_text(node.get_content(metadata_mode=MetadataMode.NONE)),
         "key": encode_name(node.node_id),
-        "metadata": {**plain(node_to_metadata_dict(node)), "node_id": node.node_id, **marks},
+        "metadata": {**plain(node_to_metadata_dict(_in_json(node))), "node_id": node.node_id, **marks},
         "vector": anywhere(dimension) if vector is None else vector,
     }
+
+
+def _in_json(node: BaseNode) -> BaseNode:
+    """Return a node whose metadata are JSON, whatever its loader has put there."""
+    return node.model_copy(update={"metadata": restored(plain(node.metadata))})
 
 
 def _as_node(entry: Entry) -> BaseNode:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.integrations._erasing import Erase, check_erase
 from agent_memory.integrations._opening import Adapter, Given, below, opened, session_and_memory
 from agent_memory.integrations._text import entry_text, own_text, text_of
 from agent_memory.names import encode_name
@@ -42,6 +43,8 @@ class AgentMemorySession(Adapter, SessionABC):
         session_settings: The SDK's own settings, as an object or a mapping.
         encode: ``"now"``, or ``"later"`` to encode what is said in the background: ``add_items`` returns as soon as it
             is on disk, and it is found by its words until then.
+        erase: ``"now"``, or ``"later"`` to leave the traces of what is deleted, which nothing reads any more, in the
+            store's files until ``maintenance`` or the next deletion that does not defer them.
 
     Only what is said has a vector; tool calls, their outputs and reasoning are found by their words.
     """
@@ -56,7 +59,9 @@ class AgentMemorySession(Adapter, SessionABC):
         namespace: Sequence[str] = (),
         session_settings: SessionSettings | Mapping[str, Any] | None = None,
         encode: Literal["now", "later"] = "now",
+        erase: Erase = "now",
     ) -> None:
+        self._later = check_erase(erase)
         if encode not in ("now", "later"):
             raise InvalidInputError(f"encode must be 'now' or 'later', got {encode!r}")
         self._vector = None if encode == "now" else encode
@@ -104,17 +109,19 @@ class AgentMemorySession(Adapter, SessionABC):
     def _pop(self) -> TResponseInputItem | None:
         while latest := self._entries(1):
             # Nothing is forgotten if another process was faster; the item before it is the latest then.
-            if self.memory.forget(latest[0].key, namespace=latest[0].namespace):
+            if self.memory.forget(latest[0].key, namespace=latest[0].namespace, deferred=self._later):
                 item: TResponseInputItem = json.loads(latest[0].metadata[_FIELD])
                 return item
         return None
 
     async def clear_session(self) -> None:
         """Delete all items of the session for good."""
-        await run_in_thread(lambda: self.memory.forget(where=_ONLY_ITEMS, **self._scope))
+        await run_in_thread(lambda: self.memory.forget(where=_ONLY_ITEMS, deferred=self._later, **self._scope))
 
 
 def _as_entry(item: Mapping[str, Any], vector: str | None) -> dict[str, Any]:
+    if not isinstance(item, Mapping):
+        raise InvalidInputError(f"an item must be an object such as {{'role': 'user', …}}, got {type(item).__name__}")
     try:
         whole = json.dumps(item)
     except (TypeError, ValueError) as error:

@@ -52,8 +52,14 @@ def decode_namespace(value: str) -> Namespace:
 
 def in_namespace(column: ColumnElement[str], namespace: Namespace) -> Sql:
     """Return the SQL that a column is a namespace or below it: a range of its index, never a scan."""
+    bounds = namespace_bounds(namespace)
+    return true() if bounds is None else and_(column >= bounds[0], column < bounds[1])
+
+
+def namespace_bounds(namespace: Namespace) -> tuple[str, str] | None:
+    """Return the first value of a column that is a namespace or below it, and the first behind; None for all."""
     value = encode_namespace(namespace)
-    return and_(column >= value, column < value[:-1] + _AFTER_SEPARATOR) if value else true()
+    return (value, value[:-1] + _AFTER_SEPARATOR) if value else None
 
 
 def compile_condition(condition: Condition) -> Sql:

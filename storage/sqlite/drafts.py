@@ -8,7 +8,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select
+from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import text as sql_text
 from typing_extensions import override
 
 from agent_memory.errors import NotFoundError
@@ -51,6 +52,9 @@ _READ_VECTORS = (
     "SELECT generation_id, static, evolved, latents, checksum, evolved_checksum FROM vectors WHERE entry_id = ?"
 )
 _COVERED = COVERED["entries", "checksum"]
+
+_SURPLUS = "SELECT id, session_id FROM entries WHERE superseded_by = ? AND key = ? ORDER BY id DESC LIMIT -1 OFFSET ?"
+"""Selects the former versions of an entry beyond a number of them."""
 
 _COUNT_VECTORS = (
     f"SELECT count(nullif(length(static) > {len(LATER)}, 0)), count(latents) FROM vectors "
@@ -167,21 +171,13 @@ def _make_entry(draft: Draft, created_at: datetime, now: datetime, twin: str) ->
     )
 
 
-_KNOWN = select(entries).where(
-    entries.c.namespace == bindparam("namespace"),
-    entries.c.key.in_(bindparam("keys", expanding=True)),
-    entries.c.superseded_at.is_(None),
-)
+_PLACES = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:places)"
+_KNOWN = select(entries).where(sql_text(f"(namespace, key) IN ({_PLACES})"), entries.c.superseded_at.is_(None))
 
 
 def _select_known(connection: Connection, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row[Any]]:
-    found = {}
-    for namespace, keys in _group(places).items():
-        for start in range(0, len(keys), IN_LIST):
-            parameters = {"namespace": namespace, "keys": keys[start : start + IN_LIST]}
-            for row in connection.execute(_KNOWN, parameters):
-                found[row.namespace, row.key] = row
-    return found
+    rows = connection.execute(_KNOWN, {"places": json.dumps(list(places))})
+    return {(row.namespace, row.key): row for row in rows}
 
 
 def _find_oldest_twins(
@@ -238,18 +234,23 @@ def _archive(
         for row in rows:
             note(row.session_id, row.id)
         return dropped
-    for copy_id, row in enumerate(rows, start=next_id):
-        copy = {**row._mapping, "id": copy_id, "superseded_at": now, "superseded_by": row.id}
-        connection.execute(insert(entries).values(**copy | {"checksum": _carry(row, copy)}))
-        _copy_vectors(connection, row.id, copy_id)
-        copy_mentions(connection, row.id, copy_id)
-        former = (entries.c.superseded_by == row.id) & (entries.c.key == row.key)
-        surplus = select(entries.c.id).where(former).order_by(entries.c.id.desc()).limit(-1).offset(keep)
-        gone = connection.execute(select(entries.c.id, entries.c.session_id).where(entries.c.id.in_(surplus))).all()
-        _delete(connection, [one.id for one in gone])
-        drop_empty_sessions(connection, [one.session_id for one in gone])
-        for one in gone:
-            note(one.session_id, row.id)
+    copies = [
+        {**row._mapping, "id": copy_id, "superseded_at": now, "superseded_by": row.id}
+        for copy_id, row in enumerate(rows, start=next_id)
+    ]
+    if copies:
+        sealed = [copy | {"checksum": _carry(row, copy)} for row, copy in zip(rows, copies, strict=True)]
+        connection.execute(insert(entries), sealed)
+    raw = driver(connection)
+    for row, copy in zip(rows, copies, strict=True):
+        _copy_vectors(connection, row.id, copy["id"])
+        copy_mentions(connection, row.id, copy["id"])
+        gone = raw.execute(_SURPLUS, (row.id, row.key, keep)).fetchall()
+        if gone:
+            _delete(connection, [entry_id for entry_id, _ in gone])
+            drop_empty_sessions(connection, [session_id for _, session_id in gone])
+        for _, session_id in gone:
+            note(session_id, row.id)
     return dropped
 
 

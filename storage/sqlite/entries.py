@@ -23,7 +23,13 @@ from agent_memory.records import Entry, Session
 from agent_memory.storage.entries import Entries
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.checksums import COVERED, checksum
-from agent_memory.storage.sqlite.conditions import compile_condition, decode_namespace, encode_namespace, in_namespace
+from agent_memory.storage.sqlite.conditions import (
+    compile_condition,
+    decode_namespace,
+    encode_namespace,
+    in_namespace,
+    namespace_bounds,
+)
 from agent_memory.storage.sqlite.schema import EPOCH, checked_row, entries, microseconds, sessions
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.types import IdArray, Namespace
@@ -38,11 +44,12 @@ _COLUMNS = (
 )
 _covered = itemgetter(*([column.name for column in _COLUMNS].index(name) for name in COVERED["entries", "checksum"]))
 _SELECT = select(*_COLUMNS).select_from(entries.outerjoin(sessions))
-_BY_KEYS = (
-    str(_SELECT.compile(dialect=SQLiteDialect()))
-    + " WHERE entries.namespace = ? AND entries.key IN (SELECT value FROM json_each(?))"
-    + " AND entries.superseded_at IS NULL AND (entries.expires_at IS NULL OR entries.expires_at > ?)"
+_HAS_KEYS = (
+    " WHERE entries.namespace = ? AND entries.key IN (SELECT value FROM json_each(?))"
+    " AND entries.superseded_at IS NULL AND (entries.expires_at IS NULL OR entries.expires_at > ?)"
 )
+_BY_KEYS = str(_SELECT.compile(dialect=SQLiteDialect())) + _HAS_KEYS
+_IDS_BY_KEYS = "SELECT key, id FROM entries" + _HAS_KEYS
 _BY_IDS = str(_SELECT.where(text("entries.id IN (SELECT value FROM json_each(?))")).compile(dialect=SQLiteDialect()))
 
 
@@ -112,7 +119,7 @@ _MOMENT: Any = bindparam("moment", EPOCH, type_=entries.c.expires_at.type)
 
 @lru_cache(maxsize=512)
 def _compile_select(
-    condition: Condition, in_session: bool, newest_first: bool
+    condition: Condition, in_session: bool, newest_first: bool, inside: bool
 ) -> tuple[str, tuple[str, ...], Mapping[str, object]]:
     """Return a query for whole rows: its SQL, the names of its parameters in order, and the values of some of them.
 
@@ -121,6 +128,9 @@ def _compile_select(
     query = _SELECT.where(compile_condition(condition), entries.c.id > bindparam("after", 0))
     if in_session:
         query = query.where(entries.c.session_id == bindparam("session", 0))
+    if inside:
+        low, high = bindparam("low", ""), bindparam("high", "")
+        query = query.where(entries.c.namespace >= low, entries.c.namespace < high)
     query = query.order_by(entries.c.id.desc() if newest_first else entries.c.id)
     query = query.limit(bindparam("most", 0)).offset(bindparam("skip", 0))
     compiled = query.compile(dialect=SQLiteDialect(), compile_kwargs={"render_postcompile": True})
@@ -156,9 +166,12 @@ class SqliteEntries(Group, Entries):
     ) -> list[tuple[int, Entry]]:
         session_id, condition = self._narrow(condition)
         shape = condition if condition.moment is None else replace(condition, moment=_MOMENT)
-        statement, names, fixed = _compile_select(shape, session_id is not None, newest_first)
+        bounds = namespace_bounds(condition.namespace) if condition.key is None else None
+        shape = shape if bounds is None else replace(shape, namespace=())  # one statement for all namespaces
+        statement, names, fixed = _compile_select(shape, session_id is not None, newest_first, bounds is not None)
         # SQLite requires a LIMIT before an OFFSET; -1 means no limit.
         given = {**fixed, "after": after_id, "most": -1 if limit is None else limit, "skip": offset}
+        given["low"], given["high"] = bounds or ("", "")
         given["session"] = session_id
         given["moment"] = None if condition.moment is None else microseconds(condition.moment)
         found = driver(self._connection).execute(statement, [given[name] for name in names])
@@ -298,13 +311,8 @@ class SqliteEntries(Group, Entries):
 
     @override
     def select_ids_by_key(self, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, int]:
-        scope = compile_condition(Condition(moment=now)) & (entries.c.namespace == encode_namespace(namespace))
-        query = select(entries.c.key, entries.c.id)
-        return {
-            row.key: row.id
-            for start in range(0, len(keys), IN_LIST)
-            for row in self._connection.execute(query.where(scope, entries.c.key.in_(keys[start : start + IN_LIST])))
-        }
+        given = (encode_namespace(namespace), json.dumps(list(keys)), microseconds(now))
+        return dict(driver(self._connection).execute(_IDS_BY_KEYS, given).fetchall())
 
     @override
     def list_sessions(self, condition: Condition) -> list[Session]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import and_, delete, func, insert, or_, select
+from sqlalchemy import and_, delete, func, insert, select, text
 from typing_extensions import override
 
 from agent_memory.storage.operations import Queries
 from agent_memory.storage.records import Generation, LoggedQuery
-from agent_memory.storage.sqlite.conditions import encode_namespace, in_namespace
+from agent_memory.storage.sqlite.conditions import decode_namespace, encode_namespace, in_namespace
 from agent_memory.storage.sqlite.schema import UtcTime, erasures, queries
 from agent_memory.storage.sqlite.slots import Group
 from agent_memory.types import Namespace
@@ -63,13 +64,17 @@ class SqliteQueries(Group, Queries):
 
     @override
     def clear_about(self, namespaces: Iterable[Namespace]) -> int:
-        places = [(one[:depth] for depth in range(len(one) + 1)) for one in namespaces]
-        above = {encode_namespace(place) for chain in places for place in chain}
-        seen = or_(
-            queries.c.namespace.in_(sorted(above)),
-            *(in_namespace(queries.c.namespace, one) for one in namespaces),
-        )
-        return int(self._connection.execute(delete(queries).where(seen)).rowcount)
+        below = set(namespaces)
+        above = {one[:depth] for one in below for depth in range(len(one) + 1)}
+
+        def is_about(asked: Namespace) -> bool:
+            return asked in above or any(asked[:depth] in below for depth in range(len(asked) + 1))
+
+        # Decided here: a condition for each of a thousand namespaces is more than SQLite takes in one statement.
+        known = self._connection.execute(select(queries.c.namespace).distinct()).scalars().all()
+        doomed = [value for value in known if is_about(decode_namespace(value))]
+        gone = text("DELETE FROM queries WHERE namespace IN (SELECT value FROM json_each(:doomed))")
+        return int(self._connection.execute(gone, {"doomed": json.dumps(doomed)}).rowcount)
 
     @override
     def clear(self, namespace: Namespace) -> int:

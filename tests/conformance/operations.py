@@ -78,6 +78,14 @@ class QueryContract:
         self.append(database, make_query("again"))
         assert self.read(database) == ["again"]
 
+    def test_queries_go_that_could_have_found_something_in_any_number_of_namespaces(self, database, live):
+        asked = [(), ("u",), ("u", "7"), ("u", "7", "deep"), ("u", "7x"), ("v",)]
+        self.append(database, *(make_query("/".join(scope), namespace=scope) for scope in asked))
+        with database.write() as tx:
+            assert tx.queries.clear_about([]) == 0
+            assert tx.queries.clear_about([("u", str(number)) for number in range(2000)]) == 4
+        assert self.read(database) == ["v", "u/7x"]
+
 
 class JobContract:
     """``Jobs``."""

@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import warnings
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
+import numpy as np
 import pages
 import pytest
 from support import WordEncoder
@@ -211,3 +213,18 @@ def test_the_page(folder, monkeypatch):
     names = pages.run("crewai", embedder=lambda texts: [vector(text) for text in texts], llm=None)
     assert [match.record.content for match in names["found"]] == ["Alice moved to Berlin."]
     names["memory"].close()
+
+
+def test_metadata_get_their_json_form_and_a_single_string_is_no_list_of_ids(folder):
+    held = {"when": datetime(2024, 5, 1, tzinfo=UTC), "size": np.float32(1.5), 3: "three", "id": UUID(int=5)}
+    with AgentMemoryStorage(folder) as storage:
+        record = MemoryRecord(id="a", content="red", embedding=[1.0, 0.0])
+        record.metadata = held
+        storage.save([record])
+        kept = {"when": "2024-05-01T00:00:00+00:00", "size": 1.5, "3": "three", "id": str(UUID(int=5))}
+        assert storage.get_record("a").metadata == kept
+        assert storage.delete(metadata_filter={"size": np.float32(2)}) == 0
+        with pytest.raises(InvalidInputError, match="record_ids must be a list of strings, got str"):
+            storage.delete(record_ids="a")
+        assert storage.count() == 1
+        assert storage.delete(metadata_filter={"id": UUID(int=5)}) == 1

@@ -228,6 +228,20 @@ def test_many_documents_are_deleted_by_one_call_and_only_here(folder, embedding,
         assert len(below.get_by_ids(["id 1"])) == 1
 
 
+@pytest.mark.parametrize("ids", ["id", [7], 7, [None]])
+def test_ids_are_a_list_of_strings_and_a_single_string_is_not_one(folder, embedding, ids):
+    with AgentMemoryVectorStore(folder, embedding=embedding) as store:
+        store.add_texts(["red", "blue"], ids=["i", "d"])
+        for call in (store.delete, store.get_by_ids):
+            with pytest.raises(InvalidInputError, match="ids must be a list of strings"):
+                call(ids)
+        assert len(store.get_by_ids(["i", "d"])) == 2
+        with pytest.raises(InvalidInputError, match="ids must be a list of strings, got int in it"):
+            store.add_texts(["red"], ids=[7])
+        with pytest.raises(InvalidInputError, match="text of a document must be a string, got NoneType"):
+            store.add_texts([None])
+
+
 def test_both_orders_of_arguments_are_understood(folder, embedding):
     with AgentMemoryVectorStore(embedding, path=folder) as store:
         store.add_texts(["red"])

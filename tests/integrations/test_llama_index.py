@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import gc
 import warnings
+from datetime import UTC, datetime
+from uuid import UUID
 
+import numpy as np
 import pages
 import pytest
 from llama_index.core import StorageContext, VectorStoreIndex
@@ -255,3 +258,26 @@ def test_the_page(folder, monkeypatch):
     names = pages.run("llama-index", documents=documents, embed_model=Words())
     assert names["nodes"][0].text == "Alice lives in Berlin"
     names["storage"].vector_store.close()
+
+
+def test_metadata_of_loaders_get_their_json_form(folder):
+    held = {"when": datetime(2024, 5, 1, tzinfo=UTC), "size": np.float32(1.5), "list": np.arange(2), "id": UUID(int=5)}
+    with AgentMemoryLlamaStore(folder) as store:
+        store.add([TextNode(text="red", id_="1", embedding=[1.0, 0.0], metadata={**held, "pair": (1, 2), "$cost": 1})])
+        (node,) = store.get_nodes(["1"])
+        assert node.metadata == {
+            "when": "2024-05-01T00:00:00+00:00",
+            "size": 1.5,
+            "list": [0, 1],
+            "id": str(UUID(int=5)),
+            "pair": [1, 2],
+            "$cost": 1,
+        }
+
+
+def test_a_single_string_is_no_list_of_nodes(folder):
+    with AgentMemoryLlamaStore(folder) as store:
+        store.add([TextNode(text="red", id_=name, embedding=[1.0, 0.0]) for name in "ab"])
+        with pytest.raises(InvalidInputError, match="node_ids must be a list of strings, got str"):
+            store.delete_nodes("ab")
+        assert len(store.get_nodes()) == 2

@@ -200,3 +200,10 @@ async def test_the_end_of_a_long_session_is_read_and_taken_alone(memory):
     # What lies below belongs to the session above as well, as before; it is removed from where it is.
     assert await first.pop_item() == items[1]
     assert await first.get_items(limit=1) == [items[0]]
+
+
+async def test_an_item_that_is_no_object_is_refused_by_name(folder):
+    async with AgentMemorySession(folder, session="s") as session:
+        with pytest.raises(InvalidInputError, match="an item must be an object such as .*, got str"):
+            await session.add_items([{"role": "user", "content": "x"}, "y"])
+        assert await session.get_items() == []

@@ -81,6 +81,17 @@ def test_a_folder_is_opened_and_closed_again(adapter, folder, form):
         opened.entries()
 
 
+def test_what_was_closed_stays_closed_also_if_nothing_was_ever_written(adapter, folder):
+    if not adapter.late:
+        pytest.skip("it is open from the beginning")
+    made = adapter(folder)
+    close(made)
+    close(made)
+    with pytest.raises(ClosedError):
+        adapter.held(made)
+    assert not folder.exists()
+
+
 def test_a_memory_that_was_handed_over_stays_open(adapter, memory):
     made = adapter(memory)
     with made:

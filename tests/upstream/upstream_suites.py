@@ -82,10 +82,41 @@ def _replace_sqlite_session() -> None:
     agents.SQLiteSession = agents.memory.SQLiteSession = sqlite_session.SQLiteSession = Session
 
 
+def _replace_lancedb_storage() -> None:
+    import tempfile
+
+    from crewai.memory.storage import lancedb_storage
+
+    from agent_memory.integrations.crewai import AgentMemoryStorage
+
+    class Storage(AgentMemoryStorage):
+        def __init__(self, path=None, table_name="memories", vector_dim=None, **_):
+            super().__init__(path or tempfile.mkdtemp(prefix="agent-memory-upstream-"))
+
+    lancedb_storage.LanceDBStorage = Storage
+
+
+def _replace_list_memory() -> None:
+    import tempfile
+
+    from autogen_core import memory
+
+    from agent_memory.integrations.autogen import AutoGenMemory
+
+    class Listed(AutoGenMemory):
+        def __init__(self, name=None, memory_contents=()):
+            super().__init__(tempfile.mkdtemp(prefix="agent-memory-upstream-"))
+            self.name = name
+
+    memory.ListMemory = Listed
+
+
 _SQL = "it looks into the connection or the tables of SqliteStore"
 _SQL_SESSION = "it looks into the connections or private helpers of SQLiteSession"
 _DAMAGED = "it writes damaged rows into SQLiteSession's table; `agent-memory check` finds such rows here"
 _ERRORS = "the error is one of this package: InvalidInputError for TypeError, ClosedError for RuntimeError"
+
+_OWN_CONFIG = "a component is dumped and loaded under its own name, with its own settings"
 
 SUITES: dict[str, Suite] = {
     "langgraph": Suite(
@@ -116,6 +147,31 @@ SUITES: dict[str, Suite] = {
             "closed_rejects_empty_add_items": _ERRORS,
             "failed_add_items_releases_write_lock": _ERRORS,
             "rejects_unknown_dictionary_fields": _ERRORS,
+        },
+    ),
+    "crewai": Suite(
+        folder="lib/crewai",
+        sources=(),
+        tests=(
+            "tests/memory/test_unified_memory.py",
+            "tests/memory/test_dimension_mismatch.py",
+            "tests/memory/test_memory_root_scope.py",
+        ),
+        replace=_replace_lancedb_storage,
+        known={
+            "test_close_drains_and_shuts_down": "LanceDB's storage has no close, and is read afterwards; ours is closed"
+        },
+    ),
+    "autogen": Suite(
+        folder="python/packages/autogen-core",
+        sources=(),
+        tests=("tests/test_memory.py",),
+        replace=_replace_list_memory,
+        known={
+            "config_to_base_model": _OWN_CONFIG,
+            "config_from_base_model": _OWN_CONFIG,
+            "test_list_memory_update_context": "ListMemory adds all it holds; ours what the user's message reminds of",
+            "test_list_memory_content_types": "bytes are refused: they have no words to be found by",
         },
     ),
 }
