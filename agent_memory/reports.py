@@ -301,8 +301,9 @@ class MaintenanceAction:
 
     Attributes:
         name: ``purge`` (expired entries), ``index`` (rebuild the tiers), ``collect`` (former generations),
-            ``mentions`` (read the texts of old entries for times), ``lexical`` (merge the full-text index), ``changes`` (shorten the change log), ``vacuum`` (return free
-            pages to the file system) or ``log`` (truncate the write-ahead log).
+            ``mentions`` (read the texts of old entries for times), ``lexical`` (merge the full-text index),
+            ``changes`` (shorten the change log), ``vacuum`` (return free pages to the file system) or ``log`` (truncate
+            the write-ahead log).
         reason: Why the store needs it.
         seconds: Estimated seconds before it is done, measured ones after.
         freed_bytes: Approximate bytes it frees, negative if it needs more; only ``vacuum`` shrinks the file.

@@ -148,7 +148,8 @@ def test_entries_from_before_texts_were_read_for_times_are_read(memory, open_mem
         return {hit.entry.key for hit in hits if hit.trace["time"]["adds"] > 0}
 
     assert find_dated() == {"new"}
-    assert [action.reason for action in memory.maintenance(dry_run=True).actions] == ["5 entries were never read for times"]
+    [needed] = memory.maintenance(dry_run=True).actions
+    assert needed.reason == "5 entries were never read for times"
     assert [action.result for action in memory.maintenance(dry_run=False).actions] == ["5 texts read"]
     assert find_dated() == {"new", *"01234"}
     assert memory.maintenance(dry_run=True).actions == ()
