@@ -29,4 +29,3 @@ def cap(metadata: Mapping[str, Any], most: str | None) -> Mapping[str, Any]:
     if level is None or (most is not None and LEVELS.index(level) <= LEVELS.index(most)):
         return metadata
     return {name: value for name, value in metadata.items() if name != FIELD} | ({FIELD: most} if most else {})
-
