@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_memory.agents import jsonc, people, toml
-from agent_memory.agents.layouts import NAME, Part, Scope, is_our_hook, list_parts, read_asset
+from agent_memory.agents.layouts import NAME, Part, Scope, is_our_hook, is_our_server, list_parts, read_asset
 from agent_memory.agents.people import Edit
 from agent_memory.agents.places import FOLDER
 from agent_memory.errors import InvalidInputError
@@ -198,7 +198,7 @@ def _apply_table(part: Part, before: bytes, receipt: dict[str, Any]) -> bytes:
     if known is not None and not receipt.get("ours"):
         receipt["foreign"] = True
         return before
-    return toml.put_table(before if known is None else toml.remove_table(before, path, known), path, values)
+    return toml.put_table(toml.remove_table(before, path, known) if isinstance(known, dict) else before, path, values)
 
 
 def _put_item(text: bytes, path: tuple[str, ...], item: object, agent: str) -> bytes:
@@ -230,11 +230,11 @@ def _undo(part: Part, before: bytes | None, receipt: Mapping[str, Any] | None, a
 
 
 def _undo_table(part: Part, before: bytes, receipt: Mapping[str, Any] | None) -> bytes:
-    ((path, values),) = part.table.items()
+    ((path, _),) = part.table.items()
     known = toml.read(before).get(path[0], {})
     entry = known.get(path[1]) if isinstance(known, dict) else None
-    mine = entry is not None and (bool(receipt and receipt.get("ours")) or entry == values)
-    return toml.remove_table(before, path, entry) if mine else before
+    mine = _is_mine(entry, receipt)
+    return toml.remove_table(before, path, entry) if mine and isinstance(entry, dict) else before
 
 
 def _undo_json(part: Part, text: bytes, receipt: Mapping[str, Any] | None, agent: str) -> bytes:
@@ -243,19 +243,25 @@ def _undo_json(part: Part, text: bytes, receipt: Mapping[str, Any] | None, agent
         for place in reversed(range(len(known) if isinstance(known, list) else 0)):
             if is_our_hook(known[place], array[-1], agent):
                 text = jsonc.remove_item(text, array, place)
-    for path in part.members:
-        if receipt is not None and receipt.get("ours"):
-            text = jsonc.remove(text, path)
+    for member in part.members:
+        if _is_mine(jsonc.read(jsonc.find(text, member)), receipt):
+            text = jsonc.remove(text, member)
     # Innermost first: what was made for ours, and holds nothing now.
     made = [tuple(path) for path in (receipt or {}).get("paths", _list_containers(part))]
     for path in sorted(made, key=len, reverse=True):
         if jsonc.read(jsonc.find(text, path)) in ([], {}):
             text = jsonc.remove(text, path)
-    for path in part.defaults:
-        alone = set(jsonc.read(jsonc.parse(text))) == {path[0]}
-        if receipt is not None and receipt.get("made") and alone:
-            text = jsonc.remove(text, path)
+    for default in part.defaults:
+        # Hooks that came later need it too; those that were there before did without.
+        needed = ("hooks",) in made and jsonc.find(text, ("hooks",)) is not None
+        if receipt is not None and default[0] in receipt.get("defaults", ()) and not needed:
+            text = jsonc.remove(text, default)
     return text
+
+
+def _is_mine(entry: object, receipt: Mapping[str, Any] | None) -> bool:
+    """Return whether an MCP server is ours: by the receipt, or else by what it runs."""
+    return entry is not None and (is_our_server(entry) if receipt is None else bool(receipt.get("ours")))
 
 
 def _look(part: Part, agent: str) -> str:
@@ -266,8 +272,8 @@ def _look(part: Part, agent: str) -> str:
         if part.text is not None:
             return "installed"
         if part.table:
-            ((path, _),) = part.table.items()
-            return "installed" if path[1] in toml.read(text).get(path[0], {}) else "absent"
+            ((table, _),) = part.table.items()
+            return "installed" if table[1] in toml.read(text).get(table[0], {}) else "absent"
         there = [jsonc.find(text, path) is not None for path in part.members]
         for path in part.items:
             known = jsonc.read(jsonc.find(text, path))
@@ -310,6 +316,7 @@ def _make_receipt(part: Part, before: bytes | None) -> dict[str, Any]:
     text = before if before is not None and before.strip() else b"{}"
     with _naming(part.path):
         receipt["paths"] = [path for path in _list_containers(part) if jsonc.find(text, path) is None]
+        receipt["defaults"] = [path[0] for path in part.defaults if jsonc.find(text, path) is None]
         receipt["ours"] = not any(jsonc.find(text, path) is not None for path in part.members)
     return receipt
 

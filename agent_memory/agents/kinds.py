@@ -13,8 +13,8 @@ DECISION, PREFERENCE, OPEN = "decision", "preference", "open"
 _CUES = {
     DECISION: r"we(?:'ll| will| are going to|'re going to)? (?:decided|agreed|chose|settled|go(?:ing)? with|use|keep"
     r"|stay with|switch(?:ed)? to|drop(?:ped)?|stick(?:ing)? (?:to|with))|(?:i|let'?s|let us) (?:decided?|chose"
-    r"|agree on|go with|use|settle on|stick (?:to|with)|switch to)|decision|decided|from now on|instead of|the plan is|agreed"
-    r"|wir (?:haben )?(?:beschlossen|entschieden|nehmen|verwenden|bleiben bei)|beschlossen|entschieden|ab jetzt"
+    r"|agree on|go with|use|settle on|stick (?:to|with)|switch to)|decision|decided|from now on|instead of|the plan is"
+    r"|agreed|wir (?:haben )?(?:beschlossen|entschieden|nehmen|verwenden|bleiben bei)|beschlossen|entschieden|ab jetzt"
     r"|on a décidé|nous avons décidé|décidé|désormais|on (?:garde|utilise|prend)"
     r"|decidimos|hemos decidido|acordamos|a partir de ahora|vamos a usar",
     PREFERENCE: r"(?:i|we|they) (?:\w+ )?(?:prefer|like|want|dislike|hate|insist)|prefers?|preferred|always|never"

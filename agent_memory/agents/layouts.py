@@ -162,6 +162,16 @@ def is_our_hook(item: object, event: str, agent: str) -> bool:
     return ours and [*words, "", ""][words.index("hook") + 1 if "hook" in words else -1] == event and agent in words
 
 
+def is_our_server(entry: object) -> bool:
+    """Return whether an MCP server is the one that ``install`` writes, wherever the command is."""
+    if not isinstance(entry, Mapping):
+        return False
+    command = entry.get("command")
+    words = [*(command if isinstance(command, list) else [command]), *(entry.get("args") or [])]
+    names = [Path(word).name for word in words if isinstance(word, str)]
+    return (NAME in names or "agent_memory" in names) and "mcp" in names and "--project" in names
+
+
 def _group(hook: _Hooks) -> dict[tuple[str, ...], Any]:
     return {
         ("hooks", name): {"hooks": [{"type": "command", "command": shlex.join(words), "timeout": _TIMEOUT_S}]}
