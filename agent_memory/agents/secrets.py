@@ -48,6 +48,7 @@ _ABOUT = frozenset(
     "created checked validated verified rejected accepted refused ignored removed redacted none null true false string "
     "str short long weak strong secret secrets public private what where when how why stale fresh loaded cached".split()
 )
+_SENTENCE = re.compile(r"[.;!?]\s+(?=[A-ZÄÖÜÉ])")
 _TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{20,4096}")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
@@ -104,7 +105,8 @@ def _find(line: str) -> Iterator[str]:
             for form in detector.denylist:
                 yield from (match[0] for match in form.finditer(piece) if len(match[0]) >= 8)
         for secret in detectors["keyword"].analyze_line(filename="config.yaml", line=piece):
-            value = str(secret.secret_value or "").strip("\"'` ,;")
+            # Unquoted, it reaches to the end of the line, but hardly into the next sentence.
+            value = _SENTENCE.split(str(secret.secret_value or ""))[0].strip("\"'` .,;")
             if _is_value(value):
                 yield value
         yield from (token for token in _TOKEN.findall(piece) if _looks_random(token, detectors["entropy"]))
