@@ -39,7 +39,7 @@ WORDS_FLOOR = 1 / 3
 """Share of the words, each counted alike, that is enough if two are held: in a small store no word is rare."""
 
 
-def make_brief(store: Path, namespace: tuple[str, ...]) -> str:
+def make_brief(store: Path, namespace: tuple[str, ...], session: str | None = None) -> str:
     """Return what a project decided, prefers and has left open; empty if nothing of the kind is known.
 
     What waits in the spool counts too: yesterday's last words may not be in the store yet.
@@ -47,6 +47,7 @@ def make_brief(store: Path, namespace: tuple[str, ...]) -> str:
     Args:
         store: The store's folder, which need not exist.
         namespace: The project.
+        session: A session whose own entries are no news to it.
 
     Raises:
         AgentMemoryError: The store cannot be read.
@@ -59,7 +60,7 @@ def make_brief(store: Path, namespace: tuple[str, ...]) -> str:
             entries = [entry for entry in waiting if kind in entry.metadata.get("kinds", ())]
             if memory is not None:
                 entries += memory.entries(where={"kinds": kind}, since=since, limit=_LOOKED_AT, newest_first=True)
-            hits = list(_quote(entries, kind))
+            hits = list(_quote((entry for entry in entries if session is None or entry.session != session), kind))
             if hits:
                 parts.append(f"{heading}\n{format_hits(hits, max_chars=_CHARS)}")
     return "\n\n".join(parts)

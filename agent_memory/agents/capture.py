@@ -38,6 +38,11 @@ def clean(text: str) -> str:
     return redact(_FROM_PROGRAMS.sub("", text)).strip()
 
 
+def name_session(session: str) -> str:
+    """Return the store's name of an agent's session."""
+    return encode_name(redact(session) or "unnamed")
+
+
 def make_item(
     text: str,
     *,
@@ -70,7 +75,7 @@ def make_item(
     kept = clean(text)
     if not kept:
         return None
-    named = encode_name(redact(session) or "unnamed")
+    named = name_session(session)
     words = turn or hashlib.sha256(kept.encode()).hexdigest()[:24]
     metadata: dict[str, Any] = {FIELD: provenance, "agent": agent}
     if kinds := sorted(find_kinds(kept)):

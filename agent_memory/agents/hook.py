@@ -24,8 +24,10 @@ from agent_memory.agents.projects import find_project
 SWITCH = "AGENT_MEMORY_HOOKS"
 """Environment variable that turns the hooks off for whoever has set it to ``off``."""
 
-LIMIT_S = 5.0
-"""After so many seconds a hook gives up. What it has captured by then is kept."""
+LIMIT = "AGENT_MEMORY_HOOK_LIMIT"
+"""Environment variable with the seconds after which a hook gives up; what it has captured by then is kept."""
+
+_LIMIT_S = 5.0
 
 _INPUT = 16 << 20  # bytes of standard input
 _TAKE_IN = "take-in"
@@ -71,7 +73,8 @@ def _parse(arguments: Sequence[str]) -> _Call:
 
 
 def _run(call: _Call, started: float) -> None:
-    timer = threading.Timer(LIMIT_S, _give_up, [call])
+    limit = _read_limit()
+    timer = threading.Timer(limit, _give_up, [call, limit])
     timer.daemon = True
     timer.start()
     context, event = "", None
@@ -108,7 +111,7 @@ def _answer(event: Event, store: Path, call: _Call) -> str:
         return ""
     parts = [_try(call, _recall, store, namespace, event)]
     if event.agent == events.OPENCODE:  # it has no other moment to be told something
-        parts.insert(0, _try(call, _make_brief, store, namespace))
+        parts.insert(0, _try(call, _make_brief, store, namespace, _name(event)))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -129,18 +132,23 @@ def _capture(event: Event, store: Path, namespace: tuple[str, ...]) -> None:
         spool.put(store, item)
 
 
-def _make_brief(store: Path, namespace: tuple[str, ...]) -> str:
+def _make_brief(store: Path, namespace: tuple[str, ...], session: str | None = None) -> str:
     from agent_memory.agents.brief import make_brief
 
-    return make_brief(store, namespace)
+    return make_brief(store, namespace, session)
 
 
 def _recall(store: Path, namespace: tuple[str, ...], event: Event) -> str:
     from agent_memory.agents.brief import recall_first
     from agent_memory.agents.capture import clean
-    from agent_memory.names import encode_name
 
-    return recall_first(store, namespace, clean(event.text), encode_name(event.session or "unnamed"))
+    return recall_first(store, namespace, clean(event.text), _name(event))
+
+
+def _name(event: Event) -> str:
+    from agent_memory.agents.capture import name_session
+
+    return name_session(event.session)
 
 
 def _try(call: _Call, make: Callable[..., str], *given: object) -> str:
@@ -189,9 +197,16 @@ def _note(call: _Call, error: BaseException) -> None:
         notes.note_error(find_store(call.store), call.agent, call.event, error)
 
 
-def _give_up(call: _Call) -> None:
-    _note(call, TimeoutError(f"the hook took more than {LIMIT_S:g} seconds"))
+def _give_up(call: _Call, limit: float) -> None:
+    _note(call, TimeoutError(f"the hook took more than {limit:g} seconds"))
     os._exit(0)
+
+
+def _read_limit() -> float:
+    try:
+        return max(0.1, min(float(os.environ.get(LIMIT, _LIMIT_S)), 600.0))
+    except ValueError:
+        return _LIMIT_S
 
 
 if __name__ == "__main__":

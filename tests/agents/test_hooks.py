@@ -178,6 +178,7 @@ def test_an_old_agent_without_the_answer_is_read_by_the_end_of_its_huge_transcri
 def test_the_same_words_twice_in_a_session_are_kept_once(claude, project, store):
     for _ in range(2):
         claude.hook("UserPromptSubmit", session_id="s", prompt="Always run the tests.")
+    claude.hook("SessionEnd", session_id="s")
     claude.wait()
     claude.hook("UserPromptSubmit", session_id="s", prompt="Always run the tests.")
     claude.hook("SessionEnd", session_id="s")
