@@ -25,6 +25,7 @@ def format_hits(hits: Iterable[Hit], *, max_chars: int = 4000) -> str:
 
     The block is tagged and carries a digest of its lines, by which ``Memory.add`` recognises it and does not store it
     again. Tags inside an entry's text are broken up, so that no entry can close the block and pass for instructions.
+    Each line begins with the entry's date, session, speaker and, where it is known, ``Entry.provenance``.
 
     Args:
         hits: Best first. Hits that no longer fit are left out; the first one is truncated if it is too long by itself.
@@ -54,7 +55,9 @@ def _digest_lines(lines: Iterable[str]) -> str:
 
 
 def _format_hit(hit: Hit) -> str:
-    facts = [hit.entry.event_time.date().isoformat(), hit.entry.session, hit.entry.speaker]
+    entry = hit.entry
+    source = f"provenance {entry.provenance}" if entry.provenance else None
+    facts = [entry.event_time.date().isoformat(), entry.session, entry.speaker, source]
     origin = ", ".join(fact for fact in facts if fact)
     return _break_tags(f"- ({origin}) {' '.join(hit.text.split())}")
 

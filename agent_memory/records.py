@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent_memory import provenance
 from agent_memory.errors import StorageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Entry:
         namespace: The scope it lives in.
         session: The conversation it belongs to, if any.
         speaker: Who said it, if known.
-        metadata: JSON object set by the caller.
+        metadata: JSON object set by the caller; its field ``provenance`` is reserved, see the property.
         event_time: When it happened (UTC); the time of adding unless given.
         created_at: When the key was first added (UTC).
         updated_at: When the entry last changed (UTC).
@@ -48,6 +49,15 @@ class Entry:
     importance: float | None = None
     superseded_at: datetime | None = None
     duplicate_of: str | None = None
+
+    @property
+    def provenance(self) -> str | None:
+        """Where the words come from: ``user``, ``agent``, ``tool`` or ``import``; None if nobody said.
+
+        It is the metadata's field of that name. A later write of the same key can lower it, never raise it, and new
+        words that say nothing of their origin have none.
+        """
+        return provenance.read_level(self.metadata)
 
 
 class Erasure(int):

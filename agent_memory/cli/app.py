@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from agent_memory.cli import evaluation, files, jobs, mcp, memory, models, recall, running, server, sessions, upkeep
+from agent_memory.cli import (
+    agents,
+    evaluation,
+    files,
+    jobs,
+    mcp,
+    memory,
+    models,
+    recall,
+    running,
+    server,
+    sessions,
+    upkeep,
+)
 from agent_memory.cli.shared import OUT
 
 _ABOUT = (
@@ -16,7 +29,7 @@ _ABOUT = (
     "Every command takes --json and then prints one JSON value on standard output; jobs run, mcp and serve, which "
     "report while they run, print JSON Lines. Times are in UTC, in JSON as ISO 8601 with the offset. Progress and "
     "errors go to standard error.",
-    "Only add, import, restore, demo, mcp and serve make a store where there is none.",
+    "Only add, import, restore, demo, agent backfill, mcp and serve make a store where there is none.",
 )
 
 app = typer.Typer(
@@ -30,12 +43,13 @@ app = typer.Typer(
     help="\n\n".join(_ABOUT),
     epilog=running.HELP,
 )
-for _commands in (memory.app, recall.app, files.app, upkeep.app, evaluation.app, mcp.app, server.app):
+for _commands in (memory.app, recall.app, files.app, upkeep.app, evaluation.app, mcp.app, server.app, agents.hooks):
     app.add_typer(_commands)
 app.add_typer(sessions.app, name="session")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(upkeep.queries, name="queries")
 app.add_typer(models.app, name="models")
+app.add_typer(agents.app, name="agent")
 app.add_typer(server.keys, name="keys")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent_memory.agents.projects import find_project
 from agent_memory.cli.running import INTERRUPTED
 from agent_memory.cli.shared import (
     DEFAULT_PATH,
@@ -22,6 +23,7 @@ from agent_memory.cli.shared import (
     open_store,
     print_json_line,
 )
+from agent_memory.errors import InvalidInputError
 from agent_memory.integrations._mcp_transport import Transport
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ def mcp(
     ] = None,
     timezone: TimezoneOption = None,
     namespace: NamespaceOption = "",
+    project: Annotated[
+        str | None,
+        typer.Option("--project", metavar="FOLDER", help="Use the namespace of the project that a folder belongs to."),
+    ] = None,
     encoder: EncoderOption = None,
     as_json: JsonLinesOption = False,
 ) -> None:
@@ -57,6 +63,10 @@ def mcp(
 
     if transport is Transport.HTTP:
         check_exposure(host, token)
+    if project is not None:
+        if namespace:
+            raise InvalidInputError(f"--project and --namespace exclude each other, got {project!r} and {namespace!r}")
+        namespace = "/".join(find_project(project))
     with open_store(path, namespace, encoder=encoder, create=True, timezone=timezone) as memory:
         if transport is Transport.STDIO:
             with _ended_by_interrupt(memory):

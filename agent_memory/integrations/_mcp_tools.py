@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote
 
 from pydantic import BeforeValidator, Field
 
+from agent_memory import provenance
 from agent_memory.aio import run_in_thread
 from agent_memory.errors import AgentMemoryError, InvalidInputError, NotFoundError
 from agent_memory.inputs import MAX_K
@@ -86,7 +87,7 @@ class Tools(_Shared):
             session=session,
             speaker=speaker,
             key=key,
-            metadata=metadata,
+            metadata=_as_agent(metadata),
             event_time=event_time,
             expires_at=expires_at,
             importance=importance,
@@ -205,6 +206,11 @@ def resources_of(resources: Resources) -> Mapping[str, Callable[..., Any]]:
         "memory://sessions/{session}": resources.session,
         "memory://sessions/{session}/{cursor}": resources.session_page,
     }
+
+
+def _as_agent(metadata: Object | None) -> Object:
+    """Return metadata that say that a model wrote this, unless they say that it comes from further down."""
+    return dict(provenance.cap({provenance.FIELD: "agent"} | (metadata or {}), "agent"))
 
 
 def _with_address(shown: Object, address: str) -> str:

@@ -12,14 +12,14 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from agent_memory import inputs
+from agent_memory import inputs, provenance
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.files import failpoint
 from agent_memory.live.store import Store
@@ -149,6 +149,8 @@ class Importer:
             item[name] = self._read_time(name, item, found.place, format_)
         try:
             if not is_own(format_):
+                if isinstance(item.get("metadata"), Mapping):  # a file cannot vouch for what a person said
+                    item["metadata"] = provenance.cap(item["metadata"], "import")
                 item["namespace"] = (*self._home, *item.get("namespace", ()))
             elif format_ is Format.CONVERSATIONS:
                 item["namespace"] = self._home

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent_memory import inputs
+from agent_memory import inputs, provenance
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, InvalidInputError
 from agent_memory.live.sessions import Place, Prepared
@@ -214,11 +215,12 @@ class Writer:
 
     def _merge(self, entry: Entry, changed: Mapping[str, Any]) -> ValidEntry:
         fields = {name: getattr(entry, name) for name in ValidEntry.__slots__}
-        return parse_entry({**fields, **changed}, self._config)
+        return parse_entry({**fields, **changed, "metadata": _merge_metadata(entry, changed)}, self._config)
 
     def _put(
         self, tx: Transaction, drafts: Sequence[Draft], generation: Generation, space: Space, now: datetime
     ) -> list[tuple[int, Entry]]:
+        _keep_provenance(tx, drafts)
         written = tx.drafts.put(drafts, generation.id, now, keep_versions=self._config.keep_versions)
         space.sessions.replay(tx, generation, written.dirty)
         space.sessions.replay_past(tx, generation, written.dirty_past)
@@ -311,6 +313,38 @@ def _find_replaced(tx: Transaction, drafts: Sequence[Draft], now: datetime) -> l
             keys.setdefault(draft.namespace, []).append(draft.key)
     found = [tx.entries.select_ids_by_key(namespace, names, now).values() for namespace, names in keys.items()]
     return tx.sessions.find_sessions([entry_id for ids in found for entry_id in ids])
+
+
+def _merge_metadata(entry: Entry, changed: Mapping[str, Any]) -> Any:  # noqa: ANN401 - not validated yet
+    """Return an entry's metadata after a change. The provenance goes with the words, not with the other metadata."""
+    metadata = changed.get("metadata", entry.metadata)
+    if not isinstance(metadata, Mapping | None):
+        return metadata
+    if changed.get("text", entry.text) != entry.text:
+        return metadata if "metadata" in changed else provenance.cap(entry.metadata, None)
+    kept = {} if entry.provenance is None else {provenance.FIELD: entry.provenance}
+    return kept | dict(metadata or {})
+
+
+def _keep_provenance(tx: Transaction, drafts: Sequence[Draft]) -> None:
+    """Lower the provenance of drafts to that of the entries that they replace, of whatever state."""
+    if not any(f'"{provenance.FIELD}"' in draft.metadata for draft in drafts):
+        return  # what names none cannot raise any
+    batch: dict[tuple[Namespace, str], str | None] = {}
+    for draft in drafts:
+        if draft.generated:
+            continue
+        place = draft.namespace, draft.key
+        metadata = json.loads(draft.metadata)
+        if place in batch:
+            most = batch[place]
+        else:
+            former = tx.entries.find_newest(draft.namespace, draft.key)
+            most = provenance.read_level(metadata) if former is None else former[1].provenance
+        capped = provenance.cap(metadata, most)
+        if capped is not metadata:
+            draft.metadata = canonical_json(capped)
+        batch[place] = provenance.read_level(capped)
 
 
 def _make_draft(entry: ValidEntry, namespace: Namespace, config: Config, *, generated: bool = False) -> Draft:

@@ -85,7 +85,7 @@ async def use(session):
     assert (reason["returned"], reason["stage"]) == (False, "unknown")
     sessions = (await call(session, "list_sessions"))["sessions"]
     assert [(each["name"], each["entries"]) for each in sessions] == [("s 1", 1)]
-    assert (await read(session, "memory://entries/k"))["metadata"] == {"year": 2025}
+    assert (await read(session, "memory://entries/k"))["metadata"] == {"provenance": "agent", "year": 2025}
     assert (await read(session, "memory://entries/a%2Fb%20c"))["text"] == "Al likes tea"
     assert [entry["key"] for entry in (await read(session, "memory://entries"))["entries"]] == ["a/b c", "k"]
     found = await read(session, "memory://sessions/s%201")

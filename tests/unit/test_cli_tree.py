@@ -19,8 +19,11 @@ from agent_memory import Memory
 from agent_memory.cli import app
 from agent_memory.encoders.files import find_minilm
 
-MAKERS = {"add", "import", "restore", "demo", "mcp", "serve"}
+MAKERS = {"add", "import", "restore", "demo", "agent backfill", "mcp", "serve"}
 """Commands that make a store where there is none."""
+
+UNASKED = {"hook", "agent install", "agent uninstall", "agent status", "agent take-in"}
+"""Commands for coding agents, which have something to do before there is a store."""
 
 LINES = {"jobs run", "mcp", "serve"}
 """Commands that print JSON Lines."""
@@ -57,6 +60,13 @@ RUNS = {
     "jobs cancel": ["JOB"],
     "jobs history": [],
     "queries clear": [],
+    "agent install": ["codex", "--project"],
+    "agent uninstall": ["codex", "--project"],
+    "agent status": [],
+    "agent backfill": ["claude-code", "IN.jsonl"],
+    "agent plugin": ["PLUGIN"],
+    "agent take-in": [],
+    "hook": ["beforeSubmitPrompt", "--agent", "cursor"],
     "models list": [],
     "models pull": ["minilm"],
     "models verify": ["minilm"],
@@ -129,6 +139,8 @@ def output_of(name, arguments, store, folder, monkeypatch):
     if name == "serve":
         return announced(command)
     monkeypatch.setenv("AGENT_MEMORY_CACHE", str(folder / "cache"))
+    if name.startswith("agent "):
+        monkeypatch.setenv("HOME", str(folder))
     if name == "models pull":  # what an earlier pull has left is verified, without the network
         (folder / "cache" / "models").mkdir(parents=True)
         (folder / "cache" / "models" / "minilm").symlink_to(find_minilm())
@@ -212,10 +224,10 @@ def test_the_help_of_a_command_has_an_example_of_it(name):
     assert "--json" in result.stdout
 
 
-@pytest.mark.parametrize("name", sorted(name for name in COMMANDS if name not in MAKERS))
+@pytest.mark.parametrize("name", sorted(name for name in COMMANDS if name not in MAKERS | UNASKED))
 def test_a_command_that_adds_nothing_makes_no_store(name, tmp_path, monkeypatch):
     if "--path" not in options(COMMANDS[name]):
-        assert name == "eval" or name.startswith("models ")
+        assert name in ("eval", "agent plugin") or name.startswith("models ")
         return
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -226,6 +238,15 @@ def test_a_command_that_adds_nothing_makes_no_store(name, tmp_path, monkeypatch)
             assert (result.exit_code, result.stdout) == (3, "")
             assert result.stderr == f"error: there is no store in {store}; add, import and restore make one\n"
     assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
+
+
+@pytest.mark.parametrize("name", sorted(UNASKED))
+def test_what_coding_agents_run_makes_no_store_and_needs_none(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = CliRunner().invoke(app, [*name.split(), *RUNS[name], "--path", "missing"])
+    assert result.exit_code == 0, result.stderr
+    assert not list(tmp_path.rglob("memory.db"))
 
 
 @pytest.mark.parametrize("name", ["import", "restore"])

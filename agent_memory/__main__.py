@@ -1,0 +1,20 @@
+"""The command ``agent-memory``, also as ``python -m agent_memory``."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line. A hook goes its own way: Typer and Rich would take it longer than what it does."""
+    if sys.argv[1:2] == ["hook"] and not {"-h", "--help"} & set(sys.argv):
+        from agent_memory.agents import hook
+
+        sys.exit(hook.main(sys.argv[2:]))
+    from agent_memory.cli import main
+
+    main()
+
+
+if __name__ == "__main__":
+    main()

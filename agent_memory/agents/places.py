@@ -1,0 +1,26 @@
+"""Where things of the coding agents are kept: beside the store, in its folder, for their owner alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+FOLDER = "agents"
+VARIABLE = "AGENT_MEMORY_PATH"
+DEFAULT = "~/.agent-memory"
+
+
+def find_store(path: str | None = None) -> Path:
+    """Return the folder of the store: the given one, ``AGENT_MEMORY_PATH``, or that in the home folder.
+
+    Raises:
+        FileNotFoundError: There is no home folder; nothing was made.
+    """
+    given = path or os.environ.get(VARIABLE) or DEFAULT
+    try:
+        folder = Path(given).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{given} cannot be found: there is no home folder") from error
+    if not folder.is_absolute():
+        folder = Path.cwd() / folder
+    return folder

@@ -1,0 +1,150 @@
+"""Takes secrets and private passages out of texts before they are kept anywhere.
+
+Secrets are found by the detectors of ``detect-secrets``, by a few forms that these do not know, and as what follows
+words such as "password". Loading the detectors takes a quarter of a second, so texts in which none of them could find
+anything are told first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import Any
+
+from agent_memory.errors import MissingDependencyError
+
+REMOVED = "[secret removed]"
+
+_SHORTEST = 16  # characters of the shortest token that a detector knows
+_WORDS = (
+    r"pass(?:word|wd|phrase|code)|pwd|contraseñ?n?a|passwort|secret|token"
+    r"|(?:api|auth|access|private|client|service)[_ -]?key"
+)
+_SUSPICIOUS = re.compile(rf"\S{{{_SHORTEST}}}|{_WORDS}|_?key|_?pass\b|://|-----BEGIN|bearer |basic ", re.IGNORECASE)
+
+_KEY_BLOCK = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)", re.DOTALL)
+_FORMS = re.compile(
+    r"sk-[A-Za-z0-9_-]{20,}"  # OpenAI, Anthropic and others of the kind
+    r"|AIza[\w-]{30,}|ya29\.[\w-]{20,}"  # Google
+    r"|gh[oprsu]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
+    r"|hf_\w{30,}|xapp-[\w-]{20,}|xox[a-z]-[\w-]{10,}|npm_\w{30,}|pypi-[\w-]{40,}"
+    r"|AGE-SECRET-KEY-\w{20,}|A(?:KIA|SIA|GPA|IDA)[A-Z0-9]{12,}"
+    r"|(?<=[Bb]earer )[\w.~+/-]{8,}=*|(?<=[Bb]asic )[A-Za-z0-9+/]{12,}=*"
+    r"|(?<=://)[^\s/@:]*:[^\s@/]+(?=@)"
+)
+# "the password is hunter2", "api_key: abc": the value, unless it is a word that one says about a password.
+_SAID = re.compile(
+    rf"(?:{_WORDS})\w*[\"'`]?\s*(?:is|are|was|ist|est|es|:=|=>|=|:)\s*(?:now\s+|set\s+to\s+)?([\"'`]?)"
+    r"([^\s\"'`]{4,})\1",
+    re.IGNORECASE,
+)
+_ABOUT = frozenset(
+    "a an the not in of on at by for from with to and or my your our this that it its too also only always never often "
+    "required optional needed necessary missing empty stored saved kept hashed encrypted salted rotated expired "
+    "invalid valid wrong right correct incorrect unknown known set unset reset read sent given passed used generated "
+    "created checked validated verified rejected accepted refused ignored removed redacted none null true false string "
+    "str short long weak strong secret secrets public private what where when how why stale fresh loaded cached".split()
+)
+_SENTENCE = re.compile(r"[.;!?]\s+(?=[A-ZÄÖÜÉ])")
+_TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{20,4096}")
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
+_DIGESTS = (40, 64)  # hexadecimal digits of git's names of commits: they are no secrets
+_PRIVATE = re.compile(r"<(/?)private\b[^>]*>", re.IGNORECASE)
+_PIECE = 4000  # characters of a line that are searched at once
+
+
+def drop_private(text: str) -> str:
+    """Return a text without its ``<private>…</private>`` passages; one that is not closed reaches to the end."""
+    kept: list[str] = []
+    depth, at = 0, 0
+    for tag in _PRIVATE.finditer(text):
+        if depth == 0:
+            kept.append(text[at : tag.start()])
+        depth = max(0, depth - 1) if tag[1] else depth + 1
+        at = tag.end()
+    if depth == 0:
+        kept.append(text[at:])
+    return "".join(kept).strip() if at else text
+
+
+def check_installed() -> None:
+    """Raise MissingDependencyError if the detectors are not installed."""
+    if find_spec("detect_secrets") is None:
+        raise MissingDependencyError("detect-secrets", "coding-agents")
+
+
+def redact(text: str) -> str:
+    """Return a text in which ``[secret removed]`` stands for each secret.
+
+    Raises:
+        MissingDependencyError: ``detect-secrets`` is not installed, and the text may hold a secret.
+    """
+    if not _SUSPICIOUS.search(text):
+        return text
+    text = _FORMS.sub(REMOVED, _KEY_BLOCK.sub(REMOVED, text))
+    found = {value for line in text.splitlines() for value in _find(line)}
+    for value in sorted(found, key=len, reverse=True):
+        text = text.replace(value, REMOVED)
+    return text
+
+
+def _find(line: str) -> Iterator[str]:
+    """Yield the secrets of a line."""
+    for said in _SAID.finditer(line):
+        value = said[2].rstrip(".,;:!?)")
+        if _is_value(value):
+            yield value
+    detectors = _load()
+    for start in range(0, len(line), _PIECE):
+        piece = line[max(0, start - 200) : start + _PIECE]
+        for detector in detectors["forms"]:
+            for form in detector.denylist:
+                yield from (match[0] for match in form.finditer(piece) if len(match[0]) >= 8)
+        for secret in detectors["keyword"].analyze_line(filename="config.yaml", line=piece):
+            # Unquoted, it reaches to the end of the line, but hardly into the next sentence.
+            value = _SENTENCE.split(str(secret.secret_value or ""))[0].strip("\"'` .,;")
+            if _is_value(value):
+                yield value
+        yield from (token for token in _TOKEN.findall(piece) if _looks_random(token, detectors["entropy"]))
+
+
+def _is_value(value: str) -> bool:
+    """Return whether what follows such a word is more than a remark about it."""
+    first = value.split()[0].strip(".,;:!?()").casefold() if value.split() else ""
+    return len(value) >= 4 and first not in _ABOUT and not value.startswith("[secret")
+
+
+@cache
+def _load() -> dict[str, Any]:
+    """Load the detectors."""
+    try:
+        from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+        from detect_secrets.plugins.base import RegexBasedDetector
+        from detect_secrets.plugins.high_entropy_strings import Base64HighEntropyString
+        from detect_secrets.plugins.ip_public import IPPublicDetector
+        from detect_secrets.plugins.keyword import KeywordDetector
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("detect-secrets", "coding-agents") from error
+    kinds: Iterable[Any] = get_mapping_from_secret_type_to_class().values()
+    forms = [kind() for kind in kinds if issubclass(kind, RegexBasedDetector) and kind is not IPPublicDetector]
+    return {"forms": forms, "keyword": KeywordDetector(), "entropy": Base64HighEntropyString()}
+
+
+def _looks_random(token: str, entropy: Any) -> bool:  # noqa: ANN401 - a class of detect-secrets
+    """Return whether a long token is none that a person or a program has named."""
+    token = token.strip("-_=/")
+    if len(token) < 20 or _UUID.fullmatch(token):
+        return False
+    if _HEX.fullmatch(token):
+        return len(token) >= 32 and len(token) not in _DIGESTS and entropy.calculate_shannon_entropy(token) > 3
+    kinds = ["d" if c.isdigit() else "u" if c.isupper() else "l" if c.islower() else "" for c in token]
+    named = [kind for kind in kinds if kind]
+    if len(set(named)) < 2 or "d" not in named:
+        return False
+    # A capital letter before small ones begins a word; all other changes are rare in names.
+    turns = sum(one + other in ("lu", "ld", "ud", "dl", "du") for one, other in pairwise(named))
+    return turns * 5 >= len(named) and float(entropy.calculate_shannon_entropy(token)) > 3.3

@@ -1,0 +1,295 @@
+"""Projects, secrets, private passages, sentences that decide, and the transcripts of the past."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_memory import InvalidInputError, Memory, NotFoundError
+from agent_memory.agents.backfill import backfill
+from agent_memory.agents.capture import MOST_CHARS, clean, make_item
+from agent_memory.agents.kinds import DECISION, OPEN, PREFERENCE, find_kinds
+from agent_memory.agents.projects import find_project, find_root
+from agent_memory.agents.secrets import REMOVED, drop_private, redact
+
+# --- projects ---------------------------------------------------------------------------------------------------------
+
+
+def git(folder, *arguments):
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "protocol.file.allow=always"]
+    subprocess.run(["git", "-C", folder, *who, *arguments], check=True, capture_output=True)
+
+
+def test_worktrees_and_subfolders_are_one_project_and_clones_are_not(tmp_path):
+    main, tree, clone = (tmp_path / name for name in ("shop $x", "tree", "clone"))
+    main.mkdir()
+    git(main, "init", "-q")
+    git(main, "commit", "-q", "--allow-empty", "-m", "x")
+    git(main, "worktree", "add", "-q", str(tree))
+    git(tmp_path, "clone", "-q", str(main), str(clone))
+    (main / "src" / "deep").mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(main)
+    same = {find_project(folder) for folder in (main, tree, main / "src" / "deep", main / ".git", link, main / "gone")}
+    assert len(same) == 1
+    assert find_project(clone) not in same
+    (namespace,) = same
+    assert namespace[0] == "projects" and namespace[1].startswith("shop $x-")
+    answer = subprocess.run(
+        ["git", "-C", tree, "rev-parse", "--path-format=absolute", "--git-common-dir"], capture_output=True, text=True
+    )
+    assert find_root(tree) == find_root(main) == type(main)(answer.stdout.strip())
+
+
+def test_worktrees_of_a_bare_repository_are_one_project(tmp_path):
+    seed, bare, tree = (tmp_path / name for name in ("seed", "shop.git", "tree"))
+    seed.mkdir()
+    git(seed, "init", "-q")
+    git(seed, "commit", "-q", "--allow-empty", "-m", "x")
+    git(tmp_path, "clone", "-q", "--bare", str(seed), str(bare))
+    for name in ("one", "two"):
+        git(bare, "worktree", "add", "-q", str(tree / name), "-b", name)
+    assert find_project(tree / "one") == find_project(tree / "two")
+    assert find_root(tree / "one") == bare
+
+
+def test_a_submodule_is_a_project_of_its_own(tmp_path):
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    for folder in (inner, outer):
+        folder.mkdir()
+        git(folder, "init", "-q")
+        git(folder, "commit", "-q", "--allow-empty", "-m", "x")
+    git(outer, "submodule", "add", "-q", str(inner), "part")
+    assert find_project(outer / "part") != find_project(outer)
+
+
+def test_the_environment_names_the_project_instead(tmp_path, monkeypatch):
+    monkeypatch.setenv("AGENT_MEMORY_PROJECT", "acme/shop")
+    assert find_project(tmp_path) == ("projects", "acme", "shop")
+    monkeypatch.setenv("AGENT_MEMORY_PROJECT", " ")
+    assert find_project(tmp_path) != ("projects", " ")
+
+
+@pytest.mark.parametrize("content", [b"", b"gitdir: nowhere\n", b"\xff\xfe", b"gitdir: ", b"x" * 9000])
+def test_an_odd_git_file_makes_the_folder_a_project_by_itself(tmp_path, content):
+    (tmp_path / ".git").write_bytes(content)
+    assert find_root(tmp_path) == tmp_path.resolve()
+    with Memory(tmp_path / "store", namespace=find_project(tmp_path)) as memory:
+        assert memory.namespace == find_project(tmp_path)
+
+
+# --- secrets and private passages -------------------------------------------------------------------------------------
+
+SECRETS = [
+    "AKIAIOSFODNN7EXAMPLQ",
+    "ghp_1234567890abcdefghijABCDEFGHIJ123456",
+    "github_pat_11ABCDEFG0abcdefghijkl_mnopqrstuvwxyz",
+    "glpat-abcdefghij1234567890",
+    "sk-ant-api03-abcdefghijklmnopqrstuvwxyz0123456789",
+    "sk-proj-abcdEFGHijklMNOPqrstUVWXyz0123456789abcd",
+    "AIzaSyA1234567890abcdefghijklmnopqrstuv",
+    "xoxb-123456789012-123456789012-abcdefghijklmnopqrstuvwx",
+    "hf_abcdefghijklmnopqrstuvwxyzABCDEFGH",
+    "sk_live_abcdefghijklmnopqrstuvwx",
+    "SG.abcdefghijklmnopqrstuv.abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYzEXA9PLEK",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: secret[:8])
+@pytest.mark.parametrize(
+    "around", ["{}", "Use {} for it.", "KEY={}\n", '{{"key": "{}"}}', "curl -H 'X: {}' https://x.y"]
+)
+def test_a_secret_is_taken_out_wherever_it_stands(secret, around):
+    kept = redact(around.format(secret))
+    assert not any(part in kept for part in (secret, secret[4:20], secret[-12:]))
+    assert REMOVED in kept
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("password: hunter2", "hunter2"),
+        ("The password is swordfish.", "swordfish"),
+        ("DB_PASSWORD='s3cr3t!'", "s3cr3t!"),
+        ("my api key is abc123", "abc123"),
+        ("das Passwort ist geheim1", "geheim1"),
+        ("postgres://bob:pa55@host/db", "pa55"),
+        ("Authorization: Bearer abc.def.ghi", "abc.def.ghi"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\nbnNz\n-----END OPENSSH PRIVATE KEY-----", "bnNz"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\ncut off", "cut off"),
+        ("api_key = 0123456789abcdef0123456789abcdef", "0123456789abcdef"),
+    ],
+)
+def test_what_follows_the_word_for_it_is_taken_out(text, secret):
+    assert secret not in redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "We decided to use PostgreSQL 16, as in https://example.com/docs/2026-11-26/why.html?x=1#top.",
+        "See commit 7681d8a0b6f2c3d4e5f60718293a4b5c6d7e8f90 and src/agentMemory/Hooks2/JsonEditor.py:123.",
+        "The token is expired, the password is required, and secrets are stored in the vault.",
+        "The id is 4f3b1c2d-aaaa-bbbb-cccc-1234567890ab; def read(token: str) -> None: ...",
+        "pip install agent-memory==0.1.0 tree-sitter-json>=0.24.8; getUserPasswordHash() returns bytes.",
+    ],
+)
+def test_ordinary_talk_stays_as_it_was(text):
+    assert redact(text) == text
+
+
+@given(st.text(alphabet=st.sampled_from("ab <>/private\n"), max_size=60))
+def test_nothing_between_private_tags_is_kept(inside):
+    assert "needle" not in drop_private(f"a<private>{inside.replace('</private>', '')}needle")
+    assert "needle" not in drop_private("a <PRIVATE x='1'>needle</Private > b")
+    assert drop_private(f"a<private>needle</private>b{inside}").startswith("ab")
+
+
+def test_a_long_text_is_cut_without_cutting_a_secret_open():
+    words = "word " * (MOST_CHARS // 5 - 2)
+    kept = clean(f"{words}AKIAIOSFODNN7EXAMPLQ tail")
+    assert len(kept) <= MOST_CHARS and "AKIA" not in kept
+    assert make_item(words + words, agent="codex", session="s", speaker="user", namespace=("p",), provenance="user")[
+        "metadata"
+    ]["chars"] == 2 * len(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("We decided to use Go.", {DECISION}),
+        ("Let's go with option B.", {DECISION}),
+        ("I prefer tabs.", set()),  # too short to say anything alone
+        ("I prefer tabs over spaces.", {PREFERENCE}),
+        ("Never commit to main.", {PREFERENCE}),
+        ("The migration is still open.", {OPEN}),
+        ("Should we use Go?", set()),
+        ("```\n# TODO: x y z w\n```", set()),
+        ("Wir haben beschlossen, Go zu nehmen.", {DECISION}),
+        ("The parser reads the whole file.", set()),
+    ],
+)
+def test_sentences_are_told_by_the_words_people_use(text, kinds):
+    assert set(find_kinds(text)) == kinds
+
+
+# --- backfill ---------------------------------------------------------------------------------------------------------
+
+
+def record(kind, text, number, folder, **more):
+    content = text if kind == "user" else [{"type": "text", "text": text}]
+    return {
+        "type": kind,
+        "uuid": f"u{number}",
+        "sessionId": "old",
+        "cwd": str(folder),
+        "timestamp": f"2026-10-01T10:00:{number:02d}Z",
+        "message": {"role": kind, "content": content},
+        **more,
+    }
+
+
+@pytest.fixture
+def transcripts(tmp_path, project):
+    """Two sessions of Claude Code, with tools, thoughts in between, a secret and a private passage."""
+    folder = tmp_path / "transcripts"
+    (folder / "-project").mkdir(parents=True)
+    tool = {"type": "tool_use", "id": "t", "name": "Bash", "input": {"command": "cat secret"}}
+    lines = [
+        record("user", "Which database? The key is AKIAIOSFODNN7EXAMPLQ.", 1, project),
+        record("assistant", "Let me look.", 2, project),
+        {**record("assistant", "", 3, project), "message": {"role": "assistant", "content": [tool]}},
+        {
+            **record("user", "", 4, project),
+            "message": {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "OUTPUT"}]},
+        },
+        record("assistant", "We use PostgreSQL.", 5, project),
+        record("user", "<private>I am ill.</private> We decided to keep it.", 6, project),
+        record("assistant", "Good.", 7, project),
+    ]
+    (folder / "-project" / "old.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    many = [record("user", f"Wish number {n}.", n, project, sessionId="many") for n in range(50)]
+    (folder / "-project" / "many.jsonl").write_text("".join(json.dumps(line) + "\n" for line in many))
+    return folder
+
+
+def read_all(store):
+    with Memory(store) as memory:
+        return {
+            (e.namespace, e.key): (e.text, e.speaker, e.session, e.metadata, e.event_time) for e in memory.entries()
+        }
+
+
+def test_the_past_is_read_by_the_rules_of_the_present(transcripts, store, project):
+    with Memory(store) as memory:
+        done = backfill(memory, "claude-code", transcripts)
+        assert (done.new, done.known, done.files, done.projects, done.problems) == (54, 0, 2, 1, [])
+        again = backfill(memory, "claude-code", transcripts)
+        assert (again.new, again.known) == (0, 54)
+        entries = memory.entries(session="old", namespace=find_project(project))
+    assert [entry.text for entry in entries] == [
+        "Which database? The key is [secret removed].",
+        "We use PostgreSQL.",
+        "We decided to keep it.",
+        "Good.",
+    ]
+    assert {entry.provenance for entry in entries} == {"import"}
+    assert entries[2].metadata == {"provenance": "import", "agent": "claude-code", "kinds": ["decision"]}
+    assert entries[0].event_time.isoformat() == "2026-10-01T10:00:01+00:00"
+
+
+def test_what_a_hook_has_captured_is_not_read_again_and_keeps_its_provenance(claude, transcripts, store, project):
+    claude.hook("Stop", session_id="old", last_assistant_message="We use PostgreSQL.")
+    claude.wait()
+    with Memory(store) as memory:
+        assert backfill(memory, "claude-code", transcripts / "-project" / "old.jsonl").known == 1
+        texts = [(e.text, e.provenance) for e in memory.entries() if e.text == "We use PostgreSQL."]
+    assert texts == [("We use PostgreSQL.", "agent")]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 6])
+def test_killed_at_any_batch_and_run_again_equals_one_run(transcripts, store, tmp_path, batch):
+    program = (
+        "import sys; from pathlib import Path; from agent_memory import Memory;"
+        "import agent_memory.agents.backfill as b; b._BATCH = 9;"
+        "memory = Memory(sys.argv[1]); b.backfill(memory, 'claude-code', Path(sys.argv[2])); memory.close()"
+    )
+    command = [sys.executable, "-c", program]
+    once = tmp_path / "once"
+    subprocess.run([*command, str(once), str(transcripts)], check=True, timeout=240)
+    env = {**os.environ, "AGENT_MEMORY_FAILPOINT": f"backfill-batch:{batch}"}
+    assert subprocess.run([*command, str(store), str(transcripts)], env=env, timeout=240).returncode < 0
+    assert len(read_all(store)) < 54
+    subprocess.run([*command, str(store), str(transcripts)], check=True, timeout=240)
+    assert read_all(store) == read_all(once)
+
+
+def test_a_transcript_that_is_malformed_is_named_and_the_others_are_read(transcripts, store):
+    (transcripts / "bad.jsonl").write_text('{"type": "user", "sessionId": "s", "message"')
+    with Memory(store) as memory:
+        done = backfill(memory, "claude-code", transcripts)
+        assert done.new == 54
+        assert len(done.problems) == 1 and "bad.jsonl" in done.problems[0]
+
+
+def test_codex_is_read_too_and_other_agents_are_refused(tmp_path, store, project):
+    file = tmp_path / "rollout-2026-10-01T10-00-00-11111111-2222-3333-4444-555555555555.jsonl"
+    lines = [
+        {"type": "session_meta", "timestamp": "2026-10-01T10:00:00Z", "payload": {"id": "c1", "cwd": str(project)}}
+    ]
+    for role, kind, text in (("user", "input_text", "Use tabs."), ("assistant", "output_text", "Done.")):
+        payload = {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+        lines.append({"type": "response_item", "timestamp": "2026-10-01T10:00:01Z", "payload": payload})
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with Memory(store) as memory:
+        assert backfill(memory, "codex", file).new == 2
+        with pytest.raises(InvalidInputError, match="cursor"):
+            backfill(memory, "cursor", file)
+        with pytest.raises(NotFoundError):
+            backfill(memory, "codex", tmp_path / "nowhere")
