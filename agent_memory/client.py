@@ -359,6 +359,13 @@ def _entry(value: Mapping[str, Any]) -> Entry:
 
 def _hits(value: Mapping[str, Any]) -> Hits:
     hits = [
-        Hit(entry=_entry(one), score=one["score"], rank=one["rank"], trace=one.get("trace")) for one in value["hits"]
+        Hit(
+            entry=_entry(one),
+            score=one["score"],
+            rank=one["rank"],
+            passage=None if one.get("passage") is None else (int(one["passage"][0]), int(one["passage"][1])),
+            trace=one.get("trace"),
+        )
+        for one in value["hits"]
     ]
     return Hits(hits, tier_reached=value["tier_reached"])

@@ -89,6 +89,10 @@ _CHANGES: dict[str, dict[str, str | None]] = {
     "0008": {
         "lexical": "0831feb92c172b3678816c9b6908ec17",
     },
+    "0009": {
+        "passages": "dae41ed259cee3fe79ed22abd3bf0313",
+        "sqlite_autoindex_passages_1": "fce710fc79ae37170c0d501effe07348",
+    },
 }
 """Digests of the objects that each revision adds or changes, by name; None for what it drops."""
 
