@@ -1,7 +1,8 @@
 """Cuts long texts into passages: stretches of bounded size that begin and end where the text does.
 
-Sizes are in UTF-8 bytes, because models spend about as many tokens on a byte in every script: a window of 256 tokens,
-what the default encoder reads at a time, holds about 1,000 bytes of prose.
+Sizes are in UTF-8 bytes, because models spend about as many tokens on a byte in every script. What the default encoder
+reads at a time, 256 tokens, is about 1,000 bytes of prose: a text of that size is whole. A passage is smaller, because
+its vector is to tell of a single fact in it; see docs/decisions/0051-passages.md.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _SEAMS = (
 """Ends of what belongs together, the best ones first. Each takes linear time on any text."""
 
 _PARAGRAPH = 0
+_SPACE = re.compile(r"\s+")
 _INK = re.compile(r"\S")
 _JOINERS = frozenset("\u200d\ufe0e\ufe0f")
 _LONGEST_CLUSTER = 32
@@ -55,18 +57,46 @@ class _Text:
 def split_passages(text: str) -> list[Span]:
     """Cut a text into passages, in the order of the text; a short one is a single passage.
 
-    Neighbours overlap by up to 150 bytes, unless they meet between paragraphs. White space between and around them
+    Neighbours overlap by up to 60 bytes, unless they meet between paragraphs. White space between and around them
     belongs to none.
 
     Args:
         text: Any text.
 
     Returns:
-        Spans of at most 1,000 bytes each; empty if the text is blank.
+        Spans of at most 400 bytes each, or the whole text if it has no more than 1,000; empty if the text is blank.
     """
     if len(text.encode("utf-8", "surrogatepass")) <= _SHORT:
         return _strip(text, 0, len(text))
     return list(_cut(_measure(text)))
+
+
+def excerpt_passage(text: str, span: Span, most: int) -> str:
+    """Return a passage with what surrounds it, in at most so many characters; dots mark where something is left out.
+
+    Args:
+        text: The text.
+        span: The passage.
+        most: Maximum number of characters, at least 3.
+    """
+    if len(text) <= most:
+        return text
+    start, stop = span
+    room = max(0, most - 2 - (stop - start))
+    before = min(start, max(room // 2, room - (len(text) - stop)))
+    first, last = start - before, min(len(text), start - before + most - 2)
+    if first > 0:
+        first = _to_word(text, first, start)
+    if last < len(text):
+        last = _avoid_cluster(text, last, min(stop, last - 1))
+    dots = "…" if last < len(text) else ""
+    return f"{'…' if first else ''}{text[first:last].rstrip()}{dots}"
+
+
+def _to_word(text: str, first: int, start: int) -> int:
+    """Return where the first whole word from a place on begins, but no place behind another one."""
+    found = _SPACE.search(text, max(0, first - 1), start)
+    return found.end() if found else _avoid_cluster(text, first, 0)
 
 
 def _measure(text: str) -> _Text:

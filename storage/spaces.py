@@ -236,9 +236,7 @@ class Passages(ABC):
         """Store the passages of entries; skips those without passages, and entries with another static vector."""
 
     @abstractmethod
-    def read(
-        self, generation: Generation, ids: Sequence[int] | IdArray, *, former: bool = False
-    ) -> list[ReadPassages]:
+    def read(self, generation: Generation, ids: Sequence[int] | IdArray, *, former: bool = False) -> list[ReadPassages]:
         """Return what the given entries have, by ascending id.
 
         Args:

@@ -66,7 +66,7 @@ def find_extras(extras: IdArray, entry_ids: IdArray) -> IdArray:
 
 
 def replace_extras(extras: IdArray, gone: IdArray, added: Sequence[IdArray]) -> IdArray:
-    """Return rows of passages, ascending, without some and with those among others; the same array if nothing changes."""
+    """Return rows of passages, ascending, without some and with those among others; the same array if none changes."""
     new = select_extras(np.concatenate([np.empty(0, np.int64), *added]))
     if not len(gone) and not len(new):
         return extras

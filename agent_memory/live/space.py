@@ -15,8 +15,8 @@ from agent_memory import inputs
 from agent_memory.encoders.registry import NAMES
 from agent_memory.errors import EncoderError, EncoderMismatchError, InvalidInputError
 from agent_memory.live.sessions import Sessions
-from agent_memory.passages import split_passages
 from agent_memory.passages import Span as TextSpan
+from agent_memory.passages import split_passages
 from agent_memory.reports import GenerationState
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import decode_vector, encode_vectors
@@ -84,7 +84,7 @@ class Space:
         return [self._join(found, list(islice(rest, count))) for found, count in zip(spans, counts, strict=True)]
 
     def _join(self, spans: Sequence[TextSpan], blobs: list[bytes]) -> StoredVectors:
-        """Return what stands for a text, given the vectors of its passages, or of the text if it has no more than one."""
+        """Return what stands for a text, given the vectors of its passages, or its own if it has no more than one."""
         if len(blobs) == 1:
             return StoredVectors(blobs[0])
         joined = b"".join(blobs)
@@ -92,9 +92,7 @@ class Space:
         mean = np.array([stop - start for start, stop in spans], np.float32) @ matrix
         length = float(np.linalg.norm(mean))
         whole = mean / length if length > _NOTHING else matrix[0]
-        return StoredVectors(
-            encode_vectors(whole, self.spec.dtype).tobytes(), StoredPassages(tuple(spans), joined)
-        )
+        return StoredVectors(encode_vectors(whole, self.spec.dtype).tobytes(), StoredPassages(tuple(spans), joined))
 
     def encode_queries(self, texts: list[str]) -> FloatArray:
         """Return vectors of queries, float32 of shape (n, dimension), unit length."""

@@ -45,9 +45,8 @@ def _make_hits(tx: Transaction, search: Search, best: list[Candidate]) -> Hits:
     entries = tx.entries.fetch([*(candidate.id for candidate in best), *lenders])
     if missing := [candidate.id for candidate in best if candidate.id not in entries]:
         raise StorageError(f"the full-text index refers to missing entries {missing[:3]}")
-    spans = find_passages(
-        tx, search.request, search.words, {candidate.id: entries[candidate.id] for candidate in best}, trust=search.trust
-    )
+    found = {candidate.id: entries[candidate.id] for candidate in best}
+    spans = find_passages(tx, search.request, search.words, found, trust=search.trust)
     hits = [
         Hit(
             entry=entries[candidate.id],

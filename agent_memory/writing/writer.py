@@ -131,12 +131,11 @@ class Writer:
         scope = inputs.resolve_namespace(entry.namespace, self._namespace)
         return _Pending(_make_draft(entry, scope, generated=given.get("key") is None), vector)
 
-    def _write(
-        self, batch: Sequence[_Pending], space: Space, *, progress: Progress | None = None
-    ) -> list[Entry]:
+    def _write(self, batch: Sequence[_Pending], space: Space, *, progress: Progress | None = None) -> list[Entry]:
         """Write a batch; its given vectors, if any, belong to the space."""
         sessions = space.sessions
-        encoded = iter(space.encode_texts([item.draft.text for item in batch if item.vector is None], progress=progress))
+        missing = [item.draft.text for item in batch if item.vector is None]
+        encoded = iter(space.encode_texts(missing, progress=progress))
         drafts = [item.draft for item in batch]
         for draft, vector in batch:
             found = next(encoded) if vector is None else StoredVectors(vector)

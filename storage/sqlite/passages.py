@@ -79,7 +79,10 @@ def _parse(row: Sequence[Any], generation: Generation) -> ReadPassages:
     if not isinstance(vectors, bytes) or len(vectors) != len(found) * size:
         raise _damaged(entry_id)
     if any(not isinstance(one, bytes) or len(one) != size for one in (static, evolved) if one is not None):
-        raise StorageError(f"the stored vector of entry {entry_id} is damaged (not {size} bytes); run check with repair")
+        raise StorageError(
+            f"the stored vector of entry {entry_id} is damaged (not {size} bytes); "
+            "run check with repair to encode it again"
+        )
     matrix = np.frombuffer(vectors, DTYPES[generation.dtype]).astype(np.float32)
     return ReadPassages(
         entry_id=entry_id,
@@ -98,9 +101,7 @@ class SqlitePassages(Group, Passages):
         put_passages(driver(self._connection), generation_id, rows)
 
     @override
-    def read(
-        self, generation: Generation, ids: Sequence[int] | IdArray, *, former: bool = False
-    ) -> list[ReadPassages]:
+    def read(self, generation: Generation, ids: Sequence[int] | IdArray, *, former: bool = False) -> list[ReadPassages]:
         given = json.dumps([int(entry_id) for entry_id in ids])
         rows = driver(self._connection).execute(_READ_FORMER if former else _READ, (generation.id, given))
         return [_parse(row, generation) for row in rows]

@@ -226,7 +226,8 @@ class DraftContract:
             live, building = tx.generations.live(), begin(tx)
             tx.vectors.copy(live, building, ids)
             assert sorted(tx.vectors.find_faults(live, [*ids, 4, 5])) == [1, 2, 4, 5]
-            found = {number: (text, StoredVectors(stored(text))) for number, text in ((1, "text of a"), (2, "text of b"))}
+            texts = {1: "text of a", 2: "text of b"}
+            found = {number: (text, StoredVectors(stored(text))) for number, text in texts.items()}
             tx.drafts.mend(found, live.id)
             assert sorted(tx.vectors.find_faults(live, [*ids, 4, 5])) == [4, 5]
             assert read_vectors(tx, live, ids[:1]) == {ids[0]: unit_vector("text of a").tolist()}
