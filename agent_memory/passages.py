@@ -35,7 +35,7 @@ _SEAMS = (
 )
 """Ends of what belongs together, the best ones first. Each takes linear time on any text."""
 
-_PARAGRAPH = 0
+_BLOCK = 1  # the last of the seams between what is whole by itself
 _SPACE = re.compile(r"\s+")
 _INK = re.compile(r"\S")
 _JOINERS = frozenset("\u200d\ufe0e\ufe0f")
@@ -57,8 +57,8 @@ class _Text:
 def split_passages(text: str) -> list[Span]:
     """Cut a text into passages, in the order of the text; a short one is a single passage.
 
-    Neighbours overlap by up to 60 bytes, unless they meet between paragraphs. White space between and around them
-    belongs to none.
+    Neighbours overlap by up to 60 bytes, unless they meet between paragraphs, blocks of code or items of JSON. White
+    space between and around them belongs to none.
 
     Args:
         text: Any text.
@@ -126,7 +126,7 @@ def _cut(measured: _Text) -> Iterator[Span]:
         low, high = measured.find(at[start] + _LEAST * aim), measured.find(at[start] + _SIZE)
         stop, seam = _find_seam(text, start, low, high, measured.find(at[start] + aim))
         yield from _strip(text, start, stop)
-        start = _skip_space(text, stop if seam == _PARAGRAPH else _step_back(measured, start, stop))
+        start = _skip_space(text, stop if seam <= _BLOCK else _step_back(measured, start, stop))
 
 
 def _skip_space(text: str, start: int) -> int:
