@@ -96,7 +96,11 @@ def excerpt_passage(text: str, span: Span, most: int) -> str:
 def _to_word(text: str, first: int, start: int) -> int:
     """Return where the first whole word from a place on begins, but no place behind another one."""
     found = _SPACE.search(text, max(0, first - 1), start)
-    return found.end() if found else _avoid_cluster(text, first, 0)
+    if found:
+        return found.end()
+    while first < start and _is_joined(text[first - 1], text[first]):
+        first += 1
+    return first
 
 
 def _measure(text: str) -> _Text:

@@ -253,8 +253,8 @@ class Passages(ABC):
         """Yield what all unsuperseded entries have, in steps by ascending id; raises as ``read``."""
 
     @abstractmethod
-    def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, StoredPassages]:
-        """Return what is stored of entries and former versions, by id; damaged passages are left out."""
+    def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, StoredPassages | None]:
+        """Return what is stored of entries and former versions that have passages, by id; None if it is damaged."""
 
     @abstractmethod
     def copy(self, source: Generation, target: Generation, ids: Sequence[int]) -> None:

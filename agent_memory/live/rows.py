@@ -62,7 +62,8 @@ def find_extras(extras: IdArray, entry_ids: IdArray) -> IdArray:
     low, high = np.searchsorted(extras, first), np.searchsorted(extras, first + _MOST)
     counts = high - low
     steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return extras[np.repeat(low, counts) + steps]
+    found: IdArray = extras[np.repeat(low, counts) + steps]
+    return found
 
 
 def replace_extras(extras: IdArray, gone: IdArray, added: Sequence[IdArray]) -> IdArray:
@@ -108,7 +109,8 @@ def evolve_passages(passages: ReadPassages) -> FloatArray:
         added = passages.evolved - kept * passages.static
         if kept > 0 and float(np.linalg.norm(added)) > _PARALLEL:
             vectors = kept * vectors + added
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _PARALLEL)
+    unit: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _PARALLEL)
+    return unit
 
 
 # --- searching -------------------------------------------------------------------------------------------------

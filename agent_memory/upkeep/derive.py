@@ -46,6 +46,7 @@ class Deriver:
         found = {
             number: StoredVectors(self._turn(static, live), self._turn_passages(parts.get(number), live))
             for number, static in tx.vectors.read_stored(live, ids).items()
+            if number not in parts or parts[number] is not None  # else they are damaged, and encoded again
         }
         return found | blank
 
@@ -74,7 +75,7 @@ class Deriver:
     def store(self, tx: Transaction, batch: Sequence[StoredText], found: dict[int, StoredVectors]) -> None:
         """Store the vectors of a batch, as ``complete`` returned them."""
         if self._target.source is Source.COPY:
-            ids = [entry.id for entry in batch]
+            ids = [entry.id for entry in batch if entry.id not in found]
             tx.vectors.copy(_get_live(tx), self._generation, ids)
             tx.passages.copy(_get_live(tx), self._generation, ids)
         tx.vectors.store(self._generation.id, [(entry, found[entry.id].static) for entry in batch if entry.id in found])

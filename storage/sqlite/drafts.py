@@ -94,8 +94,8 @@ def _write(
     raw.executemany(_INSERT, fresh)
     rows = (_vector_row(number, generation_id, one) for number, one in placed if one.vector is not None)
     raw.executemany(_PUT_VECTOR, rows)
-    rows = ((number, StoredVectors(one.vector or NO_VECTOR, one.passages)) for number, one in placed if one.passages)
-    put_passages(raw, generation_id, rows)
+    long = ((number, StoredVectors(one.vector or NO_VECTOR, one.passages)) for number, one in placed if one.passages)
+    put_passages(raw, generation_id, long)
     lexical.insert_rows(connection, ((number, list_terms(draft.text, draft.speaker)) for number, draft in placed))
 
 

@@ -114,17 +114,18 @@ class SqlitePassages(Group, Passages):
             after = rows[-1][0]
 
     @override
-    def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, StoredPassages]:
-        found = {}
+    def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, StoredPassages | None]:
+        found: dict[int, StoredPassages | None] = {}
         for row in driver(self._connection).execute(_STORED, (generation.id, json.dumps(list(ids)))):
             entry_id, _, spans, vectors, total = row
-            if isinstance(spans, bytes) and isinstance(vectors, bytes) and total == checksum_passages(*row[:4]):
-                found[entry_id] = StoredPassages(_parse_spans(entry_id, spans), vectors)
+            sound = isinstance(spans, bytes) and isinstance(vectors, bytes) and total == checksum_passages(*row[:4])
+            found[entry_id] = StoredPassages(_parse_spans(entry_id, spans), vectors) if sound else None
         return found
 
     @override
     def copy(self, source: Generation, target: Generation, ids: Sequence[int]) -> None:
-        raw, found = driver(self._connection), self.read_stored(source, ids)
+        raw = driver(self._connection)
+        found = {number: one for number, one in self.read_stored(source, ids).items() if one is not None}
         if not found:
             return
         statics = raw.execute(_STATICS, (target.id, json.dumps(list(found)))).fetchall()

@@ -69,7 +69,9 @@ def test_the_default_encoder_finds_it_too(tmp_path):
     talk += ["Somebody asked whether the projector could be repaired before Thursday. "]
     filler = "".join(talk[number % 3] for number in range(120))
     with Memory(tmp_path, encoder=None) as memory:
-        memory.add_many(["Bob likes tea.", "The launch moved to June.", "Ann works at the library.", "I need a helmet."])
+        memory.add_many(
+            ["Bob likes tea.", "The launch moved to June.", "Ann works at the library.", "I need a helmet."]
+        )
         memory.add(f"{filler}{FACT} {filler}", key="long")
         hit = memory.recall("Where is the spare key hidden?", k=5, mode="dense")[0]
     assert hit.entry.key == "long" and FACT in hit.text[slice(*hit.passage)]
