@@ -342,6 +342,15 @@ def test_damaged_passages_are_found_and_encoded_again(tmp_path, memory, column):
     assert FACT in format_hits(memory.recall(QUESTION, k=1, mode="dense"))
 
 
+def test_damaged_passages_are_encoded_again_by_a_reindex(memory):
+    memory.add(make_long(), key="long")
+    right = read_passages(memory).vectors
+    with memory._store.write() as tx:
+        tx.connection.exec_driver_sql("UPDATE passages SET vectors = zeroblob(length(vectors))")
+    memory.reindex(tiers=(48, 96))
+    np.testing.assert_array_equal(read_passages(memory).vectors, right)
+
+
 def test_one_segment_of_a_session_whatever_its_length(tmp_path):
     with Memory(tmp_path, encoder=None) as memory:
         memory.add("So, where did we hide it?", session="s", speaker="Ann")
