@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +70,7 @@ def test_the_default_encoder_finds_it_too(tmp_path):
     talk += ["Somebody asked whether the projector could be repaired before Thursday. "]
     filler = "".join(talk[number % 3] for number in range(120))
     with Memory(tmp_path, encoder=None) as memory:
-        memory.add_many(
-            ["Bob likes tea.", "The launch moved to June.", "Ann works at the library.", "I need a helmet."]
-        )
+        memory.add_many(["Bob likes tea.", "The launch moved to June.", "Ann works at the library."])
         memory.add(f"{filler}{FACT} {filler}", key="long")
         hit = memory.recall("Where is the spare key hidden?", k=5, mode="dense")[0]
     assert hit.entry.key == "long" and FACT in hit.text[slice(*hit.passage)]
@@ -148,7 +147,7 @@ def test_nothing_is_encoded_twice_or_in_large_batches(tmp_path):
     text = make_long(before=3_000, after=3_000)
     with Memory(tmp_path, encoder=Counting()) as memory:
         memory.add(text, key="long", progress=lambda done, total: reports.append((done, total)))
-    assert max(map(len, batches)) <= 512 and sum(map(len, sum(batches, []))) < 1.25 * len(text)
+    assert max(map(len, batches)) <= 512 and sum(len(piece) for batch in batches for piece in batch) < 1.25 * len(text)
     assert len(batches) == len(reports) > 1 and reports[-1][0] == reports[-1][1] == sum(map(len, batches))
 
 
@@ -390,7 +389,7 @@ def verify_spans(text, spans, size=400):
         assert not text[at:start].strip()
         at = max(at, stop)
     assert not text[at:].strip()
-    assert all(one[0] < other[0] and one[1] < other[1] for one, other in zip(spans, spans[1:], strict=False))
+    assert all(one[0] < other[0] and one[1] < other[1] for one, other in pairwise(spans))
 
 
 TEXTS = {
