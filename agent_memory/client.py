@@ -121,7 +121,11 @@ class RemoteMemory(RemoteOperator):
 
     @like(Memory.add)
     def add(self, given: Given) -> Entry:  # noqa: D102 - as Memory.add
-        return _entry(self._wire.send("POST", "/v1/memories", self._check_item(given)))
+        progress = given.pop("progress", None)
+        entry = _entry(self._wire.send("POST", "/v1/memories", self._check_item(given)))
+        if progress is not None:
+            progress(1, 1)  # what a server encodes, it encodes out of sight
+        return entry
 
     @like(Memory.add_many)
     def add_many(self, given: Given) -> list[Entry]:  # noqa: D102
@@ -359,6 +363,13 @@ def _entry(value: Mapping[str, Any]) -> Entry:
 
 def _hits(value: Mapping[str, Any]) -> Hits:
     hits = [
-        Hit(entry=_entry(one), score=one["score"], rank=one["rank"], trace=one.get("trace")) for one in value["hits"]
+        Hit(
+            entry=_entry(one),
+            score=one["score"],
+            rank=one["rank"],
+            passage=None if one.get("passage") is None else (int(one["passage"][0]), int(one["passage"][1])),
+            trace=one.get("trace"),
+        )
+        for one in value["hits"]
     ]
     return Hits(hits, tier_reached=value["tier_reached"])

@@ -151,6 +151,7 @@ class Memory:
         importance: float | None = None,
         namespace: Sequence[str] | None = None,
         vector: object = None,
+        progress: Progress | None = None,
     ) -> Entry:
         """Remember a text. When this returns, the entry is on disk and will be recalled.
 
@@ -167,6 +168,7 @@ class Memory:
             namespace: Where to put it; this memory's own namespace or one below it.
             vector: The text's vector in the store's space, shape (dimension,), if you have it already. False for none,
                 ``"later"`` to encode it in the background: by words and filters the entry is found at once.
+            progress: Called with (passages encoded, passages in all) while a long text is encoded.
 
         Returns:
             The entry; its ``duplicate_of`` names another entry of the namespace with the same text, if any.
@@ -192,7 +194,7 @@ class Memory:
             "namespace": namespace,
             "vector": vector,
         }
-        return self._writer.add(item)
+        return self._writer.add(item, progress=progress)
 
     @_counted
     def add_many(

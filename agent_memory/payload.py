@@ -43,8 +43,9 @@ def to_json(value: object, *, brief: bool = False) -> Any:  # noqa: ANN401 - wha
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Hit):
-        trace = {"trace": to_json(value.trace)} if value.trace else {}
-        return {"rank": value.rank, "score": value.score, **to_json(value.entry, brief=brief), **trace}
+        more = {"passage": list(value.passage)} if value.passage else {}
+        more |= {"trace": to_json(value.trace)} if value.trace else {}
+        return {"rank": value.rank, "score": value.score, **to_json(value.entry, brief=brief), **more}
     return _compound(value, brief)
 
 

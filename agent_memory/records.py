@@ -181,12 +181,15 @@ class Hit:
         score: Higher is better; comparable between calls of one mode. In dense mode the cosine, from -1 to 1; in
             hybrid mode the cosine plus bonuses for words, neighbours, time and importance; see ``ranking.py``.
         rank: 1 for the best hit.
+        passage: Of a long entry, where the passage that answers best begins and ends, in characters of ``text``; None
+            for a short one.
         trace: The parts of the score, with ``explain=True``.
     """
 
     entry: Entry
     score: float
     rank: int
+    passage: tuple[int, int] | None = None
     trace: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @property

@@ -32,7 +32,7 @@ from agent_memory.storage.entries import Changes, Drafts, Entries, Lexical, Ment
 from agent_memory.storage.erasures import Erasures
 from agent_memory.storage.operations import Jobs, Leases, Queries, Schedules
 from agent_memory.storage.records import AlteredRow, DatabaseState
-from agent_memory.storage.spaces import Generations, Sessions, Vectors
+from agent_memory.storage.spaces import Generations, Passages, Sessions, Vectors
 from agent_memory.types import Progress
 
 
@@ -63,6 +63,11 @@ class Transaction(ABC):
     @abstractmethod
     def vectors(self) -> Vectors:
         """Stored vectors."""
+
+    @property
+    @abstractmethod
+    def passages(self) -> Passages:
+        """Stored vectors of passages."""
 
     @property
     @abstractmethod

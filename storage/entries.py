@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from agent_memory.records import Entry, Session
-from agent_memory.storage.records import Condition, Draft, LexicalQuery, Removed, Span, Written
+from agent_memory.storage.records import Condition, Draft, LexicalQuery, Removed, Span, StoredVectors, Written
 from agent_memory.types import IdArray, Namespace
 
 
@@ -176,11 +176,11 @@ class Drafts(ABC):
         """
 
     @abstractmethod
-    def mend(self, texts: Mapping[int, tuple[str, bytes]], generation_id: int) -> None:
+    def mend(self, texts: Mapping[int, tuple[str, StoredVectors]], generation_id: int) -> None:
         """Store checksums and static vectors again; logs one change per entry.
 
         Args:
-            texts: (text, vector) by entry id; of the text only the checksum is written.
+            texts: (text, what stands for it) by entry id; of the text only the checksum is written.
             generation_id: The generation of the vectors; those of other generations are deleted.
         """
 

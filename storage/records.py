@@ -152,6 +152,51 @@ class AlteredRow:
     entry_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class StoredPassages:
+    """What stands for the passages of a long text.
+
+    Attributes:
+        spans: Where each begins and ends, in characters of the text, ascending.
+        vectors: Their static vectors one after the other: little-endian bytes in the generation's dtype.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    vectors: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVectors:
+    """What stands for a text.
+
+    Attributes:
+        static: The static vector of the whole: little-endian bytes in the generation's dtype, or ``NO_VECTOR``.
+        passages: Those of its passages; None for a short text.
+    """
+
+    static: bytes
+    passages: StoredPassages | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPassages:
+    """The passages of an entry as they were read.
+
+    Attributes:
+        entry_id: The entry.
+        spans: Where each begins and ends, in characters of the text.
+        vectors: Their static vectors, float32 of shape (n, dimension).
+        static: The static vector of the whole text, float32 of shape (dimension,).
+        evolved: What a session encoder made of that, likewise; None if there is nothing.
+    """
+
+    entry_id: int
+    spans: tuple[tuple[int, int], ...]
+    vectors: FloatArray
+    static: FloatArray
+    evolved: FloatArray | None
+
+
 @dataclass(slots=True, kw_only=True)
 class Draft:
     """A validated entry to write, with its encoded vector.
@@ -161,6 +206,7 @@ class Draft:
         event_time: None for the time of writing.
         vector: The static vector: little-endian bytes in the generation's dtype, ``NO_VECTOR`` or ``LATER``; None to
             keep the stored one.
+        passages: What stands for the passages of a long text; it goes with ``vector``.
         evolved: The evolved vector, likewise; None to let a replay of the session compute it.
         latents: The latents that the entry adds to its session's latent memory.
         generated: Whether the key was generated for this entry, so that no other entry has it.
@@ -177,6 +223,7 @@ class Draft:
     expires_at: datetime | None
     importance: float | None
     vector: bytes | None = None
+    passages: StoredPassages | None = None
     evolved: bytes | None = None
     latents: bytes | None = None
     generated: bool = False

@@ -15,8 +15,11 @@ from agent_memory.storage.records import (
     Generation,
     Head,
     PastSegment,
+    ReadPassages,
+    StoredPassages,
     StoredSegment,
     StoredText,
+    StoredVectors,
 )
 from agent_memory.types import IdArray, Namespace
 
@@ -220,6 +223,49 @@ class Vectors(ABC):
 
         Evolved vectors and latents are copied if both have the same session encoder. Existing vectors stay.
         """
+
+
+class Passages(ABC):
+    """Vectors of the passages of long texts. They belong to the static vector that was made of the same text.
+
+    Whatever deletes or replaces that vector deletes them; they never have evolved vectors of their own.
+    """
+
+    @abstractmethod
+    def put(self, generation_id: int, rows: Iterable[tuple[int, StoredVectors]]) -> None:
+        """Store the passages of entries; skips those without passages, and entries with another static vector."""
+
+    @abstractmethod
+    def read(self, generation: Generation, ids: Sequence[int] | IdArray, *, former: bool = False) -> list[ReadPassages]:
+        """Return what the given entries have, by ascending id.
+
+        Args:
+            generation: The embedding space.
+            ids: Entries; superseded ones are left out, and those without passages.
+            former: True to read those of superseded entries too.
+
+        Raises:
+            StorageError: What is stored is damaged.
+        """
+
+    @abstractmethod
+    def read_all(self, generation: Generation) -> Iterator[list[ReadPassages]]:
+        """Yield what all unsuperseded entries have, in steps by ascending id; raises as ``read``."""
+
+    @abstractmethod
+    def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, StoredPassages | None]:
+        """Return what is stored of entries and former versions that have passages, by id; None if it is damaged."""
+
+    @abstractmethod
+    def copy(self, source: Generation, target: Generation, ids: Sequence[int]) -> None:
+        """Copy the passages of entries to another generation of the same embedding space that has their vectors.
+
+        Damaged ones are left out.
+        """
+
+    @abstractmethod
+    def count(self, generation: Generation) -> int:
+        """Return how many passages all unsuperseded entries have."""
 
 
 class Sessions(ABC):

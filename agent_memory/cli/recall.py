@@ -10,6 +10,7 @@ from agent_memory import payload
 from agent_memory.cli.shared import (
     DEFAULT_PATH,
     ERR,
+    LINE_CHARS,
     OUT,
     EncoderOption,
     HitsOption,
@@ -31,6 +32,7 @@ from agent_memory.cli.shared import (
     printable,
     shorten,
 )
+from agent_memory.passages import excerpt_passage
 
 app = typer.Typer()
 
@@ -80,7 +82,8 @@ def recall(
     if not hits:
         ERR.print("nothing matches")
     for hit in hits:
-        print_line((f"{hit.score:.3f}", "bold"), "  ", (describe_origin(hit.entry), "dim"), "  ", shorten(hit.text))
+        shown = hit.text if hit.passage is None else excerpt_passage(hit.text, hit.passage, LINE_CHARS)
+        print_line((f"{hit.score:.3f}", "bold"), "  ", (describe_origin(hit.entry), "dim"), "  ", shorten(shown))
         if hit.trace:
             OUT.print("       " + payload.dumps(hit.trace))
 

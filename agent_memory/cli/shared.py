@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agent_memory.memory import Memory
     from agent_memory.records import Entry
 
+LINE_CHARS = 300
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _WIDE = None if sys.stdout.isatty() else 150  # columns, where there is no terminal to ask
 OUT = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=_WIDE)
@@ -221,7 +222,7 @@ def describe_origin(entry: Entry) -> str:
     return printable(" · ".join(part for part in parts if part))
 
 
-def shorten(text: str, most: int = 300) -> str:
+def shorten(text: str, most: int = LINE_CHARS) -> str:
     """Return a text on one line, cut if it is long."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from agent_memory.encoders.registry import load_encoder, load_session_encoder
-from agent_memory.errors import InvalidInputError
+from agent_memory.errors import EncoderMismatchError, InvalidInputError
 from agent_memory.evaluation.questions import Question, read_questions
 from agent_memory.evaluation.vectors import rank_entries
 from agent_memory.files import write_atomically
@@ -23,14 +24,13 @@ from agent_memory.types import FloatArray, Progress
 
 if TYPE_CHECKING:
     from agent_memory.encoders.base import Encoder, EncoderSpec
+    from agent_memory.encoders.session import SessionEncoder
 
 CUTOFFS = (1, 5, 10, 20)
 SESSION = "+session"
 """Suffix of a mode that searches evolved vectors."""
 
 _TIMED_ENCODINGS = 50
-_BATCH = 500
-_COPIED = ("key", "text", "session", "speaker", "metadata", "event_time")
 
 StageProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with (stage, items done, items in all) while an evaluation proceeds."""
@@ -174,25 +174,31 @@ def _hash(text: str) -> str:
 
 
 def _open_evolved(static: Memory, place: Path, encoder: Encoder, report: StageProgress) -> Memory:
-    """Return a store with the entries of ``static`` and evolved vectors, which are made from the static ones."""
+    """Return a copy of a store whose vectors are evolved; nothing is encoded again."""
     session_encoder = load_session_encoder("auto", encoder, None)
     mark = "none" if session_encoder is None else session_encoder.spec.fingerprint[:8]
-    evolved = Memory(place.with_name(f"{place.name}-{mark}"), encoder=encoder, session_encoder=session_encoder)
+    target = place.with_name(f"{place.name}-{mark}")
+    if not _is_copy(static, target, encoder, session_encoder):
+        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+            static.backup(Path(scratch) / "copy.db")
+            Memory.restore(Path(scratch) / "copy.db", target, replace=True)
+        if session_encoder is not None:
+            with Memory(target, encoder=encoder, session_encoder=None) as copy:
+                copy.reindex(
+                    session_encoder=session_encoder, progress=lambda done, total: report("evolving", done, total)
+                )
+    return Memory(target, encoder=encoder, session_encoder=session_encoder)
+
+
+def _is_copy(static: Memory, target: Path, encoder: Encoder, session_encoder: SessionEncoder | None) -> bool:
+    """Return whether a folder holds the evolved copy of a store, as it is now."""
+    if not (target / "memory.db").exists():
+        return False
     try:
-        entries = static.entries()
-        present = evolved.get_many([entry.key for entry in entries])
-        missing = [entry for entry in entries if entry.key not in present]
-        for start in range(0, len(missing), _BATCH):
-            batch = missing[start : start + _BATCH]
-            rows = static.vectors([entry.key for entry in batch])
-            evolved.add_many(
-                {name: getattr(entry, name) for name in _COPIED} | {"vector": rows[entry.key]} for entry in batch
-            )
-            report("evolving", start + len(batch), len(missing))
-    except BaseException:
-        evolved.close()
-        raise
-    return evolved
+        with Memory(target, encoder=encoder, session_encoder=session_encoder) as copy:
+            return [entry.key for entry in copy.entries()] == [entry.key for entry in static.entries()]
+    except EncoderMismatchError:  # it was made by an evaluation that was interrupted
+        return False
 
 
 def _fill(memory: Memory, folder: Path, progress: Progress) -> None:

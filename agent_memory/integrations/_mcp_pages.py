@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent_memory.errors import InvalidInputError
+from agent_memory.passages import excerpt_passage
 from agent_memory.payload import dumps, to_json
 from agent_memory.records import Entry, Hit
 
@@ -74,8 +75,13 @@ def brief(entry: Entry) -> Object:
 
 
 def ranked(hit: Hit) -> Object:
-    """Return a hit as one of many."""
-    return {"rank": hit.rank, "score": hit.score, **brief(hit.entry)}
+    """Return a hit as one of many; of a long text that is cut, it shows the passage that answers."""
+    shown = {"rank": hit.rank, "score": hit.score, **brief(hit.entry)}
+    if hit.passage is not None:
+        shown["passage"] = list(hit.passage)
+        if len(hit.text) > _TEXT_CHARS:
+            shown["text"] = excerpt_passage(hit.text, hit.passage, _TEXT_CHARS)
+    return shown
 
 
 def _facts(entry: Entry) -> Object:

@@ -21,11 +21,13 @@ from agent_memory.errors import (
     StorageError,
 )
 from agent_memory.files import failpoint, reset_in_child, wait_for_scratch
+from agent_memory.live.rows import RowView, find_extras, iter_rows, read_rows, replace_extras, select_extras
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Accept, Generation
+from agent_memory.types import IdArray
 
 if TYPE_CHECKING:
-    from agent_memory.index import IndexOptions, IndexStats, IndexView, TieredIndex
+    from agent_memory.index import IndexOptions, IndexStats, TieredIndex
 
 _log = logging.getLogger("agent_memory")
 
@@ -36,6 +38,7 @@ class _Held:
 
     Attributes:
         index: The index.
+        extras: Its rows of passages, ascending; int64 of shape (n,), never written to.
         identity: The generation's.
         seq: The last change in it.
         saved_seq: The last change in the newest snapshot.
@@ -43,10 +46,15 @@ class _Held:
     """
 
     index: TieredIndex
+    extras: IdArray
     identity: str
     seq: int
     saved_seq: int
     erasures: tuple[int, int]
+
+    def view(self) -> RowView:
+        """Return the index as it is now."""
+        return RowView(self.index.view(), self.extras)
 
 
 class LiveIndex:
@@ -86,7 +94,7 @@ class LiveIndex:
 
         return IndexOptions(recall_target=self._config.recall_target, threads=self._config.threads)
 
-    def view(self, tx: Transaction, accept: Accept) -> IndexView | None:
+    def view(self, tx: Transaction, accept: Accept) -> RowView | None:
         """Return a fixed view of the index that equals the store as ``tx``'s transaction sees it.
 
         The transaction must not have read anything yet: its first statement is made under this index's lock,
@@ -105,7 +113,7 @@ class LiveIndex:
                 return None
             if held.seq - held.saved_seq >= self._config.snapshot_every:
                 held = self._save(held)
-            return held.index.view()
+            return held.view()
 
     def _catch_up(
         self, tx: Transaction, accept: Accept, *, trust_snapshots: bool = True, purge: bool = False
@@ -141,9 +149,12 @@ class LiveIndex:
             held = self._rebuild(tx, generation, seq, erasures)
         if held.seq < seq:
             changed = tx.changes.ids_since(held.seq)
-            ids, vectors = tx.vectors.read(generation, changed)
-            held.index.remove(changed)
-            held.index.add(ids, vectors)
+            former = find_extras(held.extras, changed)
+            rows = read_rows(tx, generation, changed)
+            held.index.remove(np.concatenate([changed, former]))
+            for ids, vectors in rows:
+                held.index.add(ids, vectors)
+            held = replace(held, extras=replace_extras(held.extras, former, [ids for ids, _ in rows]))
         if erased:
             held.index.purge()
         self._held = held = replace(held, seq=seq, erasures=erasures)
@@ -165,16 +176,16 @@ class LiveIndex:
         if seq > newest_seq:
             _log.warning("rebuilding the index: its snapshot is ahead of the store (%d > %d)", seq, newest_seq)
             return None
-        return _Held(index, generation.identity, seq, saved_seq=seq, erasures=erasures)
+        return _Held(index, select_extras(index.ids()), generation.identity, seq, saved_seq=seq, erasures=erasures)
 
     def _rebuild(self, tx: Transaction, generation: Generation, seq: int, erasures: tuple[int, int]) -> _Held:
         from agent_memory.index import TieredIndex
 
         index = TieredIndex(generation.dimension, generation.tiers, dtype=generation.dtype, options=self.options)
-        for ids, vectors in tx.vectors.read_all(generation):
+        for ids, vectors in iter_rows(tx, generation):
             index.add(ids, vectors)
         index.maintain()
-        return _Held(index, generation.identity, seq, saved_seq=0, erasures=erasures)
+        return _Held(index, select_extras(index.ids()), generation.identity, seq, saved_seq=0, erasures=erasures)
 
     def faults(self, tx: Transaction, accept: Accept) -> list[str]:
         """Return what is wrong with the index in memory and with the snapshots on disk, one sentence each."""
@@ -188,10 +199,10 @@ class LiveIndex:
             index = held.index
             found = []
             none = np.empty(0, np.int64)
-            pages = [ids for ids, _ in tx.vectors.read_all(generation)]
-            expected = np.concatenate([none, *pages])
+            pages = [ids for ids, _ in iter_rows(tx, generation)]
+            expected = np.sort(np.concatenate([none, *pages]))
             if not np.array_equal(np.sort(index.ids()), expected):
-                found.append(f"index: it holds {len(index)} entries, the store {len(expected)}, or others")
+                found.append(f"index: it holds {len(index)} entries and passages, the store {len(expected)}, or others")
             try:
                 if not self._linked and snapshots(self.folder):
                     loaded, _ = TieredIndex.load(self.folder, generation=generation.identity, options=self.options)
@@ -202,14 +213,14 @@ class LiveIndex:
                 pass  # left over from another generation; the next save replaces it
             return found
 
-    def start_over(self, tx: Transaction, accept: Accept) -> IndexView | None:
+    def start_over(self, tx: Transaction, accept: Accept) -> RowView | None:
         """Delete the snapshots, build the index from the store, and write it; returns its view."""
         with self._lock:
             self._held = None
             if not self._read_only:
                 shutil.rmtree(self.folder, ignore_errors=True)
             held = self._catch_up(tx, accept, trust_snapshots=False)
-            return None if held is None else self._save(held).index.view()
+            return None if held is None else self._save(held).view()
 
     def erase(self, tx: Transaction, accept: Accept, *, wait_s: float) -> list[str]:
         """Write the index again without what was forgotten, and delete all other snapshots.

@@ -12,12 +12,13 @@ import numpy as np
 
 from agent_memory.errors import CorruptSnapshotError, StorageError
 from agent_memory.live.index import LiveIndex
+from agent_memory.live.rows import RowView, evolve_passages
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Accept, Condition, LexicalQuery, Span
 from agent_memory.types import FloatArray, IdArray
 
 if TYPE_CHECKING:
-    from agent_memory.index import IndexView, SearchResult
+    from agent_memory.index import SearchResult
 
 _log = logging.getLogger("agent_memory")
 
@@ -86,7 +87,7 @@ class Searcher:
         budget_ms: float | None = None,
         explain: bool = False,
     ) -> SearchResult:
-        """Return the k nearest entries of each query, hidden ones included; see ``IndexView.search``.
+        """Return the k nearest entries of each query, hidden ones included; see ``RowView.search``.
 
         Args:
             queries: float32 of shape (m, dimension).
@@ -118,7 +119,11 @@ class Searcher:
         if generation is None or not len(former):
             return {}
         ids, vectors = self._tx.vectors.read(generation, former, former=True)
-        return dict(zip(ids.tolist(), (vectors.astype(np.float32) @ query).tolist(), strict=True))
+        scores = dict(zip(ids.tolist(), (vectors.astype(np.float32) @ query).tolist(), strict=True))
+        for passages in self._tx.passages.read(generation, former, former=True):
+            best = float((evolve_passages(passages) @ query).max())
+            scores[passages.entry_id] = max(best, scores.get(passages.entry_id, best))
+        return scores
 
     def _search(
         self,
@@ -133,7 +138,7 @@ class Searcher:
         if self._view is None:
             raise StorageError("a recall by words alone has no index to search")
 
-        def search(view: IndexView) -> SearchResult:
+        def search(view: RowView) -> SearchResult:
             return view.search(queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain)
 
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +16,23 @@ from agent_memory.encoders.registry import NAMES
 from agent_memory.errors import EncoderError, EncoderMismatchError, InvalidInputError
 from agent_memory.live.gathering import Gathering
 from agent_memory.live.sessions import Sessions
+from agent_memory.passages import Span as TextSpan
+from agent_memory.passages import split_passages
 from agent_memory.reports import GenerationState
 from agent_memory.storage.base import Transaction
-from agent_memory.storage.records import Generation
+from agent_memory.storage.codec import decode_vector, encode_vectors
+from agent_memory.storage.records import Generation, StoredPassages, StoredVectors
 from agent_memory.telemetry import stage
-from agent_memory.types import FloatArray
+from agent_memory.types import FloatArray, Progress
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from agent_memory.encoders.base import Encoder, EncoderSpec
+
+
+_TOGETHER = 512  # texts and passages that are handed to the encoder at once
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,38 @@ class Space:
     def encode_documents(self, texts: list[str]) -> FloatArray:
         """Return static vectors of texts to store, float32 of shape (n, dimension), unit length."""
         return _encode(texts, self.encoder.encode_documents, self.spec)
+
+    def encode_texts(self, texts: Sequence[str], *, progress: Progress | None = None) -> list[StoredVectors]:
+        """Return what stands for each of some texts to store, in the encoder's number format.
+
+        A long text is encoded passage by passage; the vector of the whole is the mean of theirs, weighted by length.
+        So nothing is encoded twice, and texts of any length and number need little memory beside the results.
+
+        Args:
+            texts: The texts.
+            progress: Called with (passages done, passages in all) after each batch.
+        """
+        spans = [split_passages(text) for text in texts]
+        counts = [max(1, len(found)) for found in spans]
+        blobs: list[bytes] = []
+        pieces = _iter_pieces(texts, spans)
+        while batch := list(islice(pieces, _TOGETHER)):
+            blobs += [row.tobytes() for row in encode_vectors(self.encode_documents(batch), self.spec.dtype)]
+            if progress is not None:
+                progress(len(blobs), sum(counts))
+        rest = iter(blobs)
+        return [self._join(found, list(islice(rest, count))) for found, count in zip(spans, counts, strict=True)]
+
+    def _join(self, spans: Sequence[TextSpan], blobs: list[bytes]) -> StoredVectors:
+        """Return what stands for a text, given the vectors of its passages, or its own if it has no more than one."""
+        if len(blobs) == 1:
+            return StoredVectors(blobs[0])
+        joined = b"".join(blobs)
+        matrix = decode_vector(joined, self.spec.dtype).reshape(len(spans), self.spec.dimension)
+        mean = np.array([stop - start for start, stop in spans], np.float32) @ matrix
+        length = float(np.linalg.norm(mean))
+        whole = mean / length if length > _NOTHING else matrix[0]
+        return StoredVectors(encode_vectors(whole, self.spec.dtype).tobytes(), StoredPassages(tuple(spans), joined))
 
     def encode_queries(self, texts: list[str]) -> FloatArray:
         """Return vectors of queries, float32 of shape (n, dimension), unit length."""
@@ -112,6 +152,15 @@ class Space:
             "tiers": spec.tiers,
             "dtype": spec.dtype,
         }
+
+
+def _iter_pieces(texts: Sequence[str], spans: Sequence[Sequence[TextSpan]]) -> Iterator[str]:
+    """Yield what is encoded of each text: its passages, or the text itself if it has no more than one."""
+    for text, found in zip(texts, spans, strict=True):
+        if len(found) < 2:
+            yield text
+        else:
+            yield from (text[start:stop] for start, stop in found)
 
 
 def _encode(texts: list[str], encode: Callable[[list[str]], FloatArray], spec: EncoderSpec) -> FloatArray:

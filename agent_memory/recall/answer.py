@@ -9,6 +9,7 @@ from agent_memory.errors import StorageError
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.recall import ranking
+from agent_memory.recall.passages import find_passages
 from agent_memory.recall.ranking import Candidate
 from agent_memory.recall.request import Request
 from agent_memory.recall.search import Search
@@ -44,11 +45,14 @@ def _make_hits(tx: Transaction, search: Search, best: list[Candidate]) -> Hits:
     entries = tx.entries.fetch([*(candidate.id for candidate in best), *lenders])
     if missing := [candidate.id for candidate in best if candidate.id not in entries]:
         raise StorageError(f"the full-text index refers to missing entries {missing[:3]}")
+    found = {candidate.id: entries[candidate.id] for candidate in best}
+    spans = find_passages(tx, search.request, search.words, found, trust=search.trust)
     hits = [
         Hit(
             entry=entries[candidate.id],
             score=candidate.score,
             rank=rank,
+            passage=spans.get(candidate.id),
             trace=explain_score(tx, search, candidate, entries) if explain else None,
         )
         for rank, candidate in enumerate(best, start=1)

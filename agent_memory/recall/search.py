@@ -15,6 +15,7 @@ from agent_memory.live.searcher import Searcher, slice_result
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.recall import ranking
+from agent_memory.recall.passages import find_passages
 from agent_memory.recall.ranking import Candidate
 from agent_memory.recall.request import Mode, Request
 from agent_memory.storage.base import Transaction
@@ -42,6 +43,7 @@ class Search:
 
     Attributes:
         request: The recall, its vector evolved if it names a session.
+        trust: Weight of cosines.
         candidates: Everything that was scored, by entry id.
         ranked: Candidates that may be returned, best first.
         dropped: Id of the better near-duplicate, by id of the dropped candidate.
@@ -56,7 +58,7 @@ class Search:
     ) -> None:
         self._started = time.perf_counter()
         self._store, self._space, self._tx = store, space, tx
-        self._trust = 1.0 if request.readable or request.mode is Mode.DENSE else ranking.UNREAD
+        self.trust = 1.0 if request.readable or request.mode is Mode.DENSE else ranking.UNREAD
         self.request = request
         self._extra = list(extra)
         self.candidates: dict[int, Candidate] = {}
@@ -204,7 +206,7 @@ class Search:
             return
         for entry_id, score in zip(self.tiers.ids[0].tolist(), self.tiers.scores[0].tolist(), strict=True):
             if entry_id >= 0:
-                self.candidates[entry_id] = Candidate(entry_id, score, self._trust)
+                self.candidates[entry_id] = Candidate(entry_id, score, self.trust)
 
     def _add_lexical(self, text: str) -> None:
         self.words = self._tx.lexical.parse(text)
@@ -236,7 +238,7 @@ class Search:
         cosines = self.searcher.score_former(self.request.vector)
         shares = self._tx.lexical.score_texts(self.words, self._tx.entries.fetch(list(cosines))) if cosines else {}
         for entry_id, score in cosines.items():
-            self.candidates[entry_id] = Candidate(entry_id, score, self._trust, shares.get(entry_id, 0.0))
+            self.candidates[entry_id] = Candidate(entry_id, score, self.trust, shares.get(entry_id, 0.0))
 
     def _add_by_cosine(self, ids: Iterable[int], *, blank: bool = False) -> None:
         """Add entries as candidates, scored by their cosine; existing candidates stay as they are.
@@ -253,7 +255,7 @@ class Search:
         if blank:
             cosines |= {entry_id: 0.0 for entry_id in sorted(missing - cosines.keys())}
         for entry_id, score in cosines.items():
-            self.candidates[entry_id] = Candidate(entry_id, score, self._trust)
+            self.candidates[entry_id] = Candidate(entry_id, score, self.trust)
 
     def _add_neighbours(self) -> None:
         strongest = sorted(self.candidates.values(), key=lambda candidate: -candidate.text_score)[:_LENDERS]
@@ -301,8 +303,11 @@ class Search:
 
     def _rerank(self, ranked: list[Candidate], reranker: Reranker, text: str) -> list[Candidate]:
         best = ranked[: max(_LENDERS, self.request.k)]
-        texts = self._tx.entries.fetch([candidate.id for candidate in best])
-        scores = reranker.score(text, [texts[candidate.id].text for candidate in best])
+        entries = self._tx.entries.fetch([candidate.id for candidate in best])
+        # Of a long text, a cross-encoder reads the beginning alone.
+        spans = find_passages(self._tx, self.request, self.words, entries, trust=self.trust)
+        texts = {number: entry.text[slice(*spans.get(number, (None, None)))] for number, entry in entries.items()}
+        scores = reranker.score(text, [texts[candidate.id] for candidate in best])
         for candidate, score in zip(best, scores.tolist(), strict=True):
             candidate.rerank = score
         return ranking.rank_candidates(best)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agent_memory.live.rows import evolve_passages
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.recall.answer import explain_score
+from agent_memory.recall.passages import find_passages
 from agent_memory.recall.request import Mode, Request
 from agent_memory.recall.search import Search
 from agent_memory.records import Entry, Trace
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from agent_memory.recall.ranking import Candidate
 
 
+_NOTHING = 1e-12
 _NO_WORD = "it holds no word of the query"
 
 
@@ -55,12 +58,14 @@ def _explain(tx: Transaction, search: Search, best: list[Candidate], entry_id: i
     candidate = search.candidates.get(entry_id)
     if candidate is None:
         return Trace(key=entry.key, returned=False, stage="words", reason=_NO_WORD)
-    detail = explain_score(tx, search, candidate, {entry_id: entry})
+    span = find_passages(tx, search.request, search.words, {entry_id: entry}, trust=search.trust).get(entry_id)
+    detail = explain_score(tx, search, candidate, {entry_id: entry}) | {"passage": span}
     facts: dict[str, Any] = {"key": entry.key, "score": candidate.score, "detail": detail}
     ranks = {other.id: rank for rank, other in enumerate(search.ranked, start=1)}
     for rank, other in enumerate(best, start=1):
         if other.id == entry_id:
-            return Trace(returned=True, stage="returned", reason=f"it is hit {rank}", rank=rank, **facts)
+            where = "" if span is None else f", by its characters {span[0]} to {span[1]}"
+            return Trace(returned=True, stage="returned", reason=f"it is hit {rank}{where}", rank=rank, **facts)
     if search.request.mode is Mode.LEXICAL and not candidate.lexical:
         return Trace(returned=False, stage="words", reason=_NO_WORD, **facts)
     if entry_id in search.dropped:
@@ -107,7 +112,9 @@ def _measure_prefix_cosine(tx: Transaction, search: Search, entry_id: int, dimen
     if generation is None:
         return 0.0
     _, matrix = tx.vectors.read(generation, [entry_id], former=True)
-    mine = matrix[0, :dimension].astype(np.float32)
+    rows = [matrix.astype(np.float32)]
+    rows += [evolve_passages(passages) for passages in tx.passages.read(generation, [entry_id], former=True)]
+    mine = np.concatenate(rows)[:, :dimension]
     query = search.request.vector[:dimension]
-    lengths = float(np.linalg.norm(mine) * np.linalg.norm(query))
-    return float(mine @ query) / lengths if lengths else 0.0
+    lengths = np.linalg.norm(mine, axis=1) * np.linalg.norm(query)
+    return float((mine @ query / np.maximum(lengths, _NOTHING)).max())

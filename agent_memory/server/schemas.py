@@ -298,6 +298,7 @@ Hit = create_model(
     __base__=Entry,
     rank=(int, ...),
     score=(float, ...),
+    passage=(tuple[int, int] | None, None),
     trace=(dict[str, JsonValue] | None, None),
 )
 

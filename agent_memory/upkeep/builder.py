@@ -12,6 +12,7 @@ import numpy as np
 
 from agent_memory.errors import IndexStateError
 from agent_memory.files import failpoint
+from agent_memory.live.rows import entries_of, iter_rows
 from agent_memory.live.store import Store
 from agent_memory.reports import Job, JobState
 from agent_memory.storage.base import Transaction
@@ -205,16 +206,19 @@ class Builder:
         index = TieredIndex(generation.dimension, generation.tiers, dtype=generation.dtype, options=self._options)
         with self._store.read() as tx:
             erasures = tx.erasures.read_state()
-            for ids, matrix in tx.vectors.read_all(generation):
+            for ids, matrix in iter_rows(tx, generation):
                 lengths = np.linalg.norm(matrix.astype(np.float32), axis=1)
                 if not (np.abs(lengths - 1) < _LENGTH_TOLERANCE).all():
-                    raise IndexStateError(f"verification: a vector of entry {ids[0]} or later has no unit length")
+                    raise IndexStateError(
+                        f"verification: a vector of entry {entries_of(ids)[0]} or later has no unit length"
+                    )
                 index.add(ids, matrix)
             current = tx.entries.count(UNSUPERSEDED)
             missing = len(self._find_missing(tx))
             missing += tx.vectors.count_blank(generation)
-            if not current - missing <= len(index) <= current:
-                raise IndexStateError(f"verification: {len(index)} vectors for {current} entries, {missing} missing")
+            held = len(index) - tx.passages.count(generation)
+            if not current - missing <= held <= current:
+                raise IndexStateError(f"verification: {held} vectors for {current} entries, {missing} missing")
             if self._job.kind == "reindex":  # a former generation may hold vectors that the caller gave
                 self._deriver.verify_sample(tx)
         index.maintain()

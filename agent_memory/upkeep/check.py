@@ -205,16 +205,15 @@ class Checker:
             chunk = ids[start : start + _PAGE]
             with self._store.read() as tx:
                 texts = {entry_id: entry.text for entry_id, entry in tx.entries.fetch(chunk).items()}
-            matrix = self._space.encode_documents(list(texts.values()))
+            encoded = dict(zip(texts, self._space.encode_texts(list(texts.values())), strict=True))
             with self._store.write() as tx:
                 generation = tx.generations.live()
                 if generation is None:
                     return
                 self._space.accept(generation)
-                blobs = dict(zip(texts, generation.to_bytes(matrix), strict=True))
                 now_there = tx.entries.fetch(chunk)
                 unchanged = {
-                    entry_id: (text, blobs[entry_id])
+                    entry_id: (text, encoded[entry_id])
                     for entry_id, text in texts.items()
                     if entry_id in now_there and now_there[entry_id].text == text
                 }

@@ -8,7 +8,8 @@ import numpy as np
 
 from agent_memory.errors import IndexStateError, StorageError
 from agent_memory.storage.base import Transaction
-from agent_memory.storage.records import NO_VECTOR, Generation, StoredText
+from agent_memory.storage.codec import decode_vector
+from agent_memory.storage.records import NO_VECTOR, Generation, StoredPassages, StoredText, StoredVectors
 from agent_memory.upkeep.plan import Source, Target
 
 _SAMPLE = 8  # vectors that are derived a second time
@@ -30,24 +31,38 @@ class Deriver:
     def __init__(self, target: Target, generation: Generation, encoded: int) -> None:
         self._target, self._generation, self.encoded = target, generation, encoded
 
-    def derive(self, tx: Transaction, batch: Sequence[StoredText]) -> dict[int, bytes]:
+    def derive(self, tx: Transaction, batch: Sequence[StoredText]) -> dict[int, StoredVectors]:
         """Return the vectors that follow from those of the live generation, by entry id; encodes nothing.
 
         Entries that have none on purpose keep none; those that still wait for theirs are left to be encoded.
         """
         live = _get_live(tx)
         ids = [entry.id for entry in batch]
-        blank = {number: mark for number, mark in tx.vectors.find_blank(live, ids).items() if mark == NO_VECTOR}
+        marks = tx.vectors.find_blank(live, ids).items()
+        blank = {number: StoredVectors(mark) for number, mark in marks if mark == NO_VECTOR}
         if self._target.source is Source.ENCODE:
             return blank
-        found = tx.vectors.read_stored(live, ids)
-        if self._target.step is None or not found:
-            return found | blank
-        rotated = self._target.step.apply(np.stack([live.from_bytes(blob) for blob in found.values()]))
-        rotated /= np.linalg.norm(rotated, axis=1, keepdims=True)
-        return dict(zip(found, self._generation.to_bytes(rotated), strict=True)) | blank
+        parts = tx.passages.read_stored(live, ids)
+        found = {
+            number: StoredVectors(self._turn(static, live), self._turn_passages(parts.get(number), live))
+            for number, static in tx.vectors.read_stored(live, ids).items()
+            if number not in parts or parts[number] is not None  # else they are damaged, and encoded again
+        }
+        return found | blank
 
-    def complete(self, derived: dict[int, bytes], batch: Sequence[StoredText]) -> dict[int, bytes]:
+    def _turn(self, blob: bytes, live: Generation) -> bytes:
+        """Return one or more vectors of the live generation in the new space."""
+        if self._target.step is None:
+            return blob
+        matrix = decode_vector(blob, live.dtype).reshape(-1, live.dimension)
+        turned = self._target.step.apply(matrix)
+        turned /= np.linalg.norm(turned, axis=1, keepdims=True)
+        return b"".join(self._generation.to_bytes(turned))
+
+    def _turn_passages(self, passages: StoredPassages | None, live: Generation) -> StoredPassages | None:
+        return None if passages is None else StoredPassages(passages.spans, self._turn(passages.vectors, live))
+
+    def complete(self, derived: dict[int, StoredVectors], batch: Sequence[StoredText]) -> dict[int, StoredVectors]:
         """Return the vectors to store for a batch: the derived ones, and those of the other entries, encoded."""
         rest = [entry for entry in batch if entry.id not in derived]
         if self._target.source is Source.COPY:
@@ -57,11 +72,14 @@ class Deriver:
             derived |= self._encode(rest)
         return derived
 
-    def store(self, tx: Transaction, batch: Sequence[StoredText], blobs: dict[int, bytes]) -> None:
+    def store(self, tx: Transaction, batch: Sequence[StoredText], found: dict[int, StoredVectors]) -> None:
         """Store the vectors of a batch, as ``complete`` returned them."""
         if self._target.source is Source.COPY:
-            tx.vectors.copy(_get_live(tx), self._generation, [entry.id for entry in batch])
-        tx.vectors.store(self._generation.id, [(entry, blobs[entry.id]) for entry in batch if entry.id in blobs])
+            ids = [entry.id for entry in batch if entry.id not in found]
+            tx.vectors.copy(_get_live(tx), self._generation, ids)
+            tx.passages.copy(_get_live(tx), self._generation, ids)
+        tx.vectors.store(self._generation.id, [(entry, found[entry.id].static) for entry in batch if entry.id in found])
+        tx.passages.put(self._generation.id, found.items())
 
     def verify_sample(self, tx: Transaction) -> None:
         """Derive a few vectors again and compare them with the stored ones.
@@ -74,13 +92,13 @@ class Deriver:
         sample = tx.vectors.select_texts(held.tolist())
         derived = self._encode(sample) if self._target.source is Source.ENCODE else self.derive(tx, sample)
         rows = dict(zip(held.tolist(), matrix.astype(np.float32), strict=True))
-        for entry_id, blob in derived.items():
-            if not float(rows[entry_id] @ self._generation.from_bytes(blob)) > _SAME_COSINE:
+        for entry_id, one in derived.items():
+            if not float(rows[entry_id] @ self._generation.from_bytes(one.static)) > _SAME_COSINE:
                 raise IndexStateError(f"verification: the vector of entry {entry_id} does not belong to its text")
 
-    def _encode(self, batch: Sequence[StoredText]) -> dict[int, bytes]:
-        vectors = self._target.space.encode_documents([entry.text for entry in batch])
-        return dict(zip([entry.id for entry in batch], self._generation.to_bytes(vectors), strict=True))
+    def _encode(self, batch: Sequence[StoredText]) -> dict[int, StoredVectors]:
+        encoded = self._target.space.encode_texts([entry.text for entry in batch])
+        return dict(zip([entry.id for entry in batch], encoded, strict=True))
 
 
 def _get_live(tx: Transaction) -> Generation:

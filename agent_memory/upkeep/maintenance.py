@@ -147,7 +147,7 @@ class Maintainer:
             logged = tx.queries.count(())
         stats, replay = self._index.stats(), None
         if view is not None and live is not None and questions is not None:
-            replay = rehearse_rebuild(view, live, questions, stats=stats, options=self._index.options)
+            replay = rehearse_rebuild(view.rows, live, questions, stats=stats, options=self._index.options)
         return _Survey(
             state=state,
             collectable=[one for one in generations if self._is_collectable(one, now)],
@@ -156,8 +156,8 @@ class Maintainer:
             unerased=unerased,
             logged=logged,
             index=stats,
-            recall=None if view is None else measure_sampled_recall(view, 7),
-            tier_recall={} if view is None else measure_tier_recall(view),
+            recall=None if view is None else measure_sampled_recall(view.rows, 7),
+            tier_recall={} if view is None else measure_tier_recall(view.rows),
             replay=replay,
         )
 

@@ -15,6 +15,7 @@ from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.reports import ReindexReport, Replay, ReplaySource
 from agent_memory.storage.base import Transaction
+from agent_memory.storage.codec import decode_vector
 from agent_memory.storage.records import ANY, UNSUPERSEDED, Generation
 from agent_memory.types import FloatArray, IdArray
 from agent_memory.upkeep.measure import (
@@ -158,7 +159,8 @@ def _derive_sample(target: Target, sample: _Sample) -> FloatArray:
         return old if target.step is None else np.asarray(target.step.apply(old), np.float32)
     started, parts = time.perf_counter(), []
     for start in range(0, len(sample.texts), _ENCODED_TOGETHER):
-        parts.append(target.space.encode_documents(sample.texts[start : start + _ENCODED_TOGETHER]))
+        encoded = target.space.encode_texts(sample.texts[start : start + _ENCODED_TOGETHER])
+        parts.append(np.stack([decode_vector(one.static, target.space.spec.dtype) for one in encoded]))
         if time.perf_counter() - started > _ENCODING_S:
             break
     return np.concatenate(parts) if parts else sample.vectors[:0]

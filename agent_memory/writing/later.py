@@ -95,13 +95,14 @@ class Later:
             return None if live is None or tx.vectors.end_waiting(live) else after
 
     def _fill_in(self, space: Space, batch: Sequence[StoredText]) -> None:
-        matrix = space.encode_documents([entry.text for entry in batch])
+        encoded = space.encode_texts([entry.text for entry in batch])
         ids = [entry.id for entry in batch]
         space.sessions.warm(self._store.database, lambda tx: tx.sessions.find_sessions(ids))
         with self._store.write() as tx:
             generation = space.find_or_begin(tx, datetime.now(UTC))
-            blobs = generation.to_bytes(matrix)
-            filled = tx.vectors.fill_in(generation, zip(batch, blobs, strict=True))
+            statics = [one.static for one in encoded]
+            filled = tx.vectors.fill_in(generation, zip(batch, statics, strict=True))
+            tx.passages.put(generation.id, zip(ids, encoded, strict=True))
             tx.changes.log(filled, "put")
             dirty: dict[int, int] = {}
             for session_id, entry_id in tx.sessions.find_sessions(filled):

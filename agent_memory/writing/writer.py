@@ -16,7 +16,7 @@ from agent_memory.live.store import Store
 from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import canonical_json, decode_vector, encode_vectors
-from agent_memory.storage.records import LATER, NO_VECTOR, Draft, Generation
+from agent_memory.storage.records import LATER, NO_VECTOR, Draft, Generation, StoredVectors
 from agent_memory.telemetry import stage
 from agent_memory.types import Namespace, Progress, Time
 from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 _LIGHT = 4
 """How many times ``Config.batch_size`` entries with given vectors fit in one transaction. They are fast to write, and
 each transaction dirties pages of every database index and waits for the disk."""
+
+
+_PIECE = 1_000
+"""Characters of a text that count as another entry in the size of a batch, because they take as long to encode."""
 
 
 class _Pending(NamedTuple):
@@ -49,12 +53,17 @@ class Writer:
         self._store, self._namespace, self._config = store, namespace, store.config
         self._later = later
 
-    def add(self, item: Item) -> Entry:
-        """Write one item."""
+    def add(self, item: Item, *, progress: Progress | None = None) -> Entry:
+        """Write one item.
+
+        Args:
+            item: The item.
+            progress: Called with (passages encoded, passages in all).
+        """
         self._store.database.assert_open()
 
         def write(space: Space) -> Entry:
-            return self._write([self._validate(item, space)], space)[0]
+            return self._write([self._validate(item, space)], space, progress=progress)[0]
 
         return self._store.call_in_space(write)
 
@@ -103,6 +112,8 @@ class Writer:
             batch.append(item)
             evolved = item.draft.session is not None and item.vector not in (NO_VECTOR, LATER)
             room -= _LIGHT if item.vector is None or evolved else 1
+            if item.vector is None:
+                room -= _LIGHT * (len(item.draft.text) // _PIECE)
             if room <= 0:
                 yield batch
                 batch, room = [], self._config.batch_size * _LIGHT
@@ -124,20 +135,21 @@ class Writer:
         scope = inputs.resolve_namespace(entry.namespace, self._namespace)
         return _Pending(_make_draft(entry, scope, self._config, generated=given.get("key") is None), vector)
 
-    def _write(self, batch: Sequence[_Pending], space: Space) -> list[Entry]:
+    def _write(self, batch: Sequence[_Pending], space: Space, *, progress: Progress | None = None) -> list[Entry]:
         """Write a batch; its given vectors, if any, belong to the space."""
         named = not all(item.draft.generated for item in batch)
         texts = [item.draft.text for item in batch]
         with stage("add", store=self._store, named=named, records=len(batch), texts=texts):
-            return self._write_drafts(batch, space)
+            return self._write_drafts(batch, space, progress)
 
-    def _write_drafts(self, batch: Sequence[_Pending], space: Space) -> list[Entry]:
-        sessions, dtype = space.sessions, space.spec.dtype
+    def _write_drafts(self, batch: Sequence[_Pending], space: Space, progress: Progress | None) -> list[Entry]:
+        sessions = space.sessions
         missing = [item.draft.text for item in batch if item.vector is None]
-        encoded = iter(encode_vectors(space.encode_documents(missing), dtype))
+        encoded = iter(space.encode_texts(missing, progress=progress))
         drafts = [item.draft for item in batch]
         for draft, vector in batch:
-            draft.vector = next(encoded).tobytes() if vector is None else vector
+            found = next(encoded) if vector is None else StoredVectors(vector)
+            draft.vector, draft.passages = found.static, found.passages
         now = datetime.now(UTC)
         prepared = self._prepare(drafts, space, now)
         if not all(draft.generated for draft in drafts):
@@ -199,7 +211,7 @@ class Writer:
         merged = self._merge(entry, changed)
         if "expires_at" in changed:
             inputs.check_expiry("expires_at", merged.expires_at)
-        vectors = space.encode_documents([merged.text]) if "text" in changed else None
+        encoded = space.encode_texts([merged.text])[0] if "text" in changed else None
         seen = [(merged.speaker, merged.event_time)] if merged.session and merged.event_time else []
         space.sessions.warm(self._store.database, lambda tx: tx.sessions.find_sessions([entry_id]), seen)
         canonical_json(merged.metadata)
@@ -210,7 +222,8 @@ class Writer:
                 accept(current)
             generation = space.find_or_begin(tx, now)
             draft = _make_draft(self._merge(current, changed), current.namespace, self._config)
-            draft.vector = None if vectors is None else generation.to_bytes(vectors)[0]
+            if encoded is not None:
+                draft.vector, draft.passages = encoded.static, encoded.passages
             return self._put(tx, [draft], generation, space, now)[0][1]
 
     def _merge(self, entry: Entry, changed: Mapping[str, Any]) -> ValidEntry:

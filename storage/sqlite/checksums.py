@@ -25,6 +25,7 @@ COVERED: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("vectors", "checksum"): ("entry_id", "generation_id", "static"),
     ("vectors", "evolved_checksum"): ("entry_id", "generation_id", "evolved", "latents"),
+    ("passages", "checksum"): ("entry_id", "generation_id", "spans", "vectors"),
     ("generations", "checksum"): (
         *("id", "fingerprint", "encoder", "dimension", "tiers", "dtype", "state", "created_at", "session_encoder"),
         "retired_at",
@@ -37,7 +38,12 @@ COVERED: dict[tuple[str, str], tuple[str, ...]] = {
 """The columns that each checksum is over, by table and column of the checksum; tests hold them to the schema."""
 
 
-BLOBS = {("vectors", "checksum"): 1, ("vectors", "evolved_checksum"): 2, ("assets", "checksum"): 1}
+BLOBS = {
+    ("vectors", "checksum"): 1,
+    ("vectors", "evolved_checksum"): 2,
+    ("passages", "checksum"): 2,
+    ("assets", "checksum"): 1,
+}
 """How many of the last columns under a checksum are long."""
 
 
@@ -71,6 +77,11 @@ def checksum_evolved(entry_id: int, generation_id: int, evolved: bytes | None, l
     if evolved is None and latents is None:
         return None
     return checksum((entry_id, generation_id, evolved, latents), 2)
+
+
+def checksum_passages(entry_id: int, generation_id: int, spans: bytes, vectors: bytes) -> int:
+    """Return the checksum of what stands for the passages of a text."""
+    return checksum((entry_id, generation_id, spans, vectors), 2)
 
 
 def carry(stored: int | None, before: Sequence[object], after: Sequence[object]) -> int | None:

@@ -28,6 +28,7 @@ from agent_memory.storage.sqlite.leases import SqliteLeases
 from agent_memory.storage.sqlite.lexical import SqliteLexical
 from agent_memory.storage.sqlite.mentions import SqliteMentions
 from agent_memory.storage.sqlite.migrate import ensure_schema
+from agent_memory.storage.sqlite.passages import SqlitePassages
 from agent_memory.storage.sqlite.queries import SqliteQueries
 from agent_memory.storage.sqlite.schedules import SqliteSchedules
 from agent_memory.storage.sqlite.schema import meta
@@ -72,6 +73,11 @@ class SqliteTransaction(Transaction):
     @override
     def vectors(self) -> SqliteVectors:
         return SqliteVectors(self.connection)
+
+    @cached_property
+    @override
+    def passages(self) -> SqlitePassages:
+        return SqlitePassages(self.connection)
 
     @cached_property
     @override

@@ -16,7 +16,7 @@ from agent_memory.errors import NotFoundError
 from agent_memory.records import Entry
 from agent_memory.storage.codec import content_hash
 from agent_memory.storage.entries import Drafts
-from agent_memory.storage.records import LATER, Draft, Removed, Written
+from agent_memory.storage.records import LATER, NO_VECTOR, Draft, Removed, StoredVectors, Written
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.changes import last_number, log_changes
 from agent_memory.storage.sqlite.checksums import (
@@ -32,6 +32,7 @@ from agent_memory.storage.sqlite.checksums import (
 from agent_memory.storage.sqlite.conditions import decode_namespace, encode_namespace
 from agent_memory.storage.sqlite.entries import IN_LIST
 from agent_memory.storage.sqlite.mentions import copy_mentions, put_mentions
+from agent_memory.storage.sqlite.passages import SPAN_BYTES, copy_passages, put_passages
 from agent_memory.storage.sqlite.places import drop_empty_sessions, enter_sessions, leave_sessions
 from agent_memory.storage.sqlite.schema import checked, entries, microseconds
 from agent_memory.storage.sqlite.slots import Group, driver
@@ -51,6 +52,8 @@ _PUT_VECTOR = (
 _READ_VECTORS = (
     "SELECT generation_id, static, evolved, latents, checksum, evolved_checksum FROM vectors WHERE entry_id = ?"
 )
+_COUNT_PASSAGES = f"SELECT coalesce(sum(length(spans) / {SPAN_BYTES}), 0) FROM passages "
+_COUNT_PASSAGES += "WHERE entry_id IN (SELECT value FROM json_each(?))"
 _COVERED = COVERED["entries", "checksum"]
 
 _SURPLUS = "SELECT id, session_id FROM entries WHERE superseded_by = ? AND key = ? ORDER BY id DESC LIMIT -1 OFFSET ?"
@@ -98,6 +101,8 @@ def _write(
     raw.executemany(_PUT_VECTOR, rows)
     mentioned = ((number, draft.mentions) for number, draft in placed if draft.mentions)
     put_mentions(connection, mentioned, [row[-1] for row in replaced])
+    long = ((number, StoredVectors(one.vector or NO_VECTOR, one.passages)) for number, one in placed if one.passages)
+    put_passages(raw, generation_id, long)
     lexical.insert_rows(connection, ((number, list_terms(draft.text, draft.speaker)) for number, draft in placed))
 
 
@@ -270,6 +275,7 @@ def _copy_vectors(connection: Connection, entry_id: int, copy_id: int) -> None:
             evolved = None
         sums = checksum_static(copy_id, generation_id, static), checksum_evolved(copy_id, generation_id, evolved, None)
         raw.execute(_PUT_VECTOR, (copy_id, generation_id, static, evolved, None, *sums))
+        copy_passages(raw, generation_id, entry_id, copy_id)
 
 
 def _describe_removed(rows: Sequence[Row[Any]], staying: set[tuple[str, str]], vectors: int, latents: int) -> Removed:
@@ -363,7 +369,8 @@ class SqliteDrafts(Group, Drafts):
             rows = self._connection.execute(select(entries).where(entries.c.id.in_(part))).all()
             _delete_words(self._connection, [row for row in rows if row.superseded_at is None])
             found = raw.execute(_COUNT_VECTORS, (json.dumps(part),)).fetchone()
-            vectors, latents = vectors + found[0], latents + found[1]
+            parts = raw.execute(_COUNT_PASSAGES, (json.dumps(part),)).fetchone()
+            vectors, latents = vectors + found[0] + parts[0], latents + found[1]
             _delete(self._connection, part)
             seqs = log_changes(self._connection, [row.id for row in rows], "forget")
             leave_sessions(self._connection, [row.session_id for row in rows], max(seqs, default=0))
@@ -375,16 +382,17 @@ class SqliteDrafts(Group, Drafts):
         return _describe_removed(gone, set(staying), vectors, latents)
 
     @override
-    def mend(self, texts: Mapping[int, tuple[str, bytes]], generation_id: int) -> None:
-        for entry_id, (text, vector) in texts.items():
+    def mend(self, texts: Mapping[int, tuple[str, StoredVectors]], generation_id: int) -> None:
+        for entry_id, (text, found) in texts.items():
             raw = driver(self._connection)
             edited = "id = ? AND content_hash IS NOT ?"
             if raw.execute(f"SELECT 1 FROM entries WHERE {edited}", (entry_id, content_hash(text))).fetchone():
                 raw.execute("UPDATE entries SET content_hash = ? WHERE id = ?", (content_hash(text), entry_id))
                 seal(raw, "entries", "id = ?", (entry_id,))
             raw.execute(_DROP_OTHERS, (entry_id, generation_id))
-            total = checksum_static(entry_id, generation_id, vector)
-            raw.execute(_PUT_VECTOR, (entry_id, generation_id, vector, None, None, total, None))
+            total = checksum_static(entry_id, generation_id, found.static)
+            raw.execute(_PUT_VECTOR, (entry_id, generation_id, found.static, None, None, total, None))
+            put_passages(raw, generation_id, [(entry_id, found)])
         log_changes(self._connection, list(texts), "put")
 
     @override

@@ -28,6 +28,7 @@ _AMONG = "IN (SELECT value FROM json_each(?))"
 _LEFT = {
     "rows": f"SELECT count(*) FROM entries WHERE id {_AMONG}",
     "vectors": f"SELECT count(*) FROM vectors WHERE entry_id {_AMONG}",
+    "rows of passages": f"SELECT count(*) FROM passages WHERE entry_id {_AMONG}",
     "rows of words": f"SELECT count(*) FROM lexical_docsize WHERE id {_AMONG}",
 }
 

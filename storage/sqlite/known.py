@@ -93,6 +93,10 @@ _CHANGES: dict[str, dict[str, str | None]] = {
         "ix_mentions_start": "ea9a52f310a9d4efd327322031181171",
         "mentions": "2fcc69f5c997bbf4d8d9bd89083e9265",
     },
+    "0010": {
+        "passages": "dae41ed259cee3fe79ed22abd3bf0313",
+        "sqlite_autoindex_passages_1": "fce710fc79ae37170c0d501effe07348",
+    },
 }
 """Digests of the objects that each revision adds or changes, by name; None for what it drops."""
 

@@ -16,7 +16,7 @@ from agent_memory.storage.sqlite.rewriting import rewrite_words
 from agent_memory.storage.sqlite.slots import driver
 from agent_memory.types import Progress
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
 """Every revision that this version knows, oldest first; a test compares it with the migrations folder."""
 
 PAGE_SIZE_BYTES = 8192  # five 768-dimensional half-precision vectors per page; the default of 4096 wastes a quarter

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Dialect,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -213,6 +214,20 @@ vectors = Table(
     Column("checksum", StoredInteger),
     Column("evolved_checksum", StoredInteger),
 )
+
+passages = Table(
+    "passages",
+    metadata,
+    Column("entry_id", StoredInteger, primary_key=True),
+    Column("generation_id", StoredInteger, primary_key=True),
+    Column("spans", StoredBytes, nullable=False),
+    Column("vectors", StoredBytes, nullable=False),
+    Column("checksum", StoredInteger),
+    ForeignKeyConstraint(
+        ["entry_id", "generation_id"], ["vectors.entry_id", "vectors.generation_id"], ondelete="CASCADE"
+    ),
+)
+"""They go with the vector that stands for the whole text: whatever deletes or replaces it deletes them."""
 
 HAS_VECTOR = func.length(vectors.c.static) > len(LATER)
 """False for what is stored in the place of a vector: see ``NO_VECTOR`` and ``LATER``."""

@@ -21,6 +21,7 @@ from agent_memory.storage.sqlite.slots import driver
 _NAMES = {
     "entries": "entry",
     "vectors": "vector of entry",
+    "passages": "passages of entry",
     "generations": "generation",
     "assets": "file of a generation",
     "schedules": "schedule",
@@ -29,6 +30,7 @@ _ALTERED = {
     ("entries", "checksum"): AlteredKind.ENTRY,
     ("vectors", "checksum"): AlteredKind.STATIC,
     ("vectors", "evolved_checksum"): AlteredKind.EVOLVED,
+    ("passages", "checksum"): AlteredKind.STATIC,
 }
 
 _MERGED_PAGES = 200  # in one transaction

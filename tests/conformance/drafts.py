@@ -26,7 +26,7 @@ from conformance.samples import (
 
 from agent_memory.records import Entry
 from agent_memory.storage.codec import content_hash
-from agent_memory.storage.records import ANY
+from agent_memory.storage.records import ANY, StoredVectors
 
 
 class DraftContract:
@@ -226,7 +226,9 @@ class DraftContract:
             live, building = tx.generations.live(), begin(tx)
             tx.vectors.copy(live, building, ids)
             assert sorted(tx.vectors.find_faults(live, [*ids, 4, 5])) == [1, 2, 4, 5]
-            tx.drafts.mend({1: ("text of a", stored("text of a")), 2: ("text of b", stored("text of b"))}, live.id)
+            texts = {1: "text of a", 2: "text of b"}
+            found = {number: (text, StoredVectors(stored(text))) for number, text in texts.items()}
+            tx.drafts.mend(found, live.id)
             assert sorted(tx.vectors.find_faults(live, [*ids, 4, 5])) == [4, 5]
             assert read_vectors(tx, live, ids[:1]) == {ids[0]: unit_vector("text of a").tolist()}
             assert sorted(tx.vectors.find_faults(building, ids)) == ids[:2]

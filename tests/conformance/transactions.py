@@ -22,7 +22,7 @@ from conformance.samples import (
 
 from agent_memory.errors import ClosedError, LockTimeoutError, NotFoundError, StorageError
 from agent_memory.reports import JobState, Schedule
-from agent_memory.storage.records import LoggedQuery
+from agent_memory.storage.records import LoggedQuery, StoredVectors
 
 
 class Interrupted(BaseException):
@@ -38,7 +38,7 @@ def write_everything(tx, ids):
     )
     tx.drafts.supersede(ids[1], ids[2], at(5))
     tx.drafts.remove([ids[3]])
-    tx.drafts.mend({ids[4]: ("text of e", stored("other"))}, live.id)
+    tx.drafts.mend({ids[4]: ("text of e", StoredVectors(stored("other")))}, live.id)
     tx.changes.log([ids[2]], "put")
     tx.sessions.store(live, [(ids[0], stored("evolved"), latents("new"))])
     tx.sessions.move_head(session.id, tx.changes.last_seq() + 1)

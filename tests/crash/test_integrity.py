@@ -50,6 +50,8 @@ def fill(folder, weights):
                 metadata={"number": number, "tags": ["é", "b"]} if number % 4 else {},
                 expires_at=datetime(2099, 1, 1, tzinfo=UTC) if number % 5 == 0 else None,
             )
+        memory.add("a long note about many things " * 60, key="long", session="chat")
+        memory.update("long", text="another long note with other words " * 50)
         memory.update("k3", text="note 3 in other words")
         memory.update("k4", metadata={"changed": True})
         memory.supersede("k6", "k7")
@@ -257,7 +259,7 @@ def test_every_writer_keeps_checksums_right(tmp_path, weights):
 
     def item(key):
         return {
-            "text": f"note {rng.randrange(99)}",
+            "text": f"note {rng.randrange(99)} " * rng.choice([1, 1, 1, 150]),
             "key": key,
             "session": rng.choice([None, "a", "b"]),
             "speaker": rng.choice([None, "ann"]),
@@ -274,7 +276,7 @@ def test_every_writer_keeps_checksums_right(tmp_path, weights):
         lambda: memory.add(**item(rng.choice(keys))),
         lambda: memory.add_many([item(key) for key in rng.sample(keys, 4)]),
         lambda: memory.update(rng.choice(keys), metadata={"again": rng.random()}),
-        lambda: memory.update(rng.choice(keys), text="changed words", speaker=rng.choice(["bob", None])),
+        lambda: memory.update(rng.choice(keys), text=rng.choice(["changed", "other words " * 150]), speaker="bob"),
         supersede,
         lambda: memory.forget(rng.choice(keys)),
         memory.purge_expired,

@@ -1,0 +1,183 @@
+"""Rows of the index: one for each entry, and one for each passage of a long entry; together they are one hit.
+
+The row of an entry has the entry's id. Rows of passages have ids of a range of their own, from which the entry can be
+computed; they ascend with it. What a session adds to an entry's vector it adds to those of its passages, too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from agent_memory.storage.base import Transaction
+from agent_memory.storage.codec import encode_vectors
+from agent_memory.storage.records import Generation, ReadPassages
+from agent_memory.types import FloatArray, IdArray
+
+if TYPE_CHECKING:
+    from agent_memory.index import IndexView, SearchResult, TierTrace
+
+Rows: TypeAlias = tuple[IdArray, npt.NDArray[Any]]
+"""Ids of rows, int64 (n,), and their vectors in the generation's dtype, (n, dimension)."""
+
+_FIRST = 1 << 62
+_BITS = 20
+_MOST = 1 << _BITS
+_PARALLEL = 1e-6
+_GROWTH = 2
+
+
+# --- ids ---------------------------------------------------------------------------------------------------
+
+
+def entries_of(rows: IdArray) -> IdArray:
+    """Return the entries of rows, int64 of the same shape; -1 stays -1."""
+    return np.where(rows >= _FIRST, (rows - _FIRST) >> _BITS, rows)
+
+
+def _number_passages(entry_id: int, count: int) -> IdArray:
+    return _FIRST + (np.int64(entry_id) << _BITS) + np.arange(count, dtype=np.int64)
+
+
+def select_extras(rows: IdArray) -> IdArray:
+    """Return those of some rows that are of passages, ascending."""
+    return np.sort(rows[rows >= _FIRST])
+
+
+def find_extras(extras: IdArray, entry_ids: IdArray) -> IdArray:
+    """Return the rows of the passages of entries.
+
+    Args:
+        extras: The rows of passages that there are, ascending.
+        entry_ids: The entries, int64 (m,).
+    """
+    if not len(extras) or not len(entry_ids):
+        return np.empty(0, np.int64)
+    first = _FIRST + (entry_ids.astype(np.int64) << _BITS)
+    low, high = np.searchsorted(extras, first), np.searchsorted(extras, first + _MOST)
+    counts = high - low
+    steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    found: IdArray = extras[np.repeat(low, counts) + steps]
+    return found
+
+
+def replace_extras(extras: IdArray, gone: IdArray, added: Sequence[IdArray]) -> IdArray:
+    """Return rows of passages, ascending, without some and with those among others; the same array if none changes."""
+    new = select_extras(np.concatenate([np.empty(0, np.int64), *added]))
+    if not len(gone) and not len(new):
+        return extras
+    return np.union1d(np.setdiff1d(extras, gone, assume_unique=True), new)
+
+
+# --- what is stored, as rows ---------------------------------------------------------------------------------
+
+
+def read_rows(tx: Transaction, generation: Generation, ids: IdArray) -> list[Rows]:
+    """Return the rows to search of the given entries that are not superseded."""
+    found = [tx.vectors.read(generation, ids)]
+    passages = tx.passages.read(generation, ids)
+    return [*found, _to_rows(passages, generation)] if passages else found
+
+
+def iter_rows(tx: Transaction, generation: Generation) -> Iterator[Rows]:
+    """Yield the rows to search of all entries that are not superseded, in steps."""
+    yield from tx.vectors.read_all(generation)
+    for passages in tx.passages.read_all(generation):
+        yield _to_rows(passages, generation)
+
+
+def _to_rows(passages: Sequence[ReadPassages], generation: Generation) -> Rows:
+    ids = np.concatenate([_number_passages(one.entry_id, len(one.spans)) for one in passages])
+    matrix = np.concatenate([evolve_passages(one) for one in passages])
+    return ids, encode_vectors(matrix, generation.dtype)
+
+
+def evolve_passages(passages: ReadPassages) -> FloatArray:
+    """Return the vectors of passages to search, float32 (n, dimension), each of unit length.
+
+    A session encoder sees the whole entry as one segment. What it adds to the entry's static vector is the part of the
+    evolved vector that is at right angles to that; each passage takes the place of the other part.
+    """
+    vectors = passages.vectors
+    if passages.evolved is not None:
+        kept = float(passages.evolved @ passages.static)
+        added = passages.evolved - kept * passages.static
+        if kept > 0 and float(np.linalg.norm(added)) > _PARALLEL:
+            vectors = kept * vectors + added
+    unit: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _PARALLEL)
+    return unit
+
+
+# --- searching -------------------------------------------------------------------------------------------------
+
+
+class RowView:
+    """A fixed view of the index that is asked for entries and answers with entries.
+
+    Args:
+        view: The index.
+        extras: Its rows of passages, ascending.
+    """
+
+    def __init__(self, view: IndexView, extras: IdArray) -> None:
+        self.rows, self._extras = view, extras
+
+    def search(
+        self,
+        queries: FloatArray,
+        k: int,
+        *,
+        allowed: IdArray | None = None,
+        exact: bool = False,
+        budget_ms: float | None = None,
+        explain: bool = False,
+    ) -> SearchResult:
+        """Return the nearest entries of each query, each by its nearest row; see ``IndexView.search``.
+
+        As many rows are searched as are needed for k different entries, if there are so many.
+        """
+        extras = self._extras
+        if not len(extras):
+            return self.rows.search(queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain)
+        total = len(self.rows)
+        if allowed is not None:
+            theirs = find_extras(extras, allowed)
+            total = len(allowed) + len(theirs)
+            allowed = np.concatenate([allowed, theirs])
+        started, width = time.perf_counter(), total if exact and allowed is not None else k
+        while True:
+            width = min(max(width * _GROWTH, k), max(total, k))
+            left = None if budget_ms is None else max(0.0, budget_ms - (time.perf_counter() - started) * 1e3)
+            found = self.rows.search(queries, width, allowed=allowed, exact=exact, budget_ms=left, explain=explain)
+            merged = _merge(found, k)
+            if width >= total or (merged.ids[:, -1] >= 0).all():
+                return merged
+
+
+def _merge(found: SearchResult, k: int) -> SearchResult:
+    """Return the nearest k entries of a result over rows."""
+    entries = entries_of(found.ids)
+    ids = np.full((len(entries), k), -1, np.int64)
+    scores = np.full((len(entries), k), -np.inf, np.float32)
+    for number, row in enumerate(entries):
+        places = _find_first(row)
+        places = places[row[places] >= 0][:k]
+        ids[number, : len(places)], scores[number, : len(places)] = row[places], found.scores[number][places]
+    traces = tuple(tuple(_merge_trace(tier) for tier in tiers) for tiers in found.traces)
+    return replace(found, ids=ids, scores=scores, traces=traces)
+
+
+def _find_first(entries: IdArray) -> IdArray:
+    """Return the places at which entries stand for the first time, ascending."""
+    return np.sort(np.unique(entries, return_index=True)[1])
+
+
+def _merge_trace(tier: TierTrace) -> TierTrace:
+    entries = entries_of(tier.ids)
+    places = _find_first(entries)
+    return replace(tier, ids=entries[places], scores=tier.scores[places], kept=int((places < tier.kept).sum()))
