@@ -129,8 +129,8 @@ def _compile_select(
     if in_session:
         query = query.where(entries.c.session_id == bindparam("session", 0))
     if inside:
-        low, high = bindparam("low", ""), bindparam("high", "")
-        query = query.where(entries.c.namespace >= low, entries.c.namespace < high)
+        place = entries.c.namespace
+        query = query.where(place >= bindparam("low", ""), place < bindparam("high", ""))
     query = query.order_by(entries.c.id.desc() if newest_first else entries.c.id)
     query = query.limit(bindparam("most", 0)).offset(bindparam("skip", 0))
     compiled = query.compile(dialect=SQLiteDialect(), compile_kwargs={"render_postcompile": True})
