@@ -26,7 +26,7 @@ from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
 from socket import create_server
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -89,18 +89,35 @@ class Clients:
 
     def __init__(self, stack: ExitStack) -> None:
         self._pool = stack.enter_context(get_context("spawn").Pool(1))
+        self.processor_ms: dict[tuple[str, int, int], list[float]] = {}
 
-    def ask(self, url: str, path: str, bodies: Sequence[bytes], clients: int, seconds: float) -> float:
-        """Return how many questions a second are answered."""
-        return self._pool.apply(ask_for, (url, path, bodies, clients, seconds))
+    def ask(self, server: Server, path: str, bodies: Sequence[bytes], clients: int, seconds: float) -> float:
+        """Return how many questions a second are answered; notes the server's processor time for each."""
+        used = server.read_processor_ms()
+        rate = self._pool.apply(ask_for, (server.url, path, bodies, clients, seconds))
+        used = (server.read_processor_ms() - used) / (rate * seconds)
+        self.processor_ms.setdefault((server.url, id(bodies), clients), []).append(used)
+        return rate
 
 
 # --- servers -------------------------------------------------------------------------------------------------
 
 
+class Server(NamedTuple):
+    """A server that runs."""
+
+    url: str
+    pid: int
+
+    def read_processor_ms(self) -> float:
+        """Return the processor time of the process itself, without those that it has started."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def start(command: list[str], url: str, ready: str) -> Iterator[str]:
-    """Run a server until the block ends; yields its address once it answers."""
+def start(command: list[str], url: str, ready: str) -> Iterator[Server]:
+    """Run a server until the block ends; yields it once it answers."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(600):
@@ -111,7 +128,7 @@ def start(command: list[str], url: str, ready: str) -> Iterator[str]:
                 time.sleep(0.1)
         else:
             raise SystemExit(f"{command} does not answer at {url}")
-        yield url
+        yield Server(url, process.pid)
     finally:
         process.terminate()
         process.wait(30)
@@ -226,13 +243,13 @@ def measure(memory: Memory, texts: list[str], questions: list[str], folder: Path
             chroma = None
         else:
             chroma = chromadb.__version__
-            url = stack.enter_context(serve_chroma(folder / "chroma"))
-            where = fill_chroma(url, texts, stored)
+            chroma_server = stack.enter_context(serve_chroma(folder / "chroma"))
+            where = fill_chroma(chroma_server.url, texts, stored)
             bodies = [
                 json.dumps({"query_embeddings": [vector.tolist()], "n_results": K}).encode() for vector in vectors
             ]
-            calls["Chroma by vector: HTTP, one"] = lambda: clients.ask(url, where, bodies, 1, seconds)
-            calls["Chroma by vector: HTTP, 64"] = lambda: clients.ask(url, where, bodies, CLIENTS, seconds)
+            calls["Chroma by vector: HTTP, one"] = lambda: clients.ask(chroma_server, where, bodies, 1, seconds)
+            calls["Chroma by vector: HTTP, 64"] = lambda: clients.ask(chroma_server, where, bodies, CLIENTS, seconds)
         measure_rounds({name: call for name, call in calls.items() if name != "in process"}, 1)  # to warm up
         found = measure_rounds(calls, options.rounds)
         figures: dict[str, Any] = {"chroma": chroma, "load average": os.getloadavg()[0]}
@@ -248,8 +265,13 @@ def measure(memory: Memory, texts: list[str], questions: list[str], folder: Path
         ]
         shown = [(over, under) for over, under in pairs if over in found and under in found]
         figures["ratios"] = {f"{over} / {under}": compare(found, over, under) for over, under in shown}
-        figures["a question"] = measure_overhead(memory, gathering, questions[: options.questions])
-        figures["a vector"] = measure_overhead(memory, gathering, asked[: options.questions])
+        figures["processor ms an answer"] = {
+            "HTTP, one": summarise(clients.processor_ms[gathering.url, id(words), 1][1:]),
+            "HTTP, 64": summarise(clients.processor_ms[gathering.url, id(words), CLIENTS][1:]),
+            "HTTP, 64, each by itself": summarise(clients.processor_ms[alone.url, id(words), CLIENTS][1:]),
+        }
+        figures["a question"] = measure_overhead(memory, gathering.url, questions[: options.questions])
+        figures["a vector"] = measure_overhead(memory, gathering.url, asked[: options.questions])
     return figures
 
 

@@ -5,7 +5,7 @@ const figure = (text, value) => h("div", { class: "figure" }, h("b", {}, value),
 const section = (title, ...parts) => h("section", { class: "card", "aria-label": title }, h("h2", {}, title), parts);
 
 export async function operations(me) {
-  const whole = !me.namespace.length, admin = me.role === "admin", health = h("div", {}), jobs = h("div", {}), spaces = h("div", {}), keys = h("div", {}), audit = h("div", {}), work = h("div", {});
+  const whole = !me.namespace.length, admin = me.role === "admin", health = h("div", {}), jobs = h("div", {}), spaces = h("div", {}), keys = h("div", {}), audit = h("div", {}), work = h("div", {}), done = h("div", { role: "status" });
   let timer = null;
   // Shows the progress of something long, then what it came to.
   async function run(node, path, body, tell) {
@@ -23,7 +23,7 @@ export async function operations(me) {
     if (!whole) return;
     await load(jobs, async () => {
       const [found, running] = await Promise.all([get("/v1/jobs?limit=20"), get("/v1/operations")]);
-      const act = (id, verb) => h("button", { type: "button", onclick: () => post(`/v1/jobs/${id}/${verb}`).then(refresh, (error) => show(work, problem(error))) }, verb);
+      const act = (id, verb) => h("button", { type: "button", onclick: () => post(`/v1/jobs/${id}/${verb}`).then(refresh, (error) => show(done, problem(error))) }, verb);
       const open = (job) => admin && job.state === "running" ? [act(job.id, "pause"), " ", act(job.id, "cancel")] : admin && job.state === "paused" ? [act(job.id, "resume"), " ", act(job.id, "cancel")] : "";
       return found.items.length + running.items.length ? table(["what", "state", "progress or result", "began", ""], [...found.items.map((job) => [job.kind, job.state, h("span", { class: "mono" }, job.error || JSON.stringify(job.progress).slice(0, 120)), moment(job.created_at), open(job)]),
         ...running.items.slice(0, 20).map((one) => [one.kind, one.state, one.error ? one.error.detail : one.total ? `${one.done} of ${one.total}` : "–", moment(one.created_at), ""])], "Jobs") : state("No jobs yet.");
@@ -55,12 +55,12 @@ export async function operations(me) {
   async function reindex() { if (await confirmWith("Re-index the store?", [h("p", {}, "It stays in use meanwhile, and the former generation is kept for a rollback.")], "Re-index")) run(work, "/v1/reindex", plan(false), forecast); }
   async function rollback() { if (await confirmWith("Roll back?", [h("p", {}, "The generation before the last re-index becomes live again.")], "Roll back")) run(work, "/v1/rollback", {}, forecast); }
   const needed = (found) => found.actions.length ? table(["action", "why", "seconds", "result"], found.actions.map((one) => [one.name, one.reason, number(one.seconds), one.result || "–"]), "Maintenance") : h("p", {}, "Nothing to do.");
-  const save = (path, name) => download(path, name).catch((error) => show(work, problem(error)));
+  const save = (path, name) => download(path, name).catch((error) => show(done, problem(error)));
   queueMicrotask(() => { refresh(); refreshAccess(); });
   timer = setInterval(() => { if (jobs.textContent.includes("running")) refresh(); }, 2000);
   return { leave: () => clearInterval(timer), parts: [h("h1", {}, "Operations"), section("Health", health),
     whole ? h("div", { class: "halves" }, section("Re-index", admin && [h("div", { class: "fields" }, tiersLabel, encoderLabel, rotateLabel), h("p", { class: "actions" }, h("button", { type: "button", class: "primary", onclick: () => run(work, "/v1/reindex", plan(true), forecast) }, "Predict"), h("button", { type: "button", onclick: reindex }, "Re-index…"), h("button", { type: "button", onclick: rollback }, "Roll back…"))], work, h("h3", {}, "Generations"), spaces),
-      section("Upkeep", h("p", { class: "actions" }, admin && h("button", { type: "button", onclick: () => run(work, "/v1/check", {}, (found) => found.problems.length ? h("ul", {}, found.problems.map((one) => h("li", {}, one))) : h("p", {}, `${found.entries} entries checked: no damage.`)) }, "Check"), admin && h("button", { type: "button", onclick: () => run(work, "/v1/maintenance", { dry_run: true }, needed) }, "What is needed?"), admin && h("button", { type: "button", onclick: () => run(work, "/v1/maintenance", {}, needed) }, "Do it"), admin && h("button", { type: "button", onclick: () => save("/v1/backup", "memory.db") }, "Download a backup"), h("button", { type: "button", onclick: () => save("/v1/export", "memory.jsonl") }, "Export")), h("h3", {}, "Jobs"), jobs))
+      section("Upkeep", h("p", { class: "actions" }, admin && h("button", { type: "button", onclick: () => run(done, "/v1/check", {}, (found) => found.problems.length ? h("ul", {}, found.problems.map((one) => h("li", {}, one))) : h("p", {}, `${found.entries} entries checked: no damage.`)) }, "Check"), admin && h("button", { type: "button", onclick: () => run(done, "/v1/maintenance", { dry_run: true }, needed) }, "What is needed?"), admin && h("button", { type: "button", onclick: () => run(done, "/v1/maintenance", {}, needed) }, "Do it"), admin && h("button", { type: "button", onclick: () => save("/v1/backup", "memory.db") }, "Download a backup"), h("button", { type: "button", onclick: () => save("/v1/export", "memory.jsonl") }, "Export")), done, h("h3", {}, "Jobs"), jobs))
       : section("The whole store", h("p", { class: "note" }, "Jobs, re-indexes and backups concern the whole store. Your key sees only a part of it.")),
     admin && h("div", { class: "halves" }, section("Keys", h("p", { class: "actions" }, h("button", { type: "button", onclick: makeKey }, "Make a key…")), keys), section("Audit log", audit))] };
 }

@@ -21,15 +21,14 @@ function bar(trace, most) {
 // The tiers as a funnel: how many candidates each had and handed on, and where one entry stood.
 export function funnel(tiers) {
   if (!tiers || !tiers.length) return h("p", { class: "note" }, "No tier was searched.");
-  const most = Math.max(...tiers.map((tier) => Math.log(1 + tier.candidates))), step = 54, wide = 520;
+  const most = Math.max(...tiers.map((tier) => Math.log(1 + tier.candidates))), step = 34, wide = 520;
   const rows = tiers.map((tier, at) => {
     const width = (n) => Math.max(4, Math.log(1 + n) / most * wide), all = width(tier.candidates), kept = width(tier.kept), y = at * step;
     const mark = tier.rank === null ? null : s("circle", { cx: (wide - all) / 2 + Math.min(1, Math.log(1 + tier.rank) / Math.log(1 + tier.candidates)) * all, cy: y + 13, r: 6, class: tier.rank > tier.kept && at < tiers.length - 1 ? "f-bad" : "f-ink" });
-    const where = tier.rank === null ? "this entry is not among them" : `this entry is ${tier.rank}.`;
-    return s("g", {}, s("rect", { x: (wide - all) / 2, y, width: all, height: 26, rx: 4, class: "f-line" }), s("rect", { x: (wide - kept) / 2, y, width: kept, height: 26, rx: 4, class: "f-tint" }), mark,
-      s("text", { x: wide / 2, y: y + 42, "text-anchor": "middle", class: "f-soft" }, `${tier.dimension} dimensions: ${tier.candidates} candidates, ${tier.kept} kept; ${where}`));
+    return s("g", {}, s("rect", { x: (wide - all) / 2, y, width: all, height: 26, rx: 4, class: "f-line" }), s("rect", { x: (wide - kept) / 2, y, width: kept, height: 26, rx: 4, class: "f-tint" }), mark);
   });
-  return s("svg", { class: "chart", viewBox: `0 0 ${wide} ${tiers.length * step}`, role: "img", "aria-label": tiers.map((tier) => `Tier ${tier.dimension}: ${tier.candidates} candidates, ${tier.kept} kept, rank of this entry ${tier.rank ?? "none"}`).join(". ") }, rows);
+  const lines = tiers.map((tier) => h("li", {}, `${tier.dimension} dimensions: ${tier.candidates} candidates, ${tier.kept} kept; this entry is ${tier.rank ?? "not among them"}`));
+  return h("div", {}, s("svg", { class: "chart", viewBox: `0 0 ${wide} ${tiers.length * step}`, role: "img", "aria-label": tiers.map((tier) => `Tier ${tier.dimension}: ${tier.candidates} candidates, ${tier.kept} kept, rank of this entry ${tier.rank ?? "none"}`).join(". ") }, rows), h("ol", { class: "note" }, lines));
 }
 
 const parts = (trace) => table(["part", "value"], [
