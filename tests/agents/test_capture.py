@@ -165,7 +165,8 @@ def test_a_long_text_is_cut_without_cutting_a_secret_open():
     [
         ("We decided to use Go.", {DECISION}),
         ("Let's go with option B.", {DECISION}),
-        ("I prefer tabs.", set()),  # too short to say anything alone
+        ("I prefer tabs.", {PREFERENCE}),
+        ("Never mind.", set()),  # too short to say anything
         ("I prefer tabs over spaces.", {PREFERENCE}),
         ("Never commit to main.", {PREFERENCE}),
         ("The migration is still open.", {OPEN}),
