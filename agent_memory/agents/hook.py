@@ -188,7 +188,7 @@ def _read_input() -> str:
 
 def _print(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
-        sys.stdout.write(text)
+        sys.stdout.write(f"{text}\n" if text else "")
         sys.stdout.flush()
 
 

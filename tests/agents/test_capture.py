@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_memory import InvalidInputError, Memory, NotFoundError
+from agent_memory import InvalidInputError, Memory, MissingDependencyError, NotFoundError
+from agent_memory.agents import notes, secrets
 from agent_memory.agents.backfill import backfill
 from agent_memory.agents.capture import MOST_CHARS, clean, make_item
 from agent_memory.agents.kinds import DECISION, OPEN, PREFERENCE, find_kinds
@@ -165,7 +166,8 @@ def test_a_long_text_is_cut_without_cutting_a_secret_open():
     [
         ("We decided to use Go.", {DECISION}),
         ("Let's go with option B.", {DECISION}),
-        ("I prefer tabs.", set()),  # too short to say anything alone
+        ("I prefer tabs.", {PREFERENCE}),
+        ("Never mind.", set()),  # too short to say anything
         ("I prefer tabs over spaces.", {PREFERENCE}),
         ("Never commit to main.", {PREFERENCE}),
         ("The migration is still open.", {OPEN}),
@@ -293,3 +295,14 @@ def test_codex_is_read_too_and_other_agents_are_refused(tmp_path, store, project
             backfill(memory, "cursor", file)
         with pytest.raises(NotFoundError):
             backfill(memory, "codex", tmp_path / "nowhere")
+
+
+def test_without_the_detectors_nothing_suspicious_is_kept(monkeypatch, store):
+    secrets._load.cache_clear()
+    monkeypatch.setitem(sys.modules, "detect_secrets.core.plugins.util", None)
+    assert redact("We use Go.") == "We use Go."
+    with pytest.raises(MissingDependencyError, match="coding-agents") as caught:
+        redact("See https://example.org/a")
+    notes.note_error(store, "codex", "Stop", caught.value)
+    assert "not installed" in notes.read_note(store, "codex", "error")["error"]
+    secrets._load.cache_clear()

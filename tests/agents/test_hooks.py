@@ -225,13 +225,13 @@ def test_no_home_folder_is_no_error_of_the_agent(project, monkeypatch):
 
 
 def test_a_locked_store_delays_nobody_and_loses_nothing(claude, project, store):
-    claude.hook("UserPromptSubmit", session_id="s", prompt="We use Go.")
+    claude.hook("UserPromptSubmit", session_id="s", prompt="We use Go for services.")
     claude.hook("SessionEnd", session_id="s")
     claude.wait()
     lock = sqlite3.connect(store / "memory.db", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     try:
-        assert "We use Go." in str(claude.hook("SessionStart", session_id="s2"))
+        assert "We use Go for services." in str(claude.hook("SessionStart", session_id="s2"))
         claude.hook("UserPromptSubmit", session_id="s2", prompt="We use Rust instead.")
         claude.hook("Stop", session_id="s2", last_assistant_message="Fine.")
         assert len(spool.list_files(store)) == 2
@@ -242,7 +242,7 @@ def test_a_locked_store_delays_nobody_and_loses_nothing(claude, project, store):
         lock.close()
     claude.hook("SessionEnd", session_id="s2")
     claude.wait()
-    assert set(texts(store, project)) == {"We use Go.", "We use Rust instead.", "Fine."}
+    assert set(texts(store, project)) == {"We use Go for services.", "We use Rust instead.", "Fine."}
 
 
 def test_a_damaged_store_is_noted_and_nothing_is_lost(claude, project, store):
