@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent_memory.aio import AsyncMemory
-    from agent_memory.client import RemoteMemory
     from agent_memory.config import Config, Retention
     from agent_memory.encoders.base import Encoder, EncoderSpec
     from agent_memory.errors import (
@@ -39,9 +38,10 @@ if TYPE_CHECKING:
         StaleGenerationError,
         StorageError,
     )
+    from agent_memory.formats.prompt import format_hits
     from agent_memory.memory import Memory
-    from agent_memory.prompt import format_hits
     from agent_memory.records import Copy, Entry, Erasure, Hit, Hits, Session, Trace
+    from agent_memory.remote.client import RemoteMemory
     from agent_memory.reports import (
         GenerationInfo,
         GenerationState,

@@ -8,11 +8,34 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent_memory import provenance
 from agent_memory.errors import StorageError
 
 if TYPE_CHECKING:
     from agent_memory.types import Namespace
+
+
+PROVENANCE = "provenance"
+"""The reserved field of metadata that says where an entry's words come from. No later write can raise it."""
+
+PROVENANCES = ("import", "tool", "agent", "user")
+"""Its values, from the least trusted to the most: read from a file, printed by a program, written by a model, said by a
+person. An entry without one is of unknown origin, which ranks below all of them."""
+
+
+def read_provenance(metadata: Mapping[str, Any]) -> str | None:
+    """Return the provenance that metadata name; None for none, and for a value that is the caller's own."""
+    value = metadata.get(PROVENANCE)
+    return value if isinstance(value, str) and value in PROVENANCES else None
+
+
+def cap_provenance(metadata: Mapping[str, Any], most: str | None) -> Mapping[str, Any]:
+    """Return metadata whose provenance is at most the given one; None allows none at all."""
+    level = read_provenance(metadata)
+    if level is None or (most is not None and PROVENANCES.index(level) <= PROVENANCES.index(most)):
+        return metadata
+    return {name: value for name, value in metadata.items() if name != PROVENANCE} | (
+        {PROVENANCE: most} if most else {}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +80,7 @@ class Entry:
         It is the metadata's field of that name. A later write of the same key can lower it, never raise it, and new
         words that say nothing of their origin have none.
         """
-        return provenance.read_level(self.metadata)
+        return read_provenance(self.metadata)
 
 
 class Erasure(int):

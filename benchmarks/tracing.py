@@ -20,9 +20,10 @@ import numpy as np
 from opentelemetry.sdk.trace import TracerProvider
 from timing import summarise
 
-from agent_memory import Memory, telemetry
+from agent_memory import Memory
 from agent_memory.recall import recaller, search
-from agent_memory.tracing import trace
+from agent_memory.telemetry import stages as telemetry
+from agent_memory.telemetry.tracing import trace
 
 
 def measure(memory: Memory, question: str, pairs: int) -> dict[str, list[float]]:

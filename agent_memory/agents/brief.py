@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent_memory.agents.kinds import DECISION, OPEN, PREFERENCE, find_kinds
 from agent_memory.agents.spool import read_waiting
-from agent_memory.prompt import format_hits
+from agent_memory.formats.prompt import format_hits
 from agent_memory.records import Entry, Hit
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 
 from agent_memory.agents.kinds import find_kinds
 from agent_memory.agents.secrets import drop_private, redact
-from agent_memory.names import encode_name
-from agent_memory.provenance import FIELD
+from agent_memory.formats.names import encode_name
+from agent_memory.records import PROVENANCE
 
 MOST_CHARS = 100_000
 """Longer texts are cut; ``chars`` in the metadata says how long they were."""
@@ -77,7 +77,7 @@ def make_item(
         return None
     named = name_session(session)
     words = turn or hashlib.sha256(kept.encode()).hexdigest()[:24]
-    metadata: dict[str, Any] = {FIELD: provenance, "agent": agent}
+    metadata: dict[str, Any] = {PROVENANCE: provenance, "agent": agent}
     if kinds := sorted(find_kinds(kept)):
         metadata["kinds"] = kinds
     if len(text) > MOST_CHARS:

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from agent_memory.names import encode_name
+from agent_memory.formats.names import encode_name
 
 VARIABLE = "AGENT_MEMORY_PROJECT"
 """Environment variable that names the project instead: ``shop``, or ``acme/shop``."""

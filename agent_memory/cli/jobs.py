@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent_memory import payload
 from agent_memory.cli.running import new_group
 from agent_memory.cli.shared import (
     DEFAULT_PATH,
@@ -25,6 +24,7 @@ from agent_memory.cli.shared import (
     say,
 )
 from agent_memory.errors import InvalidInputError
+from agent_memory.formats import payload
 
 if TYPE_CHECKING:
     from agent_memory.memory import Memory

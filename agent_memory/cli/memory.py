@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent_memory import payload
 from agent_memory.cli.sessions import print_sessions
 from agent_memory.cli.shared import (
     DEFAULT_PATH,
@@ -40,6 +39,7 @@ from agent_memory.cli.shared import (
 )
 from agent_memory.errors import InvalidInputError
 from agent_memory.files import write_bytes
+from agent_memory.formats import payload
 
 if TYPE_CHECKING:
     from agent_memory.records import Entry

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from agent_memory import payload
 from agent_memory.cli.shared import (
     DEFAULT_PATH,
     ERR,
@@ -32,7 +31,8 @@ from agent_memory.cli.shared import (
     printable,
     shorten,
 )
-from agent_memory.passages import excerpt_passage
+from agent_memory.formats import payload
+from agent_memory.formats.passages import excerpt_passage
 
 app = typer.Typer()
 

@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from agent_memory import payload
 from agent_memory.errors import InvalidInputError, NotFoundError
+from agent_memory.formats import payload
 
 if TYPE_CHECKING:
     from agent_memory.memory import Memory

@@ -22,7 +22,7 @@ from agent_memory.cli.shared import (
     say,
 )
 from agent_memory.errors import InvalidInputError
-from agent_memory.payload import to_json
+from agent_memory.formats.payload import to_json
 from agent_memory.reports import Replay, ReplaySource
 
 app = typer.Typer()

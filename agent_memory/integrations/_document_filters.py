@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from agent_memory.errors import InvalidInputError
+from agent_memory.formats.names import own_key
 from agent_memory.integrations._plain import key_of, plain_where
-from agent_memory.names import own_key
 from agent_memory.records import Entry
 from agent_memory.storage.filters import MAX_LIST
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.formats.names import decode_name, encode_name, is_too_long, own_key
+from agent_memory.formats.prompt import without_recalled
 from agent_memory.inputs import is_blank
 from agent_memory.integrations._document_filters import PLACE
 from agent_memory.integrations._erasing import check_ids, forget_all
@@ -14,8 +16,6 @@ from agent_memory.integrations._plain import plain, restored
 from agent_memory.integrations._text import NO_TEXT, usable_text
 from agent_memory.integrations._vectors import UNRANKED, anywhere, direction
 from agent_memory.memory import Memory
-from agent_memory.names import decode_name, encode_name, is_too_long, own_key
-from agent_memory.prompt import without_recalled
 from agent_memory.records import Entry
 from agent_memory.types import Namespace
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agent_memory.errors import InvalidInputError
-from agent_memory.names import encode_key
+from agent_memory.formats.names import encode_key
 
 Where = dict[str, Any]
 

@@ -17,9 +17,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.formats.names import decode_name, decode_names, encode_name, encode_names, suffixed
 from agent_memory.inputs import is_blank
 from agent_memory.integrations._text import entry_text, usable_text
-from agent_memory.names import decode_name, decode_names, encode_name, encode_names, suffixed
 from agent_memory.records import Entry
 from agent_memory.types import FloatArray, Namespace
 from agent_memory.writing.langgraph_items import make_pages, page_keys, read_value, write_value

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent_memory.errors import InvalidInputError
-from agent_memory.passages import excerpt_passage
-from agent_memory.payload import dumps, to_json
+from agent_memory.formats.passages import excerpt_passage
+from agent_memory.formats.payload import dumps, to_json
 from agent_memory.records import Entry, Hit
 
 Object = dict[str, Any]

@@ -8,14 +8,13 @@ from urllib.parse import quote, unquote
 
 from pydantic import BeforeValidator, Field
 
-from agent_memory import provenance
 from agent_memory.aio import run_in_thread
 from agent_memory.errors import AgentMemoryError, InvalidInputError, NotFoundError
+from agent_memory.formats.payload import dumps, to_json
 from agent_memory.inputs import MAX_K
 from agent_memory.integrations._mcp_pages import PAGE, Object, brief, page, ranked, start_of, whole
 from agent_memory.memory import Memory
-from agent_memory.payload import dumps, to_json
-from agent_memory.records import Entry
+from agent_memory.records import PROVENANCE, Entry, cap_provenance
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -210,7 +209,7 @@ def resources_of(resources: Resources) -> Mapping[str, Callable[..., Any]]:
 
 def _as_agent(metadata: Object | None) -> Object:
     """Return metadata that say that a model wrote this, unless they say that it comes from further down."""
-    return dict(provenance.cap({provenance.FIELD: "agent"} | (metadata or {}), "agent"))
+    return dict(cap_provenance({PROVENANCE: "agent"} | (metadata or {}), "agent"))
 
 
 def _with_address(shown: Object, address: str) -> str:

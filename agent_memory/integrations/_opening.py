@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, cast
 
 from agent_memory.aio import AsyncMemory, run_in_thread
-from agent_memory.client import RemoteMemory
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
 from agent_memory.memory import Memory
+from agent_memory.remote.client import RemoteMemory
 from agent_memory.types import Namespace
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from agent_memory.errors import InvalidInputError
+from agent_memory.formats.names import decode_key, encode_key, with_keys
 from agent_memory.integrations._text import usable_text
-from agent_memory.names import decode_key, encode_key, with_keys
 
 
 def plain(value: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from agent_memory.formats.prompt import format_hits, without_recalled
 from agent_memory.inputs import is_blank
 from agent_memory.memory import Memory
-from agent_memory.prompt import format_hits, without_recalled
 from agent_memory.records import Hit
 from agent_memory.writing.langgraph_items import NO_TEXT as NO_TEXT
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from agent_memory.formats.names import own_key
 from agent_memory.memory import Memory
-from agent_memory.names import own_key
 from agent_memory.records import Hit
 from agent_memory.types import FloatArray, Namespace
 

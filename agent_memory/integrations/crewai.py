@@ -17,6 +17,7 @@ from typing import Any
 from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, MissingDependencyError
+from agent_memory.formats.names import decode_key, encode_key, encode_name
 from agent_memory.integrations._erasing import Erase, check_erase, check_ids, forget_all
 from agent_memory.integrations._given import LateMemory
 from agent_memory.integrations._opening import Adapter, Given, below
@@ -24,7 +25,6 @@ from agent_memory.integrations._plain import key_of, plain, restored
 from agent_memory.integrations._text import entry_text
 from agent_memory.integrations._vectors import anywhere, closest, direction
 from agent_memory.memory import Memory
-from agent_memory.names import decode_key, encode_key, encode_name
 from agent_memory.records import Entry
 from agent_memory.types import FloatArray, Namespace
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.formats.names import encode_name
 from agent_memory.integrations._erasing import Erase, check_erase
 from agent_memory.integrations._opening import Adapter, Given, below, opened, session_and_memory
 from agent_memory.integrations._text import NO_TEXT, own_text, usable_text
-from agent_memory.names import encode_name
 
 try:
     from langchain_core.chat_history import BaseChatMessageHistory

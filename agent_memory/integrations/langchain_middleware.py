@@ -8,11 +8,11 @@ from typing import Any
 
 from agent_memory.aio import run_in_thread
 from agent_memory.errors import MissingDependencyError
+from agent_memory.formats.names import encode_name
 from agent_memory.integrations._opening import Adapter, Given, opened
 from agent_memory.integrations._prompting import Prompting
 from agent_memory.integrations._text import own_text
 from agent_memory.integrations.langchain_tools import session_of
-from agent_memory.names import encode_name
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse

@@ -14,6 +14,7 @@ import numpy as np
 from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.formats.names import encode_name
 from agent_memory.integrations._document_filters import Filter, where_of
 from agent_memory.integrations._documents import (
     as_items,
@@ -27,7 +28,6 @@ from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbe
 from agent_memory.integrations._erasing import Erase, check_erase, check_ids
 from agent_memory.integrations._opening import Adapter, Given, below, opened
 from agent_memory.integrations._vectors import closest
-from agent_memory.names import encode_name
 from agent_memory.records import Hit
 
 try:

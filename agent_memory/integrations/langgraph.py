@@ -22,6 +22,7 @@ import numpy as np
 
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, InvalidInputError, MissingDependencyError
+from agent_memory.formats.names import decode_names, encode_name
 from agent_memory.integrations._embeddings import EmbeddingsEncoder, EncoderEmbeddings
 from agent_memory.integrations._erasing import Erase, check_erase, forget_all
 from agent_memory.integrations._langgraph_batches import Batches
@@ -42,7 +43,6 @@ from agent_memory.integrations._langgraph_items import (
 from agent_memory.integrations._langgraph_ranking import rank
 from agent_memory.integrations._langgraph_sweeper import Done, Sweeper
 from agent_memory.integrations._opening import Adapter, Given, below, opened
-from agent_memory.names import decode_names, encode_name
 from agent_memory.records import Entry
 from agent_memory.storage.filters import MAX_LIST
 from agent_memory.types import FloatArray, Namespace, Time

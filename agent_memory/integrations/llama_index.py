@@ -17,6 +17,7 @@ from typing import Any
 from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.formats.names import encode_name
 from agent_memory.integrations._erasing import Erase, check_erase
 from agent_memory.integrations._given import LateMemory
 from agent_memory.integrations._opening import Adapter, Given, below, opened
@@ -25,7 +26,6 @@ from agent_memory.integrations._prompting import Prompting
 from agent_memory.integrations._text import entry_text, own_text, text_of
 from agent_memory.integrations._vectors import UNRANKED, anywhere, closest, direction
 from agent_memory.memory import Memory
-from agent_memory.names import encode_name
 from agent_memory.records import Entry
 
 try:

@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.formats.names import encode_name
 from agent_memory.integrations._erasing import Erase, check_erase
 from agent_memory.integrations._opening import Adapter, Given, below, opened, session_and_memory
 from agent_memory.integrations._text import entry_text, own_text, text_of
-from agent_memory.names import encode_name
 from agent_memory.records import Entry
 
 try:

@@ -12,10 +12,10 @@ from typing import Any
 
 from agent_memory.aio import run_in_thread
 from agent_memory.errors import MissingDependencyError
+from agent_memory.formats.names import encode_name
 from agent_memory.integrations._opening import Adapter, Given, opened
 from agent_memory.integrations._prompting import NOTHING_KNOWN, Prompting
 from agent_memory.integrations._text import text_of
-from agent_memory.names import encode_name
 
 try:
     from pydantic_ai import FunctionToolset, RunContext

@@ -14,15 +14,15 @@ import numpy as np
 from agent_memory import inputs
 from agent_memory.encoders.registry import NAMES
 from agent_memory.errors import EncoderError, EncoderMismatchError, InvalidInputError
+from agent_memory.formats.passages import Span as TextSpan
+from agent_memory.formats.passages import split_passages
 from agent_memory.live.gathering import Gathering
 from agent_memory.live.sessions import Sessions
-from agent_memory.passages import Span as TextSpan
-from agent_memory.passages import split_passages
 from agent_memory.reports import GenerationState
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import decode_vector, encode_vectors
 from agent_memory.storage.records import Generation, StoredPassages, StoredVectors
-from agent_memory.telemetry import stage
+from agent_memory.telemetry.stages import stage
 from agent_memory.types import FloatArray, Progress
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
+from agent_memory.formats.passages import Span, split_passages
 from agent_memory.live.rows import evolve_passages
-from agent_memory.passages import Span, split_passages
 from agent_memory.recall import ranking
 from agent_memory.recall.request import Mode, Request
 from agent_memory.records import Entry

@@ -14,7 +14,7 @@ from agent_memory.recall.query_log import QueryLog
 from agent_memory.recall.request import RecallOptions, Request, encode_requests, make_request
 from agent_memory.recall.why import why
 from agent_memory.records import Hits, Trace
-from agent_memory.telemetry import Facts, stage
+from agent_memory.telemetry.stages import Facts, stage
 from agent_memory.types import FloatArray, Namespace
 
 

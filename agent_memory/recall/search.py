@@ -20,7 +20,7 @@ from agent_memory.recall.ranking import Candidate
 from agent_memory.recall.request import Mode, Request
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import LexicalQuery
-from agent_memory.telemetry import stage
+from agent_memory.telemetry.stages import stage
 
 if TYPE_CHECKING:
     from agent_memory.encoders.reranker import Reranker

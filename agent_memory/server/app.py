@@ -21,7 +21,7 @@ from agent_memory.server.problems import Problem, respond
 from agent_memory.server.routes import admin, memories, search, transfer, upkeep
 from agent_memory.server.serving import Serving
 from agent_memory.server.settings import Settings
-from agent_memory.tracing import get_tracer, trace
+from agent_memory.telemetry.tracing import get_tracer, trace
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider

@@ -18,8 +18,9 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request, Response
 
-from agent_memory import inputs, payload
+from agent_memory import inputs
 from agent_memory.errors import AgentMemoryError, InvalidInputError, StorageError
+from agent_memory.formats import payload
 from agent_memory.memory import Memory
 from agent_memory.recall.request import make_condition
 from agent_memory.reports import AuditRecord, Operation, Role

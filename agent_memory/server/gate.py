@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from agent_memory.integrations._mcp_http import list_hosts
 from agent_memory.server.problems import Problem, respond
 from agent_memory.server.settings import Settings
-from agent_memory.tracing import trace_request
+from agent_memory.telemetry.tracing import trace_request
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer

@@ -7,8 +7,9 @@ import hmac
 from datetime import UTC, datetime
 from typing import Any
 
-from agent_memory import inputs, payload
+from agent_memory import inputs
 from agent_memory.errors import InvalidInputError
+from agent_memory.formats import payload
 from agent_memory.recall.request import make_condition
 from agent_memory.records import Entry
 from agent_memory.server.calls import Caller

@@ -8,7 +8,8 @@ from typing import Any
 
 from fastapi import HTTPException, Response
 
-from agent_memory import errors, payload
+from agent_memory import errors
+from agent_memory.formats import payload
 
 TYPE = "urn:agent-memory:error:"
 """What the ``type`` of a problem begins with; the name of an error's class follows, or one of a server's own."""

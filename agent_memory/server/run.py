@@ -28,7 +28,7 @@ from agent_memory.server.app import create_app
 from agent_memory.server.serving import check_exposure, stop_all
 from agent_memory.server.settings import Settings
 from agent_memory.storage.sqlite.ledger import FILE, open_ledger
-from agent_memory.tracing import export_spans
+from agent_memory.telemetry.tracing import export_spans
 from agent_memory.types import Namespace
 
 _HANDED_OVER = 3  # the first descriptor of socket activation; see sd_listen_fds(3)

@@ -31,7 +31,7 @@ class Settings(BaseModel):
         max_entries: Entries in the namespace of a key; None for no limit. A key may have its own.
         reranker: Folder of the cross-encoder that searches may ask for; None for none.
         otel: Whether to write spans of OpenTelemetry.
-        otel_content: Whether spans hold content; None for what the environment says, see ``agent_memory.tracing``.
+        otel_content: Whether spans hold content; None for what the environment says, see ``telemetry.tracing``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -17,7 +17,7 @@ from agent_memory.reports import GenerationState, Job, JobState, ReindexReport
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.operations import OPEN_STATES
 from agent_memory.storage.records import ANY, Generation
-from agent_memory.telemetry import stage
+from agent_memory.telemetry.stages import stage
 from agent_memory.types import Progress
 from agent_memory.upkeep.builder import Builder, CancelledError
 from agent_memory.upkeep.lease import LEASE, hold_lease

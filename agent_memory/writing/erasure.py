@@ -24,7 +24,7 @@ from agent_memory.storage.codec import canonical_json
 from agent_memory.storage.erasures import StoredErasure
 from agent_memory.storage.filters import EVERYTHING, parse_filter
 from agent_memory.storage.records import Condition, Removed
-from agent_memory.telemetry import stage
+from agent_memory.telemetry.stages import stage
 from agent_memory.types import IdArray, Namespace
 
 _log = logging.getLogger("agent_memory")

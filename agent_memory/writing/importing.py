@@ -19,12 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from agent_memory import inputs, provenance
+from agent_memory import inputs
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.files import failpoint
+from agent_memory.formats.prompt import without_recalled
 from agent_memory.live.store import Store
-from agent_memory.prompt import without_recalled
-from agent_memory.records import Entry
+from agent_memory.records import Entry, cap_provenance
 from agent_memory.reports import Imported
 from agent_memory.storage.codec import canonical_json
 from agent_memory.types import Namespace, Progress
@@ -150,7 +150,7 @@ class Importer:
         try:
             if not is_own(format_):
                 if isinstance(item.get("metadata"), Mapping):  # a file cannot vouch for what a person said
-                    item["metadata"] = provenance.cap(item["metadata"], "import")
+                    item["metadata"] = cap_provenance(item["metadata"], "import")
                 item["namespace"] = (*self._home, *item.get("namespace", ()))
             elif format_ is Format.CONVERSATIONS:
                 item["namespace"] = self._home

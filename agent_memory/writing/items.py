@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from agent_memory import inputs
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
-from agent_memory.prompt import without_recalled
+from agent_memory.formats.prompt import without_recalled
 from agent_memory.storage.codec import canonical_json
 from agent_memory.types import Namespace, Time
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agent_memory.errors import InvalidInputError
-from agent_memory.names import decode_key, encode_key, encode_name, is_too_long, suffixed, with_keys
+from agent_memory.formats.names import decode_key, encode_key, encode_name, is_too_long, suffixed, with_keys
 from agent_memory.storage.codec import canonical_json
 from agent_memory.storage.moments import to_plain
 

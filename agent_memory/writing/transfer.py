@@ -12,9 +12,9 @@ from typing import Any
 from agent_memory import inputs
 from agent_memory.errors import InvalidInputError, StorageError
 from agent_memory.files import write_atomically
+from agent_memory.formats.payload import to_json
 from agent_memory.live.store import Store
 from agent_memory.live.targets import check_target
-from agent_memory.payload import to_json
 from agent_memory.records import Entry
 from agent_memory.reports import Imported
 from agent_memory.storage.base import Transaction

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent_memory import inputs, provenance
+from agent_memory import inputs
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, InvalidInputError
 from agent_memory.live.sessions import Place, Prepared
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
-from agent_memory.records import Entry
+from agent_memory.records import PROVENANCE, Entry, cap_provenance, read_provenance
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import canonical_json, decode_vector, encode_vectors
 from agent_memory.storage.records import LATER, NO_VECTOR, Draft, Generation, StoredVectors
-from agent_memory.telemetry import stage
+from agent_memory.telemetry.stages import stage
 from agent_memory.types import Namespace, Progress, Time
 from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
 from agent_memory.writing.later import Later
@@ -334,14 +334,14 @@ def _merge_metadata(entry: Entry, changed: Mapping[str, Any]) -> Any:  # noqa: A
     if not isinstance(metadata, Mapping | None):
         return metadata
     if changed.get("text", entry.text) != entry.text:
-        return metadata if "metadata" in changed else provenance.cap(entry.metadata, None)
-    kept = {} if entry.provenance is None else {provenance.FIELD: entry.provenance}
+        return metadata if "metadata" in changed else cap_provenance(entry.metadata, None)
+    kept = {} if entry.provenance is None else {PROVENANCE: entry.provenance}
     return kept | dict(metadata or {})
 
 
 def _keep_provenance(tx: Transaction, drafts: Sequence[Draft]) -> None:
     """Lower the provenance of drafts to that of the entries that they replace, of whatever state."""
-    if not any(f'"{provenance.FIELD}"' in draft.metadata for draft in drafts):
+    if not any(f'"{PROVENANCE}"' in draft.metadata for draft in drafts):
         return  # what names none cannot raise any
     batch: dict[tuple[Namespace, str], str | None] = {}
     for draft in drafts:
@@ -353,11 +353,11 @@ def _keep_provenance(tx: Transaction, drafts: Sequence[Draft]) -> None:
             most = batch[place]
         else:
             former = tx.entries.find_newest(draft.namespace, draft.key)
-            most = provenance.read_level(metadata) if former is None else former[1].provenance
-        capped = provenance.cap(metadata, most)
+            most = read_provenance(metadata) if former is None else former[1].provenance
+        capped = cap_provenance(metadata, most)
         if capped is not metadata:
             draft.metadata = canonical_json(capped)
-        batch[place] = provenance.read_level(capped)
+        batch[place] = read_provenance(capped)
 
 
 def _make_draft(entry: ValidEntry, namespace: Namespace, config: Config, *, generated: bool = False) -> Draft:

@@ -129,7 +129,7 @@ def outcome(memory, call):
 
 
 def timeless(found):
-    from agent_memory.payload import to_json
+    from agent_memory.formats.payload import to_json
 
     moments = {"created_at", "updated_at", "superseded_at", "event_time", "first_event", "last_event"}
 

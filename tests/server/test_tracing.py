@@ -22,10 +22,11 @@ from opentelemetry.trace import SpanKind, StatusCode
 from support import WordEncoder
 from support_server import _serve, serve_alone
 
-from agent_memory import InvalidInputError, Memory, NotFoundError, telemetry
+from agent_memory import InvalidInputError, Memory, NotFoundError
 from agent_memory.server.app import create_app
 from agent_memory.server.settings import Settings
-from agent_memory.tracing import CONTENT_VARIABLE, trace
+from agent_memory.telemetry import stages as telemetry
+from agent_memory.telemetry.tracing import CONTENT_VARIABLE, trace
 
 SECRETS = ("xylophone", "zeppelin", "quokka", "marmalade", "ocelot")
 PARENT = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -168,7 +169,7 @@ def test_nothing_is_traced_before_and_after(spans, provider, tmp_path):
 
 def test_a_memory_that_nobody_traces_does_not_load_opentelemetry(tmp_path):
     code = (
-        "import sys; from agent_memory import Memory; import agent_memory.tracing\n"
+        "import sys; from agent_memory import Memory; import agent_memory.telemetry.tracing\n"
         "with Memory(sys.argv[1]) as memory: memory.add('x', vector=False); memory.recall('x', mode='lexical')\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from support import WordEncoder
 
 from agent_memory import Config, Memory, format_hits
+from agent_memory.formats.passages import excerpt_passage, split_passages
 from agent_memory.integrations._mcp_pages import ranked
 from agent_memory.live.rows import RowView, evolve_passages, find_extras, select_extras
-from agent_memory.passages import excerpt_passage, split_passages
 
 FACT = "The spare key hides under the blue flowerpot."
 QUESTION = "spare key hides under blue flowerpot"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agent_memory import Entry, Hit, JobState, Session
-from agent_memory.payload import dumps, to_json
+from agent_memory.formats.payload import dumps, to_json
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 

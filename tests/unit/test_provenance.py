@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from agent_memory import AsyncMemory, Memory, format_hits
 from agent_memory.cli import app
 from agent_memory.integrations._mcp_tools import Tools
-from agent_memory.provenance import LEVELS, cap, read_level
+from agent_memory.records import PROVENANCES, cap_provenance, read_provenance
 
-RANK = {None: -1, **{level: place for place, level in enumerate(LEVELS)}}
+RANK = {None: -1, **{level: place for place, level in enumerate(PROVENANCES)}}
 
 
 @pytest.fixture
@@ -152,9 +152,13 @@ def test_a_strangers_file_cannot_vouch_for_a_person(memory, tmp_path):
     assert entry.provenance in (None, "import")
 
 
-@given(st.dictionaries(st.sampled_from(["provenance", "x"]), st.sampled_from([*LEVELS, "other", 3, None])), st.data())
+@given(
+    st.dictionaries(st.sampled_from(["provenance", "x"]), st.sampled_from([*PROVENANCES, "other", 3, None])), st.data()
+)
 def test_a_cap_never_raises_and_keeps_all_else(metadata, data):
-    most = data.draw(st.sampled_from([None, *LEVELS]))
-    capped = cap(metadata, most)
-    assert RANK[read_level(capped)] <= min(RANK[most], max(RANK[read_level(metadata)], -1)) or capped is metadata
+    most = data.draw(st.sampled_from([None, *PROVENANCES]))
+    capped = cap_provenance(metadata, most)
+    assert (
+        RANK[read_provenance(capped)] <= min(RANK[most], max(RANK[read_provenance(metadata)], -1)) or capped is metadata
+    )
     assert {k: v for k, v in capped.items() if k == "x"} == {k: v for k, v in metadata.items() if k == "x"}

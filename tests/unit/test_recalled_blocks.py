@@ -8,7 +8,7 @@ import pytest
 from support import WordEncoder
 
 from agent_memory import InvalidInputError, Memory, format_hits
-from agent_memory.prompt import without_recalled
+from agent_memory.formats.prompt import without_recalled
 
 
 @pytest.fixture

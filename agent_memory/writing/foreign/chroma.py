@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent_memory.names import encode_key, encode_name, encode_names, is_too_long, own_key
+from agent_memory.formats.names import encode_key, encode_name, encode_names, is_too_long, own_key
 from agent_memory.writing.foreign.found import Found, Options
 from agent_memory.writing.foreign.stores import (
     Connection,

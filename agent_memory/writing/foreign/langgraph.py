@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from agent_memory.errors import InvalidInputError
+from agent_memory.formats.names import encode_name, encode_names
+from agent_memory.formats.prompt import without_recalled
 from agent_memory.inputs import is_blank
-from agent_memory.names import encode_name, encode_names
-from agent_memory.prompt import without_recalled
 from agent_memory.writing.foreign.found import Found, Options
 from agent_memory.writing.foreign.stores import Row, check_tables, list_columns, list_tables, open_store
 from agent_memory.writing.langgraph_items import NO_TEXT, make_pages, write_value

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from agent_memory.names import encode_name
+from agent_memory.formats.names import encode_name
 from agent_memory.writing.foreign.found import Found, Keys, Options, get_list, get_object, get_text, refuse
 from agent_memory.writing.foreign.talk import Talk, read_content
 from agent_memory.writing.foreign.values import Value

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent_memory.errors import InvalidInputError
-from agent_memory.names import encode_name, is_too_long
+from agent_memory.formats.names import encode_name, is_too_long
 from agent_memory.writing.foreign.found import Found, Options
 from agent_memory.writing.foreign.stores import Row, check_tables, list_tables, open_store
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent_memory.names import encode_name
+from agent_memory.formats.names import encode_name
 from agent_memory.writing.foreign.found import Found, Keys, refuse
 
 MAX_TOOLS = 50

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent_memory import errors, payload
+from agent_memory import errors
 from agent_memory.errors import AgentMemoryError, ClosedError, InvalidInputError, MissingDependencyError, StorageError
+from agent_memory.formats import payload
 
 if TYPE_CHECKING:
     import httpx

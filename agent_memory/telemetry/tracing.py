@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.telemetry import CONTENT, Facts, observe
+from agent_memory.telemetry.stages import CONTENT, Facts, observe
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
@@ -47,7 +47,7 @@ def trace(tracer_provider: TracerProvider | None = None, *, content: bool | None
         MissingDependencyError: OpenTelemetry is not installed.
 
     Example:
-        >>> from agent_memory.tracing import trace
+        >>> from agent_memory.telemetry.tracing import trace
         >>> stop = trace()
         >>> entry = memory.add("Alice moved to Berlin.")  # the span "create_memory", in it "embeddings …"
         >>> stop()

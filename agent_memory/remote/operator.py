@@ -14,10 +14,11 @@ from urllib.parse import quote
 from agent_memory import inputs
 from agent_memory.errors import AgentMemoryError, InvalidInputError, NotFoundError, StorageError
 from agent_memory.files import write_atomically
+from agent_memory.formats.payload import from_json
 from agent_memory.memory import Memory
-from agent_memory.payload import from_json
 from agent_memory.recall.request import RecallOptions
 from agent_memory.records import Copy, Erasure
+from agent_memory.remote.wire import Wire
 from agent_memory.reports import (
     GenerationInfo,
     Imported,
@@ -29,7 +30,6 @@ from agent_memory.reports import (
     Stats,
 )
 from agent_memory.types import Namespace
-from agent_memory.wire import Wire
 from agent_memory.writing.foreign.files import pack_folder
 from agent_memory.writing.foreign.registry import Format, find_file, parse_format
 

@@ -13,16 +13,16 @@ from agent_memory import inputs
 from agent_memory.config import Config
 from agent_memory.encoders.base import EncoderSpec
 from agent_memory.errors import InvalidInputError
+from agent_memory.formats.payload import from_json
 from agent_memory.inputs import UNSET
 from agent_memory.memory import Memory
-from agent_memory.payload import from_json
 from agent_memory.recall.request import make_condition, make_request
 from agent_memory.records import Entry, Erasure, Hit, Hits, Session, Trace
-from agent_memory.remote import PAGE, Given, RemoteOperator, like, quote_name
+from agent_memory.remote.operator import PAGE, Given, RemoteOperator, like, quote_name
+from agent_memory.remote.wire import Wire
 from agent_memory.storage.filters import EVERYTHING, parse_filter
 from agent_memory.times import name_zone
 from agent_memory.types import FloatArray, Namespace, Progress
-from agent_memory.wire import Wire
 from agent_memory.writing.items import NewEntry, get_fields, parse_entry
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ def _name_zone(given: Given) -> Given:
 
 
 def _as_text(value: object) -> str:
-    from agent_memory.payload import dumps
+    from agent_memory.formats.payload import dumps
 
     return dumps(value)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 from agent_memory.errors import InvalidInputError
-from agent_memory.passages import excerpt_passage
+from agent_memory.formats.passages import excerpt_passage
 from agent_memory.records import Hit
 
 OPENING = "<recalled-memory>"

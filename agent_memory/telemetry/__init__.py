@@ -1,0 +1,1 @@
+"""What a memory does, for whoever watches: stages of the work, and spans of OpenTelemetry."""
