@@ -166,7 +166,7 @@ def _start_taking_in(store: Path) -> None:
         return
     import subprocess
 
-    command = [sys.executable, "-m", "agent_memory.agents.hook", _TAKE_IN, "--path", str(store)]
+    command = [sys.executable, "-P", "-m", "agent_memory.agents.hook", _TAKE_IN, "--path", str(store)]
     nowhere = subprocess.DEVNULL
     # Its folder is not the agent's, which may be deleted, or hold modules of somebody else.
     subprocess.Popen(

@@ -41,7 +41,8 @@ class Installed:
 def find_command() -> list[str]:
     """Return what runs ``agent-memory`` from anywhere: the script beside this interpreter, or a module of it."""
     script = Path(sys.executable).with_name(NAME)
-    return [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-m", "agent_memory"]
+    # Without -P, a project that holds modules of the same names would have them run.
+    return [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-P", "-m", "agent_memory"]
 
 
 def install(agent: str, scope: Scope, root: Path, store: Path, *, given_store: str | None = None) -> list[Installed]:

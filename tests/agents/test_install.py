@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from agent_memory.agents import jsonc
 from agent_memory.agents.events import AGENTS
+from agent_memory.agents.install import find_command
 from agent_memory.agents.layouts import Scope, list_parts
 from agent_memory.cli import app
 
@@ -237,6 +238,16 @@ def test_the_written_commands_run_from_any_shell_with_any_path(home, project, tm
     assert (done.returncode, done.stderr) == (0, "")
     assert list((place / "agents" / "spool").glob("*.json"))
     run("uninstall", "claude-code", "--path", str(place))
+
+
+def test_a_projects_own_modules_are_never_run(home, project, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda *_: False)  # no script beside the interpreter
+        command = find_command()
+    for name in ("json", "agent_memory", "typing"):
+        (project / f"{name}.py").write_text("raise SystemExit('a stranger was run')")
+    done = subprocess.run([*command, "--version"], cwd=project, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_status_says_what_is_installed(home, project):
