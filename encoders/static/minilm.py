@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
 from agent_memory.encoders.files import MINILM_SHA256, find_minilm, read_tokenizer, stamp_files, verify_file
 from agent_memory.encoders.resources import share
+from agent_memory.encoders.static.light import LightBert, map_tensors
 from agent_memory.encoders.static.runtime import Loaded, WindowedEncoder, find_frame
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import InvalidInputError
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 256
 MINILM_FILES = ("model.safetensors", "tokenizer.json")
+HEADS = 12
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
+LIGHT_PRECISIONS = ("auto", "fp32")
+"""Precisions with which texts may be encoded in float32 by NumPy."""
+
 _INT8 = "int8-per-token"  # "int8" alone stood for products that some processors cut off
 
 
@@ -63,13 +68,19 @@ class MiniLMEncoder(WindowedEncoder):
         key = ("minilm", precision, stamp_files(folder, *MINILM_FILES))
         return share(key, lambda: _load_minilm(folder, precision))
 
+    def _load_light(self) -> Loaded | None:
+        if self._precision not in LIGHT_PRECISIONS:
+            return None
+        folder = self._folder or find_minilm()
+        return share(("minilm", "light", stamp_files(folder, *MINILM_FILES)), lambda: _load_light(folder))
+
 
 def _load_minilm(folder: Path, precision: str) -> Loaded:
     import torch
 
     from agent_memory.encoders.static.bert import Bert, BertShape, mean_pool
 
-    bert = Bert(read_minilm(folder), BertShape(heads=12), precision)
+    bert = Bert(read_minilm(folder), BertShape(heads=HEADS), precision)
 
     def network(ids: TokenArray, mask: TokenArray) -> FloatArray:
         with torch.inference_mode():
@@ -80,6 +91,13 @@ def _load_minilm(folder: Path, precision: str) -> Loaded:
 
     tokenizer = read_tokenizer(folder)
     return Loaded(tokenizer, find_frame(tokenizer, pad=0), network)
+
+
+def _load_light(folder: Path) -> Loaded:
+    bert = LightBert(map_minilm(folder), HEADS)
+    last = (len(bert.layers),)
+    tokenizer = read_tokenizer(folder)
+    return Loaded(tokenizer, find_frame(tokenizer, pad=0), lambda ids, mask: bert.compute_means(ids, mask, last)[0])
 
 
 def check_precision(precision: str) -> str:
@@ -104,6 +122,17 @@ def describe_pipeline(body: str, precision: str) -> str:
     """Name the steps after the tokenizer; bf16 and fp32 vectors may share an index, int8 vectors need their own."""
     steps = [body, "token-weighted-windows", "l2"]
     return "+".join([*steps, _INT8] if precision == "int8" else steps)
+
+
+def map_minilm(folder: Path) -> dict[str, FloatArray]:
+    """Map the weights after verifying their published SHA-256.
+
+    Raises:
+        CheckpointError: The file is missing or has another SHA-256.
+    """
+    path = folder / "model.safetensors"
+    verify_file(path, MINILM_SHA256)
+    return map_tensors(path)
 
 
 def read_minilm(folder: Path) -> dict[str, Tensor]:
