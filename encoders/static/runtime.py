@@ -273,5 +273,7 @@ def _call_model(call: Callable[[], _T], problem: str) -> _T:
         return call()
     except (AgentMemoryError, MemoryError):
         raise
+    except ImportError as error:
+        raise EncoderError(f"{problem}: {error.name or error} cannot be imported; run: pip install agent-memory") from error
     except Exception as error:
         raise EncoderError(f"{problem}: {error}") from error
