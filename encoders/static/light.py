@@ -30,7 +30,13 @@ _ALONE_ROW = 2304 * 4 - 1
 _BLOCK = 32  # rows of one product: fewer read the weights more often, more leave less room for columns
 
 _ERF_LIMIT = np.float32(3.832506856900711)  # erf is 1 in float32 from here on
-_ERF_ABOVE = (0.00022905065861350646, 0.0034082910107109506, 0.050955695062380861, 0.18520832239976145, 1.128379143519084)
+_ERF_ABOVE = (
+    0.00022905065861350646,
+    0.0034082910107109506,
+    0.050955695062380861,
+    0.18520832239976145,
+    1.128379143519084,
+)
 _ERF_BELOW = (
     -1.1791602954361697e-7,
     0.000023547966471313185,
@@ -172,23 +178,28 @@ def _attend(q: FloatArray, k: FloatArray, v: FloatArray) -> FloatArray:
 
 
 def map_tensors(path: Path) -> dict[str, FloatArray]:
-    """Map the float32 tensors of a verified safetensors file: what is not read takes neither time nor memory.
+    """Map the float32 tensors of a safetensors file: what is not read takes neither time nor memory.
 
     Args:
-        path: The file; it must have been verified, because its header is believed.
+        path: The file.
 
     Returns:
         Read-only arrays by name. Tensors of other types are left out.
+
+    Raises:
+        CheckpointError: It is missing or no such file.
     """
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    content = np.memmap(path, np.uint8, "r")[8 + size :]
-    tensors = {}
-    for name, facts in header.items():
-        if facts.get("dtype") == "F32":
-            start, end = facts["data_offsets"]
-            tensors[name] = np.asarray(content[start:end]).view("<f4").reshape(facts["shape"])
+    try:
+        content = np.memmap(path, np.uint8, "r")
+        size = int.from_bytes(content[:8].tobytes(), "little")
+        header, tensors = json.loads(content[8 : 8 + size].tobytes()), {}
+        for name, facts in header.items():
+            if facts.get("dtype") == "F32":
+                start, end = facts["data_offsets"]
+                part = np.asarray(content[8 + size + start : 8 + size + end])
+                tensors[name] = part.view("<f4").reshape(facts["shape"])
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
     return tensors
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
 from agent_memory.encoders.files import MINILM_SHA256, find_minilm, hash_file, read_tokenizer, stamp_files
 from agent_memory.encoders.resources import share
-from agent_memory.encoders.static.light import LightBert, multiply
+from agent_memory.encoders.static.light import LightBert, map_tensors, multiply
 from agent_memory.encoders.static.minilm import (
     HEADS,
     LIGHT_PRECISIONS,
@@ -20,9 +20,9 @@ from agent_memory.encoders.static.minilm import (
     MINILM_FILES,
     check_precision,
     describe_pipeline,
-    map_minilm,
     read_minilm,
     resolve_precision,
+    verify_beside,
 )
 from agent_memory.encoders.static.runtime import Loaded, Network, WindowedEncoder, find_frame
 from agent_memory.encoders.static.windows import TOKEN_BUDGET, normalise
@@ -145,7 +145,11 @@ class MatryoshkaEncoder(WindowedEncoder):
 
 
 def _load_light(path: Path, folder: Path) -> Loaded:
-    head, weights = read_head(path), map_minilm(folder)
+    return verify_beside(folder, lambda: _read_light(path, folder))
+
+
+def _read_light(path: Path, folder: Path) -> Loaded:
+    head, weights = read_head(path), map_tensors(folder / "model.safetensors")
     for place, delta in head.deltas.items():
         _find_parts(place, delta, weights)
     bert = LightBert(weights, HEADS, head.deltas)

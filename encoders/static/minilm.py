@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar
 
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
 from agent_memory.encoders.files import MINILM_SHA256, find_minilm, read_tokenizer, stamp_files, verify_file
@@ -16,6 +18,8 @@ from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_T = TypeVar("_T")
 
 MAX_TOKENS = 256
 MINILM_FILES = ("model.safetensors", "tokenizer.json")
@@ -94,7 +98,11 @@ def _load_minilm(folder: Path, precision: str) -> Loaded:
 
 
 def _load_light(folder: Path) -> Loaded:
-    bert = LightBert(map_minilm(folder), HEADS)
+    return verify_beside(folder, lambda: _read_light(folder))
+
+
+def _read_light(folder: Path) -> Loaded:
+    bert = LightBert(map_tensors(folder / "model.safetensors"), HEADS)
     last = (len(bert.layers),)
     tokenizer = read_tokenizer(folder)
     return Loaded(tokenizer, find_frame(tokenizer, pad=0), lambda ids, mask: bert.compute_means(ids, mask, last)[0])
@@ -124,15 +132,36 @@ def describe_pipeline(body: str, precision: str) -> str:
     return "+".join([*steps, _INT8] if precision == "int8" else steps)
 
 
-def map_minilm(folder: Path) -> dict[str, FloatArray]:
-    """Map the weights after verifying their published SHA-256.
+def verify_beside(folder: Path, load: Callable[[], _T]) -> _T:
+    """Load something from the folder of MiniLM while another thread verifies the published SHA-256 of its weights.
+
+    Args:
+        folder: The folder.
+        load: Reads the files; what it returns or raises counts only if they are the right ones.
 
     Raises:
-        CheckpointError: The file is missing or has another SHA-256.
+        CheckpointError: The weights are missing or have another SHA-256.
     """
-    path = folder / "model.safetensors"
-    verify_file(path, MINILM_SHA256)
-    return map_tensors(path)
+    wrong: list[BaseException] = []
+
+    def verify() -> None:
+        try:
+            verify_file(folder / "model.safetensors", MINILM_SHA256)
+        except BaseException as error:
+            wrong.append(error)
+
+    thread = Thread(target=verify, name="agent-memory-verify", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is about to end
+        verify()
+    try:
+        return load()
+    finally:
+        if thread.ident is not None:
+            thread.join()
+        if wrong:
+            raise wrong[0]
 
 
 def read_minilm(folder: Path) -> dict[str, Tensor]:

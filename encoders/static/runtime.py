@@ -208,9 +208,7 @@ class WindowedEncoder(ABC):
 
     def _encode_slab(self, texts: Sequence[str], query: bool, report: Progress | None) -> FloatArray:
         loaded = self._open()
-        rows, weights, counts = self._cut_windows(
-            texts, loaded, self._query_prompt if query else self._document_prompt
-        )
+        rows, weights, counts = self._cut_windows(texts, loaded, self._query_prompt if query else self._document_prompt)
         loaded = self._choose(loaded, sum(map(len, rows)))
         network = (loaded.query_network if query else None) or loaded.network
         vectors = np.empty((len(rows), self.spec.dimension), dtype=np.float32)
@@ -274,6 +272,8 @@ def _call_model(call: Callable[[], _T], problem: str) -> _T:
     except (AgentMemoryError, MemoryError):
         raise
     except ImportError as error:
-        raise EncoderError(f"{problem}: {error.name or error} cannot be imported; run: pip install agent-memory") from error
+        raise EncoderError(
+            f"{problem}: {error.name or error} cannot be imported; run: pip install agent-memory"
+        ) from error
     except Exception as error:
         raise EncoderError(f"{problem}: {error}") from error

@@ -29,29 +29,17 @@ from agent_memory.storage.filters import (
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.driver import READ_MICROS
 from agent_memory.storage.sqlite.schema import entries, sessions
+from agent_memory.storage.sqlite.values import encode_namespace, end_of_namespace
 from agent_memory.types import Namespace
-
-_SEPARATOR = "\x1f"
-_AFTER_SEPARATOR = "\x20"
 
 Sql = ColumnElement[bool]
 _Comparison = Compare | CompareTime | Among
 
 
-def encode_namespace(namespace: Namespace) -> str:
-    """Return the column value of a namespace: each part followed by a separator; empty for the root."""
-    return "".join(part + _SEPARATOR for part in namespace)
-
-
-def decode_namespace(value: str) -> Namespace:
-    """Return the namespace that a column value stands for."""
-    return tuple(value.split(_SEPARATOR)[:-1])
-
-
 def in_namespace(column: ColumnElement[str], namespace: Namespace) -> Sql:
     """Return the SQL that a column is a namespace or below it: a range of its index, never a scan."""
     value = encode_namespace(namespace)
-    return and_(column >= value, column < value[:-1] + _AFTER_SEPARATOR) if value else true()
+    return and_(column >= value, column < end_of_namespace(value)) if value else true()
 
 
 def compile_condition(condition: Condition) -> Sql:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select
 from typing_extensions import override
 
 from agent_memory.errors import NotFoundError
@@ -28,11 +28,18 @@ from agent_memory.storage.sqlite.checksums import (
     seal,
     stored_values,
 )
-from agent_memory.storage.sqlite.conditions import decode_namespace, encode_namespace
 from agent_memory.storage.sqlite.entries import IN_LIST
 from agent_memory.storage.sqlite.places import drop_empty_sessions, enter_sessions, leave_sessions
-from agent_memory.storage.sqlite.schema import checked, entries, microseconds
-from agent_memory.storage.sqlite.slots import Group, driver
+from agent_memory.storage.sqlite.slots import Group, Link, driver
+from agent_memory.storage.sqlite.values import (
+    ENTRIES,
+    decode_namespace,
+    encode_namespace,
+    microseconds,
+    read_integer,
+    read_row,
+    read_text,
+)
 from agent_memory.storage.words.terms import list_terms
 
 _COLUMNS = (
@@ -77,7 +84,7 @@ _Place = tuple[str, str]
 
 
 def _write(
-    connection: Connection,
+    connection: Link,
     fresh: Sequence[tuple[Any, ...]],
     replaced: Sequence[tuple[Any, ...]],
     placed: Sequence[tuple[int, Draft]],
@@ -101,11 +108,13 @@ def _vector_row(entry_id: int, generation_id: int, draft: Draft) -> tuple[object
     return entry_id, generation_id, draft.vector, draft.evolved, draft.latents, total, evolved
 
 
-def _delete_words(connection: Connection, rows: Iterable[Row[Any]]) -> None:
+def _delete_words(connection: Link, rows: Iterable[SimpleNamespace]) -> None:
     lexical.delete_rows(connection, [(row.id, list_terms(row.text, row.speaker)) for row in rows])
 
 
-def _list_outdated_sessions(former: Row[Any] | None, entry: Entry, draft: Draft, session_id: int | None) -> set[int]:
+def _list_outdated_sessions(
+    former: SimpleNamespace | None, entry: Entry, draft: Draft, session_id: int | None
+) -> set[int]:
     """Return the sessions whose evolved vectors are outdated from a written entry on."""
     touched: set[int | None] = {session_id}
     if former is None:
@@ -118,7 +127,7 @@ def _list_outdated_sessions(former: Row[Any] | None, entry: Entry, draft: Draft,
     return set() if unchanged else {number for number in touched if number is not None}
 
 
-def _get_inputs(entry: Row[Any] | Entry) -> tuple[object, ...]:
+def _get_inputs(entry: SimpleNamespace | Entry) -> tuple[object, ...]:
     """Return what a session encoder reads of an entry, beside its vector and session."""
     return entry.speaker, entry.text, entry.event_time
 
@@ -164,25 +173,29 @@ def _make_entry(draft: Draft, created_at: datetime, now: datetime, twin: str) ->
     )
 
 
-_KNOWN = select(entries).where(
-    entries.c.namespace == bindparam("namespace"),
-    entries.c.key.in_(bindparam("keys", expanding=True)),
-    entries.c.superseded_at.is_(None),
-)
+_WHOLE = f"SELECT {', '.join(ENTRIES)} FROM entries"
+_KNOWN = f"{_WHOLE} WHERE namespace = ? AND key IN (SELECT value FROM json_each(?)) AND superseded_at IS NULL"
+_AMONG = f"{_WHOLE} WHERE id IN (SELECT value FROM json_each(?))"
+_UNSUPERSEDED = f"{_WHOLE} WHERE id = ? AND superseded_at IS NULL"
+_COPY = f"INSERT INTO entries ({', '.join(ENTRIES)}) VALUES ({', '.join('?' * len(ENTRIES))})"
+_SURPLUS = "SELECT id, session_id FROM entries WHERE superseded_by = ? AND key = ? ORDER BY id DESC LIMIT -1 OFFSET ?"
 
 
-def _select_known(connection: Connection, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row[Any]]:
+def _read_rows(connection: Link, query: str, *given: object) -> list[SimpleNamespace]:
+    return [read_row(ENTRIES, values) for values in driver(connection).execute(query, given).fetchall()]
+
+
+def _select_known(connection: Link, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], SimpleNamespace]:
     found = {}
     for namespace, keys in _group(places).items():
         for start in range(0, len(keys), IN_LIST):
-            parameters = {"namespace": namespace, "keys": keys[start : start + IN_LIST]}
-            for row in connection.execute(_KNOWN, parameters):
+            for row in _read_rows(connection, _KNOWN, namespace, json.dumps(keys[start : start + IN_LIST])):
                 found[row.namespace, row.key] = row
     return found
 
 
 def _find_oldest_twins(
-    connection: Connection, places: Sequence[tuple[str, bytes]], keys: Sequence[str]
+    connection: Link, places: Sequence[tuple[str, bytes]], keys: Sequence[str]
 ) -> dict[tuple[str, bytes], str]:
     """Return the key of the oldest entry, stored or in this batch, by namespace and content hash."""
     oldest = dict(zip(reversed(places), reversed(keys), strict=True))
@@ -190,7 +203,7 @@ def _find_oldest_twins(
         for start in range(0, len(wanted), IN_LIST):
             hashes = wanted[start : start + IN_LIST]
             rows = driver(connection).execute(_make_twin_query(len(hashes)), (*hashes, namespace))
-            found = {row[0]: checked(entries.c.key, row[1]) for row in rows if row[1] is not None}
+            found = {row[0]: read_text(row[1]) for row in rows if row[1] is not None}
             oldest.update({(namespace, text_hash): key for text_hash, key in found.items()})
     return oldest
 
@@ -211,7 +224,7 @@ def _group(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _archive(
-    connection: Connection, rows: Sequence[Row[Any]], next_id: int, now: datetime, *, keep: int
+    connection: Link, rows: Sequence[SimpleNamespace], next_id: int, now: datetime, *, keep: int
 ) -> dict[int, int]:
     """Copy entries and their vectors to new rows before they are replaced.
 
@@ -236,25 +249,25 @@ def _archive(
             note(row.session_id, row.id)
         return dropped
     for copy_id, row in enumerate(rows, start=next_id):
-        copy = {**row._mapping, "id": copy_id, "superseded_at": now, "superseded_by": row.id}
-        connection.execute(insert(entries).values(**copy | {"checksum": _carry(row, copy)}))
+        copy = {**vars(row), "id": copy_id, "superseded_at": now, "superseded_by": row.id}
+        copy["checksum"] = _carry(row, copy)
+        driver(connection).execute(_COPY, stored_values(ENTRIES, copy))
         _copy_vectors(connection, row.id, copy_id)
-        former = (entries.c.superseded_by == row.id) & (entries.c.key == row.key)
-        surplus = select(entries.c.id).where(former).order_by(entries.c.id.desc()).limit(-1).offset(keep)
-        gone = connection.execute(select(entries.c.id, entries.c.session_id).where(entries.c.id.in_(surplus))).all()
-        _delete(connection, [one.id for one in gone])
-        drop_empty_sessions(connection, [one.session_id for one in gone])
-        for one in gone:
-            note(one.session_id, row.id)
+        surplus = driver(connection).execute(_SURPLUS, (row.id, row.key, keep)).fetchall()
+        gone = [(read_integer(one), read_integer(session_id)) for one, session_id in surplus]
+        _delete(connection, [one for one, _ in gone])
+        drop_empty_sessions(connection, [session_id for _, session_id in gone])
+        for _, session_id in gone:
+            note(session_id, row.id)
     return dropped
 
 
-def _carry(row: Row[Any], changed: Mapping[str, Any]) -> int | None:
-    before, after = stored_values(_COVERED, dict(row._mapping)), stored_values(_COVERED, changed)
+def _carry(row: SimpleNamespace, changed: Mapping[str, Any]) -> int | None:
+    before, after = stored_values(_COVERED, vars(row)), stored_values(_COVERED, changed)
     return carry(row.checksum, before, after)
 
 
-def _copy_vectors(connection: Connection, entry_id: int, copy_id: int) -> None:
+def _copy_vectors(connection: Link, entry_id: int, copy_id: int) -> None:
     """Copy what a former version of an entry was found by; a damaged vector is left out, and encoded again later."""
     raw = driver(connection)
     rows = raw.execute(_READ_VECTORS, (entry_id,)).fetchall()
@@ -267,7 +280,9 @@ def _copy_vectors(connection: Connection, entry_id: int, copy_id: int) -> None:
         raw.execute(_PUT_VECTOR, (copy_id, generation_id, static, evolved, None, *sums))
 
 
-def _describe_removed(rows: Sequence[Row[Any]], staying: set[tuple[str, str]], vectors: int, latents: int) -> Removed:
+def _describe_removed(
+    rows: Sequence[SimpleNamespace], staying: set[tuple[str, str]], vectors: int, latents: int
+) -> Removed:
     dirty: dict[int, int] = {}
     dirty_past: dict[int, int] = {}
     for row in rows:
@@ -290,7 +305,7 @@ def _describe_removed(rows: Sequence[Row[Any]], staying: set[tuple[str, str]], v
     )
 
 
-def _delete(connection: Connection, ids: Sequence[int]) -> None:
+def _delete(connection: Link, ids: Sequence[int]) -> None:
     """Delete rows of entries, with their vectors; what they have superseded stays so."""
     raw = driver(connection)
     for start in range(0, len(ids), IN_LIST):
@@ -350,12 +365,12 @@ class SqliteDrafts(Group, Drafts):
     @override
     def remove(self, ids: Sequence[int]) -> Removed:
         raw = driver(self._connection)
-        gone: list[Row[Any]] = []
+        gone: list[SimpleNamespace] = []
         vectors = latents = 0
         staying = raw.execute(_STAYING, (json.dumps([int(entry_id) for entry_id in ids]),)).fetchall()
         for start in range(0, len(ids), IN_LIST):
             part = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
-            rows = self._connection.execute(select(entries).where(entries.c.id.in_(part))).all()
+            rows = _read_rows(self._connection, _AMONG, json.dumps(part))
             _delete_words(self._connection, [row for row in rows if row.superseded_at is None])
             found = raw.execute(_COUNT_VECTORS, (json.dumps(part),)).fetchone()
             vectors, latents = vectors + found[0], latents + found[1]
@@ -390,10 +405,10 @@ class SqliteDrafts(Group, Drafts):
 
     @override
     def supersede(self, old_id: int, new_id: int, now: datetime) -> int | None:
-        unsuperseded = select(entries).where(entries.c.id == old_id, entries.c.superseded_at.is_(None))
-        row = self._connection.execute(unsuperseded).first()
-        if row is None:
+        rows = _read_rows(self._connection, _UNSUPERSEDED, old_id)
+        if not rows:
             raise NotFoundError(f"there is no entry {old_id}, or it was superseded already")
+        row = rows[0]
         _delete_words(self._connection, [row])
         marks = {"superseded_at": now, "superseded_by": new_id}
         change(driver(self._connection), "entries", "id = ?", (old_id,), marks)

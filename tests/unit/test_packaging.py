@@ -54,7 +54,7 @@ with Memory(sys.argv[1]) as memory:
     memory.add_many([f"Note {number}: the shelf in room {number} holds paint and brushes." for number in range(400)])
     assert memory.recall("What would Ben like for his birthday?", session="gift")[0].text.startswith("A new pair")
 with Memory(sys.argv[1]) as memory:
-    assert memory.recall("Where does Alice live?")[0].key == home
+    assert memory.recall("Where does Alice live?")[0].entry.key == home
     assert "room 77" in memory.recall("What is on the shelf in room 77?")[0].text
     memory.update(home, text="Alice moved to Rome.")
     assert memory.forget(home) == 1
