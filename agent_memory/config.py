@@ -36,7 +36,7 @@ def _get_default(one: Field[Any]) -> object:
 
 
 @cache
-def _make_model(kind: type[Retention | Config]) -> type[BaseModel]:
+def _make_model(kind: type[Any]) -> type[BaseModel]:
     from pydantic import ConfigDict, create_model
     from pydantic import Field as Checked
 

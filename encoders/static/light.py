@@ -74,7 +74,8 @@ def multiply(x: FloatArray, weight: FloatArray) -> FloatArray:
     if blocks * size != n:
         x = np.concatenate([x, np.zeros((blocks * size - n, k), np.float32)])
     parts = np.matmul(x.reshape(blocks, 1, size, k), columns)
-    return parts.transpose(0, 2, 1, 3).reshape(blocks * size, len(weight))[:n]
+    result: FloatArray = parts.transpose(0, 2, 1, 3).reshape(blocks * size, len(weight))[:n]
+    return result
 
 
 def _find_divisor(number: int, most: int) -> int:

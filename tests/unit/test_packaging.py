@@ -60,7 +60,7 @@ with Memory(sys.argv[1]) as memory:
     assert memory.forget(home) == 1
     assert "Alice" not in memory.recall("Where does Alice live?")[0].text
     assert memory.check().ok
-    memory.reindex()
+    memory.reindex(encoder="minilm")
     assert [one.entries for one in memory.sessions()] == [3]
     try:
         Memory(sys.argv[1] + "-other", encoder=sys.argv[2])
@@ -155,7 +155,7 @@ def test_the_migrated_schema_is_the_one_that_queries_are_written_against(tmp_pat
     database = Connections(tmp_path / "memory.db", lock_timeout_s=1)
     ensure_schema(database)
     with database.read() as connection:
-        context = MigrationContext.configure(connection, opts={"include_object": not_lexical})
+        context = MigrationContext.configure(connection.full, opts={"include_object": not_lexical})
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(?s).*expression-based index")  # it is compared below
             differences = compare_metadata(context, metadata)
