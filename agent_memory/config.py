@@ -26,7 +26,8 @@ def _check(settings: Retention | Config) -> None:
         if type(value) is not type(default) or value != default:
             changed[one.name] = value
     if changed:
-        checked = _make_model(type(settings))(**changed)
+        kind: Any = type(settings)
+        checked = _make_model(kind)(**changed)
         for name in changed:
             object.__setattr__(settings, name, getattr(checked, name))
 
@@ -36,7 +37,7 @@ def _get_default(one: Field[Any]) -> object:
 
 
 @cache
-def _make_model(kind: type[Any]) -> type[BaseModel]:
+def _make_model(kind: Any) -> type[BaseModel]:  # noqa: ANN401 - a class, which mypy takes for not hashable
     from pydantic import ConfigDict, create_model
     from pydantic import Field as Checked
 

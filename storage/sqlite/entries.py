@@ -134,6 +134,13 @@ def _name_moment() -> Any:  # noqa: ANN401 - in the place of a datetime
     return sa.bindparam("moment", EPOCH, type_=tables.entries.c.expires_at.type)
 
 
+def _read_moment(value: object) -> datetime:
+    moment = read_time(value)
+    if moment is None:
+        raise StorageError("a stored time is damaged: it is missing")
+    return moment
+
+
 @lru_cache(maxsize=512)
 def _compile_select(
     condition: Condition, in_session: bool, newest_first: bool
@@ -238,7 +245,7 @@ class SqliteEntries(Group, Entries):
     @override
     def select_circumstances(self, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
         rows = driver(self._connection).execute(_CIRCUMSTANCES, (json.dumps(list(ids)),)).fetchall()
-        return [(read_integer(one), read_time(moment), read_number(importance)) for one, moment, importance in rows]
+        return [(read_integer(one), _read_moment(moment), read_number(importance)) for one, moment, importance in rows]
 
     @override
     def matches(self, entry_id: int, condition: Condition) -> bool:

@@ -51,7 +51,7 @@ with Memory(sys.argv[1]) as memory:
     memory.add("A new pair of running shoes.", session="gift", speaker="Ben")
     memory.add("For your birthday, then.", session="gift", speaker="Ann")
     home = memory.add("Alice moved to Berlin in May.").key
-    memory.add_many([f"Note {number}: the shelf in room {number} holds paint and brushes." for number in range(400)])
+    memory.add_many([f"Note {number}: the shelf in room {number} holds paint and brushes." for number in range(150)])
     assert memory.recall("What would Ben like for his birthday?", session="gift")[0].text.startswith("A new pair")
 with Memory(sys.argv[1]) as memory:
     assert memory.recall("Where does Alice live?")[0].entry.key == home
