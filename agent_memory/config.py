@@ -3,15 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import timedelta, tzinfo
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from agent_memory.times import parse_zone
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
-class Retention(BaseModel):
+
+def _check(settings: Retention | Config) -> None:
+    """Convert and check what differs from the defaults, by pydantic, which is imported if anything does.
+
+    Raises:
+        ValueError: A setting is out of its bounds, or of another type.
+    """
+    changed = {}
+    for one in fields(settings):
+        value, default = getattr(settings, one.name), _get_default(one)
+        if type(value) is not type(default) or value != default:
+            changed[one.name] = value
+    if changed:
+        kind: Any = type(settings)
+        checked = _make_model(kind)(**changed)
+        for name in changed:
+            object.__setattr__(settings, name, getattr(checked, name))
+
+
+def _get_default(one: Field[Any]) -> object:
+    return one.default if one.default_factory is MISSING else one.default_factory()
+
+
+@cache
+def _make_model(kind: Any) -> type[BaseModel]:  # noqa: ANN401 - a class, which mypy takes for not hashable
+    from pydantic import ConfigDict, create_model
+    from pydantic import Field as Checked
+
+    hints = get_type_hints(kind)
+    parts: dict[str, Any] = {
+        one.name: (hints[one.name], Checked(default=_get_default(one), **one.metadata)) for one in fields(kind)
+    }
+    return create_model(kind.__name__, __config__=ConfigDict(extra="forbid"), **parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retention:
     """How long the entries of a namespace are kept, and how many; see ``Config.retention``.
 
     Attributes:
@@ -19,13 +57,15 @@ class Retention(BaseModel):
         max_entries: How many, the latest; None for all.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    max_age: timedelta | None = field(default=None, metadata={"gt": timedelta(0)})
+    max_entries: int | None = field(default=None, metadata={"ge": 1})
 
-    max_age: timedelta | None = Field(default=None, gt=timedelta(0))
-    max_entries: int | None = Field(default=None, ge=1)
+    def __post_init__(self) -> None:
+        _check(self)
 
 
-class Config(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Config:
     """Settings that callers may change when they open a memory.
 
     Attributes:
@@ -55,29 +95,33 @@ class Config(BaseModel):
             of the query shows (``25/12/2023``), else the custom of its language, which is month first in English.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    lock_timeout_s: float = Field(default=30.0, gt=0, le=3600)
-    batch_size: int = Field(default=512, ge=1, le=100_000)
-    max_text_chars: int = Field(default=1_000_000, ge=1)
-    max_query_chars: int = Field(default=10_000, ge=1)
-    snapshot_every: int = Field(default=20_000, ge=1)
-    keep_versions: int = Field(default=20, ge=0)
-    retention: Mapping[str, Retention] = Field(default_factory=dict)
-    recall_target: float = Field(default=0.98, gt=0, le=1)
-    threads: int = Field(default=1, ge=1, le=256)
-    gather_ms: float = Field(default=0.0, ge=0, le=1000)
-    query_log: int = Field(default=0, ge=0, le=10_000)
+    lock_timeout_s: float = field(default=30.0, metadata={"gt": 0, "le": 3600})
+    batch_size: int = field(default=512, metadata={"ge": 1, "le": 100_000})
+    max_text_chars: int = field(default=1_000_000, metadata={"ge": 1})
+    max_query_chars: int = field(default=10_000, metadata={"ge": 1})
+    snapshot_every: int = field(default=20_000, metadata={"ge": 1})
+    keep_versions: int = field(default=20, metadata={"ge": 0})
+    retention: Mapping[str, Retention] = field(default_factory=dict)
+    recall_target: float = field(default=0.98, metadata={"gt": 0, "le": 1})
+    threads: int = field(default=1, metadata={"ge": 1, "le": 256})
+    gather_ms: float = field(default=0.0, metadata={"ge": 0, "le": 1000})
+    query_log: int = field(default=0, metadata={"ge": 0, "le": 10_000})
     query_text: Literal["none", "hash", "plain"] = "none"
-    max_mention_chars: int = Field(default=2_000, ge=0)
+    max_mention_chars: int = field(default=2_000, metadata={"ge": 0})
     timezone: str = "UTC"
     date_order: Literal["auto", "day-first", "month-first"] = "auto"
 
-    @field_validator("timezone")
-    @classmethod
-    def _check_zone(cls, value: str) -> str:
-        parse_zone("timezone", value)
-        return value
+    def __post_init__(self) -> None:
+        _check(self)
+        if self.timezone != "UTC":
+            parse_zone("timezone", self.timezone)
+
+    def dump(self) -> dict[str, Any]:
+        """Return the settings by name, as JSON has them."""
+        from pydantic import TypeAdapter
+
+        found: dict[str, Any] = TypeAdapter(Config).dump_python(self, mode="json")
+        return found
 
     @property
     def zone(self) -> tzinfo:

@@ -19,7 +19,6 @@ from typing import Any, Literal, SupportsIndex, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from agent_memory.config import Config
 from agent_memory.errors import DimensionMismatchError, InvalidInputError, NotFoundError
@@ -90,7 +89,7 @@ def parse_config(value: object) -> Config:
         raise InvalidInputError(f"config must be a Config or a mapping of its fields, got {type_name(value)}")
     try:
         return Config(**value)
-    except (ValidationError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise InvalidInputError(f"config is unusable: {error}") from error
 
 

@@ -74,12 +74,16 @@ def measure_bulk(texts: Sequence[str], encoders: dict[str, Encode], repeats: int
     tokenizer = read_tokenizer(find_minilm())
     tokens = sum(len(e.ids) for e in tokenizer.encode_batch(list(texts)))
     seconds: dict[str, list[float]] = {name: [] for name in encoders}
-    vectors = {name: encode(texts) for name, encode in encoders.items()}
-    for _ in range(repeats):
+    vectors = {}
+    for name, encode in encoders.items():
+        _tell(f"{len(texts)} texts, first time: {name}")
+        vectors[name] = encode(texts)
+    for number in range(1, repeats + 1):
         for name, encode in encoders.items():
             start = time.perf_counter()
             encode(texts)
             seconds[name].append(time.perf_counter() - start)
+            _tell(f"{len(texts)} texts, {number} of {repeats}: {name} {len(texts) / seconds[name][-1]:.4g} texts/s")
     rows = []
     for name, times in seconds.items():
         reference = vectors["default fp32" if name.startswith("default") else BASELINE]
@@ -115,6 +119,7 @@ def measure_latency(texts: Sequence[str], encoders: dict[str, Encode], count: in
 
 def measure_memory(name: str, script: Path, data: Path, count: int, threads: int) -> dict[str, Any]:
     """Return the peak resident memory of a process that only encodes."""
+    _tell(f"in a process of its own: {name}")
     command = [sys.executable, str(script), str(data), "--child", name, "--messages", str(count)]
     done = subprocess.run(
         [*command, "--threads", str(threads)], capture_output=True, text=True, check=True, env=os.environ
@@ -155,6 +160,7 @@ def measure_aegis(layers: Sequence[int], repeats: int, folder: Path) -> list[dic
             start = time.perf_counter()
             encode(texts)
             times[n].append(time.perf_counter() - start)
+            _tell(f"aegis size, {n} layers: {len(texts) / times[n][-1]:.4g} texts/s")
     deepest = times[max(layers)]
     rows = []
     for n in layers:
@@ -200,7 +206,7 @@ def _compare(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _print(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    print(f"\n{title}")
+    print(f"\n{title}", flush=True)
     for row in rows:
         cells = []
         for key, value in row.items():
@@ -208,7 +214,12 @@ def _print(title: str, rows: Sequence[dict[str, Any]]) -> None:
                 cells.append(f"({value[0]:.4g}–{value[1]:.4g})")
             else:
                 cells.append(f"{key} {value:.5g}" if isinstance(value, float) else f"{value!s:22}")
-        print("  " + "  ".join(cells))
+        print("  " + "  ".join(cells), flush=True)
+
+
+def _tell(what: str) -> None:
+    """Say on standard error how far the work is."""
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

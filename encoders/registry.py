@@ -24,9 +24,11 @@ def load_encoder(encoder: Encoder | str | Path | None = None) -> Encoder:
     Args:
         encoder: None or ``"default"`` for the embedded encoder, ``"minilm"``, ``"mpnet"``, ``"aegis"``, the folder
             or locally cached name of a sentence-transformers model, or any object that implements ``Encoder``.
+            ``"mpnet"`` and models by folder or name need the extra ``sentence-transformers``.
 
     Raises:
         ModelNotFoundError: The model is not on this machine; the message names the command that fetches it.
+        MissingDependencyError: The model needs sentence-transformers, which is not installed.
         InvalidInputError: ``encoder`` is none of these.
     """
     if isinstance(encoder, str) and not encoder.strip():

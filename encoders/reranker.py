@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from agent_memory.encoders.files import stamp_files
-from agent_memory.encoders.resources import share
+from agent_memory.encoders.resources import require_sentence_transformers, share
 from agent_memory.errors import EncoderError, ModelNotFoundError
 from agent_memory.files import new_lock
 from agent_memory.types import FloatArray
@@ -30,18 +30,22 @@ class Reranker(Protocol):
 class CrossEncoderReranker:
     """A sentence-transformers cross-encoder in a local folder, never downloaded; loaded once a process, on first use.
 
+    Needs the extra ``sentence-transformers``.
+
     Args:
         folder: The model's folder.
         batch_size: Number of pairs in one batch.
 
     Raises:
         ModelNotFoundError: The folder does not exist.
+        MissingDependencyError: sentence-transformers is not installed.
     """
 
     def __init__(self, folder: str | Path, *, batch_size: int = 32) -> None:
         self._folder = Path(folder).expanduser()
         if not self._folder.is_dir():
             raise ModelNotFoundError(f"{self._folder} is not the folder of a cross-encoder")
+        require_sentence_transformers()
         self._batch_size = batch_size
         self._lock = new_lock()
         self._model: CrossEncoder | None = None

@@ -7,10 +7,11 @@ import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TypeVar, cast
 from weakref import WeakValueDictionary
 
-from agent_memory.errors import EncoderError
+from agent_memory.errors import EncoderError, MissingDependencyError
 from agent_memory.files import new_lock
 
 _T = TypeVar("_T")
@@ -29,6 +30,20 @@ def prepare_threads() -> None:
     cores from the busy one. No effect if the user has set ``OMP_WAIT_POLICY`` or OpenMP is already running.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def require_sentence_transformers() -> None:
+    """Raise unless sentence-transformers, which is an extra, can be imported; it is not imported yet.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    try:
+        found = find_spec("sentence_transformers") is not None
+    except (ImportError, ValueError):  # something keeps it from being imported
+        found = False
+    if not found:
+        raise MissingDependencyError("sentence-transformers", "sentence-transformers")
 
 
 def share(key: Hashable, load: Callable[[], _T]) -> _T:

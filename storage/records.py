@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +16,9 @@ from agent_memory.types import FloatArray, Namespace
 
 Span: TypeAlias = tuple[datetime, datetime]
 """An interval of time: its start, included, and its end, excluded."""
+
+LONGEST_MENTION = timedelta(days=366)
+"""Longest span that is kept of those that a text mentions; longer ones hold most of a memory."""
 
 MENTION_RATIO = 8
 """How many times longer than the span that is asked for a time may be that a text mentions: a week for a day."""

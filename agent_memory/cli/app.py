@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -39,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # importing what draws boxes takes longer than all the rest of --help
     help="\n\n".join(_ABOUT),
     epilog=running.HELP,
 )
@@ -55,6 +54,8 @@ app.add_typer(server.keys, name="keys")
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         OUT.print(version("agent-memory"))
         raise typer.Exit
 

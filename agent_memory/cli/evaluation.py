@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from agent_memory.cli.shared import (
     OUT,
@@ -84,6 +83,8 @@ def _print_evaluation(result: Evaluation, categories: bool) -> None:
     rows = [(name, "", score) for name, score in result.scores.items()]
     rows += [(way, str(d), score) for way, found in result.vectors.items() for d, score in found.items()]
     title = f"{result.name}: {result.entries} entries, {rows[0][2].queries} questions"
+    from rich.table import Table
+
     table = Table("", "dim", "R@1", "R@5", "R@10", "R@20", "nDCG@10", "macro R@10", "p50 ms", "p95 ms", title=title)
     for name, dimension, score in rows:
         figures = [f"{score.micro[column]:.1f}" for column in (*_RECALLS, "nDCG@10")]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent_memory.cli.running import new_group
 from agent_memory.cli.shared import OUT, JsonOption, print_json, say
-from agent_memory.encoders import models
+
+if TYPE_CHECKING:
+    from agent_memory.encoders.models import KnownModel
 
 app = new_group("Encoder models: list, pull, verify, path.")
 
@@ -19,6 +21,8 @@ _Name = Annotated[str, typer.Argument(help="minilm, mpnet, aegis; for pull also 
 @app.command("list", epilog="Example: agent-memory models list")
 def list_(as_json: JsonOption = False) -> None:
     """Show the known models and whether they are on this machine."""
+    from agent_memory.encoders import models
+
     here = {name: models.is_here(name) for name in models.KNOWN}
     if as_json:
         print_json([_facts(model) | {"here": here[model.name]} for model in models.KNOWN.values()])
@@ -30,13 +34,15 @@ def list_(as_json: JsonOption = False) -> None:
         OUT.print(f"         {model.source}; sha256 {model.sha256 or 'not pinned'}")
 
 
-def _facts(model: models.KnownModel) -> dict[str, object]:
+def _facts(model: KnownModel) -> dict[str, object]:
     return {field.name: getattr(model, field.name) for field in fields(model)}
 
 
 @app.command(epilog="Example: agent-memory models pull mpnet")
 def pull(name: _Name, as_json: JsonOption = False) -> None:
     """Fetch a model; the only command that uses the network."""
+    from agent_memory.encoders import models
+
     folder = models.pull(name)
     say({"name": name, "path": folder}, str(folder), as_json=as_json)
 
@@ -44,6 +50,8 @@ def pull(name: _Name, as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: agent-memory models verify minilm")
 def verify(name: _Name, as_json: JsonOption = False) -> None:
     """Compare the weights with their published SHA-256."""
+    from agent_memory.encoders import models
+
     digest = models.verify_model(name)
     published = models.KNOWN[name].sha256 is not None
     known = "as published" if published else "no published digest to compare with"
@@ -53,5 +61,7 @@ def verify(name: _Name, as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: agent-memory models path minilm")
 def path(name: _Name, as_json: JsonOption = False) -> None:
     """Print the folder of a model."""
+    from agent_memory.encoders import models
+
     folder = models.path_of(name)
     say({"name": name, "path": folder}, str(folder), as_json=as_json)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from agent_memory.cli.running import new_group
 from agent_memory.cli.shared import (
@@ -172,6 +171,8 @@ def list_(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
         print_json(found)
         return
     now = datetime.now(UTC)
+    from rich.table import Table
+
     table = Table("id", "name", "namespace", "role", "made", "state", box=None)
     for key in found:
         state = "works"

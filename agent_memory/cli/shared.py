@@ -3,32 +3,79 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from agent_memory.errors import InvalidInputError, NotFoundError
 from agent_memory.formats import payload
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from agent_memory.memory import Memory
     from agent_memory.records import Entry
 
 LINE_CHARS = 300
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_COLOURS = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")  # with any of them, Rich may take a file for a terminal
 _WIDE = None if sys.stdout.isatty() else 150  # columns, where there is no terminal to ask
-OUT = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=_WIDE)
-ERR = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, stderr=True)
+
+
+class Screen:
+    """Prints to standard output or standard error; Rich, which takes a tenth of a second, comes with the first line.
+
+    Args:
+        options: As of ``rich.console.Console``.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - Rich's
+        self._options = options
+
+    @cached_property
+    def console(self) -> Console:
+        """What prints."""
+        from rich.console import Console
+
+        return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, **self._options)
+
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - Rich's
+        """Print as ``rich.console.Console.print`` does; lines that no terminal shows are written as they are."""
+        if self._is_plain and not options and all(isinstance(one, str) for one in objects):
+            self._file.write(" ".join(objects) + "\n")
+            self._file.flush()
+        else:
+            self.console.print(*objects, **options)
+
+    def print_parts(self, *parts: str | tuple[str, str]) -> None:
+        """Print texts, some with a style behind them, on one line."""
+        if self._is_plain:
+            self.print("".join(part if isinstance(part, str) else part[0] for part in parts))
+            return
+        from rich.text import Text
+
+        self.console.print(Text.assemble(*parts))
+
+    @property
+    def _file(self) -> TextIO:
+        return sys.stderr if self._options.get("stderr") else sys.stdout
+
+    @property
+    def _is_plain(self) -> bool:
+        return not self._file.isatty() and not any(name in os.environ for name in _COLOURS)
+
+
+OUT = Screen(width=_WIDE)
+ERR = Screen(stderr=True)
 
 DEFAULT_PATH = "~/.agent-memory"
 PathOption = Annotated[
@@ -128,8 +175,10 @@ def _bring_up(folder: Path) -> None:
 @contextmanager
 def progress_bar(label: str, *, quiet: bool) -> Iterator[Any]:
     """Show a bar on standard error; yields what is to be called with (done, total)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=ERR, transient=True, disable=quiet) as bar:
+    with Progress(*columns, console=ERR.console, transient=True, disable=quiet) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -185,7 +234,7 @@ def say(value: object, text: str, *, as_json: bool) -> None:
 
 def print_line(*parts: str | tuple[str, str]) -> None:
     """Print texts, some with a style behind them, on one line."""
-    OUT.print(Text.assemble(*parts))
+    OUT.print_parts(*parts)
 
 
 def print_table(table: Table) -> None:
@@ -195,6 +244,8 @@ def print_table(table: Table) -> None:
 
 def print_facts(values: Mapping[str, object]) -> None:
     """Print names and values in two columns."""
+    from rich.table import Table
+
     table = Table(show_header=False, box=None)
     for name, value in values.items():
         table.add_row(name, _worded(value))

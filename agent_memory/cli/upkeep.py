@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,7 +23,9 @@ from agent_memory.cli.shared import (
 )
 from agent_memory.errors import InvalidInputError
 from agent_memory.formats.payload import to_json
-from agent_memory.reports import Replay, ReplaySource
+
+if TYPE_CHECKING:
+    from agent_memory.reports import Replay
 
 app = typer.Typer()
 queries = new_group("The query log (Config.query_log): delete it.")
@@ -129,9 +131,9 @@ def maintenance(
 
 
 _ASKED = {
-    ReplaySource.QUERIES: "{} of your latest queries were asked",
-    ReplaySource.TEXTS: "{} of your latest queries were encoded again and asked",
-    ReplaySource.ENTRIES: "no queries are logged, so {} stored entries were used as queries",
+    "queries": "{} of your latest queries were asked",
+    "texts": "{} of your latest queries were encoded again and asked",
+    "entries": "no queries are logged, so {} stored entries were used as queries",
 }
 
 

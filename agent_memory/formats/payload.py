@@ -13,12 +13,13 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from agent_memory.errors import StorageError
 from agent_memory.records import Hit
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 _T = TypeVar("_T")
 
@@ -82,6 +83,8 @@ def dumps(value: object, *, brief: bool = False, indent: int | None = None, asci
 
 @cache
 def _readers(record: Any) -> dict[str, TypeAdapter[Any]]:  # noqa: ANN401 - a class of records
+    from pydantic import TypeAdapter  # takes as long as printing all of a recall
+
     hints = get_type_hints(record, localns={"Namespace": tuple[str, ...]})
     return {field.name: TypeAdapter(hints[field.name]) for field in fields(record)}
 
@@ -92,6 +95,8 @@ def from_json(record: type[_T], value: Mapping[str, Any]) -> _T:
     Raises:
         StorageError: The object is no such record.
     """
+    from pydantic import ValidationError
+
     kind: Any = record
     try:
         parts = {

@@ -19,13 +19,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from agent_memory.storage.records import Span
-from agent_memory.timewords import Interval
+if TYPE_CHECKING:
+    from agent_memory.storage.records import Span
+    from agent_memory.timewords import Interval
 
 LEXICAL_WEIGHT = 0.7
 UNREAD = 0.2

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent_memory import timewords
 from agent_memory.errors import StorageError
 from agent_memory.live.searcher import Searcher, slice_result
 from agent_memory.live.space import Space
@@ -25,6 +24,7 @@ from agent_memory.telemetry.stages import stage
 if TYPE_CHECKING:
     from agent_memory.encoders.reranker import Reranker
     from agent_memory.index import SearchResult
+    from agent_memory.timewords import Interval
 
 _POOL = 100  # minimum number of candidates from each source
 _LENDERS = 50  # candidates whose neighbours are looked up
@@ -63,7 +63,7 @@ class Search:
         self._extra = list(extra)
         self.candidates: dict[int, Candidate] = {}
         self.tiers: SearchResult | None = None
-        self.intervals: list[timewords.Interval] = []
+        self.intervals: list[Interval] = []
         self.words = LexicalQuery((), (), 0.0)
         self.lexical_ranks: dict[int, int] = {}
         self.dropped: dict[int, int] = {}
@@ -170,7 +170,9 @@ class Search:
         if request.text is not None and request.mode is not Mode.DENSE and not self._is_out_of_time():
             with stage("words"):
                 self._add_lexical(request.text)
-            self.intervals = timewords.intervals(
+            from agent_memory.timewords import intervals  # nine languages, which adding an entry can do without
+
+            self.intervals = intervals(
                 request.text, request.now, date_order=request.date_order, stop=self._is_out_of_time
             )
             self._add_dated()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, Self
 
@@ -102,7 +103,8 @@ class RemoteMemory(RemoteOperator):
                 self._wire.scope = list(self.namespace)
             self._facts = facts
             settings = facts["config"]
-            self.config = Config(**{name: settings[name] for name in Config.model_fields if name in settings})
+            known = {one.name for one in fields(Config)}
+            self.config = Config(**{name: value for name, value in settings.items() if name in known})
             self._encoder = RemoteEncoder(self._wire, from_json(EncoderSpec, facts["encoder"]))
         except BaseException:
             self._wire.close()

@@ -142,7 +142,7 @@ def serve(
         "settings": settings.model_dump(),
         "namespace": namespace,
         "encoder": encoder,
-        "config": None if config is None else config.model_dump(),
+        "config": None if config is None else config.dump(),
     }
     os.environ[_RECEIVE] = str(settings.receive_s)
     _allow_files()

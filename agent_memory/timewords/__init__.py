@@ -9,7 +9,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 
 from agent_memory.times import to_utc
 from agent_memory.timewords.calendar import Span, Tense
@@ -17,9 +17,6 @@ from agent_memory.timewords.expressions import read_expression
 from agent_memory.timewords.languages import SPACED, UNSPACED
 from agent_memory.timewords.line import STARTS, Line
 from agent_memory.timewords.words import Language, Token, give_meanings, split, write_digits
-
-LONGEST_MENTION = timedelta(days=366)
-"""Longest period that counts as one that a statement mentions; longer ones hold most of a memory."""
 
 _MOST = 32  # periods of a query; who names more asks for none in particular
 _MOST_READ = 256  # expressions, the same ones counted again

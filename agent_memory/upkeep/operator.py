@@ -13,12 +13,6 @@ from agent_memory.recall.query_log import QueryLog
 from agent_memory.records import Copy, Erasure
 from agent_memory.reports import GenerationInfo, Maintenance, ReindexReport, Report, Stats
 from agent_memory.types import Namespace, Progress
-from agent_memory.upkeep import backup as backups
-from agent_memory.upkeep.check import Checker, count_stats
-from agent_memory.upkeep.maintenance import Maintainer
-from agent_memory.upkeep.plan import ReindexRequest
-from agent_memory.upkeep.rehearsal import rehearse_reindex
-from agent_memory.upkeep.reindex import Reindexer
 from agent_memory.writing.erasure import Eraser
 
 if TYPE_CHECKING:
@@ -49,6 +43,8 @@ class Operator:
             >>> memory.stats().entries
             1
         """
+        from agent_memory.upkeep.check import count_stats
+
         return count_stats(self._store, self._namespace)
 
     def check(self, repair: bool = False) -> Report:
@@ -62,6 +58,8 @@ class Operator:
             >>> memory.check().ok
             True
         """
+        from agent_memory.upkeep.check import Checker
+
         return Checker(self._store, self._store.follow_space(), repair=inputs.check_flag("repair", repair)).run()
 
     # --- generations -------------------------------------------------------------------------------------
@@ -110,6 +108,10 @@ class Operator:
             >>> print(memory.reindex(tiers=(128, 768)).source)
             copy
         """
+        from agent_memory.upkeep.plan import ReindexRequest
+        from agent_memory.upkeep.rehearsal import rehearse_reindex
+        from agent_memory.upkeep.reindex import Reindexer
+
         inputs.check_flag("dry_run", dry_run)
         request = ReindexRequest(
             encoder=encoder,
@@ -147,6 +149,8 @@ class Operator:
             'done'
         """
         inputs.check_encoder("encoder", encoder)
+        from agent_memory.upkeep.reindex import Reindexer
+
         report = Reindexer(self._store).rollback(encoder, progress)
         self._store.follow()
         return report
@@ -158,6 +162,8 @@ class Operator:
             >>> memory.collect_generations()
             0
         """
+        from agent_memory.upkeep.reindex import Reindexer
+
         return Reindexer(self._store).collect(inputs.check_timedelta("grace", grace))
 
     def generations(self) -> list[GenerationInfo]:
@@ -191,6 +197,9 @@ class Operator:
             >>> [(action.name, action.result) for action in memory.maintenance().actions]
             []
         """
+        from agent_memory.upkeep.maintenance import Maintainer
+        from agent_memory.upkeep.reindex import Reindexer
+
         inputs.check_flag("dry_run", dry_run)
         names = None if only is None else set(inputs.check_names("only", only))
         space = self._store.follow_space()
@@ -256,10 +265,14 @@ class Operator:
             >>> memory.backup("alice.db")
             1
         """
+        from agent_memory.upkeep import backup as backups
+
         return backups.backup(self._store, inputs.parse_path("path", path), progress)
 
     def backup_into(self, folder: Path, *, keep: int) -> tuple[Path, int]:
         """Write a backup into a folder, and delete this store's oldest ones there; returns (file, entries)."""
+        from agent_memory.upkeep import backup as backups
+
         return backups.backup_into(self._store, folder, keep)
 
     @staticmethod
@@ -298,6 +311,8 @@ class Operator:
             1
         """
         source, folder = inputs.parse_path("backup", backup), inputs.parse_path("path", path)
+        from agent_memory.upkeep import backup as backups
+
         return backups.restore(
             source,
             folder,
@@ -316,4 +331,6 @@ class Operator:
             >>> [copy.kind for copy in memory.copies()]
             ['backup']
         """
+        from agent_memory.upkeep import backup as backups
+
         return backups.list_copies(self._store)

@@ -7,7 +7,7 @@ from datetime import datetime
 from agent_memory import timewords
 from agent_memory.config import Config
 from agent_memory.storage.base import Transaction
-from agent_memory.storage.records import Span
+from agent_memory.storage.records import LONGEST_MENTION, Span
 
 _PAGE_ROWS = 500
 
@@ -17,7 +17,7 @@ def list_mentions(text: str, moment: datetime, config: Config) -> list[Span]:
     if len(text) > config.max_mention_chars:
         return []
     found = timewords.intervals(text, moment.astimezone(config.zone), date_order=config.date_order)
-    return [(one.start, one.end) for one in found if one.end - one.start <= timewords.LONGEST_MENTION]
+    return [(one.start, one.end) for one in found if one.end - one.start <= LONGEST_MENTION]
 
 
 def read_unread(tx: Transaction, config: Config) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,6 @@ from agent_memory.reports import Imported
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Condition
 from agent_memory.types import Namespace, Progress
-from agent_memory.writing.foreign.native import FORMAT, MARK
-from agent_memory.writing.foreign.registry import parse_format
-from agent_memory.writing.importing import Importer
 from agent_memory.writing.writer import Writer
 
 _PAGE = 1_000
@@ -104,6 +100,9 @@ class Transfer:
             >>> memory.import_("alice.jsonl")
             Imported(unchanged=1, formats=('agent-memory',))
         """
+        from agent_memory.writing.foreign.registry import parse_format  # a dozen readers, for imports alone
+        from agent_memory.writing.importing import Importer
+
         file = inputs.parse_path("path", path)
         if format is not None and source is not None and format != source:
             raise InvalidInputError(f"format and source are one thing; got {format!r} and {source!r}")
@@ -121,6 +120,10 @@ class Transfer:
 
 def _write(tx: Transaction, condition: Condition, path: Path, progress: Progress | None = None) -> int:
     """Write the entries that satisfy a condition, in the order they were added; returns how many."""
+    from importlib.metadata import version
+
+    from agent_memory.writing.foreign.native import FORMAT, MARK
+
     total = tx.entries.count(condition)
     header = {MARK: FORMAT, "version": version("agent-memory"), "entries": total}
     header["exported_at"] = datetime.now(UTC).isoformat()

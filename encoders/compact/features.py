@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from agent_memory.timewords import intervals
 from agent_memory.types import FloatArray
 
 DAY_FEATURES = 32
@@ -71,6 +70,8 @@ def encode_dates(text: str, day: int) -> FloatArray:
     Returns:
         float32 (32,), of unit length; zeros if the question mentions none or the day is unknown.
     """
+    from agent_memory.timewords import intervals  # nine languages, which adding an entry can do without
+
     mentioned = intervals(text, datetime.fromordinal(day).replace(tzinfo=UTC)) if day else []
     spans = [(i.start.toordinal(), max(i.end.toordinal(), i.start.toordinal() + 1)) for i in mentioned]
     total = sum((encode_days(np.arange(*span)).mean(0) for span in spans), np.zeros(DAY_FEATURES, np.float32))

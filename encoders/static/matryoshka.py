@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
 
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
 from agent_memory.encoders.files import MINILM_SHA256, find_minilm, hash_file, read_tokenizer, stamp_files
 from agent_memory.encoders.resources import share
+from agent_memory.encoders.static.light import LightBert, map_tensors, multiply
 from agent_memory.encoders.static.minilm import (
+    HEADS,
+    LIGHT_PRECISIONS,
     MAX_TOKENS,
     MINILM_FILES,
     check_precision,
     describe_pipeline,
     read_minilm,
     resolve_precision,
+    verify_beside,
 )
 from agent_memory.encoders.static.runtime import Loaded, Network, WindowedEncoder, find_frame
-from agent_memory.encoders.static.windows import TOKEN_BUDGET
+from agent_memory.encoders.static.windows import TOKEN_BUDGET, normalise
 from agent_memory.errors import CheckpointError
 from agent_memory.types import FloatArray
 
@@ -39,9 +45,13 @@ LAYER_PARTS = {
 """Short names that the head file uses for the backbone's products; queries, keys and values share one delta."""
 
 
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+
+
 @dataclass(frozen=True, slots=True)
-class Head:
-    """The contents of a head file.
+class Head(Generic[_A]):
+    """The contents of a head file, as arrays of NumPy or of torch.
 
     The vector of a text is ``u R + z W + b``, normalised: ``u`` is the backbone's own unit vector, ``R`` maps it to the
     axes of the head, and ``z`` concatenates the mean hidden states of ``layers``. The first term preserves MiniLM's
@@ -58,11 +68,17 @@ class Head:
     """
 
     layers: tuple[int, ...]
-    rotation: Tensor
-    weight: Tensor
-    bias: Tensor
-    question: tuple[Tensor, Tensor, Tensor]
-    deltas: Mapping[str, tuple[Tensor, Tensor]]
+    rotation: _A
+    weight: _A
+    bias: _A
+    question: tuple[_A, _A, _A]
+    deltas: Mapping[str, tuple[_A, _A]]
+
+    def convert(self, to: Callable[[_A], _B]) -> Head[_B]:
+        """Return the same head with arrays of another kind."""
+        down, up, bias = map(to, self.question)
+        deltas = {place: (to(one), to(other)) for place, (one, other) in self.deltas.items()}
+        return Head(self.layers, to(self.rotation), to(self.weight), to(self.bias), (down, up, bias), deltas)
 
 
 class MatryoshkaEncoder(WindowedEncoder):
@@ -120,33 +136,55 @@ class MatryoshkaEncoder(WindowedEncoder):
         files = stamp_files(head.parent, head.name), stamp_files(folder, *MINILM_FILES)
         return share(("matryoshka", precision, *files), lambda: _load_matryoshka(head, folder, precision))
 
+    def _load_light(self) -> Loaded | None:
+        if self._precision not in LIGHT_PRECISIONS:
+            return None
+        head, folder = self._head, self._folder or find_minilm()
+        files = stamp_files(head.parent, head.name), stamp_files(folder, *MINILM_FILES)
+        return share(("matryoshka", "light", *files), lambda: _load_light(head, folder))
+
+
+def _load_light(path: Path, folder: Path) -> Loaded:
+    return verify_beside(folder, lambda: _read_light(path, folder))
+
+
+def _read_light(path: Path, folder: Path) -> Loaded:
+    head, weights = read_head(path), map_tensors(folder / "model.safetensors")
+    for place, delta in head.deltas.items():
+        _find_parts(place, delta, weights)
+    bert = LightBert(weights, HEADS, head.deltas)
+    tokenizer = read_tokenizer(folder)
+    documents, queries = (_make_light_network(bert, head, query=query) for query in (False, True))
+    return Loaded(tokenizer, find_frame(tokenizer, pad=0), documents, queries)
+
 
 def _load_matryoshka(path: Path, folder: Path, precision: str) -> Loaded:
+    import torch
+
     from agent_memory.encoders.static.bert import Bert, BertShape
 
-    head = read_head(path)
-    bert = Bert(merge_deltas(read_minilm(folder), head.deltas), BertShape(heads=12), precision)
+    head = read_head(path).convert(torch.from_numpy)
+    bert = Bert(merge_deltas(read_minilm(folder), head.deltas), BertShape(heads=HEADS), precision)
     tokenizer = read_tokenizer(folder)
     documents, queries = (_make_network(bert, head, query=query) for query in (False, True))
     return Loaded(tokenizer, find_frame(tokenizer, pad=0), documents, queries)
 
 
-def read_head(path: Path) -> Head:
+def read_head(path: Path) -> Head[FloatArray]:
     """Read a head file.
 
     Raises:
         CheckpointError: It is missing, damaged, incomplete, or made for another backbone.
     """
-    import torch
     from safetensors import SafetensorError, safe_open
 
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, FloatArray] = {}
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
             for name in file.keys():
-                tensors[name] = file.get_tensor(name).to(torch.float32)
-    except (OSError, SafetensorError) as error:
+                tensors[name] = file.get_tensor(name).astype(np.float32)
+    except (OSError, SafetensorError, TypeError) as error:
         raise CheckpointError(f"{path} is not a readable head: {error}") from error
     if facts.get("backbone") != MINILM_SHA256:
         raise CheckpointError(f"{path} was trained on backbone {facts.get('backbone')!r}, expected {MINILM_SHA256!r}")
@@ -180,19 +218,31 @@ def merge_deltas(weights: Mapping[str, Tensor], deltas: Mapping[str, tuple[Tenso
     """
     result = dict(weights)
     for place, (down, up) in deltas.items():
-        layer, _, part = place.removeprefix("delta.").partition(".")
-        names = [f"encoder.layer.{layer}.{n}.weight" for n in LAYER_PARTS.get(part, ())]
-        rows = (up @ down).chunk(len(names)) if names else ()
-        for name, delta in zip(names, rows, strict=True):
-            if name not in result or result[name].shape != delta.shape:
-                raise CheckpointError(f"delta {place} does not fit the backbone's {name}")
+        names = _find_parts(place, (down, up), weights)
+        for name, delta in zip(names, (up @ down).chunk(len(names)), strict=True):
             result[name] = result[name] + delta
-        if not names:
-            raise CheckpointError(f"delta {place} belongs to no part of the backbone")
     return result
 
 
-def project(pooled: list[Tensor], head: Head, *, query: bool) -> Tensor:
+def _find_parts(place: str, delta: tuple[Any, Any], weights: Mapping[str, Any]) -> list[str]:
+    """Return the names of the weights to which a delta is added; of NumPy or of torch.
+
+    Raises:
+        CheckpointError: It does not fit them.
+    """
+    layer, _, part = place.removeprefix("delta.").partition(".")
+    names = [f"encoder.layer.{layer}.{n}.weight" for n in LAYER_PARTS.get(part, ())]
+    if not names:
+        raise CheckpointError(f"delta {place} belongs to no part of the backbone")
+    down, up = delta
+    whole = (up.shape[0] // len(names), down.shape[1])
+    for name in names:
+        if name not in weights or tuple(weights[name].shape) != whole or up.shape[1] != down.shape[0]:
+            raise CheckpointError(f"delta {place} does not fit the backbone's {name}")
+    return names
+
+
+def project(pooled: list[Tensor], head: Head[Tensor], *, query: bool) -> Tensor:
     """Apply the head to mean hidden states.
 
     Args:
@@ -215,7 +265,7 @@ def project(pooled: list[Tensor], head: Head, *, query: bool) -> Tensor:
     return out + own
 
 
-def _make_network(bert: Bert, head: Head, *, query: bool) -> Network:
+def _make_network(bert: Bert, head: Head[Tensor], *, query: bool) -> Network:
     import torch
 
     from agent_memory.encoders.static.bert import mean_pool
@@ -229,3 +279,20 @@ def _make_network(bert: Bert, head: Head, *, query: bool) -> Network:
         return vectors
 
     return run
+
+
+def _make_light_network(bert: LightBert, head: Head[FloatArray], *, query: bool) -> Network:
+    # As ``multiply`` takes them: outputs first, inputs next to each other.
+    rotation, weight, down, up = map(_turn, (head.rotation, head.weight, *head.question[:2]))
+
+    def run(ids: TokenArray, mask: TokenArray) -> FloatArray:
+        pooled = bert.compute_means(ids, mask, head.layers)
+        features = np.concatenate(pooled, axis=1)
+        vectors = multiply(features, weight) + head.bias + multiply(normalise(pooled[-1]), rotation)
+        return vectors + multiply(multiply(features, down), up) + head.question[2] if query else vectors
+
+    return run
+
+
+def _turn(matrix: FloatArray) -> FloatArray:
+    return np.ascontiguousarray(matrix.T)

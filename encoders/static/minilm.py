@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, TypeVar
 
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
 from agent_memory.encoders.files import MINILM_SHA256, find_minilm, read_tokenizer, stamp_files, verify_file
 from agent_memory.encoders.resources import share
+from agent_memory.encoders.static.light import LightBert, map_tensors
 from agent_memory.encoders.static.runtime import Loaded, WindowedEncoder, find_frame
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import InvalidInputError
@@ -16,9 +19,15 @@ from agent_memory.types import FloatArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+_T = TypeVar("_T")
+
 MAX_TOKENS = 256
 MINILM_FILES = ("model.safetensors", "tokenizer.json")
+HEADS = 12
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
+LIGHT_PRECISIONS = ("auto", "fp32")
+"""Precisions with which texts may be encoded in float32 by NumPy."""
+
 _INT8 = "int8-per-token"  # "int8" alone stood for products that some processors cut off
 
 
@@ -63,13 +72,19 @@ class MiniLMEncoder(WindowedEncoder):
         key = ("minilm", precision, stamp_files(folder, *MINILM_FILES))
         return share(key, lambda: _load_minilm(folder, precision))
 
+    def _load_light(self) -> Loaded | None:
+        if self._precision not in LIGHT_PRECISIONS:
+            return None
+        folder = self._folder or find_minilm()
+        return share(("minilm", "light", stamp_files(folder, *MINILM_FILES)), lambda: _load_light(folder))
+
 
 def _load_minilm(folder: Path, precision: str) -> Loaded:
     import torch
 
     from agent_memory.encoders.static.bert import Bert, BertShape, mean_pool
 
-    bert = Bert(read_minilm(folder), BertShape(heads=12), precision)
+    bert = Bert(read_minilm(folder), BertShape(heads=HEADS), precision)
 
     def network(ids: TokenArray, mask: TokenArray) -> FloatArray:
         with torch.inference_mode():
@@ -80,6 +95,17 @@ def _load_minilm(folder: Path, precision: str) -> Loaded:
 
     tokenizer = read_tokenizer(folder)
     return Loaded(tokenizer, find_frame(tokenizer, pad=0), network)
+
+
+def _load_light(folder: Path) -> Loaded:
+    return verify_beside(folder, lambda: _read_light(folder))
+
+
+def _read_light(folder: Path) -> Loaded:
+    bert = LightBert(map_tensors(folder / "model.safetensors"), HEADS)
+    last = (len(bert.layers),)
+    tokenizer = read_tokenizer(folder)
+    return Loaded(tokenizer, find_frame(tokenizer, pad=0), lambda ids, mask: bert.compute_means(ids, mask, last)[0])
 
 
 def check_precision(precision: str) -> str:
@@ -104,6 +130,38 @@ def describe_pipeline(body: str, precision: str) -> str:
     """Name the steps after the tokenizer; bf16 and fp32 vectors may share an index, int8 vectors need their own."""
     steps = [body, "token-weighted-windows", "l2"]
     return "+".join([*steps, _INT8] if precision == "int8" else steps)
+
+
+def verify_beside(folder: Path, load: Callable[[], _T]) -> _T:
+    """Load something from the folder of MiniLM while another thread verifies the published SHA-256 of its weights.
+
+    Args:
+        folder: The folder.
+        load: Reads the files; what it returns or raises counts only if they are the right ones.
+
+    Raises:
+        CheckpointError: The weights are missing or have another SHA-256.
+    """
+    wrong: list[BaseException] = []
+
+    def verify() -> None:
+        try:
+            verify_file(folder / "model.safetensors", MINILM_SHA256)
+        except BaseException as error:
+            wrong.append(error)
+
+    thread = Thread(target=verify, name="agent-memory-verify", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is about to end
+        verify()
+    try:
+        return load()
+    finally:
+        if thread.ident is not None:
+            thread.join()
+        if wrong:
+            raise wrong[0]
 
 
 def read_minilm(folder: Path) -> dict[str, Tensor]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -28,12 +31,20 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_log = logging.getLogger("agent_memory")
+
+_QUICK = 64
+"""Tokens of a call up to which the light network is used whatever was encoded before, so that its vectors are, too."""
+
+_WORTH = 4096
+"""Tokens in all calls after which the time that the heavy network saves is that of importing torch."""
+
 _SLAB = 8192  # texts tokenised at once: enough to sort them well by length, few enough to bound memory
 _COMPUTE = new_lock()
 """Held while a batch runs, so that a process runs one batch at a time.
 
 One batch already uses all of torch's threads; two would oversubscribe the cores. The lock is taken per batch, not per
-call, so that a query waits for at most one batch of a bulk job.
+call, so that a query waits for at most one batch of a bulk job. The light network uses one thread and no lock.
 """
 
 
@@ -109,7 +120,10 @@ class WindowedEncoder(ABC):
             raise InvalidInputError(f"token_budget must be at least 1, got {token_budget}")
         self._token_budget = token_budget
         self._lock = new_lock()
+        self._light_lock = new_lock()
         self._loaded: Loaded | None = None
+        self._light: Loaded | None = None
+        self._spent = 0  # tokens that the light network has encoded, of calls above _QUICK
 
     @property
     @abstractmethod
@@ -120,6 +134,10 @@ class WindowedEncoder(ABC):
     def _load(self) -> Loaded:
         """Return the tokenizer and the weights, read or shared; called once, under the lock."""
 
+    def _load_light(self) -> Loaded | None:
+        """Return a network for a few texts that does without torch; None if there is none."""
+        return None
+
     @property
     def _query_prompt(self) -> str:
         return ""
@@ -129,7 +147,7 @@ class WindowedEncoder(ABC):
         return ""
 
     def load(self) -> Loaded:
-        """Load the weights now rather than on first use.
+        """Load the weights that encode many texts now, rather than when they are first used.
 
         Raises:
             EncoderError: The files are missing, damaged, or belong to another model.
@@ -142,6 +160,32 @@ class WindowedEncoder(ABC):
                     self._loaded = _call_model(self._load, f"{self.spec.name} could not be loaded")
                 loaded = self._loaded
         return loaded
+
+    def _open(self) -> Loaded:
+        """Return the light network; if there is none, the heavy one."""
+        if self._light is None:
+            with self._light_lock:
+                if self._light is None:
+                    prepare_threads()
+                    self._light = _call_model(self._load_light, f"{self.spec.name} could not be loaded") or self.load()
+        return self._light
+
+    def _choose(self, first: Loaded, tokens: int) -> Loaded:
+        """Return the network that takes the least time for a call, with what it takes to load it."""
+        if tokens <= _QUICK or first is self._loaded:
+            return first
+        if self._loaded is None and sys.modules.get("torch") is None:
+            self._spent += tokens
+            if self._spent <= _WORTH:
+                return first
+        try:
+            return self.load()
+        except EncoderError as error:
+            if not isinstance(error.__cause__, ImportError):
+                raise
+            _log.info("%s; NumPy encodes all texts, which takes longer", error)
+            self._loaded = first
+            return first
 
     def encode_documents(self, texts: Sequence[str], *, progress: Progress | None = None) -> FloatArray:
         """Encode texts to be remembered; see ``Encoder.encode_documents``."""
@@ -156,25 +200,23 @@ class WindowedEncoder(ABC):
         out = np.empty((len(texts), self.spec.dimension), dtype=np.float32)
         if not len(texts):
             return out
-        loaded = self.load()
-        network = (loaded.query_network if query else None) or loaded.network
-        prompt = self._query_prompt if query else self._document_prompt
         for start in range(0, len(texts), _SLAB):
             slab = texts[start : start + _SLAB]
             report = _shift_progress(progress, start, len(texts))
-            out[start : start + len(slab)] = self._encode_slab(slab, loaded, network, prompt, report)
+            out[start : start + len(slab)] = self._encode_slab(slab, query, report)
         return out
 
-    def _encode_slab(
-        self, texts: Sequence[str], loaded: Loaded, network: Network, prompt: str, report: Progress | None
-    ) -> FloatArray:
-        rows, weights, counts = self._cut_windows(texts, loaded, prompt)
+    def _encode_slab(self, texts: Sequence[str], query: bool, report: Progress | None) -> FloatArray:
+        loaded = self._open()
+        rows, weights, counts = self._cut_windows(texts, loaded, self._query_prompt if query else self._document_prompt)
+        loaded = self._choose(loaded, sum(map(len, rows)))
+        network = (loaded.query_network if query else None) or loaded.network
         vectors = np.empty((len(rows), self.spec.dimension), dtype=np.float32)
         owner = np.repeat(np.arange(len(texts)), counts)
         remaining = np.array(counts)
         for batch in batch_windows([len(row) for row in rows], self._token_budget):
             ids, mask = pad_rows([rows[i] for i in batch], loaded.frame.pad)
-            vectors[batch] = self._run(network, ids, mask)
+            vectors[batch] = self._run(network, ids, mask, alone=loaded is self._loaded)
             np.subtract.at(remaining, owner[batch], 1)
             if report is not None:
                 report(int((remaining == 0).sum()), len(texts))
@@ -204,8 +246,8 @@ class WindowedEncoder(ABC):
             counts.append(len(cuts))
         return rows, weights, counts
 
-    def _run(self, network: Network, ids: TokenArray, mask: TokenArray) -> FloatArray:
-        with _COMPUTE:
+    def _run(self, network: Network, ids: TokenArray, mask: TokenArray, *, alone: bool) -> FloatArray:
+        with _COMPUTE if alone else nullcontext():
             vectors = _call_model(lambda: network(ids, mask), f"{self.spec.name} failed")
         if vectors.shape != (len(ids), self.spec.dimension):
             raise EncoderError(
@@ -229,5 +271,9 @@ def _call_model(call: Callable[[], _T], problem: str) -> _T:
         return call()
     except (AgentMemoryError, MemoryError):
         raise
+    except ImportError as error:
+        raise EncoderError(
+            f"{problem}: {error.name or error} cannot be imported; run: pip install agent-memory"
+        ) from error
     except Exception as error:
         raise EncoderError(f"{problem}: {error}") from error

@@ -10,7 +10,7 @@ import numpy as np
 
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
 from agent_memory.encoders.files import find_model, hash_folder, stamp_files
-from agent_memory.encoders.resources import share
+from agent_memory.encoders.resources import require_sentence_transformers, share
 from agent_memory.encoders.static.runtime import Loaded, Network, WindowedEncoder, find_frame
 from agent_memory.encoders.static.windows import TOKEN_BUDGET
 from agent_memory.errors import CheckpointError, InvalidInputError
@@ -25,6 +25,8 @@ _DEFAULT_WINDOW = 512
 class SentenceTransformerEncoder(WindowedEncoder):
     """Runs a sentence-transformers model on the CPU, with the model's own pooling, prompts and normalisation.
 
+    Needs the extra ``sentence-transformers``.
+
     Queries use the model's ``query`` prompt and documents its ``document`` prompt, if it has them.
 
     Args:
@@ -38,6 +40,7 @@ class SentenceTransformerEncoder(WindowedEncoder):
         ModelNotFoundError: There is no such folder, and no such model in the cache.
         CheckpointError: The folder does not contain a model.
         InvalidInputError: The window is too short, or the precision unknown.
+        MissingDependencyError: sentence-transformers is not installed.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class SentenceTransformerEncoder(WindowedEncoder):
             raise InvalidInputError(f"precision must be fp32 or bf16, got {precision!r}")
         self._precision = precision
         self._folder, self._commit = find_model(model)
+        require_sentence_transformers()
         self._name = name or (Path(model).name if Path(model).is_dir() else str(model))
         self._configuration = _Configuration(self._folder)
         self._max_tokens = max_tokens or self._configuration.window

@@ -88,7 +88,7 @@ class Student(nn.Module):
         beyond = self.weight.data[:, self.bert.size :]
         beyond.copy_(torch.randn(beyond.shape, generator=generator) * spread)
 
-    def make_head(self) -> Head:
+    def make_head(self) -> Head[Tensor]:
         """Return the head for inference, with the normalisation of the features folded into its weights."""
         scale, mean = self.get_buffer("scale"), self.get_buffer("mean")
         weight = self.weight / scale[:, None] * _UNIT

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sqlalchemy import Connection, bindparam, select
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.entries import Changes
-from agent_memory.storage.sqlite.schema import changes
-from agent_memory.storage.sqlite.slots import Group, driver
+from agent_memory.storage.sqlite.slots import Group, Link, driver
+from agent_memory.storage.sqlite.values import read_integer, read_text
 from agent_memory.types import IdArray
 
-_SINCE = select(changes.c.entry_id).where(changes.c.seq > bindparam("seq")).distinct()
+_SINCE = "SELECT DISTINCT entry_id FROM changes WHERE seq > ?"
+_LIST = "SELECT seq, entry_id, op FROM changes WHERE seq > ? ORDER BY seq LIMIT ?"
 
 
-def log_changes(connection: Connection, ids: Sequence[int], op: str) -> list[int]:
+def log_changes(connection: Link, ids: Sequence[int], op: str) -> list[int]:
     """Append one change per entry id; returns the numbers of the changes."""
     first = last_number(connection, "changes") + 1
     seqs = list(range(first, first + len(ids)))
@@ -26,7 +26,7 @@ def log_changes(connection: Connection, ids: Sequence[int], op: str) -> list[int
     return seqs
 
 
-def last_number(connection: Connection, table: str) -> int:
+def last_number(connection: Link, table: str) -> int:
     """Return the highest row number that a table has ever used."""
     # AUTOINCREMENT stores it here, so that the number of a deleted row is never used again.
     row = driver(connection).execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
@@ -58,14 +58,13 @@ class SqliteChanges(Group, Changes):
 
     @override
     def ids_since(self, seq: int) -> IdArray:
-        ids = self._connection.execute(_SINCE, {"seq": seq}).scalars().all()
-        return np.array(ids, dtype=np.int64)
+        rows = driver(self._connection).execute(_SINCE, (seq,)).fetchall()
+        return np.array([read_integer(row[0]) for row in rows], dtype=np.int64)
 
     @override
     def list_since(self, seq: int, limit: int) -> list[tuple[int, int, str]]:
-        query = select(changes.c.seq, changes.c.entry_id, changes.c.op).where(changes.c.seq > seq)
-        rows = self._connection.execute(query.order_by(changes.c.seq).limit(limit))
-        return [(row[0], row[1], str(row[2])) for row in rows]
+        rows = driver(self._connection).execute(_LIST, (seq, limit)).fetchall()
+        return [(read_integer(row[0]), read_integer(row[1]), str(read_text(row[2]))) for row in rows]
 
     @override
     def log(self, ids: Sequence[int], op: str) -> list[int]:

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from agent_memory.storage.sqlite.driver import sqlite3
-from agent_memory.storage.sqlite.schema import microseconds
+from agent_memory.storage.sqlite.values import microseconds
 
 COVERED: dict[tuple[str, str], tuple[str, ...]] = {
     ("entries", "checksum"): (

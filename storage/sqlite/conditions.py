@@ -27,27 +27,14 @@ from agent_memory.storage.filters import (
     TypeIs,
     is_plain,
 )
-from agent_memory.storage.records import MENTION_RATIO, Condition
+from agent_memory.storage.records import LONGEST_MENTION, MENTION_RATIO, Condition
 from agent_memory.storage.sqlite.driver import READ_MICROS
-from agent_memory.storage.sqlite.schema import MICROSECOND, entries, mentions, microseconds, sessions
-from agent_memory.timewords import LONGEST_MENTION
+from agent_memory.storage.sqlite.schema import entries, mentions, sessions
+from agent_memory.storage.sqlite.values import MICROSECOND, encode_namespace, end_of_namespace, microseconds
 from agent_memory.types import Namespace
-
-_SEPARATOR = "\x1f"
-_AFTER_SEPARATOR = "\x20"
 
 Sql = ColumnElement[bool]
 _Comparison = Compare | CompareTime | Among
-
-
-def encode_namespace(namespace: Namespace) -> str:
-    """Return the column value of a namespace: each part followed by a separator; empty for the root."""
-    return "".join(part + _SEPARATOR for part in namespace)
-
-
-def decode_namespace(value: str) -> Namespace:
-    """Return the namespace that a column value stands for."""
-    return tuple(value.split(_SEPARATOR)[:-1])
 
 
 def in_namespace(column: ColumnElement[str], namespace: Namespace) -> Sql:
@@ -59,7 +46,7 @@ def in_namespace(column: ColumnElement[str], namespace: Namespace) -> Sql:
 def namespace_bounds(namespace: Namespace) -> tuple[str, str] | None:
     """Return the first value of a column that is a namespace or below it, and the first behind; None for all."""
     value = encode_namespace(namespace)
-    return (value, value[:-1] + _AFTER_SEPARATOR) if value else None
+    return (value, end_of_namespace(value)) if value else None
 
 
 def compile_condition(condition: Condition) -> Sql:

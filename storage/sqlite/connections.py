@@ -21,11 +21,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection as Connection
-from sqlalchemy import create_engine
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
-
 from agent_memory.errors import ClosedError, LockTimeoutError, StorageError
 from agent_memory.files import failpoint, reset_in_child
 from agent_memory.storage.calls import Call, Calls
@@ -41,7 +36,7 @@ from agent_memory.storage.sqlite.ground import (
     is_writable,
     refuse_links,
 )
-from agent_memory.storage.sqlite.slots import Raw, Slot
+from agent_memory.storage.sqlite.slots import Engines, Link, Raw, Slot, list_errors
 
 _OPENING = threading.RLock()  # held to open a connection, and to close what ``scrub`` has opened
 os.register_at_fork(after_in_child=_OPENING._at_fork_reinit)  # type: ignore[attr-defined]
@@ -86,9 +81,7 @@ class Connections:
         self._uri = path.absolute().as_uri()
         self._home: Identity | None = None
         self._broken: str | None = None
-        self._engine = create_engine(
-            "sqlite://", module=sqlite3, creator=self._connect, poolclass=NullPool, pool_reset_on_return=None
-        )
+        self._engines = Engines()
         self._calls = Calls()
         self._reset()
         _LIVE.add(self)
@@ -196,10 +189,8 @@ class Connections:
         with self._state:
             # What one connection knows of the log, all must find; when none is open, it may come and go.
             ground = next((slot.ground for slot in list(self._slots) if slot.is_open), None)
-        slot = Slot(self._engine.connect(), ground or Ground(self.path, self._home), version)
-        # To SQLAlchemy all is one transaction: where it begins and ends is said to SQLite directly, in statements that
-        # an interrupt cannot take apart.
-        slot.connection.begin()
+        link = Link(self._connect(), self._engines.connect)
+        slot = Slot(link, ground or Ground(self.path, self._home), version)
         slot.raw.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the log, if there is one
         slot.ground.settle()
         slot.call, slot.is_clean = weakref.ref(call), False
@@ -210,13 +201,13 @@ class Connections:
     # --- transactions ------------------------------------------------------------------------------------
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> Iterator[Link]:
         """Open a transaction in which every statement sees the same state of the store."""
         with self._transaction("DEFERRED", self.lock_timeout_s) as connection:
             yield connection
 
     @contextmanager
-    def write(self, *, wait_s: float | None = None) -> Iterator[Connection]:
+    def write(self, *, wait_s: float | None = None) -> Iterator[Link]:
         """Open the store's only write transaction; committed and synced to disk when the block ends.
 
         Args:
@@ -258,7 +249,7 @@ class Connections:
                 slot.ground.check()
                 yield slot.raw
                 slot.is_clean = True
-            except (SQLAlchemyError, *ERRORS) as error:
+            except list_errors() as error:
                 raise self._wrap(error) from error
 
     def read_version(self) -> tuple[object, int]:
@@ -306,7 +297,7 @@ class Connections:
             slot.close()
 
     @contextmanager
-    def _transaction(self, mode: str, wait_s: float) -> Iterator[Connection]:
+    def _transaction(self, mode: str, wait_s: float) -> Iterator[Link]:
         with self._running(mode) as call:
             try:
                 slot = self._take(call)
@@ -331,7 +322,7 @@ class Connections:
                 except BaseException:
                     slot.close()
                     raise
-            except (SQLAlchemyError, *ERRORS) as error:
+            except list_errors() as error:
                 raise self._wrap(error, wait_s) from error
 
     def _begin(self, slot: Slot, mode: str, wait_s: float) -> None:

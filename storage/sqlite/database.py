@@ -7,15 +7,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, select
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
 from agent_memory.files import failpoint
 from agent_memory.storage.base import Database, Transaction
 from agent_memory.storage.records import AlteredRow, DatabaseState
-from agent_memory.storage.sqlite import copying, traces, upkeep
 from agent_memory.storage.sqlite.changes import SqliteChanges
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.drafts import SqliteDrafts
@@ -23,18 +22,21 @@ from agent_memory.storage.sqlite.driver import describe, warn_if_unsafe
 from agent_memory.storage.sqlite.entries import SqliteEntries
 from agent_memory.storage.sqlite.erasures import SqliteErasures
 from agent_memory.storage.sqlite.generations import SqliteGenerations
-from agent_memory.storage.sqlite.jobs import SqliteJobs
-from agent_memory.storage.sqlite.leases import SqliteLeases
 from agent_memory.storage.sqlite.lexical import SqliteLexical
 from agent_memory.storage.sqlite.mentions import SqliteMentions
 from agent_memory.storage.sqlite.migrate import ensure_schema
 from agent_memory.storage.sqlite.passages import SqlitePassages
-from agent_memory.storage.sqlite.queries import SqliteQueries
-from agent_memory.storage.sqlite.schedules import SqliteSchedules
-from agent_memory.storage.sqlite.schema import meta
 from agent_memory.storage.sqlite.sessions import SqliteSessions
+from agent_memory.storage.sqlite.slots import Link, driver
+from agent_memory.storage.sqlite.values import read_text
 from agent_memory.storage.sqlite.vectors import SqliteVectors
 from agent_memory.types import Progress
+
+if TYPE_CHECKING:
+    from agent_memory.storage.sqlite.jobs import SqliteJobs
+    from agent_memory.storage.sqlite.leases import SqliteLeases
+    from agent_memory.storage.sqlite.queries import SqliteQueries
+    from agent_memory.storage.sqlite.schedules import SqliteSchedules
 
 
 class SqliteTransaction(Transaction):
@@ -45,7 +47,7 @@ class SqliteTransaction(Transaction):
         connection: What runs the transaction's statements.
     """
 
-    def __init__(self, connections: Connections, connection: Connection) -> None:
+    def __init__(self, connections: Connections, connection: Link) -> None:
         self._connections = connections
         self.connection = connection
 
@@ -97,21 +99,29 @@ class SqliteTransaction(Transaction):
     @cached_property
     @override
     def queries(self) -> SqliteQueries:
+        from agent_memory.storage.sqlite.queries import SqliteQueries
+
         return SqliteQueries(self.connection)
 
     @cached_property
     @override
     def jobs(self) -> SqliteJobs:
+        from agent_memory.storage.sqlite.jobs import SqliteJobs
+
         return SqliteJobs(self.connection)
 
     @cached_property
     @override
     def leases(self) -> SqliteLeases:
+        from agent_memory.storage.sqlite.leases import SqliteLeases
+
         return SqliteLeases(self.connection)
 
     @cached_property
     @override
     def schedules(self) -> SqliteSchedules:
+        from agent_memory.storage.sqlite.schedules import SqliteSchedules
+
         return SqliteSchedules(self.connection)
 
     @cached_property
@@ -121,21 +131,27 @@ class SqliteTransaction(Transaction):
 
     @override
     def read_store_id(self) -> str:
-        found = self.connection.execute(select(meta.c.value).where(meta.c.name == "store_id")).scalar()
+        found = driver(self.connection).execute("SELECT value FROM meta WHERE name = 'store_id'").fetchone()
         if found is None:
             raise StorageError("the store is damaged: it has lost its id")
-        return str(found)
+        return str(read_text(found[0]))
 
     @override
     def measure(self, now: datetime) -> DatabaseState:
+        from agent_memory.storage.sqlite import upkeep
+
         return upkeep.measure(self._connections, self.connection, now)
 
     @override
     def find_faults(self) -> list[str]:
+        from agent_memory.storage.sqlite import upkeep
+
         return upkeep.find_faults(self.connection)
 
     @override
     def find_altered(self) -> list[AlteredRow]:
+        from agent_memory.storage.sqlite import upkeep
+
         return upkeep.find_altered(self.connection)
 
 
@@ -191,36 +207,52 @@ class SqliteDatabase(Database):
 
     @override
     def size_bytes(self) -> int:
+        from agent_memory.storage.sqlite import upkeep
+
         return upkeep.size_bytes(self.path)
 
     @override
     def merge_lexical(self) -> int:
+        from agent_memory.storage.sqlite import upkeep
+
         return upkeep.merge_lexical(self.connections)
 
     @override
     def prune_changes(self, up_to: int) -> int:
+        from agent_memory.storage.sqlite import upkeep
+
         return upkeep.prune_changes(self.connections, up_to)
 
     @override
     def truncate_log(self) -> bool:
+        from agent_memory.storage.sqlite import upkeep
+
         return upkeep.truncate_log(self.connections)
 
     @override
     def erase_traces(self, finish: Callable[[Transaction], None], *, wait_s: float) -> str | None:
+        from agent_memory.storage.sqlite import traces
+
         return traces.erase_traces(
             self.connections, lambda connection: finish(SqliteTransaction(self.connections, connection)), wait_s=wait_s
         )
 
     @override
     def vacuum(self) -> bool:
+        from agent_memory.storage.sqlite import upkeep
+
         return upkeep.vacuum(self.connections)
 
     @override
     def count_in_copy(self, path: Path, store_id: str, ids: Sequence[int]) -> int:
+        from agent_memory.storage.sqlite import copying
+
         return copying.count_held(path, store_id, ids)
 
     @override
     def copy_to(self, target: Path, progress: Progress | None) -> int:
+        from agent_memory.storage.sqlite import copying
+
         try:
             expected = copying.copy_online(self.connections, target, progress)
         except OSError as error:

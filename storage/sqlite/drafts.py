@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
-from sqlalchemy import text as sql_text
 from typing_extensions import override
 
 from agent_memory.errors import NotFoundError
@@ -29,13 +28,20 @@ from agent_memory.storage.sqlite.checksums import (
     seal,
     stored_values,
 )
-from agent_memory.storage.sqlite.conditions import decode_namespace, encode_namespace
 from agent_memory.storage.sqlite.entries import IN_LIST
 from agent_memory.storage.sqlite.mentions import copy_mentions, put_mentions
 from agent_memory.storage.sqlite.passages import SPAN_BYTES, copy_passages, put_passages
 from agent_memory.storage.sqlite.places import drop_empty_sessions, enter_sessions, leave_sessions
-from agent_memory.storage.sqlite.schema import checked, entries, microseconds
-from agent_memory.storage.sqlite.slots import Group, driver
+from agent_memory.storage.sqlite.slots import Group, Link, driver
+from agent_memory.storage.sqlite.values import (
+    ENTRIES,
+    decode_namespace,
+    encode_namespace,
+    microseconds,
+    read_integer,
+    read_row,
+    read_text,
+)
 from agent_memory.storage.words.terms import list_terms
 
 _COLUMNS = (
@@ -85,7 +91,7 @@ _Place = tuple[str, str]
 
 
 def _write(
-    connection: Connection,
+    connection: Link,
     fresh: Sequence[tuple[Any, ...]],
     replaced: Sequence[tuple[Any, ...]],
     placed: Sequence[tuple[int, Draft]],
@@ -113,11 +119,13 @@ def _vector_row(entry_id: int, generation_id: int, draft: Draft) -> tuple[object
     return entry_id, generation_id, draft.vector, draft.evolved, draft.latents, total, evolved
 
 
-def _delete_words(connection: Connection, rows: Iterable[Row[Any]]) -> None:
+def _delete_words(connection: Link, rows: Iterable[SimpleNamespace]) -> None:
     lexical.delete_rows(connection, [(row.id, list_terms(row.text, row.speaker)) for row in rows])
 
 
-def _list_outdated_sessions(former: Row[Any] | None, entry: Entry, draft: Draft, session_id: int | None) -> set[int]:
+def _list_outdated_sessions(
+    former: SimpleNamespace | None, entry: Entry, draft: Draft, session_id: int | None
+) -> set[int]:
     """Return the sessions whose evolved vectors are outdated from a written entry on."""
     touched: set[int | None] = {session_id}
     if former is None:
@@ -130,7 +138,7 @@ def _list_outdated_sessions(former: Row[Any] | None, entry: Entry, draft: Draft,
     return set() if unchanged else {number for number in touched if number is not None}
 
 
-def _get_inputs(entry: Row[Any] | Entry) -> tuple[object, ...]:
+def _get_inputs(entry: SimpleNamespace | Entry) -> tuple[object, ...]:
     """Return what a session encoder reads of an entry, beside its vector and session."""
     return entry.speaker, entry.text, entry.event_time
 
@@ -176,17 +184,29 @@ def _make_entry(draft: Draft, created_at: datetime, now: datetime, twin: str) ->
     )
 
 
-_PLACES = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:places)"
-_KNOWN = select(entries).where(sql_text(f"(namespace, key) IN ({_PLACES})"), entries.c.superseded_at.is_(None))
+_WHOLE = f"SELECT {', '.join(ENTRIES)} FROM entries"
+_KNOWN = f"{_WHOLE} WHERE namespace = ? AND key IN (SELECT value FROM json_each(?)) AND superseded_at IS NULL"
+_AMONG = f"{_WHOLE} WHERE id IN (SELECT value FROM json_each(?))"
+_UNSUPERSEDED = f"{_WHOLE} WHERE id = ? AND superseded_at IS NULL"
+_COPY = f"INSERT INTO entries ({', '.join(ENTRIES)}) VALUES ({', '.join('?' * len(ENTRIES))})"
+_SURPLUS = "SELECT id, session_id FROM entries WHERE superseded_by = ? AND key = ? ORDER BY id DESC LIMIT -1 OFFSET ?"
 
 
-def _select_known(connection: Connection, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row[Any]]:
-    rows = connection.execute(_KNOWN, {"places": json.dumps(list(places))})
-    return {(row.namespace, row.key): row for row in rows}
+def _read_rows(connection: Link, query: str, *given: object) -> list[SimpleNamespace]:
+    return [read_row(ENTRIES, values) for values in driver(connection).execute(query, given).fetchall()]
+
+
+def _select_known(connection: Link, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], SimpleNamespace]:
+    found = {}
+    for namespace, keys in _group(places).items():
+        for start in range(0, len(keys), IN_LIST):
+            for row in _read_rows(connection, _KNOWN, namespace, json.dumps(keys[start : start + IN_LIST])):
+                found[row.namespace, row.key] = row
+    return found
 
 
 def _find_oldest_twins(
-    connection: Connection, places: Sequence[tuple[str, bytes]], keys: Sequence[str]
+    connection: Link, places: Sequence[tuple[str, bytes]], keys: Sequence[str]
 ) -> dict[tuple[str, bytes], str]:
     """Return the key of the oldest entry, stored or in this batch, by namespace and content hash."""
     oldest = dict(zip(reversed(places), reversed(keys), strict=True))
@@ -194,7 +214,7 @@ def _find_oldest_twins(
         for start in range(0, len(wanted), IN_LIST):
             hashes = wanted[start : start + IN_LIST]
             rows = driver(connection).execute(_make_twin_query(len(hashes)), (*hashes, namespace))
-            found = {row[0]: checked(entries.c.key, row[1]) for row in rows if row[1] is not None}
+            found = {row[0]: read_text(row[1]) for row in rows if row[1] is not None}
             oldest.update({(namespace, text_hash): key for text_hash, key in found.items()})
     return oldest
 
@@ -215,7 +235,7 @@ def _group(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _archive(
-    connection: Connection, rows: Sequence[Row[Any]], next_id: int, now: datetime, *, keep: int
+    connection: Link, rows: Sequence[SimpleNamespace], next_id: int, now: datetime, *, keep: int
 ) -> dict[int, int]:
     """Copy entries and their vectors to new rows before they are replaced.
 
@@ -239,32 +259,32 @@ def _archive(
         for row in rows:
             note(row.session_id, row.id)
         return dropped
+    raw = driver(connection)
     copies = [
-        {**row._mapping, "id": copy_id, "superseded_at": now, "superseded_by": row.id}
+        {**vars(row), "id": copy_id, "superseded_at": now, "superseded_by": row.id}
         for copy_id, row in enumerate(rows, start=next_id)
     ]
-    if copies:
-        sealed = [copy | {"checksum": _carry(row, copy)} for row, copy in zip(rows, copies, strict=True)]
-        connection.execute(insert(entries), sealed)
-    raw = driver(connection)
+    sealed = (copy | {"checksum": _carry(row, copy)} for row, copy in zip(rows, copies, strict=True))
+    raw.executemany(_COPY, (stored_values(ENTRIES, copy) for copy in sealed))
     for row, copy in zip(rows, copies, strict=True):
         _copy_vectors(connection, row.id, copy["id"])
         copy_mentions(connection, row.id, copy["id"])
-        gone = raw.execute(_SURPLUS, (row.id, row.key, keep)).fetchall()
+        surplus = raw.execute(_SURPLUS, (row.id, row.key, keep)).fetchall()
+        gone = [(read_integer(one), read_integer(session_id)) for one, session_id in surplus]
         if gone:
-            _delete(connection, [entry_id for entry_id, _ in gone])
+            _delete(connection, [one for one, _ in gone])
             drop_empty_sessions(connection, [session_id for _, session_id in gone])
         for _, session_id in gone:
             note(session_id, row.id)
     return dropped
 
 
-def _carry(row: Row[Any], changed: Mapping[str, Any]) -> int | None:
-    before, after = stored_values(_COVERED, dict(row._mapping)), stored_values(_COVERED, changed)
+def _carry(row: SimpleNamespace, changed: Mapping[str, Any]) -> int | None:
+    before, after = stored_values(_COVERED, vars(row)), stored_values(_COVERED, changed)
     return carry(row.checksum, before, after)
 
 
-def _copy_vectors(connection: Connection, entry_id: int, copy_id: int) -> None:
+def _copy_vectors(connection: Link, entry_id: int, copy_id: int) -> None:
     """Copy what a former version of an entry was found by; a damaged vector is left out, and encoded again later."""
     raw = driver(connection)
     rows = raw.execute(_READ_VECTORS, (entry_id,)).fetchall()
@@ -278,7 +298,9 @@ def _copy_vectors(connection: Connection, entry_id: int, copy_id: int) -> None:
         copy_passages(raw, generation_id, entry_id, copy_id)
 
 
-def _describe_removed(rows: Sequence[Row[Any]], staying: set[tuple[str, str]], vectors: int, latents: int) -> Removed:
+def _describe_removed(
+    rows: Sequence[SimpleNamespace], staying: set[tuple[str, str]], vectors: int, latents: int
+) -> Removed:
     dirty: dict[int, int] = {}
     dirty_past: dict[int, int] = {}
     for row in rows:
@@ -301,7 +323,7 @@ def _describe_removed(rows: Sequence[Row[Any]], staying: set[tuple[str, str]], v
     )
 
 
-def _delete(connection: Connection, ids: Sequence[int]) -> None:
+def _delete(connection: Link, ids: Sequence[int]) -> None:
     """Delete rows of entries, with their vectors; what they have superseded stays so."""
     raw = driver(connection)
     for start in range(0, len(ids), IN_LIST):
@@ -361,12 +383,12 @@ class SqliteDrafts(Group, Drafts):
     @override
     def remove(self, ids: Sequence[int]) -> Removed:
         raw = driver(self._connection)
-        gone: list[Row[Any]] = []
+        gone: list[SimpleNamespace] = []
         vectors = latents = 0
         staying = raw.execute(_STAYING, (json.dumps([int(entry_id) for entry_id in ids]),)).fetchall()
         for start in range(0, len(ids), IN_LIST):
             part = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
-            rows = self._connection.execute(select(entries).where(entries.c.id.in_(part))).all()
+            rows = _read_rows(self._connection, _AMONG, json.dumps(part))
             _delete_words(self._connection, [row for row in rows if row.superseded_at is None])
             found = raw.execute(_COUNT_VECTORS, (json.dumps(part),)).fetchone()
             parts = raw.execute(_COUNT_PASSAGES, (json.dumps(part),)).fetchone()
@@ -403,10 +425,10 @@ class SqliteDrafts(Group, Drafts):
 
     @override
     def supersede(self, old_id: int, new_id: int, now: datetime) -> int | None:
-        unsuperseded = select(entries).where(entries.c.id == old_id, entries.c.superseded_at.is_(None))
-        row = self._connection.execute(unsuperseded).first()
-        if row is None:
+        rows = _read_rows(self._connection, _UNSUPERSEDED, old_id)
+        if not rows:
             raise NotFoundError(f"there is no entry {old_id}, or it was superseded already")
+        row = rows[0]
         _delete_words(self._connection, [row])
         marks = {"superseded_at": now, "superseded_by": new_id}
         change(driver(self._connection), "entries", "id = ?", (old_id,), marks)

@@ -7,15 +7,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from operator import itemgetter
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Row, and_, bindparam, distinct, func, select, text
-from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from typing_extensions import override
 
 from agent_memory.errors import NotFoundError, StorageError
@@ -23,34 +21,49 @@ from agent_memory.records import Entry, Session
 from agent_memory.storage.entries import Entries
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.checksums import COVERED, checksum
-from agent_memory.storage.sqlite.conditions import (
-    compile_condition,
+from agent_memory.storage.sqlite.lazy import conditions, sa, tables
+from agent_memory.storage.sqlite.scopes import write_condition
+from agent_memory.storage.sqlite.slots import Group, driver
+from agent_memory.storage.sqlite.values import (
+    ENTRIES,
+    EPOCH,
     decode_namespace,
     encode_namespace,
-    in_namespace,
-    namespace_bounds,
+    microseconds,
+    read_bytes,
+    read_integer,
+    read_number,
+    read_row,
+    read_text,
+    read_time,
 )
-from agent_memory.storage.sqlite.schema import EPOCH, checked_row, entries, microseconds, sessions
-from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.types import IdArray, Namespace
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row, Select
 
 _log = logging.getLogger("agent_memory")
 
 IN_LIST = 500  # bound parameters of one IN list
 
-_COLUMNS = (
-    *entries.c,
-    sessions.c.name.label("session"),
+_COLUMNS = {**ENTRIES, "session": read_text}
+_covered = itemgetter(*(list(_COLUMNS).index(name) for name in COVERED["entries", "checksum"]))
+_FROM = "FROM entries LEFT JOIN sessions ON sessions.id = entries.session_id"
+_SELECT = f"SELECT {', '.join(f'entries.{name}' for name in ENTRIES)}, sessions.name {_FROM}"
+_WITH_KEYS = (
+    "entries.namespace = ? AND entries.key IN (SELECT value FROM json_each(?)) "
+    "AND entries.superseded_at IS NULL AND (entries.expires_at IS NULL OR entries.expires_at > ?)"
 )
-_covered = itemgetter(*([column.name for column in _COLUMNS].index(name) for name in COVERED["entries", "checksum"]))
-_SELECT = select(*_COLUMNS).select_from(entries.outerjoin(sessions))
-_HAS_KEYS = (
-    " WHERE entries.namespace = ? AND entries.key IN (SELECT value FROM json_each(?))"
-    " AND entries.superseded_at IS NULL AND (entries.expires_at IS NULL OR entries.expires_at > ?)"
-)
-_BY_KEYS = str(_SELECT.compile(dialect=SQLiteDialect())) + _HAS_KEYS
-_IDS_BY_KEYS = "SELECT key, id FROM entries" + _HAS_KEYS
-_BY_IDS = str(_SELECT.where(text("entries.id IN (SELECT value FROM json_each(?))")).compile(dialect=SQLiteDialect()))
+_BY_KEYS = f"{_SELECT} WHERE {_WITH_KEYS}"
+_IDS_BY_KEYS = f"SELECT key, id FROM entries WHERE {_WITH_KEYS}"
+_BY_IDS = f"{_SELECT} WHERE entries.id IN (SELECT value FROM json_each(?))"
+
+
+@cache
+def _select_rows() -> Select[Any]:
+    """Return ``_SELECT`` for conditions to be added to."""
+    columns = (*tables.entries.c, tables.sessions.c.name.label("session"))
+    return sa.select(*columns).select_from(tables.entries.outerjoin(tables.sessions))
 
 
 def _parse_entry(row: Row[Any] | SimpleNamespace) -> Entry:
@@ -77,8 +90,8 @@ def _parse_metadata(row: Row[Any] | SimpleNamespace) -> dict[str, Any]:
         raise StorageError(f"the metadata of entry {row.key!r} is damaged: {str(error)[:100]}") from error
 
 
-_AMONG = text("entries.id IN (SELECT value FROM json_each(:ids))")
-_CIRCUMSTANCES = select(entries.c.id, entries.c.event_time, entries.c.importance).where(_AMONG)
+_TEXTS = "SELECT id, key, text, content_hash FROM entries WHERE id > ? ORDER BY id LIMIT ?"
+_CIRCUMSTANCES = "SELECT id, event_time, importance FROM entries WHERE id IN (SELECT value FROM json_each(?))"
 
 
 _BESIDE = "FROM entries other WHERE other.session_id = mine.session_id AND other.superseded_at IS NULL AND other.id"
@@ -113,8 +126,19 @@ _EXPIRED = "SELECT id FROM entries WHERE superseded_at IS NULL AND expires_at <=
 
 _FEW_SESSIONS = 100
 _SESSIONS = f"SELECT id, namespace FROM sessions WHERE name = ? LIMIT {_FEW_SESSIONS + 1}"
-# Stands for the moment of a condition, which differs from call to call.
-_MOMENT: Any = bindparam("moment", EPOCH, type_=entries.c.expires_at.type)
+
+
+@cache
+def _name_moment() -> Any:  # noqa: ANN401 - in the place of a datetime
+    """Return what stands for the moment of a condition, which differs from call to call."""
+    return sa.bindparam("moment", EPOCH, type_=tables.entries.c.expires_at.type)
+
+
+def _read_moment(value: object) -> datetime:
+    moment = read_time(value)
+    if moment is None:
+        raise StorageError("a stored time is damaged: it is missing")
+    return moment
 
 
 @lru_cache(maxsize=512)
@@ -125,14 +149,18 @@ def _compile_select(
 
     Building and compiling it takes longer than running it, and most callers ask for the same again and again.
     """
-    query = _SELECT.where(compile_condition(condition), entries.c.id > bindparam("after", 0))
+    from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+
+    query = _select_rows().where(
+        conditions.compile_condition(condition), tables.entries.c.id > sa.bindparam("after", 0)
+    )
     if in_session:
-        query = query.where(entries.c.session_id == bindparam("session", 0))
+        query = query.where(tables.entries.c.session_id == sa.bindparam("session", 0))
     if inside:
-        place = entries.c.namespace
-        query = query.where(place >= bindparam("low", ""), place < bindparam("high", ""))
-    query = query.order_by(entries.c.id.desc() if newest_first else entries.c.id)
-    query = query.limit(bindparam("most", 0)).offset(bindparam("skip", 0))
+        place = tables.entries.c.namespace
+        query = query.where(place >= sa.bindparam("low", ""), place < sa.bindparam("high", ""))
+    query = query.order_by(tables.entries.c.id.desc() if newest_first else tables.entries.c.id)
+    query = query.limit(sa.bindparam("most", 0)).offset(sa.bindparam("skip", 0))
     compiled = query.compile(dialect=SQLiteDialect(), compile_kwargs={"render_postcompile": True})
     fixed = {
         name: microseconds(value) if isinstance(value, datetime) else value for name, value in compiled.params.items()
@@ -148,7 +176,7 @@ class SqliteEntries(Group, Entries):
         found = driver(self._connection).execute(_BY_IDS, (json.dumps(list(ids)),))
         entries_by_id = {}
         for values in found:
-            row = checked_row(_COLUMNS, values)
+            row = read_row(_COLUMNS, values)
             if row.checksum != checksum(_covered(values)):
                 _log.warning("entry %r is not what was written: its checksum differs; run check", row.key)
             entries_by_id[row.id] = _parse_entry(row)
@@ -165,17 +193,26 @@ class SqliteEntries(Group, Entries):
         newest_first: bool = False,
     ) -> list[tuple[int, Entry]]:
         session_id, condition = self._narrow(condition)
-        shape = condition if condition.moment is None else replace(condition, moment=_MOMENT)
-        bounds = namespace_bounds(condition.namespace) if condition.key is None else None
+        page = -1 if limit is None else limit, offset  # SQLite requires a LIMIT before an OFFSET; -1 means no limit
+        if (plain := write_condition(condition)) is not None:
+            sql, bound = plain
+            here, mine = ("", ()) if session_id is None else (" AND entries.session_id = ?", (session_id,))
+            order = "entries.id DESC" if newest_first else "entries.id"
+            statement = f"{_SELECT} WHERE {sql} AND entries.id > ?{here} ORDER BY {order} LIMIT ? OFFSET ?"
+            return self._read(statement, (*bound, after_id, *mine, *page))
+        shape = condition if condition.moment is None else replace(condition, moment=_name_moment())
+        bounds = conditions.namespace_bounds(condition.namespace) if condition.key is None else None
         shape = shape if bounds is None else replace(shape, namespace=())  # one statement for all namespaces
         statement, names, fixed = _compile_select(shape, session_id is not None, newest_first, bounds is not None)
-        # SQLite requires a LIMIT before an OFFSET; -1 means no limit.
-        given = {**fixed, "after": after_id, "most": -1 if limit is None else limit, "skip": offset}
+        given = {**fixed, "after": after_id, "most": page[0], "skip": page[1]}
         given["low"], given["high"] = bounds or ("", "")
         given["session"] = session_id
         given["moment"] = None if condition.moment is None else microseconds(condition.moment)
-        found = driver(self._connection).execute(statement, [given[name] for name in names])
-        rows = (checked_row(_COLUMNS, values) for values in found.fetchall())
+        return self._read(statement, [given[name] for name in names])
+
+    def _read(self, statement: str, given: Sequence[object]) -> list[tuple[int, Entry]]:
+        found = driver(self._connection).execute(statement, given).fetchall()
+        rows = (read_row(_COLUMNS, values) for values in found)
         return [(row.id, _parse_entry(row)) for row in rows]
 
     def _narrow(self, condition: Condition) -> tuple[int | None, Condition]:
@@ -192,61 +229,65 @@ class SqliteEntries(Group, Entries):
 
     @override
     def select_texts(self, *, after_id: int, limit: int) -> list[tuple[int, str, str, bytes]]:
-        columns = (entries.c.id, entries.c.key, entries.c.text, entries.c.content_hash)
-        query = select(*columns).where(entries.c.id > after_id).order_by(entries.c.id).limit(limit)
-        return [tuple(row) for row in self._connection.execute(query)]
+        rows = driver(self._connection).execute(_TEXTS, (after_id, limit)).fetchall()
+        kinds = (read_integer, read_text, read_text, read_bytes)
+        return [tuple(read(value) for read, value in zip(kinds, row, strict=True)) for row in rows]
 
     @override
     def select_by_key(self, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, Entry]:
         given = (encode_namespace(namespace), json.dumps(list(keys)), microseconds(now))
         found = driver(self._connection).execute(_BY_KEYS, given).fetchall()
-        rows = (checked_row(_COLUMNS, values) for values in found)
+        rows = (read_row(_COLUMNS, values) for values in found)
         return {row.key: _parse_entry(row) for row in rows}
 
     @override
     def find(self, namespace: Namespace, key: str, now: datetime) -> tuple[int, Entry]:
-        row = self._connection.execute(
-            _SELECT.where(compile_condition(Condition(namespace=namespace, key=key, moment=now)))
-        ).first()
-        if row is None:
+        rows = self._read(_BY_KEYS, (encode_namespace(namespace), json.dumps([key]), microseconds(now)))
+        if not rows:
             place = f" in namespace {'/'.join(namespace)}" if namespace else ""
             raise NotFoundError(f"no entry with key {key!r}{place}")
-        return row.id, _parse_entry(row)
+        return rows[0]
 
     @override
     def select_circumstances(self, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
-        rows = self._connection.execute(_CIRCUMSTANCES, {"ids": json.dumps(list(ids))})
-        return [(row[0], row[1], row[2]) for row in rows]
+        rows = driver(self._connection).execute(_CIRCUMSTANCES, (json.dumps(list(ids)),)).fetchall()
+        return [(read_integer(one), _read_moment(moment), read_number(importance)) for one, moment, importance in rows]
 
     @override
     def matches(self, entry_id: int, condition: Condition) -> bool:
-        return (
-            self._connection.execute(
-                select(entries.c.id).where(entries.c.id == entry_id, compile_condition(condition))
-            ).first()
-            is not None
-        )
+        return bool(self._list_ids(condition, entry_id))
+
+    def _list_ids(self, condition: Condition, entry_id: int | None = None) -> list[int]:
+        """Return the ids of the rows, or of one row, of which a condition holds."""
+        if (plain := write_condition(condition)) is not None:
+            sql, bound = plain
+            here, mine = ("", ()) if entry_id is None else (" AND entries.id = ?", (entry_id,))
+            rows = driver(self._connection).execute(f"SELECT id FROM entries WHERE {sql}{here}", (*bound, *mine))
+            return [read_integer(row[0]) for row in rows.fetchall()]
+        query = sa.select(tables.entries.c.id).where(conditions.compile_condition(condition))
+        query = query if entry_id is None else query.where(tables.entries.c.id == entry_id)
+        return list(self._connection.execute(query).scalars())
 
     @override
     def find_newest(self, namespace: Namespace, key: str) -> tuple[int, Entry] | None:
-        here = and_(entries.c.namespace == encode_namespace(namespace), entries.c.key == key)
+        here = sa.and_(tables.entries.c.namespace == encode_namespace(namespace), tables.entries.c.key == key)
         # Former versions have larger ids than what took their place.
-        latest = (entries.c.superseded_at.desc(), entries.c.updated_at.desc(), entries.c.id.desc())
-        order = (entries.c.superseded_at.is_not(None), *latest)
-        row = self._connection.execute(_SELECT.where(here).order_by(*order)).first()
+        latest = (tables.entries.c.superseded_at.desc(), tables.entries.c.updated_at.desc(), tables.entries.c.id.desc())
+        order = (tables.entries.c.superseded_at.is_not(None), *latest)
+        row = self._connection.execute(_select_rows().where(here).order_by(*order)).first()
         return None if row is None else (row.id, _parse_entry(row))
 
     @override
     def list_versions(self, namespace: Namespace, key: str) -> list[Entry]:
-        here = and_(entries.c.namespace == encode_namespace(namespace), entries.c.key == key)
-        found = set(self._connection.execute(select(entries.c.id).where(here)).scalars())
+        here = sa.and_(tables.entries.c.namespace == encode_namespace(namespace), tables.entries.c.key == key)
+        found = set(self._connection.execute(sa.select(tables.entries.c.id).where(here)).scalars())
         fresh = found
         while fresh:
-            older = select(entries.c.id).where(entries.c.superseded_by.in_(list(fresh)))
+            older = sa.select(tables.entries.c.id).where(tables.entries.c.superseded_by.in_(list(fresh)))
             fresh = set(self._connection.execute(older).scalars()) - found
             found |= fresh
-        order = (entries.c.updated_at, entries.c.superseded_at.is_(None), entries.c.superseded_at)
-        rows = self._connection.execute(_SELECT.where(entries.c.id.in_(list(found))).order_by(*order))
+        order = (tables.entries.c.updated_at, tables.entries.c.superseded_at.is_(None), tables.entries.c.superseded_at)
+        rows = self._connection.execute(_select_rows().where(tables.entries.c.id.in_(list(found))).order_by(*order))
         return [_parse_entry(row) for row in rows]
 
     @override
@@ -256,18 +297,18 @@ class SqliteEntries(Group, Entries):
 
     @override
     def select_ids(self, condition: Condition) -> npt.NDArray[np.int64]:
-        rows = self._connection.execute(select(entries.c.id).where(compile_condition(condition))).scalars().all()
-        return np.fromiter(rows, dtype=np.int64, count=len(rows))
+        ids = self._list_ids(condition)
+        return np.fromiter(ids, dtype=np.int64, count=len(ids))
 
     @override
     def select_surplus(self, namespace: Namespace, *, before: datetime | None, newest: int | None) -> IdArray:
-        here = select(entries.c.id).where(in_namespace(entries.c.namespace, namespace))
+        here = sa.select(tables.entries.c.id).where(conditions.in_namespace(tables.entries.c.namespace, namespace))
         found: set[int] = set()
         if before is not None:
-            found |= set(self._connection.execute(here.where(entries.c.updated_at < before)).scalars())
+            found |= set(self._connection.execute(here.where(tables.entries.c.updated_at < before)).scalars())
         if newest is not None:
-            latest = here.where(entries.c.superseded_at.is_(None))
-            latest = latest.order_by(entries.c.updated_at.desc(), entries.c.id.desc())
+            latest = here.where(tables.entries.c.superseded_at.is_(None))
+            latest = latest.order_by(tables.entries.c.updated_at.desc(), tables.entries.c.id.desc())
             found |= set(self._connection.execute(latest.limit(-1).offset(newest)).scalars())
         return np.fromiter(found, dtype=np.int64, count=len(found))
 
@@ -286,48 +327,49 @@ class SqliteEntries(Group, Entries):
     def count(self, condition: Condition) -> int:
         return int(
             self._connection.execute(
-                select(func.count()).select_from(entries).where(compile_condition(condition))
+                sa.select(sa.func.count()).select_from(tables.entries).where(conditions.compile_condition(condition))
             ).scalar_one()
         )
 
     @override
     def count_distinct(self, condition: Condition) -> tuple[int, int]:
         texts = (
-            select(entries.c.namespace, entries.c.content_hash)
-            .where(compile_condition(condition))
+            sa.select(tables.entries.c.namespace, tables.entries.c.content_hash)
+            .where(conditions.compile_condition(condition))
             .distinct()
             .subquery()
         )
-        query = select(func.count(distinct(texts.c.namespace)), func.count())
+        query = sa.select(sa.func.count(sa.distinct(texts.c.namespace)), sa.func.count())
         namespaces, different = self._connection.execute(query.select_from(texts)).one()
         return int(namespaces), int(different)
 
     @override
     def list_namespaces(self, condition: Condition) -> list[Namespace]:
         found = self._connection.execute(
-            select(entries.c.namespace).where(compile_condition(condition)).distinct()
+            sa.select(tables.entries.c.namespace).where(conditions.compile_condition(condition)).distinct()
         ).scalars()
         return sorted(decode_namespace(value) for value in found)
 
     @override
     def select_ids_by_key(self, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, int]:
         given = (encode_namespace(namespace), json.dumps(list(keys)), microseconds(now))
-        return dict(driver(self._connection).execute(_IDS_BY_KEYS, given).fetchall())
+        rows = driver(self._connection).execute(_IDS_BY_KEYS, given).fetchall()
+        return {read_text(key): read_integer(entry_id) for key, entry_id in rows}
 
     @override
     def list_sessions(self, condition: Condition) -> list[Session]:
         query = (
-            select(
-                sessions.c.name,
-                sessions.c.namespace,
-                func.count().label("entries"),
-                func.min(entries.c.event_time, type_=entries.c.event_time.type).label("first_event"),
-                func.max(entries.c.event_time, type_=entries.c.event_time.type).label("last_event"),
+            sa.select(
+                tables.sessions.c.name,
+                tables.sessions.c.namespace,
+                sa.func.count().label("entries"),
+                sa.func.min(tables.entries.c.event_time, type_=tables.entries.c.event_time.type).label("first_event"),
+                sa.func.max(tables.entries.c.event_time, type_=tables.entries.c.event_time.type).label("last_event"),
             )
-            .select_from(entries.join(sessions))
-            .where(compile_condition(condition))
-            .group_by(sessions.c.id)
-            .order_by(func.min(entries.c.id))  # not of their own ids, which tell of what was forgotten
+            .select_from(tables.entries.join(tables.sessions))
+            .where(conditions.compile_condition(condition))
+            .group_by(tables.sessions.c.id)
+            .order_by(sa.func.min(tables.entries.c.id))  # not of their own ids, which tell of what was forgotten
         )
         return [
             Session(

@@ -7,19 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.erasures import Erasures, StoredCopy, StoredErasure
 from agent_memory.storage.sqlite.changes import last_number
-from agent_memory.storage.sqlite.schema import checked, copies, erasures
+from agent_memory.storage.sqlite.lazy import sa, tables
 from agent_memory.storage.sqlite.slots import Group, driver
+from agent_memory.storage.sqlite.values import read_integer, read_text, read_time
 
 _STATE = "SELECT (SELECT coalesce(max(id), 0) FROM erasures), (SELECT count(*) FROM erasures WHERE finished_at IS NULL)"
 
 
+_UNFINISHED = "SELECT token FROM erasures WHERE finished_at IS NULL"
 _FLOOR = (
     "SELECT max(json_extract(facts, '$.seq')) FROM erasures "
     "WHERE (finished_at IS NOT NULL OR deferred = 0) AND json_valid(facts)"
@@ -90,13 +90,13 @@ def parse_erasure(row: Mapping[str, Any]) -> StoredErasure:
 
 def parse_copy(row: Mapping[str, Any]) -> StoredCopy:
     """Return the copy of a row, by column name; raises StorageError."""
-    last_id = checked(copies.c.last_id, row["last_id"])
+    last_id = read_integer(row["last_id"])
     path, kind = (str(row[name]) for name in ("path", "kind"))
     return StoredCopy(path=path, kind=kind, made_at=_parse_time(row["made_at"]), last_id=last_id)
 
 
 def _parse_time(value: object) -> Any:  # noqa: ANN401 - as SQLAlchemy
-    return checked(erasures.c.made_at, value) if isinstance(value, int) else value
+    return read_time(value) if isinstance(value, int) else value
 
 
 class SqliteErasures(Group, Erasures):
@@ -115,18 +115,20 @@ class SqliteErasures(Group, Erasures):
             "deferred": int(erasure.deferred),
             "finished_at": erasure.finished_at,
         }
-        self._connection.execute(insert(erasures).values(**values))
+        self._connection.execute(sa.insert(tables.erasures).values(**values))
 
     @override
     def finish(self, tokens: Sequence[str], now: datetime) -> None:
         for token in tokens:
-            self._connection.execute(update(erasures).where(erasures.c.token == token).values(finished_at=now))
+            self._connection.execute(
+                sa.update(tables.erasures).where(tables.erasures.c.token == token).values(finished_at=now)
+            )
 
     @override
     def list_unfinished(self, *, deferred: bool = True) -> list[str]:
-        query = select(erasures.c.token).where(erasures.c.finished_at.is_(None)).order_by(erasures.c.id)
-        query = query if deferred else query.where(erasures.c.deferred == 0)
-        return [str(token) for token in self._connection.execute(query).scalars()]
+        query = _UNFINISHED if deferred else f"{_UNFINISHED} AND deferred = 0"
+        rows = driver(self._connection).execute(f"{query} ORDER BY id").fetchall()
+        return [str(read_text(row[0])) for row in rows]
 
     @override
     def read_floor(self) -> int:
@@ -141,7 +143,7 @@ class SqliteErasures(Group, Erasures):
 
     @override
     def list_all(self) -> list[StoredErasure]:
-        query = select(erasures).order_by(erasures.c.id)
+        query = sa.select(tables.erasures).order_by(tables.erasures.c.id)
         return [parse_erasure(dict(row._mapping)) for row in self._connection.execute(query)]
 
     @override
@@ -153,15 +155,19 @@ class SqliteErasures(Group, Erasures):
     def note_copy(self, path: str, kind: str, now: datetime, *, last_id: int | None = None) -> None:
         last = last_number(self._connection, "entries") if last_id is None else last_id
         values = {"kind": kind, "made_at": now, "last_id": last}
-        row = upsert(copies).values(path=path, **values)
+        from sqlalchemy.dialects.sqlite import insert as upsert
+
+        row = upsert(tables.copies).values(path=path, **values)
         self._connection.execute(row.on_conflict_do_update(index_elements=["path"], set_=values))
 
     @override
     def drop_copies(self, paths: Sequence[str]) -> None:
         for path in paths:
-            self._connection.execute(delete(copies).where(copies.c.path == path))
+            self._connection.execute(sa.delete(tables.copies).where(tables.copies.c.path == path))
 
     @override
     def list_copies(self) -> list[StoredCopy]:
-        rows = self._connection.execute(select(copies).order_by(copies.c.made_at, copies.c.path))
+        rows = self._connection.execute(
+            sa.select(tables.copies).order_by(tables.copies.c.made_at, tables.copies.c.path)
+        )
         return [parse_copy(dict(row._mapping)) for row in rows]

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
@@ -18,26 +17,30 @@ from agent_memory.storage.codec import DTYPES
 from agent_memory.storage.records import Generation
 from agent_memory.storage.spaces import Generations
 from agent_memory.storage.sqlite.checksums import change, seal
-from agent_memory.storage.sqlite.schema import assets, checked_row, generations, microseconds, vectors
-from agent_memory.storage.sqlite.slots import Group, driver
+from agent_memory.storage.sqlite.lazy import sa, tables
+from agent_memory.storage.sqlite.slots import Group, Link, driver
+from agent_memory.storage.sqlite.values import GENERATIONS, microseconds, read_row
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
 
 _STALE = "another process has changed the store's generations"
 
 
-def _get(connection: Connection, generation_id: int) -> Generation:
-    row = connection.execute(select(generations).where(generations.c.id == generation_id)).first()
+def _get(connection: Link, generation_id: int) -> Generation:
+    row = connection.execute(sa.select(tables.generations).where(tables.generations.c.id == generation_id)).first()
     if row is None:
         raise StorageError(f"generation {generation_id} is gone: {_STALE}")
     return _parse(row)
 
 
-_LIVE = f"SELECT {', '.join(column.name for column in generations.c)} FROM generations WHERE state = 'live'"
+_LIVE = f"SELECT {', '.join(GENERATIONS)} FROM generations WHERE state = 'live'"
 
 
 # Cached because every call reads the live generation first.
 @lru_cache(maxsize=8, typed=True)
 def _parse_live(*values: object) -> Generation:
-    return _parse(checked_row(generations.c, values))
+    return _parse(read_row(GENERATIONS, values))
 
 
 def _parse(row: Row[Any] | SimpleNamespace) -> Generation:
@@ -84,7 +87,7 @@ class SqliteGenerations(Group, Generations):
         now: datetime,
         files: Mapping[str, bytes] | None = None,
     ) -> Generation:
-        row = insert(generations).values(
+        row = sa.insert(tables.generations).values(
             fingerprint=fingerprint,
             encoder=json.dumps(dict(encoder), sort_keys=True),
             dimension=dimension,
@@ -94,26 +97,30 @@ class SqliteGenerations(Group, Generations):
             created_at=now,
             session_encoder=None if session_encoder is None else json.dumps(session_encoder, sort_keys=True),
         )
-        generation_id = self._connection.execute(row.returning(generations.c.id)).scalar_one()
+        generation_id = self._connection.execute(row.returning(tables.generations.c.id)).scalar_one()
         raw = driver(self._connection)
         seal(raw, "generations", "id = ?", (generation_id,))
         for name, content in (files or {}).items():
-            self._connection.execute(insert(assets).values(generation_id=generation_id, name=name, content=content))
+            self._connection.execute(
+                sa.insert(tables.assets).values(generation_id=generation_id, name=name, content=content)
+            )
         seal(raw, "assets", "generation_id = ?", (generation_id,))
         return _get(self._connection, generation_id)
 
     @override
     def find_in_state(self, *states: GenerationState) -> list[Generation]:
-        order = (generations.c.retired_at.desc(), generations.c.id.desc())
-        rows = self._connection.execute(select(generations).where(generations.c.state.in_(states)).order_by(*order))
+        order = (tables.generations.c.retired_at.desc(), tables.generations.c.id.desc())
+        rows = self._connection.execute(
+            sa.select(tables.generations).where(tables.generations.c.state.in_(states)).order_by(*order)
+        )
         return [_parse(row) for row in rows]
 
     @override
     def list_all(self) -> list[GenerationInfo]:
-        counts = select(vectors.c.generation_id, func.count()).group_by(vectors.c.generation_id)
+        counts = sa.select(tables.vectors.c.generation_id, sa.func.count()).group_by(tables.vectors.c.generation_id)
         held = {row[0]: row[1] for row in self._connection.execute(counts)}
         found = []
-        for row in self._connection.execute(select(generations).order_by(generations.c.id)):
+        for row in self._connection.execute(sa.select(tables.generations).order_by(tables.generations.c.id)):
             generation = _parse(row)
             try:
                 state = GenerationState(row.state)
@@ -137,7 +144,9 @@ class SqliteGenerations(Group, Generations):
 
     @override
     def read_file(self, generation_id: int, name: str) -> bytes | None:
-        query = select(assets.c.content).where(assets.c.generation_id == generation_id, assets.c.name == name)
+        query = sa.select(tables.assets.c.content).where(
+            tables.assets.c.generation_id == generation_id, tables.assets.c.name == name
+        )
         content = self._connection.execute(query).scalar()
         return content if isinstance(content, bytes) else None
 
@@ -161,17 +170,17 @@ class SqliteGenerations(Group, Generations):
 
     @override
     def list_condemned(self) -> list[int]:
-        query = select(generations.c.id).where(generations.c.state == GenerationState.DROPPING)
+        query = sa.select(tables.generations.c.id).where(tables.generations.c.state == GenerationState.DROPPING)
         return list(self._connection.execute(query).scalars())
 
     @override
     def drop_next(self, generation_id: int, after: int, limit: int) -> int | None:
-        theirs = (vectors.c.generation_id == generation_id) & (vectors.c.entry_id > after)
-        chosen = select(vectors.c.entry_id).where(theirs).order_by(vectors.c.entry_id).limit(limit)
+        theirs = (tables.vectors.c.generation_id == generation_id) & (tables.vectors.c.entry_id > after)
+        chosen = sa.select(tables.vectors.c.entry_id).where(theirs).order_by(tables.vectors.c.entry_id).limit(limit)
         ids = self._connection.execute(chosen).scalars().all()
         if ids:
-            self._connection.execute(delete(vectors).where(theirs, vectors.c.entry_id <= ids[-1]))
+            self._connection.execute(sa.delete(tables.vectors).where(theirs, tables.vectors.c.entry_id <= ids[-1]))
             return int(ids[-1])
-        self._connection.execute(delete(assets).where(assets.c.generation_id == generation_id))
-        self._connection.execute(delete(generations).where(generations.c.id == generation_id))
+        self._connection.execute(sa.delete(tables.assets).where(tables.assets.c.generation_id == generation_id))
+        self._connection.execute(sa.delete(tables.generations).where(tables.generations.c.id == generation_id))
         return None

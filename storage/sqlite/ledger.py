@@ -17,7 +17,6 @@ from typing import Any
 
 from sqlalchemy import (
     Column,
-    Connection,
     Integer,
     MetaData,
     Row,
@@ -39,7 +38,7 @@ from agent_memory.storage.operations import is_dead, new_holder
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.known import digest, read_objects
 from agent_memory.storage.sqlite.migrate import enable_log
-from agent_memory.storage.sqlite.slots import driver
+from agent_memory.storage.sqlite.slots import Link, driver
 from agent_memory.types import Namespace
 
 FILE = "server.db"
@@ -378,7 +377,7 @@ def open_ledger(folder: Path, *, lock_timeout_s: float = 30.0) -> Iterator[Ledge
         ledger.close()
 
 
-def _read_schema(connection: Connection) -> dict[str, str]:
+def _read_schema(connection: Link) -> dict[str, str]:
     """Return the digests of all that the schema holds besides SQLite's own, by name."""
     found = read_objects(driver(connection))
     own = {"sqlite_sequence"} | {f"sqlite_autoindex_{table}_1" for table in _metadata.tables}

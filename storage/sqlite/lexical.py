@@ -13,19 +13,23 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, bindparam, column, func, literal_column, select, table, text
 from typing_extensions import override
 
 from agent_memory.records import Entry
 from agent_memory.storage.entries import Lexical
 from agent_memory.storage.records import Condition, LexicalQuery
-from agent_memory.storage.sqlite.conditions import compile_condition
 from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
-from agent_memory.storage.sqlite.schema import entries
-from agent_memory.storage.sqlite.slots import Group, driver
+from agent_memory.storage.sqlite.lazy import conditions, sa, tables
+from agent_memory.storage.sqlite.scopes import write_condition
+from agent_memory.storage.sqlite.slots import Group, Link, driver
+from agent_memory.storage.sqlite.values import read_integer, read_text
 from agent_memory.storage.words.languages import MARKED, MARKS
 from agent_memory.storage.words.terms import Word, choose_words, join_labels, list_terms
+
+if TYPE_CHECKING:
+    from sqlalchemy import Select
 
 TOKENIZER = "porter ascii"
 _K1 = 1.2
@@ -36,12 +40,12 @@ PAGE_ROWS = 2_000
 """Number of rows that a rebuild writes at once."""
 
 
-def insert_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None:
+def insert_rows(connection: Link, rows: Iterable[tuple[int, str]]) -> None:
     """Index rows, given as (entry id, terms)."""
     driver(connection).executemany("INSERT INTO lexical(rowid, terms) VALUES (?, ?)", rows)
 
 
-def delete_rows(connection: Connection, rows: Iterable[tuple[int, str]]) -> None:
+def delete_rows(connection: Link, rows: Iterable[tuple[int, str]]) -> None:
     """Delete rows from the index, given as (entry id, terms); the terms must be those they were inserted with."""
     delete = "INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)"
     driver(connection).executemany(delete, rows)
@@ -57,7 +61,7 @@ def erase_words(raw: sqlite3.Connection) -> None:
     raw.execute("INSERT INTO lexical(lexical) VALUES ('optimize')")
 
 
-def rewrite_separators(connection: Connection) -> None:
+def rewrite_separators(connection: Link) -> None:
     """Write the index's pages again if a term that no row has is left between them.
 
     FTS5 finds a page by the beginning of its first term, which it keeps when the term is deleted.
@@ -79,7 +83,7 @@ def rewrite_separators(connection: Connection) -> None:
     raw.execute("INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)", (_NO_ROW, _NO_TERM))
 
 
-def forget_segments(connection: Connection) -> None:
+def forget_segments(connection: Link) -> None:
     """Make FTS5 read again which segments there are, in this transaction.
 
     It remembers them per connection, and asks whether others have changed them when a query begins, but not before an
@@ -99,50 +103,46 @@ _BEGINS = "SELECT 1 FROM temp.terms WHERE term >= ? AND term < ? LIMIT 1"
 _NO_ROW, _NO_TERM = 2**62, "0"
 
 _DIFFERENCES = {
-    "entries are not in it": text(
+    "entries are not in it": (
         "SELECT count(*) FROM entries WHERE superseded_at IS NULL AND id NOT IN (SELECT id FROM lexical_docsize)"
     ),
-    "rows in it are of no entry": text(
+    "rows in it are of no entry": (
         "SELECT count(*) FROM lexical_docsize WHERE id NOT IN (SELECT id FROM entries WHERE superseded_at IS NULL)"
     ),
-    "entries have words that are not in it": text(
+    "entries have words that are not in it": (
         "SELECT count(*) FROM lexical_docsize WHERE sz <> x'00' AND id NOT IN (SELECT doc FROM temp.words)"
     ),
-    "rows in it have words of no entry": text(
+    "rows in it have words of no entry": (
         "SELECT count(*) FROM (SELECT DISTINCT doc FROM temp.words) WHERE doc NOT IN (SELECT id FROM lexical_docsize)"
     ),
 }
 
 
-_PAGE = (
-    select(entries.c.id, entries.c.text, entries.c.speaker)
-    .where(entries.c.superseded_at.is_(None), entries.c.id > bindparam("after"))
-    .order_by(entries.c.id)
-    .limit(bindparam("most"))
-)
+_PAGE = "SELECT id, text, speaker FROM entries WHERE superseded_at IS NULL AND id > ? ORDER BY id LIMIT ?"
 
 
-def delete_all(connection: Connection) -> None:
+def delete_all(connection: Link) -> None:
     """Empty the index."""
-    connection.execute(text("INSERT INTO lexical(lexical) VALUES ('delete-all')"))
+    driver(connection).execute("INSERT INTO lexical(lexical) VALUES ('delete-all')")
 
 
-def insert_page(connection: Connection, after: int) -> tuple[int | None, int]:
+def insert_page(connection: Link, after: int) -> tuple[int | None, int]:
     """Index the next unsuperseded entries behind an id; returns the last one's, None if none are left, and how many."""
-    page = connection.execute(_PAGE, {"after": after, "most": PAGE_ROWS}).all()
-    insert_rows(connection, [(row.id, list_terms(row.text, row.speaker)) for row in page])
-    return (page[-1].id if len(page) == PAGE_ROWS else None), len(page)
+    page = driver(connection).execute(_PAGE, (after, PAGE_ROWS)).fetchall()
+    insert_rows(connection, [(row[0], list_terms(read_text(row[1]), read_text(row[2]))) for row in page])
+    return (read_integer(page[-1][0]) if len(page) == PAGE_ROWS else None), len(page)
 
 
-def _count_rows(connection: Connection) -> int:
+def _count_rows(connection: Link) -> int:
     """Return the number of indexed rows without counting them.
 
     Source: the averages record of FTS5 (row 1 of its data table) begins with that number as an SQLite varint: seven
     bits per byte, highest first, the top bit set in all bytes but the last.
     """
-    record = connection.execute(text("SELECT block FROM lexical_data WHERE id = 1")).scalar()
+    row = driver(connection).execute("SELECT block FROM lexical_data WHERE id = 1").fetchone()
+    record = row[0] if row and isinstance(row[0], bytes) else b""
     number = 0
-    for byte in (record or b"")[:8]:
+    for byte in record[:8]:
         number = number << 7 | byte & 0x7F
         if byte < 0x80:
             break
@@ -151,8 +151,19 @@ def _count_rows(connection: Connection) -> int:
 
 _COUNT = "SELECT count(*) FROM lexical WHERE lexical MATCH ?"
 _ANY = "SELECT 1 FROM lexical WHERE lexical MATCH ? LIMIT 1"
-_lexical = table("lexical", column("rowid"))
-_SCORE = (-func.bm25(literal_column("lexical"))).label("score")
+_SCORE = "lexical.rowid, -bm25(lexical) AS score"
+_BEST_FIRST = "ORDER BY score DESC, lexical.rowid LIMIT ?"
+_SEARCH = f"SELECT {_SCORE} FROM lexical WHERE lexical MATCH ? {_BEST_FIRST}"
+_SEARCH_AMONG = f"SELECT {_SCORE} FROM lexical JOIN entries ON entries.id = lexical.rowid WHERE lexical MATCH ? AND "
+
+
+def _search_among(condition: Condition) -> Select[Any]:
+    """Return the query that ``_SEARCH`` is, among the entries of which a condition holds."""
+    lexical, entries = sa.table("lexical", sa.column("rowid")), tables.entries
+    score = (-sa.func.bm25(sa.literal_column("lexical"))).label("score")
+    query = sa.select(lexical.c.rowid, score).join(entries, entries.c.id == lexical.c.rowid)
+    query = query.where(sa.text("lexical MATCH :phrases"), conditions.compile_condition(condition))
+    return query.order_by(sa.literal_column("score").desc(), lexical.c.rowid)
 
 
 class SqliteLexical(Group, Lexical):
@@ -161,20 +172,21 @@ class SqliteLexical(Group, Lexical):
     @override
     def find_faults(self) -> list[str]:
         # If the index is damaged, the transaction ends, and the temporary table is gone with it.
-        self._connection.execute(text("CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, 'lexical', 'instance')"))
-        numbers = {what: self._connection.execute(query).scalar_one() for what, query in _DIFFERENCES.items()}
-        self._connection.execute(text("DROP TABLE temp.words"))
+        raw = driver(self._connection)
+        raw.execute("CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, 'lexical', 'instance')")
+        numbers = {what: raw.execute(query).fetchone()[0] for what, query in _DIFFERENCES.items()}
+        raw.execute("DROP TABLE temp.words")
         return [f"full-text index: {number} {what}" for what, number in numbers.items() if number]
 
     @override
     def rebuild(self, *, unreadable: bool = False) -> None:
         if unreadable:
             for name in ("data", "idx", "docsize"):
-                self._connection.execute(text(f"DELETE FROM lexical_{name}"))
+                driver(self._connection).execute(f"DELETE FROM lexical_{name}")
             # The state of a new index: an empty averages record (1) and structure record (10).
             # Source: sqlite3Fts5IndexReinit in SQLite's fts5_index.c.
-            self._connection.execute(
-                text("INSERT INTO lexical_data(id, block) VALUES (1, x''), (10, x'00000000000000')")
+            driver(self._connection).execute(
+                "INSERT INTO lexical_data(id, block) VALUES (1, x''), (10, x'00000000000000')"
             )
         # Also then: FTS5 may remember what it read before of an index that turned out to be sound.
         delete_all(self._connection)
@@ -229,20 +241,24 @@ class SqliteLexical(Group, Lexical):
     ) -> dict[int, float]:
         if not query.phrases:
             return {}
-        statement = select(_lexical.c.rowid, _SCORE).where(text("lexical MATCH :phrases"))
-        if condition is not None:
-            statement = statement.join(entries, entries.c.id == _lexical.c.rowid).where(compile_condition(condition))
-        statement = statement.order_by(literal_column("score").desc(), _lexical.c.rowid).limit(limit)
-        rows = self._connection.execute(statement, {"phrases": " OR ".join(query.phrases)})
+        phrases = " OR ".join(query.phrases)
+        if condition is None:
+            rows = driver(self._connection).execute(_SEARCH, (phrases, limit)).fetchall()
+        elif (plain := write_condition(condition)) is not None:
+            sql, bound = plain
+            statement = f"{_SEARCH_AMONG}{sql} {_BEST_FIRST}"
+            rows = driver(self._connection).execute(statement, (phrases, *bound, limit)).fetchall()
+        else:
+            rows = self._connection.execute(_search_among(condition).limit(limit), {"phrases": phrases})
         return {entry_id: min(1.0, max(0.0, score) / query.best) for entry_id, score in rows}
 
     @override
     def find_matched(self, query: LexicalQuery, entry_id: int) -> list[str]:
-        one = text("SELECT 1 FROM lexical WHERE lexical MATCH :phrase AND rowid = :id")
+        one, raw = "SELECT 1 FROM lexical WHERE lexical MATCH ? AND rowid = ?", driver(self._connection)
         matched = [
             word
             for phrase, word in zip(query.phrases, query.words, strict=True)
-            if self._connection.execute(one, {"phrase": phrase, "id": entry_id}).scalar() is not None
+            if raw.execute(one, (phrase, entry_id)).fetchone() is not None
         ]
         return join_labels(matched)
 
@@ -250,15 +266,16 @@ class SqliteLexical(Group, Lexical):
     def score_texts(self, query: LexicalQuery, entries: Mapping[int, Entry]) -> dict[int, float]:
         if not entries or not query.phrases:
             return {}
-        self._connection.execute(text(f"CREATE VIRTUAL TABLE temp.former USING fts5(terms, tokenize='{TOKENIZER}')"))
+        raw = driver(self._connection)
+        raw.execute(f"CREATE VIRTUAL TABLE temp.former USING fts5(terms, tokenize='{TOKENIZER}')")
         try:
-            values = [{"id": entry_id, "terms": list_terms(one.text, one.speaker)} for entry_id, one in entries.items()]
-            self._connection.execute(text("INSERT INTO temp.former(rowid, terms) VALUES (:id, :terms)"), values)
+            values = [(entry_id, list_terms(one.text, one.speaker)) for entry_id, one in entries.items()]
+            raw.executemany("INSERT INTO temp.former(rowid, terms) VALUES (?, ?)", values)
             scores: dict[int, float] = {}
-            holds = text("SELECT rowid FROM temp.former WHERE former MATCH :phrase")
+            holds = "SELECT rowid FROM temp.former WHERE former MATCH ?"
             for phrase, weight in zip(query.phrases, query.weights, strict=True):
-                for row_id in self._connection.execute(holds, {"phrase": phrase}).scalars():
+                for (row_id,) in raw.execute(holds, (phrase,)).fetchall():
                     scores[row_id] = scores.get(row_id, 0.0) + weight / query.best
             return scores
         finally:
-            self._connection.execute(text("DROP TABLE temp.former"))
+            raw.execute("DROP TABLE temp.former")

@@ -6,21 +6,31 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, select
 from typing_extensions import override
 
+from agent_memory.errors import StorageError
 from agent_memory.storage.entries import Mentions
 from agent_memory.storage.records import Span
-from agent_memory.storage.sqlite.schema import EPOCH, MICROSECOND, entries, microseconds
-from agent_memory.storage.sqlite.slots import Group, driver
+from agent_memory.storage.sqlite.slots import Group, Link, driver
+from agent_memory.storage.sqlite.values import microseconds, read_integer, read_text, read_time
 
 _PUT = "INSERT INTO mentions (entry_id, start, stop) VALUES (?, ?, ?)"
 _UNREAD = "SELECT value FROM meta WHERE name = 'mentions'"
 """Selects the id up to which entries are from before texts were read for times; none if all are read."""
-_AMONG = "SELECT entry_id, start, stop FROM mentions WHERE entry_id IN (SELECT value FROM json_each(?))"
+_PAGE = "SELECT id, text, event_time FROM entries WHERE id <= ? ORDER BY id DESC LIMIT ?"
+_AMONG = (
+    "SELECT entry_id, start, stop FROM mentions WHERE entry_id IN (SELECT value FROM json_each(?)) AND stop > start"
+)
 
 
-def put_mentions(connection: Connection, rows: Iterable[tuple[int, Sequence[Span]]], replaced: Sequence[int]) -> None:
+def _read_bound(value: object) -> datetime:
+    moment = read_time(value)
+    if moment is None:
+        raise StorageError("the store is damaged: a time is missing")
+    return moment
+
+
+def put_mentions(connection: Link, rows: Iterable[tuple[int, Sequence[Span]]], replaced: Sequence[int]) -> None:
     """Write what entries mention, given as (entry id, spans), those of replaced entries in place of their former."""
     raw = driver(connection)
     raw.executemany("DELETE FROM mentions WHERE entry_id = ?", [(number,) for number in replaced])
@@ -30,7 +40,7 @@ def put_mentions(connection: Connection, rows: Iterable[tuple[int, Sequence[Span
     )
 
 
-def copy_mentions(connection: Connection, entry_id: int, copy_id: int) -> None:
+def copy_mentions(connection: Link, entry_id: int, copy_id: int) -> None:
     """Give a copy of an entry what the entry mentions."""
     copied = "INSERT INTO mentions (entry_id, start, stop) SELECT ?, start, stop FROM mentions WHERE entry_id = ?"
     driver(connection).execute(copied, (copy_id, entry_id))
@@ -43,7 +53,7 @@ class SqliteMentions(Group, Mentions):
     def select(self, ids: Sequence[int]) -> dict[int, list[Span]]:
         found: dict[int, list[Span]] = {}
         for entry_id, start, stop in driver(self._connection).execute(_AMONG, (json.dumps(list(ids)),)):
-            found.setdefault(entry_id, []).append((EPOCH + start * MICROSECOND, EPOCH + stop * MICROSECOND))
+            found.setdefault(entry_id, []).append((_read_bound(start), _read_bound(stop)))
         return found
 
     @override
@@ -54,10 +64,8 @@ class SqliteMentions(Group, Mentions):
 
     @override
     def select_unread(self, limit: int) -> list[tuple[int, str, datetime]]:
-        older = entries.c.id <= (self._last_unread() or 0)
-        page = select(entries.c.id, entries.c.text, entries.c.event_time).where(older)
-        rows = self._connection.execute(page.order_by(entries.c.id.desc()).limit(limit))
-        return [(row.id, row.text, row.event_time) for row in rows]
+        rows = driver(self._connection).execute(_PAGE, (self._last_unread() or 0, limit))
+        return [(read_integer(number), read_text(text), _read_bound(moment)) for number, text, moment in rows]
 
     @override
     def put(self, spans: Mapping[int, Sequence[Span]]) -> None:

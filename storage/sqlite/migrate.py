@@ -6,14 +6,12 @@ import logging
 import time
 from pathlib import Path
 
-from sqlalchemy import Connection
-
 from agent_memory.errors import LockTimeoutError, MigrationError, SchemaTooNewError, StorageError
 from agent_memory.files import failpoint
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.known import find_difference, read_objects
 from agent_memory.storage.sqlite.rewriting import rewrite_words
-from agent_memory.storage.sqlite.slots import driver
+from agent_memory.storage.sqlite.slots import Link, driver
 from agent_memory.types import Progress
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
@@ -65,7 +63,7 @@ def check_revision(path: Path, source: Path) -> None:
         connections.close()
 
 
-def _read_revision(connection: Connection, path: Path) -> str | None:
+def _read_revision(connection: Link, path: Path) -> str | None:
     """Return a database's revision, None if it is empty; raise if its schema is not exactly that revision's."""
     raw = driver(connection)
     objects = read_objects(raw)
@@ -118,7 +116,7 @@ def _migrate(connections: Connections) -> None:
         before = _read_revision(connection, connections.path)
         if before == REVISIONS[-1]:
             return
-        config.attributes["connection"] = connection
+        config.attributes["connection"] = connection.full
         try:
             command.upgrade(config, "head")
         except Exception as error:

@@ -11,9 +11,10 @@ from typing_extensions import override
 
 from agent_memory.storage.operations import Queries
 from agent_memory.storage.records import Generation, LoggedQuery
-from agent_memory.storage.sqlite.conditions import decode_namespace, encode_namespace, in_namespace
+from agent_memory.storage.sqlite.conditions import in_namespace
 from agent_memory.storage.sqlite.schema import UtcTime, erasures, queries
 from agent_memory.storage.sqlite.slots import Group
+from agent_memory.storage.sqlite.values import decode_namespace, encode_namespace
 from agent_memory.types import Namespace
 
 

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sqlalchemy import Connection
-
 from agent_memory.errors import SchemaTooNewError, StorageError
 from agent_memory.files import failpoint
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.connections import Connections
-from agent_memory.storage.sqlite.slots import driver
+from agent_memory.storage.sqlite.slots import Link, driver
 from agent_memory.storage.words.terms import RULES
 from agent_memory.types import Progress
 
@@ -52,7 +50,7 @@ def read_own_rules() -> tuple[int, str]:
     return RULES, version()
 
 
-def read_state(connection: Connection, path: Path) -> WordsState:
+def read_state(connection: Link, path: Path) -> WordsState:
     """Return the state of a store's rows.
 
     Raises:
@@ -76,7 +74,7 @@ def read_state(connection: Connection, path: Path) -> WordsState:
     return state
 
 
-def note_state(connection: Connection, after: int | None) -> None:
+def note_state(connection: Link, after: int | None) -> None:
     """Note that rows by this process's rules are written up to an entry, or all of them."""
     rules, stemmers = read_own_rules()
     value = json.dumps({"rules": rules, "stemmers": stemmers, "after": after})
@@ -127,20 +125,20 @@ def rewrite_words(connections: Connections, progress: Progress | None = None) ->
         _log.info("rewrote the full-text index of %s: %d entries", connections.path, total)
 
 
-def _read_begun(connection: Connection, path: Path) -> int:
+def _read_begun(connection: Link, path: Path) -> int:
     """Return up to which entry rows by this process's rules are written."""
     state = read_state(connection, path)
     return state.after or 0 if (state.rules, state.stemmers) == read_own_rules() else 0
 
 
-def _count_entries(connection: Connection, after: int) -> tuple[int, int]:
+def _count_entries(connection: Link, after: int) -> tuple[int, int]:
     """Return the number of indexed entries up to an id, and of all."""
     count = "SELECT count(*) FILTER (WHERE id <= ?), count(*) FROM entries WHERE superseded_at IS NULL"
     done, total = driver(connection).execute(count, (after,)).fetchone()
     return done, total
 
 
-def _write_page(connection: Connection, path: Path) -> int | None:
+def _write_page(connection: Link, path: Path) -> int | None:
     """Write the next rows, wherever any process has got to; returns how many, None if none are left."""
     state = read_state(connection, path)
     if (state.rules, state.stemmers) == read_own_rules():

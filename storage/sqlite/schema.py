@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     Column,
-    ColumnElement,
     Dialect,
     Float,
     ForeignKey,
@@ -25,19 +22,9 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.sqlite.base import SQLiteDialect
-from sqlalchemy.sql.elements import NamedColumn
 
-from agent_memory.errors import StorageError
 from agent_memory.storage.records import LATER
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
-
-
-def microseconds(moment: datetime) -> int:
-    """Return the column value of an aware datetime."""
-    return (moment - EPOCH) // MICROSECOND
+from agent_memory.storage.sqlite.values import microseconds, read_kind, read_time
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -52,14 +39,7 @@ class UtcTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """Return the aware datetime of a column value; a store from a stranger may hold anything there."""
-        if value is None:
-            return None
-        if not isinstance(value, int):
-            raise StorageError(f"a stored time is damaged: {str(value)[:40]!r}")
-        try:
-            return EPOCH + value * MICROSECOND
-        except OverflowError as error:
-            raise StorageError(f"a stored time is damaged: {value}") from error
+        return read_time(value)
 
 
 class _Typed(TypeDecorator[Any]):
@@ -71,9 +51,7 @@ class _Typed(TypeDecorator[Any]):
 
     def process_result_value(self, value: object, dialect: Dialect) -> Any:  # noqa: ANN401 - of the column's kind
         """Return a value of the right type, or raise StorageError."""
-        if value is None or isinstance(value, self.kinds):
-            return value
-        raise StorageError(f"the store is damaged: {type(value).__name__} in a column of {self.kinds[0].__name__}")
+        return read_kind(value, self.kinds)
 
 
 class StoredText(_Typed):
@@ -107,20 +85,6 @@ class StoredBytes(_Typed):
     kinds = (bytes,)
 
 
-def checked(column: ColumnElement[Any], value: object) -> Any:  # noqa: ANN401 - of the column's kind
-    """Return a raw SQLite value of a column, converted and checked as SQLAlchemy does; raises StorageError."""
-    kind = column.type
-    return kind.process_result_value(value, _DIALECT) if isinstance(kind, TypeDecorator) else value
-
-
-def checked_row(columns: Iterable[NamedColumn[Any]], values: Iterable[object]) -> SimpleNamespace:
-    """Return a raw SQLite row with its values converted and checked, by column name."""
-    return SimpleNamespace(
-        **{column.name: checked(column, value) for column, value in zip(columns, values, strict=True)}
-    )
-
-
-_DIALECT = SQLiteDialect()
 metadata = MetaData()
 
 sessions = Table(

@@ -6,47 +6,51 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, func, or_, select, update
 from typing_extensions import override
 
-from agent_memory.storage.records import Condition, Generation, Head, PastSegment, StoredSegment
+from agent_memory.storage.records import LATER, Condition, Generation, Head, PastSegment, StoredSegment
 from agent_memory.storage.spaces import Sessions
 from agent_memory.storage.sqlite.checksums import checksum_evolved
-from agent_memory.storage.sqlite.conditions import compile_condition, encode_namespace, in_namespace
-from agent_memory.storage.sqlite.schema import HAS_VECTOR, entries, sessions, vectors
+from agent_memory.storage.sqlite.lazy import conditions, sa, tables
 from agent_memory.storage.sqlite.slots import Group, driver
+from agent_memory.storage.sqlite.values import encode_namespace, read_bytes, read_integer
 from agent_memory.types import Namespace
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Row, Select
 
 _PAGE = 500
 
 
-_COLUMNS = (
-    entries.c.id,
-    entries.c.text,
-    entries.c.speaker,
-    entries.c.event_time,
-    vectors.c.static,
-)
-
-
 def _select_segments(generation: Generation, session_id: int) -> Select[Any]:
-    query = select(*_COLUMNS).join(vectors, vectors.c.entry_id == entries.c.id)
-    return query.where(entries.c.session_id == session_id, vectors.c.generation_id == generation.id, HAS_VECTOR)
+    columns = (
+        tables.entries.c.id,
+        tables.entries.c.text,
+        tables.entries.c.speaker,
+        tables.entries.c.event_time,
+        tables.vectors.c.static,
+    )
+    query = sa.select(*columns).join(tables.vectors, tables.vectors.c.entry_id == tables.entries.c.id)
+    return query.where(
+        tables.entries.c.session_id == session_id, tables.vectors.c.generation_id == generation.id, tables.HAS_VECTOR
+    )
 
 
 def _parse_segment(row: Row[Any]) -> StoredSegment:
     return StoredSegment(id=row.id, text=row.text, speaker=row.speaker, time=row.event_time, static=row.static)
 
 
+_HEAD = "SELECT id, head_seq FROM sessions WHERE namespace = ? AND name = ?"
+_IN_SESSIONS = (
+    "SELECT session_id, id FROM entries WHERE id IN (SELECT value FROM json_each(?)) "
+    "AND session_id IS NOT NULL AND superseded_at IS NULL"
+)
 _LATENTS = (
-    select(vectors.c.latents)
-    .join(entries, vectors.c.entry_id == entries.c.id)
-    .where(entries.c.session_id == bindparam("session"), vectors.c.generation_id == bindparam("generation"))
-    .where(HAS_VECTOR, entries.c.superseded_at.is_(None), entries.c.id < bindparam("before"))
-    .order_by(entries.c.id.desc())
-    .limit(bindparam("count"))
+    "SELECT latents FROM vectors JOIN entries ON entry_id = id WHERE session_id = ? AND generation_id = ? "
+    f"AND length(static) > {len(LATER)} AND superseded_at IS NULL AND id < ? ORDER BY id DESC LIMIT ?"
 )
 
 
@@ -68,28 +72,18 @@ _CLEAR_FROM = (
     "(SELECT id FROM entries WHERE session_id = ? AND id >= ? AND superseded_at IS NULL)"
 )
 _CLEAR_OTHERS = (
-    update(vectors)
-    .where(
-        vectors.c.generation_id != bindparam("b_generation"),
-        vectors.c.entry_id.in_(
-            select(entries.c.id).where(
-                entries.c.session_id == bindparam("b_session"), entries.c.id >= bindparam("b_first")
-            )
-        ),
-    )
-    .values(evolved=None, latents=None, evolved_checksum=None)
+    "UPDATE vectors SET evolved = NULL, latents = NULL, evolved_checksum = NULL WHERE generation_id != ? "
+    "AND entry_id IN (SELECT id FROM entries WHERE session_id = ? AND id >= ?)"
 )
 
 
+@cache
 def _compile_place() -> ColumnElement[int]:
     """Return what orders the segments of a session: the id, or for a former version that of the entry that kept it."""
-    successor = entries.alias()
-    own_key = and_(successor.c.id == entries.c.superseded_by, successor.c.key == entries.c.key)
-    own_key = and_(own_key, successor.c.namespace == entries.c.namespace)
-    return func.coalesce(select(successor.c.id).where(own_key).scalar_subquery(), entries.c.id)
-
-
-_PLACE = _compile_place()
+    successor = tables.entries.alias()
+    own_key = sa.and_(successor.c.id == tables.entries.c.superseded_by, successor.c.key == tables.entries.c.key)
+    own_key = sa.and_(own_key, successor.c.namespace == tables.entries.c.namespace)
+    return sa.func.coalesce(sa.select(successor.c.id).where(own_key).scalar_subquery(), tables.entries.c.id)
 
 
 class SqliteSessions(Group, Sessions):
@@ -97,9 +91,8 @@ class SqliteSessions(Group, Sessions):
 
     @override
     def find_head(self, namespace: Namespace, name: str) -> Head | None:
-        here = and_(sessions.c.namespace == encode_namespace(namespace), sessions.c.name == name)
-        row = self._connection.execute(select(sessions.c.id, sessions.c.head_seq).where(here)).first()
-        return None if row is None else Head(row.id, row.head_seq)
+        row = driver(self._connection).execute(_HEAD, (encode_namespace(namespace), name)).fetchone()
+        return None if row is None else Head(read_integer(row[0]), read_integer(row[1]))
 
     @override
     def find_only(self, scope: Namespace, name: str) -> int | None:
@@ -107,9 +100,9 @@ class SqliteSessions(Group, Sessions):
         if exact is not None:
             return exact.id
         below = (
-            select(entries.c.session_id)
-            .join(sessions)
-            .where(in_namespace(entries.c.namespace, scope), sessions.c.name == name)
+            sa.select(tables.entries.c.session_id)
+            .join(tables.sessions)
+            .where(conditions.in_namespace(tables.entries.c.namespace, scope), tables.sessions.c.name == name)
             .distinct()
         )
         found = self._connection.execute(below.limit(2)).scalars().all()
@@ -117,7 +110,9 @@ class SqliteSessions(Group, Sessions):
 
     @override
     def move_head(self, session_id: int, seq: int) -> None:
-        self._connection.execute(update(sessions).where(sessions.c.id == session_id).values(head_seq=seq))
+        self._connection.execute(
+            sa.update(tables.sessions).where(tables.sessions.c.id == session_id).values(head_seq=seq)
+        )
 
     @override
     def select_last_segments(
@@ -129,8 +124,8 @@ class SqliteSessions(Group, Sessions):
     ) -> list[StoredSegment]:
         query = (
             _select_segments(generation, session_id)
-            .where(compile_condition(condition))
-            .order_by(_PLACE.desc(), entries.c.id.desc())
+            .where(conditions.compile_condition(condition))
+            .order_by(_compile_place().desc(), tables.entries.c.id.desc())
         )
         rows = self._connection.execute(query.limit(-1 if count is None else count))
         return [_parse_segment(row) for row in reversed(rows.all())]
@@ -139,9 +134,13 @@ class SqliteSessions(Group, Sessions):
     def select_past(self, generation: Generation, session_id: int, first: int) -> list[PastSegment]:
         query = (
             _select_segments(generation, session_id)
-            .add_columns(_PLACE.label("place"), entries.c.superseded_at)
-            .where(entries.c.superseded_at.is_not(None), vectors.c.evolved.is_not(None), first <= _PLACE)
-            .order_by(entries.c.id)
+            .add_columns(_compile_place().label("place"), tables.entries.c.superseded_at)
+            .where(
+                tables.entries.c.superseded_at.is_not(None),
+                tables.vectors.c.evolved.is_not(None),
+                first <= _compile_place(),
+            )
+            .order_by(tables.entries.c.id)
         )
         rows = self._connection.execute(query).all()
         return [PastSegment(_parse_segment(row), row.place, row.superseded_at) for row in rows]
@@ -152,11 +151,12 @@ class SqliteSessions(Group, Sessions):
     ) -> list[StoredSegment]:
         until = past.superseded_at
         # Expired ones, too: they are evolved with as long as they are not purged.
-        there = and_(
-            entries.c.updated_at < until, or_(entries.c.superseded_at.is_(None), entries.c.superseded_at >= until)
+        there = sa.and_(
+            tables.entries.c.updated_at < until,
+            sa.or_(tables.entries.c.superseded_at.is_(None), tables.entries.c.superseded_at >= until),
         )
-        query = _select_segments(generation, session_id).where(there, past.place > _PLACE)
-        rows = self._connection.execute(query.order_by(_PLACE.desc()).limit(-1 if count is None else count))
+        query = _select_segments(generation, session_id).where(there, past.place > _compile_place())
+        rows = self._connection.execute(query.order_by(_compile_place().desc()).limit(-1 if count is None else count))
         return [_parse_segment(row) for row in reversed(rows.all())]
 
     @override
@@ -164,28 +164,33 @@ class SqliteSessions(Group, Sessions):
         self, generation: Generation, session_id: int, count: int, *, before: int | None = None
     ) -> list[bytes | None]:
         last = sys.maxsize if before is None else before
-        given = {"session": session_id, "generation": generation.id, "before": last, "count": count}
-        return list(reversed(self._connection.execute(_LATENTS, given).scalars().all()))
+        rows = driver(self._connection).execute(_LATENTS, (session_id, generation.id, last, count)).fetchall()
+        return [read_bytes(row[0]) for row in reversed(rows)]
 
     @override
     def find_unchanged_until(self, session_id: int, moment: datetime) -> int | None:
-        current = and_(entries.c.session_id == session_id, entries.c.superseded_at.is_(None))
-        newer = select(func.min(entries.c.id)).where(current, entries.c.updated_at > moment)
+        current = sa.and_(tables.entries.c.session_id == session_id, tables.entries.c.superseded_at.is_(None))
+        newer = sa.select(sa.func.min(tables.entries.c.id)).where(current, tables.entries.c.updated_at > moment)
         end: int = self._connection.execute(newer).scalar() or sys.maxsize
-        old = and_(entries.c.session_id == session_id, entries.c.updated_at <= moment)
-        other = or_(
-            entries.c.superseded_at > moment,
-            and_(entries.c.superseded_at.is_(None), or_(entries.c.id > end, entries.c.expires_at <= moment)),
+        old = sa.and_(tables.entries.c.session_id == session_id, tables.entries.c.updated_at <= moment)
+        other = sa.or_(
+            tables.entries.c.superseded_at > moment,
+            sa.and_(
+                tables.entries.c.superseded_at.is_(None),
+                sa.or_(tables.entries.c.id > end, tables.entries.c.expires_at <= moment),
+            ),
         )
-        changed = self._connection.execute(select(entries.c.id).where(old, other).limit(1)).first()
+        changed = self._connection.execute(sa.select(tables.entries.c.id).where(old, other).limit(1)).first()
         return end if changed is None else None
 
     @override
     def select_segments_from(self, generation: Generation, session_id: int, first: int) -> Iterator[StoredSegment]:
-        query = _select_segments(generation, session_id).where(entries.c.superseded_at.is_(None))
+        query = _select_segments(generation, session_id).where(tables.entries.c.superseded_at.is_(None))
         after = first - 1
         while True:
-            page = self._connection.execute(query.where(entries.c.id > after).order_by(entries.c.id).limit(_PAGE)).all()
+            page = self._connection.execute(
+                query.where(tables.entries.c.id > after).order_by(tables.entries.c.id).limit(_PAGE)
+            ).all()
             yield from map(_parse_segment, page)
             if len(page) < _PAGE:
                 return
@@ -193,8 +198,12 @@ class SqliteSessions(Group, Sessions):
 
     @override
     def select_seen_from(self, session_id: int, first: int) -> tuple[set[str | None], set[datetime]]:
-        query = select(entries.c.speaker, entries.c.event_time).distinct()
-        here = and_(entries.c.session_id == session_id, entries.c.id >= first, entries.c.superseded_at.is_(None))
+        query = sa.select(tables.entries.c.speaker, tables.entries.c.event_time).distinct()
+        here = sa.and_(
+            tables.entries.c.session_id == session_id,
+            tables.entries.c.id >= first,
+            tables.entries.c.superseded_at.is_(None),
+        )
         rows = self._connection.execute(query.where(here)).all()
         return {row.speaker for row in rows}, {row.event_time for row in rows}
 
@@ -216,8 +225,7 @@ class SqliteSessions(Group, Sessions):
 
     @override
     def clear_others(self, generation: Generation, session_id: int, first: int) -> None:
-        given = {"b_generation": generation.id, "b_session": session_id, "b_first": first}
-        self._connection.execute(_CLEAR_OTHERS, given)
+        driver(self._connection).execute(_CLEAR_OTHERS, (generation.id, session_id, first))
 
     @override
     def clear(self, session_id: int, first: int) -> None:
@@ -228,24 +236,29 @@ class SqliteSessions(Group, Sessions):
         self, generation: Generation, latents_bytes: int, session_id: int | None = None
     ) -> dict[int, int]:
         size = generation.vector_bytes
-        sound = and_(func.length(vectors.c.evolved) == size, func.length(vectors.c.latents) == latents_bytes)
+        sound = sa.and_(
+            sa.func.length(tables.vectors.c.evolved) == size, sa.func.length(tables.vectors.c.latents) == latents_bytes
+        )
         query = (
-            select(entries.c.session_id, func.min(entries.c.id))
-            .join(vectors, vectors.c.entry_id == entries.c.id)
-            .where(vectors.c.generation_id == generation.id, entries.c.superseded_at.is_(None), HAS_VECTOR)
-            .where(entries.c.session_id.is_not(None), func.coalesce(sound, False).is_(False))
-            .group_by(entries.c.session_id)
+            sa.select(tables.entries.c.session_id, sa.func.min(tables.entries.c.id))
+            .join(tables.vectors, tables.vectors.c.entry_id == tables.entries.c.id)
+            .where(
+                tables.vectors.c.generation_id == generation.id,
+                tables.entries.c.superseded_at.is_(None),
+                tables.HAS_VECTOR,
+            )
+            .where(tables.entries.c.session_id.is_not(None), sa.func.coalesce(sound, False).is_(False))
+            .group_by(tables.entries.c.session_id)
         )
         if session_id is not None:
-            query = query.where(entries.c.session_id == session_id)
+            query = query.where(tables.entries.c.session_id == session_id)
         return {row[0]: row[1] for row in self._connection.execute(query)}
 
     @override
     def find_sessions(self, entry_ids: Sequence[int]) -> list[tuple[int, int]]:
-        here = (entries.c.session_id.is_not(None), entries.c.superseded_at.is_(None))
         found: list[tuple[int, int]] = []
         for start in range(0, len(entry_ids), _PAGE):
-            chosen = entries.c.id.in_(list(entry_ids[start : start + _PAGE]))
-            rows = self._connection.execute(select(entries.c.session_id, entries.c.id).where(chosen, *here))
-            found += [(row[0], row[1]) for row in rows]
+            chosen = json.dumps([int(entry_id) for entry_id in entry_ids[start : start + _PAGE]])
+            rows = driver(self._connection).execute(_IN_SESSIONS, (chosen,)).fetchall()
+            found += [(read_integer(session_id), read_integer(entry_id)) for session_id, entry_id in rows]
         return found

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import weakref
-
-from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.calls import Call
 from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
 from agent_memory.storage.sqlite.ground import Ground
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
 
 _CLOSING = threading.RLock()
 os.register_at_fork(after_in_child=_CLOSING._at_fork_reinit)  # type: ignore[attr-defined]
@@ -31,6 +35,74 @@ class Raw(sqlite3.Connection):
             super().close()
 
 
+class Engines:
+    """SQLAlchemy's side of a database, made when a statement is first built with it."""
+
+    def __init__(self) -> None:
+        self._given = threading.local()
+
+    @cached_property
+    def _engine(self) -> Engine:
+        from sqlalchemy import create_engine
+        from sqlalchemy.pool import NullPool
+
+        engine = create_engine(
+            "sqlite://", module=sqlite3, creator=self._hand_over, poolclass=NullPool, pool_reset_on_return=None
+        )
+        # The first connection of an engine is looked at and rolled back, which may not happen to one in a transaction.
+        self._given.raw = sqlite3.connect(":memory:")
+        engine.connect().close()
+        return engine
+
+    def _hand_over(self) -> sqlite3.Connection:
+        raw: sqlite3.Connection = self._given.raw
+        return raw
+
+    def connect(self, raw: sqlite3.Connection) -> Connection:
+        """Return SQLAlchemy's side of a connection."""
+        engine = self._engine
+        self._given.raw = raw
+        try:
+            connection = engine.connect()
+        finally:
+            del self._given.raw
+        # To SQLAlchemy all is one transaction: where it begins and ends is said to SQLite directly, in statements that
+        # an interrupt cannot take apart.
+        connection.begin()
+        return connection
+
+
+class Link:
+    """A connection, as SQLite's module has it and, once that is asked for anything, as SQLAlchemy has it.
+
+    Attributes:
+        raw: SQLite's own side.
+    """
+
+    def __init__(self, raw: sqlite3.Connection, connect: Callable[[sqlite3.Connection], Connection]) -> None:
+        self.raw, self._connect = raw, connect
+
+    @cached_property
+    def full(self) -> Connection:
+        """SQLAlchemy's side."""
+        return self._connect(self.raw)
+
+    if TYPE_CHECKING:
+
+        def execute(self, statement: Any, parameters: Any = None) -> Any:  # noqa: ANN401 - SQLAlchemy's
+            """Run a statement of SQLAlchemy."""
+
+        def exec_driver_sql(self, statement: str, parameters: Any = None) -> Any:  # noqa: ANN401 - SQLAlchemy's
+            """Run a statement that is written out."""
+
+    else:
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - SQLAlchemy's
+            if name.startswith("_"):
+                raise AttributeError(name)
+            return getattr(self.full, name)
+
+
 class Slot:
     """A connection of one thread.
 
@@ -41,9 +113,9 @@ class Slot:
         version: What file it reads, where the store cannot be written; see ``Connections._locate``.
     """
 
-    def __init__(self, connection: Connection, ground: Ground, version: object) -> None:
+    def __init__(self, connection: Link, ground: Ground, version: object) -> None:
         self.connection, self.ground, self.version = connection, ground, version
-        self.raw = driver(connection)
+        self.raw = connection.raw
         self.is_open, self.is_clean = True, True
         self.call: weakref.ref[Call] | None = None
 
@@ -55,7 +127,7 @@ class Slot:
     def close(self) -> None:
         """Close the connection, which rolls back what was not committed."""
         self.is_open = False
-        with contextlib.suppress(sqlite3.Error, SQLAlchemyError):
+        with contextlib.suppress(sqlite3.Error):
             self.raw.close()
 
     def roll_back(self) -> None:
@@ -64,7 +136,7 @@ class Slot:
             if self.raw.in_transaction:
                 self.raw.execute("ROLLBACK")
             self.is_clean = True
-        except (SQLAlchemyError, *ERRORS):
+        except ERRORS:
             self.close()
 
     def __del__(self) -> None:
@@ -79,13 +151,19 @@ class Group:
         connection: The transaction's.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Link) -> None:
         self._connection = connection
 
 
-def driver(connection: Connection) -> sqlite3.Connection:
+def driver(connection: Link | Connection) -> sqlite3.Connection:
     """Return SQLite's own side of a connection, for statements that would cost more to prepare than to run."""
-    raw = connection.connection.driver_connection
+    raw = connection.raw if isinstance(connection, Link) else connection.connection.driver_connection
     if not isinstance(raw, sqlite3.Connection):
         raise StorageError("the connection to the database is gone")
     return raw
+
+
+def list_errors() -> tuple[type[Exception], ...]:
+    """Return what statements raise; to be called where something was raised: SQLAlchemy may not be there before."""
+    theirs = sys.modules.get("sqlalchemy.exc")
+    return ERRORS if theirs is None else (theirs.SQLAlchemyError, *ERRORS)

@@ -6,17 +6,16 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from sqlalchemy import Connection
-
 from agent_memory.errors import LockTimeoutError
 from agent_memory.files import failpoint
 from agent_memory.storage.sqlite.connections import Connections
+from agent_memory.storage.sqlite.slots import Link
 from agent_memory.storage.sqlite.upkeep import truncate_log, vacuum
 
 _PAUSE_S = 0.02
 
 
-def erase_traces(connections: Connections, finish: Callable[[Connection], None], *, wait_s: float) -> str | None:
+def erase_traces(connections: Connections, finish: Callable[[Link], None], *, wait_s: float) -> str | None:
     """See ``Database.erase_traces``.
 
     ``secure_delete`` has zeroed what was deleted. Older versions of its pages are in the log, which is moved into the
@@ -43,7 +42,7 @@ def erase_traces(connections: Connections, finish: Callable[[Connection], None],
         time.sleep(_PAUSE_S)
 
 
-def _rewrite(connections: Connections, finish: Callable[[Connection], None]) -> str | None:
+def _rewrite(connections: Connections, finish: Callable[[Link], None]) -> str | None:
     """Write the whole file again, where it is too large or the system refuses to write in place."""
     if not vacuum(connections) or connections.log_bytes():
         return "another reader or writer prevents that the file is written again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, text, true
+from sqlalchemy import ColumnElement, delete, func, select, text, true
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.records import AlteredKind, AlteredRow, DatabaseState
@@ -16,7 +16,7 @@ from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
 from agent_memory.storage.sqlite.mentions import SqliteMentions
 from agent_memory.storage.sqlite.schema import changes, entries
-from agent_memory.storage.sqlite.slots import driver
+from agent_memory.storage.sqlite.slots import Link, driver
 
 _NAMES = {
     "entries": "entry",
@@ -38,7 +38,7 @@ _MOST_MERGES = 10_000
 _PRUNED = 5_000  # changes deleted in one transaction
 
 
-def measure(connections: Connections, connection: Connection, now: datetime) -> DatabaseState:
+def measure(connections: Connections, connection: Link, now: datetime) -> DatabaseState:
     """Return statistics of a database; scans a few indexes."""
 
     def pragma(name: str) -> int:
@@ -62,7 +62,7 @@ def measure(connections: Connections, connection: Connection, now: datetime) -> 
     )
 
 
-def find_faults(connection: Connection) -> list[str]:
+def find_faults(connection: Link) -> list[str]:
     """Return the faults that SQLite finds, one sentence each; reads every page."""
     lexical.forget_segments(connection)
     lines = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
@@ -72,7 +72,7 @@ def find_faults(connection: Connection) -> list[str]:
     ]
 
 
-def find_altered(connection: Connection) -> list[AlteredRow]:
+def find_altered(connection: Link) -> list[AlteredRow]:
     """Return the rows whose checksums do not fit; reads all that have one."""
     raw = driver(connection)
     found = []

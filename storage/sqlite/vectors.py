@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Row, Select, bindparam, func, select, text
 from typing_extensions import override
 
 from agent_memory.errors import StorageError
@@ -17,52 +16,50 @@ from agent_memory.storage.records import LATER, Generation, StoredText
 from agent_memory.storage.spaces import Vectors
 from agent_memory.storage.sqlite.checksums import checksum_evolved, checksum_static
 from agent_memory.storage.sqlite.entries import IN_LIST
-from agent_memory.storage.sqlite.schema import HAS_VECTOR, entries, meta, vectors
 from agent_memory.storage.sqlite.slots import Group, driver
+from agent_memory.storage.sqlite.values import read_integer, read_text
 from agent_memory.types import IdArray
 
 _LENGTH_TOLERANCE = 0.01  # half precision rounds each component by up to 0.05 %
 _READ = 2_000  # vectors per step when a whole generation is read
 
 
-_HERE = vectors.c.generation_id == bindparam("generation")
-_AMONG = vectors.c.entry_id.in_(bindparam("ids", expanding=True))
-_STATIC_BY_IDS = select(vectors.c.entry_id, vectors.c.static.label("vector")).where(_HERE, HAS_VECTOR, _AMONG)
-_SEARCHED = select(vectors.c.entry_id, func.coalesce(vectors.c.evolved, vectors.c.static).label("vector"))
-_SEARCHED = _SEARCHED.where(_HERE, HAS_VECTOR)
-_BY_IDS = _SEARCHED.where(_AMONG)
-_CURRENT = _SEARCHED.join(entries).where(entries.c.superseded_at.is_(None))
-_CURRENT_BY_IDS = _CURRENT.where(vectors.c.entry_id.in_(bindparam("ids", expanding=True)))
-_CURRENT_PAGE = _CURRENT.where(vectors.c.entry_id > bindparam("after")).order_by(vectors.c.entry_id).limit(_READ)
+_STATIC = "SELECT entry_id, static FROM vectors"
+_SEARCHED = "SELECT entry_id, coalesce(evolved, static) FROM vectors"
+_WHOLE = f"generation_id = ? AND length(static) > {len(LATER)}"
+_AMONG = "entry_id IN (SELECT value FROM json_each(?))"
+_STATIC_BY_IDS = f"{_STATIC} WHERE {_WHOLE} AND {_AMONG}"
+_BY_IDS = f"{_SEARCHED} WHERE {_WHOLE} AND {_AMONG}"
+_CURRENT = f"{_SEARCHED} JOIN entries ON id = entry_id WHERE {_WHOLE} AND superseded_at IS NULL"
+_CURRENT_BY_IDS = f"{_CURRENT} AND {_AMONG}"
+_CURRENT_PAGE = f"{_CURRENT} AND entry_id > ? ORDER BY entry_id LIMIT ?"
+_CURRENT_IDS = f"SELECT entry_id FROM ({_CURRENT}) ORDER BY entry_id"
+
+_Row = tuple[Any, Any]
+"""Id of an entry and its vector, as SQLite has them."""
 
 
-def _parse_matrix(rows: Sequence[Any], generation: Generation) -> tuple[IdArray, npt.NDArray[Any]]:
+def _parse_matrix(rows: Sequence[_Row], generation: Generation) -> tuple[IdArray, npt.NDArray[Any]]:
     dtype = DTYPES[generation.dtype]
     size_bytes = generation.vector_bytes
-    for row in rows:
-        if not isinstance(row.vector, bytes) or len(row.vector) != size_bytes:
+    for entry_id, vector in rows:
+        if not isinstance(vector, bytes) or len(vector) != size_bytes:
             raise StorageError(
-                f"the stored vector of entry {row.entry_id} is damaged (not {size_bytes} bytes); "
+                f"the stored vector of entry {entry_id} is damaged (not {size_bytes} bytes); "
                 "run check with repair to encode it again"
             )
-    ids = np.fromiter((row.entry_id for row in rows), dtype=np.int64, count=len(rows))
-    matrix = np.frombuffer(b"".join(row.vector for row in rows), dtype=dtype)
+    ids = np.fromiter((read_integer(row[0]) for row in rows), dtype=np.int64, count=len(rows))
+    matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype=dtype)
     return ids, matrix.reshape(len(rows), generation.dimension)
 
 
-_HELD = select(vectors.c.entry_id).where(
-    vectors.c.entry_id == entries.c.id, vectors.c.generation_id == bindparam("generation")
+_MISSING = (
+    "SELECT id, text, seq FROM entries WHERE NOT EXISTS "
+    "(SELECT 1 FROM vectors WHERE entry_id = entries.id AND generation_id = ?)"
 )
-_MISSING = select(entries.c.id, entries.c.text, entries.c.seq).where(~_HELD.exists()).order_by(entries.c.id)
-_MISSING_AFTER = _MISSING.where(entries.c.id > bindparam("after")).limit(bindparam("most"))
-_MISSING_AMONG = _MISSING.where(entries.c.id.in_(bindparam("ids", expanding=True)))
-
-
-_TEXTS = (
-    select(entries.c.id, entries.c.text, entries.c.seq)
-    .where(text("entries.id IN (SELECT value FROM json_each(:ids))"))
-    .order_by(entries.c.id)
-)
+_MISSING_AFTER = f"{_MISSING} AND id > ? ORDER BY id LIMIT ?"
+_MISSING_AMONG = f"{_MISSING} AND id IN (SELECT value FROM json_each(?)) ORDER BY id"
+_TEXTS = "SELECT id, text, seq FROM entries WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
 
 
 _STORE = (
@@ -97,11 +94,8 @@ _COUNT_BLANK = (
     "WHERE generation_id = ? AND length(static) <= ? AND superseded_at IS NULL"
 )
 _LATER_AFTER = (
-    select(entries.c.id, entries.c.text, entries.c.seq)
-    .join(vectors, vectors.c.entry_id == entries.c.id)
-    .where(_HERE, vectors.c.entry_id > bindparam("after"), vectors.c.static == bindparam("later"))
-    .order_by(vectors.c.entry_id)
-    .limit(bindparam("most"))
+    "SELECT id, text, seq FROM entries JOIN vectors ON entry_id = id "
+    "WHERE generation_id = ? AND entry_id > ? AND static = ? ORDER BY entry_id LIMIT ?"
 )
 _FILL_IN = (
     "UPDATE vectors SET static = ?, checksum = ? WHERE entry_id = ? AND generation_id = ? AND static = ? "
@@ -124,53 +118,56 @@ class SqliteVectors(Group, Vectors):
         query = _STATIC_BY_IDS if static else _BY_IDS if former else _CURRENT_BY_IDS
         return _parse_matrix(self._read_rows(query, generation, ids), generation)
 
-    def _read_rows(self, query: Select[Any], generation: Generation, ids: Sequence[int] | IdArray) -> list[Row[Any]]:
-        rows: list[Row[Any]] = []
+    def _read_rows(self, query: str, generation: Generation, ids: Sequence[int] | IdArray) -> list[_Row]:
+        rows: list[_Row] = []
         for start in range(0, len(ids), IN_LIST):
-            chunk = [int(entry_id) for entry_id in ids[start : start + IN_LIST]]
-            rows += self._connection.execute(query, {"generation": generation.id, "ids": chunk})
+            chunk = json.dumps([int(entry_id) for entry_id in ids[start : start + IN_LIST]])
+            rows += driver(self._connection).execute(query, (generation.id, chunk)).fetchall()
         return rows
+
+    def _read_texts(self, query: str, *given: object) -> list[StoredText]:
+        rows = driver(self._connection).execute(query, given).fetchall()
+        return [StoredText(read_integer(number), read_text(text), read_integer(seq)) for number, text, seq in rows]
 
     @override
     def sample_ids(self, generation: Generation, count: int) -> list[int]:
-        largest = self._connection.execute(select(func.coalesce(func.max(entries.c.id), 0))).scalar_one()
+        raw = driver(self._connection)
+        largest = read_integer(raw.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()[0])
         if largest <= count:
-            query = _CURRENT.with_only_columns(vectors.c.entry_id).order_by(vectors.c.entry_id)
-            return list(self._connection.execute(query, {"generation": generation.id}).scalars())
+            return [read_integer(row[0]) for row in raw.execute(_CURRENT_IDS, (generation.id,)).fetchall()]
         found = set()
         for part in range(count):
-            page = {"generation": generation.id, "after": part * largest // count}
-            row = self._connection.execute(_CURRENT_PAGE.limit(1), page).first()
+            row = raw.execute(_CURRENT_PAGE, (generation.id, part * largest // count, 1)).fetchone()
             if row is not None:
-                found.add(int(row.entry_id))
+                found.add(int(row[0]))
         return sorted(found)
 
     @override
     def read_all(self, generation: Generation) -> Iterator[tuple[IdArray, npt.NDArray[Any]]]:
         after = 0
         while True:
-            page = {"generation": generation.id, "after": after}
-            rows = self._connection.execute(_CURRENT_PAGE, page).all()
+            rows = driver(self._connection).execute(_CURRENT_PAGE, (generation.id, after, _READ)).fetchall()
             if not rows:
                 return
             yield _parse_matrix(rows, generation)
-            after = rows[-1].entry_id
+            after = rows[-1][0]
 
     @override
     def find_faults(self, generation: Generation, ids: Sequence[int]) -> dict[int, str]:
         blank = self.find_blank(generation, ids)
         wrong = {entry_id: "missing" for entry_id in ids if entry_id not in blank}
         for row in self._read_rows(_STATIC_BY_IDS, generation, ids):
-            del wrong[row.entry_id]
+            entry_id = row[0]
+            del wrong[entry_id]
             try:
                 _, matrix = _parse_matrix([row], generation)
             except StorageError:
-                wrong[row.entry_id] = "of a wrong length"
+                wrong[entry_id] = "of a wrong length"
                 continue
             with np.errstate(invalid="ignore"):  # damaged numbers may be infinite or none at all
                 length = float(np.linalg.norm(matrix.astype(np.float64)))
             if not abs(length - 1) < _LENGTH_TOLERANCE:
-                wrong[row.entry_id] = f"not of unit length ({length:g})"
+                wrong[entry_id] = f"not of unit length ({length:g})"
         return wrong
 
     @override
@@ -189,12 +186,12 @@ class SqliteVectors(Group, Vectors):
 
     @override
     def is_awaiting(self) -> bool:
-        return self._connection.execute(select(meta.c.value).where(meta.c.name == _AWAITED)).first() is not None
+        found = driver(self._connection).execute("SELECT value FROM meta WHERE name = ?", (_AWAITED,)).fetchone()
+        return found is not None
 
     @override
     def select_later(self, generation: Generation, *, after: int, limit: int) -> list[StoredText]:
-        parameters = {"generation": generation.id, "after": after, "later": LATER, "most": limit}
-        return [StoredText(*row) for row in self._connection.execute(_LATER_AFTER, parameters)]
+        return self._read_texts(_LATER_AFTER, generation.id, after, LATER, limit)
 
     @override
     def fill_in(self, generation: Generation, rows: Iterable[tuple[StoredText, bytes]]) -> list[int]:
@@ -215,21 +212,19 @@ class SqliteVectors(Group, Vectors):
 
     @override
     def select_missing(self, generation_id: int, *, after: int, limit: int | None) -> list[StoredText]:
-        parameters = {"generation": generation_id, "after": after, "most": -1 if limit is None else limit}
-        return [StoredText(*row) for row in self._connection.execute(_MISSING_AFTER, parameters)]
+        return self._read_texts(_MISSING_AFTER, generation_id, after, -1 if limit is None else limit)
 
     @override
     def select_missing_among(self, generation_id: int, ids: Sequence[int]) -> list[StoredText]:
         found: list[StoredText] = []
         for start in range(0, len(ids), IN_LIST):
-            parameters = {"generation": generation_id, "ids": [int(one) for one in ids[start : start + IN_LIST]]}
-            found += [StoredText(*row) for row in self._connection.execute(_MISSING_AMONG, parameters)]
+            chunk = json.dumps([int(one) for one in ids[start : start + IN_LIST]])
+            found += self._read_texts(_MISSING_AMONG, generation_id, chunk)
         return found
 
     @override
     def select_texts(self, ids: Sequence[int]) -> list[StoredText]:
-        rows = self._connection.execute(_TEXTS, {"ids": json.dumps(list(ids))})
-        return [StoredText(*row) for row in rows]
+        return self._read_texts(_TEXTS, json.dumps(list(ids)))
 
     @override
     def store(self, generation_id: int, rows: Iterable[tuple[StoredText, bytes]]) -> None:

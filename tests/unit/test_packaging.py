@@ -33,6 +33,73 @@ def test_opening_a_store_loads_no_model_library(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+WITHOUT_TORCH = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Blocker(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "sentence_transformers", "scipy", "sklearn"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+
+from agent_memory import EncoderError, Memory, MissingDependencyError
+
+with Memory(sys.argv[1]) as memory:
+    memory.add("So, what would you like?", session="gift", speaker="Ann")
+    memory.add("A new pair of running shoes.", session="gift", speaker="Ben")
+    memory.add("For your birthday, then.", session="gift", speaker="Ann")
+    home = memory.add("Alice moved to Berlin in May.").key
+    memory.add_many([f"Note {number}: the shelf in room {number} holds paint and brushes." for number in range(150)])
+    assert memory.recall("What would Ben like for his birthday?", session="gift")[0].text.startswith("A new pair")
+with Memory(sys.argv[1]) as memory:
+    assert memory.recall("Where does Alice live?")[0].entry.key == home
+    assert "room 77" in memory.recall("What is on the shelf in room 77?")[0].text
+    memory.update(home, text="Alice moved to Rome.")
+    assert memory.forget(home) == 1
+    assert "Alice" not in memory.recall("Where does Alice live?")[0].text
+    assert memory.check().ok
+    memory.reindex(encoder="minilm")
+    assert [one.entries for one in memory.sessions()] == [3]
+    try:
+        Memory(sys.argv[1] + "-other", encoder=sys.argv[2])
+    except MissingDependencyError as error:
+        assert "pip install 'agent-memory[sentence-transformers]'" in str(error), error
+    else:
+        raise AssertionError("opened")
+from agent_memory.encoders import MiniLMEncoder
+try:
+    MiniLMEncoder(precision="int8").encode_queries(["a question"])
+except EncoderError as error:
+    assert "torch cannot be imported" in str(error), error
+else:
+    raise AssertionError("encoded")
+"""
+
+
+def test_the_embedded_encoders_do_without_torch(tmp_path):
+    from agent_memory.encoders.files import find_minilm
+
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "store"), str(find_minilm())]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "store-other").exists()
+
+
+def test_a_few_entries_and_questions_do_not_import_torch(tmp_path):
+    code = (
+        "import sys; from agent_memory import Memory\n"
+        "with Memory(sys.argv[1]) as memory:\n"
+        "    memory.add('Alice moved to Berlin.', session='home', speaker='Ann', event_time='2024-05-01')\n"
+        "    memory.add_many([f'Note {number}' for number in range(100)])\n"
+        "    memory.recall('Where does Alice live?', session='home')\n"
+        "    sys.exit(', '.join({'torch', 'transformers', 'sentence_transformers'} & set(sys.modules)) or None)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def test_every_exported_name_can_be_imported():
     import agent_memory
 
@@ -88,7 +155,7 @@ def test_the_migrated_schema_is_the_one_that_queries_are_written_against(tmp_pat
     database = Connections(tmp_path / "memory.db", lock_timeout_s=1)
     ensure_schema(database)
     with database.read() as connection:
-        context = MigrationContext.configure(connection, opts={"include_object": not_lexical})
+        context = MigrationContext.configure(connection.full, opts={"include_object": not_lexical})
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(?s).*expression-based index")  # it is compared below
             differences = compare_metadata(context, metadata)

@@ -40,7 +40,9 @@ async def me(caller: Reader) -> Response:
             "encoder": memory.encoder.spec,
             "session_encoder": None if session_encoder is None else session_encoder.spec.name,
             # Rules of retention name the namespaces of others.
-            "config": memory.config.model_dump(mode="json", exclude=None if caller.sees_all else {"retention"}),
+            "config": {
+                name: value for name, value in memory.config.dump().items() if caller.sees_all or name != "retention"
+            },
             "limits": {name: getattr(settings, name) for name in limits},
         }
 

@@ -142,16 +142,16 @@ def test_order_and_batches_do_not_matter(minilm):
 def test_threads_share_one_load():
     encoder = MiniLMEncoder()
     loads, results = [], []
-    real = encoder._load
-    encoder._load = lambda: (loads.append(1), real())[1]
-    threads = [
-        threading.Thread(target=lambda: results.append(encoder.encode_documents(["same text"]))) for _ in range(4)
-    ]
+    light, heavy = encoder._load_light, encoder._load
+    encoder._load_light = lambda: (loads.append("light"), light())[1]
+    encoder._load = lambda: (loads.append("heavy"), heavy())[1]
+    text = "same text " * 60
+    threads = [threading.Thread(target=lambda: results.append(encoder.encode_documents([text]))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(loads) == 1
+    assert loads == ["light", "heavy"]
     assert len(results) == 4
     for vector in results:
         np.testing.assert_allclose(vector, results[0], atol=1e-6)
@@ -177,7 +177,7 @@ def test_vectors_that_are_not_numbers_are_refused(minilm):
     real = minilm.load()
 
     class Broken(MiniLMEncoder):
-        def _load(self):
+        def _load_light(self):
             return Loaded(real.tokenizer, real.frame, lambda ids, mask: np.full((len(ids), 384), np.nan, np.float32))
 
     with pytest.raises(EncoderError, match="not finite"):
