@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "aio": ["AsyncMemory"],
-    "client": ["RemoteMemory"],
+    "remote.client": ["RemoteMemory"],
     "config": ["Config", "Retention"],
     "encoders.base": ["Encoder", "EncoderSpec"],
     "errors": [
@@ -85,7 +85,7 @@ _HOMES = {
         "StorageError",
     ],
     "memory": ["Memory"],
-    "prompt": ["format_hits"],
+    "formats.prompt": ["format_hits"],
     "records": [
         "Copy",
         "Entry",

@@ -201,8 +201,9 @@ class Hit:
 
     Attributes:
         entry: The entry found.
-        score: Higher is better; comparable between calls of one mode. In dense mode the cosine, from -1 to 1; in
-            hybrid mode the cosine plus bonuses for words, neighbours, time and importance; see ``ranking.py``.
+        score: Higher is better; comparable between calls of one mode. In dense mode the cosine, from -1 to 1 (of a
+            long text that of its best passage, less what the best of so many is better by chance); in hybrid mode that
+            plus bonuses for words, neighbours, time and importance; see ``ranking.py``.
         rank: 1 for the best hit.
         passage: Of a long entry, where the passage that answers best begins and ends, in characters of ``text``; None
             for a short one.

@@ -30,6 +30,8 @@ _BITS = 20
 _MOST = 1 << _BITS
 _PARALLEL = 1e-6
 _GROWTH = 2
+_CHANCE = 0.02
+"""How much the cosines of a text's passages with a question differ by chance."""
 
 
 # --- ids ---------------------------------------------------------------------------------------------------
@@ -113,6 +115,16 @@ def evolve_passages(passages: ReadPassages) -> FloatArray:
     return unit
 
 
+def measure_luck(counts: IdArray) -> FloatArray:
+    """Return by how much the best of so many passages is likely to be too good, float32 of the shape of ``counts``.
+
+    The largest of n values that differ by chance grows with the square root of log n; without this, the longest text
+    would be found for most questions.
+    """
+    luck: FloatArray = (_CHANCE * np.sqrt(2 * np.log(np.maximum(counts, 1)))).astype(np.float32)
+    return luck
+
+
 # --- searching -------------------------------------------------------------------------------------------------
 
 
@@ -154,22 +166,29 @@ class RowView:
             width = min(max(width * _GROWTH, k), max(total, k))
             left = None if budget_ms is None else max(0.0, budget_ms - (time.perf_counter() - started) * 1e3)
             found = self.rows.search(queries, width, allowed=allowed, exact=exact, budget_ms=left, explain=explain)
-            merged = _merge(found, k)
-            if width >= total or (merged.ids[:, -1] >= 0).all():
+            merged = self._merge(found, k)
+            # What was not found is no better than the last row; it cannot be among the best k.
+            if width >= total or (merged.scores[:, -1] >= found.scores[:, -1]).all():
                 return merged
 
+    def _merge(self, found: SearchResult, k: int) -> SearchResult:
+        """Return the nearest k entries of a result over rows."""
+        entries = entries_of(found.ids)
+        ids = np.full((len(entries), k), -1, np.int64)
+        scores = np.full((len(entries), k), -np.inf, np.float32)
+        for number, row in enumerate(entries):
+            places = _find_first(row)
+            places = places[row[places] >= 0]
+            mine = found.scores[number][places] - measure_luck(self._count_passages(row[places]))
+            order = np.argsort(-mine, kind="stable")[:k]
+            ids[number, : len(order)], scores[number, : len(order)] = row[places][order], mine[order]
+        traces = tuple(tuple(_merge_trace(tier) for tier in tiers) for tiers in found.traces)
+        return replace(found, ids=ids, scores=scores, traces=traces)
 
-def _merge(found: SearchResult, k: int) -> SearchResult:
-    """Return the nearest k entries of a result over rows."""
-    entries = entries_of(found.ids)
-    ids = np.full((len(entries), k), -1, np.int64)
-    scores = np.full((len(entries), k), -np.inf, np.float32)
-    for number, row in enumerate(entries):
-        places = _find_first(row)
-        places = places[row[places] >= 0][:k]
-        ids[number, : len(places)], scores[number, : len(places)] = row[places], found.scores[number][places]
-    traces = tuple(tuple(_merge_trace(tier) for tier in tiers) for tiers in found.traces)
-    return replace(found, ids=ids, scores=scores, traces=traces)
+    def _count_passages(self, entry_ids: IdArray) -> IdArray:
+        """Return how many passages each of some entries has, 0 for a short one."""
+        first = _FIRST + (entry_ids << _BITS)
+        return np.searchsorted(self._extras, first + _MOST) - np.searchsorted(self._extras, first)
 
 
 def _find_first(entries: IdArray) -> IdArray:

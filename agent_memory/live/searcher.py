@@ -12,7 +12,7 @@ import numpy as np
 
 from agent_memory.errors import CorruptSnapshotError, StorageError
 from agent_memory.live.index import LiveIndex
-from agent_memory.live.rows import RowView, evolve_passages
+from agent_memory.live.rows import RowView, evolve_passages, measure_luck
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Accept, Condition, LexicalQuery, Span
 from agent_memory.types import FloatArray, IdArray
@@ -122,7 +122,8 @@ class Searcher:
         scores = dict(zip(ids.tolist(), (vectors.astype(np.float32) @ query).tolist(), strict=True))
         for passages in self._tx.passages.read(generation, former, former=True):
             best = float((evolve_passages(passages) @ query).max())
-            scores[passages.entry_id] = max(best, scores.get(passages.entry_id, best))
+            luck = float(measure_luck(np.array([len(passages.spans)]))[0])
+            scores[passages.entry_id] = max(best, scores.get(passages.entry_id, best)) - luck
         return scores
 
     def _search(

@@ -14,8 +14,9 @@ from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import LexicalQuery
 
-_READ_FOR_WORDS = 24
-"""Passages of an entry, the nearest ones, in which words are looked for if there are vectors to choose them by."""
+_READ_FOR_WORDS = 64
+"""Passages, of all entries together, in which words are looked for if there are vectors to choose the nearest by."""
+_LEAST = 4
 
 _Scores: TypeAlias = dict[Span, float]
 
@@ -65,9 +66,10 @@ def _add_words(
     tx: Transaction, words: LexicalQuery, entries: Mapping[int, Entry], scores: Mapping[int, _Scores]
 ) -> None:
     places: list[tuple[int, Span]] = []
+    most = max(_LEAST, _READ_FOR_WORDS // len(scores))
     for entry_id, found in scores.items():
         best = sorted(found, key=lambda span: -found[span])
-        places += [(entry_id, span) for span in (best[:_READ_FOR_WORDS] if any(found.values()) else best)]
+        places += [(entry_id, span) for span in (best[:most] if any(found.values()) else best)]
     parts = {
         number: replace(entries[entry_id], text=entries[entry_id].text[start:stop])
         for number, (entry_id, (start, stop)) in enumerate(places, start=1)

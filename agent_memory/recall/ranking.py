@@ -6,8 +6,8 @@ An entry's score is a sum, so that every answer can be explained and compared wi
                                                                       cannot read the query's script)
     + 0.7 · share of the query's words in the entry         0 … 0.7
     + 0.3 · (score of its better neighbour in the session - 0.3), if positive
-    + 0.3 if it happened in an interval that the query names, or, of a
-      time that its text mentions, the share that lies in one         0 … 0.3
+    + 0.3 if it happened in an interval that the query names
+    + 0.05 · share of a time that its text mentions in one            0 … 0.05
     + 0.1 · (importance - 0.5), if it has an importance
     + 0.2 · 0.5^(age / half_life), if a half_life was given
 
@@ -33,6 +33,7 @@ UNREAD = 0.2
 NEIGHBOUR_WEIGHT = 0.3
 NEIGHBOUR_FLOOR = 0.3
 TIME_BONUS = 0.3
+MENTION_BONUS = 0.05
 IMPORTANCE_WEIGHT = 0.1
 RECENCY_WEIGHT = 0.2
 DUPLICATE_COSINE = 0.97
@@ -116,7 +117,7 @@ def add_circumstances(
     for entry_id, facts in known.items():
         candidate = candidates[entry_id]
         if intervals:
-            candidate.time = TIME_BONUS * _share_time(facts, intervals)
+            candidate.time = _rate_time(facts, intervals)
         if facts.importance is not None:
             candidate.importance = IMPORTANCE_WEIGHT * (facts.importance - 0.5)
         if half_life is not None:
@@ -124,16 +125,16 @@ def add_circumstances(
             candidate.recency = RECENCY_WEIGHT * 0.5 ** (age / half_life)
 
 
-def _share_time(facts: Circumstances, intervals: Collection[Interval]) -> float:
-    """Return 1 for what happened in an interval, else the largest share of a mentioned span that lies in one."""
+def _rate_time(facts: Circumstances, intervals: Collection[Interval]) -> float:
+    """Return the bonus for what happened in an interval, or for the mentioned span of which most lies in one."""
     if any(interval.start <= facts.event_time < interval.end for interval in intervals):
-        return 1.0
+        return TIME_BONUS
     shares = (
         (min(stop, interval.end) - max(start, interval.start)) / (stop - start)
         for start, stop in facts.mentions
         for interval in intervals
     )
-    return max(0.0, *shares, 0.0)
+    return MENTION_BONUS * max(0.0, *shares, 0.0)
 
 
 def rank_candidates(candidates: Iterable[Candidate]) -> list[Candidate]:

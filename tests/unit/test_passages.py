@@ -15,7 +15,7 @@ from support import WordEncoder
 from agent_memory import Config, Memory, format_hits
 from agent_memory.formats.passages import excerpt_passage, split_passages
 from agent_memory.integrations._mcp_pages import ranked
-from agent_memory.live.rows import RowView, evolve_passages, find_extras, select_extras
+from agent_memory.live.rows import RowView, evolve_passages, find_extras, measure_luck, select_extras
 
 FACT = "The spare key hides under the blue flowerpot."
 QUESTION = "spare key hides under blue flowerpot"
@@ -172,7 +172,7 @@ def test_filters_and_namespaces_hold_for_passages(memory):
     assert all(FACT in hit.text[slice(*hit.passage)] for hit in hits)
     hits = memory.recall(QUESTION, k=10, namespace=("team", "1"), mode="dense")
     assert {hit.entry.key for hit in hits} == {"long1", "long3", "long5"}
-    assert all(hit.score > 0.3 for hit in hits)
+    assert all(hit.score > 0.2 for hit in hits)
     assert memory.recall(QUESTION, k=10, where={"n": 99}) == []
 
 
@@ -195,12 +195,13 @@ def test_the_best_row_decides_as_if_all_were_compared(tmp_path):
         for query in rng.standard_normal((5, 96)).astype(np.float32):
             best = np.full(401, -np.inf)
             np.maximum.at(best, owners, rows @ (query / np.linalg.norm(query)))
+            best[1:] -= measure_luck(counts)
             inside = best if allowed is None else np.where(np.isin(np.arange(401), allowed), best, -np.inf)
             wanted = [n for n in np.argsort(-inside)[:10].tolist() if inside[n] > -np.inf]
             found = view.search(query[None], 10, allowed=allowed, exact=True, explain=True)
             assert found.ids[0][found.ids[0] >= 0].tolist() == wanted
             assert np.allclose(found.scores[0][: len(wanted)], inside[wanted], atol=2e-3)
-            assert found.traces[0][-1].ids[: len(wanted)].tolist() == wanted
+            assert set(wanted) <= set(found.traces[0][-1].ids.tolist())
 
 
 def test_rows_of_passages_are_found_by_their_entries():
@@ -311,7 +312,7 @@ def test_a_reindex_takes_passages_along(tmp_path):
         memory.rollback()
         for words in (QUESTION, "marbles roll across purple velvet"):
             hit = memory.recall(words, mode="dense")[0]
-            assert hit.passage is not None and hit.score > 0.3
+            assert hit.passage is not None and hit.score > 0.2
         assert memory.check().ok
 
 
