@@ -72,7 +72,7 @@ export async function recall(me, query) {
 
   function list(found, former = []) {
     const most = Math.max(0.01, ...found.hits.map((hit) => hit.score)), before = new Set(former.map((hit) => hit.key)), now = new Set(found.hits.map((hit) => hit.key));
-    const rows = found.hits.map((hit) => h("li", { class: "hit" + (former.length && !before.has(hit.key) ? " new" : "") }, h("div", { class: "head" }, h("span", { class: "rank" }, hit.rank), h("a", { class: "text", href: link(hit) }, hit.text.slice(0, 400)), h("span", { class: "score" }, number(hit.score))), origin(hit), bar(hit.trace, most),
+    const rows = found.hits.map((hit) => h("li", { class: "hit" + (former.length && !before.has(hit.key) ? " new" : "") }, h("div", { class: "head" }, h("span", { class: "rank" }, hit.rank), h("a", { class: "text", href: link(hit) }, hit.passage ? `… ${[...hit.text].slice(...hit.passage).join("")} …` : hit.text.slice(0, 400)), h("span", { class: "score" }, number(hit.score))), origin(hit), bar(hit.trace, most),
       h("details", {}, h("summary", {}, "Tiers and parts"), funnel(hit.trace.tiers), parts(hit.trace))));
     const gone = former.filter((hit) => !now.has(hit.key)).map((hit) => h("li", { class: "hit gone" }, hit.text.slice(0, 160)));
     return rows.length || gone.length ? [h("p", { class: "note" }, `${found.hits.length} hits in ${found.ms} ms · ranked at ${found.tier_reached ?? "no"} dimensions`), h("ol", { class: "plain" }, rows, gone)] : state("No hits: nothing matches the filters.");
@@ -87,6 +87,7 @@ export async function recall(me, query) {
     event?.preventDefault();
     if (!ask.value.trim()) return;
     const mine = ++turn;
+    if (!shown.length) show(answer, state("Looking …"));
     try {
       const both = await Promise.all([search(one.read()), ...(compare.checked ? [search(two.read())] : [])]);
       if (mine !== turn) return;
