@@ -22,7 +22,7 @@ from timing import summarise
 
 from agent_memory import Memory
 from agent_memory.recall import recaller, search
-from agent_memory.telemetry.stages import stages as telemetry
+from agent_memory.telemetry import stages as telemetry
 from agent_memory.telemetry.tracing import trace
 
 

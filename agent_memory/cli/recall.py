@@ -32,11 +32,16 @@ from agent_memory.cli.shared import (
     shorten,
 )
 from agent_memory.formats import payload
-from agent_memory.formats.passages import excerpt_passage
 
 app = typer.Typer()
 
 _Query = Annotated[str, typer.Argument(help="A question or statement.")]
+
+
+def _excerpt(text: str, passage: tuple[int, int]) -> str:
+    from agent_memory.formats.passages import excerpt_passage  # brings NumPy
+
+    return excerpt_passage(text, passage, LINE_CHARS)
 
 
 @app.command(epilog='Example: agent-memory recall "Where does Alice live?" -k 3')
@@ -82,7 +87,7 @@ def recall(
     if not hits:
         ERR.print("nothing matches")
     for hit in hits:
-        shown = hit.text if hit.passage is None else excerpt_passage(hit.text, hit.passage, LINE_CHARS)
+        shown = hit.text if hit.passage is None else _excerpt(hit.text, hit.passage)
         print_line((f"{hit.score:.3f}", "bold"), "  ", (describe_origin(hit.entry), "dim"), "  ", shorten(shown))
         if hit.trace:
             OUT.print("       " + payload.dumps(hit.trace))

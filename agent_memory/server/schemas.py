@@ -298,7 +298,7 @@ Hit = create_model(
     __base__=Entry,
     rank=(int, ...),
     score=(float, ...),
-    passage=(tuple[int, int] | None, None),
+    passage=(Annotated[list[int], Field(min_length=2, max_length=2)] | None, None),
     trace=(dict[str, JsonValue] | None, None),
 )
 

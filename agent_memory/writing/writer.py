@@ -333,7 +333,8 @@ def _merge_metadata(entry: Entry, changed: Mapping[str, Any]) -> Any:  # noqa: A
     metadata = changed.get("metadata", entry.metadata)
     if not isinstance(metadata, Mapping | None):
         return metadata
-    if changed.get("text", entry.text) != entry.text:
+    text = changed.get("text", entry.text)
+    if not isinstance(text, str) or text != entry.text:
         return metadata if "metadata" in changed else cap_provenance(entry.metadata, None)
     kept = {} if entry.provenance is None else {PROVENANCE: entry.provenance}
     return kept | dict(metadata or {})

@@ -182,7 +182,7 @@ def test_the_known_schemas_are_what_the_migrations_make(tmp_path, revision):
     config.set_main_option("script_location", "agent_memory.storage.sqlite:migrations")
     connections = Connections(tmp_path / "memory.db", lock_timeout_s=5)
     with connections.write() as connection:
-        config.attributes["connection"] = connection
+        config.attributes["connection"] = connection.full
         command.upgrade(config, revision)
         objects = known.read_objects(driver(connection))
         assert known.find_difference(objects, revision) is None

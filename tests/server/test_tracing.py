@@ -25,7 +25,7 @@ from support_server import _serve, serve_alone
 from agent_memory import InvalidInputError, Memory, NotFoundError
 from agent_memory.server.app import create_app
 from agent_memory.server.settings import Settings
-from agent_memory.telemetry.stages import stages as telemetry
+from agent_memory.telemetry import stages as telemetry
 from agent_memory.telemetry.tracing import CONTENT_VARIABLE, trace
 
 SECRETS = ("xylophone", "zeppelin", "quokka", "marmalade", "ocelot")

@@ -23,6 +23,7 @@ from agent_memory.cli import main
 for arguments in json.loads(sys.argv[1]):
     sys.argv = ["agent-memory", *arguments]
     sys.stdout.write("--- " + " ".join(arguments[:2]) + "\\n")
+    sys.stdout.flush()
     try:
         main()
     except SystemExit as ended:
