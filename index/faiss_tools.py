@@ -27,8 +27,13 @@ def load_faiss() -> Any:  # noqa: ANN401 - FAISS has no type information
     processes thirtyfold.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import faiss
-
+    try:
+        import faiss
+    except BaseException:
+        # An interrupted import leaves parts behind whose classes the next one would wrap a second time, without end.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "faiss"]:
+            del sys.modules[name]
+        raise
     return faiss
 
 
