@@ -207,33 +207,3 @@ def test_an_interrupt_within_an_update_of_the_index_does_not_shift_it(memory, mo
             hit = memory.recall(f"{first}{n} {second}{n}", k=1, mode="dense")[0]
             assert (hit.entry.key, round(hit.score, 2)) == (f"{letter}{n}", 1.0)
     assert memory.check().ok
-
-
-IMPORTING = """
-    import sys
-
-    class Interrupt(BaseException):
-        pass
-
-    def interrupt(frame, event, argument, seen=[]):
-        if event == "call" and frame.f_code.co_name.startswith("handle_") and "faiss" in frame.f_code.co_filename:
-            seen.append(frame)
-            if len(seen) == 5:
-                raise Interrupt
-
-    from agent_memory.index.faiss_tools import load_faiss
-
-    sys.setprofile(interrupt)
-    try:
-        load_faiss()
-    except Interrupt:
-        print("interrupted")
-    sys.setprofile(None)
-    load_faiss().Clustering(2, 1)
-"""
-
-
-def test_an_interrupt_while_faiss_is_imported_leaves_it_usable():
-    child = python(textwrap.dedent(IMPORTING))
-    output, errors = child.communicate(timeout=120)
-    assert (child.returncode, output) == (0, "interrupted\n"), errors
