@@ -207,3 +207,32 @@ def test_an_interrupt_within_an_update_of_the_index_does_not_shift_it(memory, mo
             hit = memory.recall(f"{first}{n} {second}{n}", k=1, mode="dense")[0]
             assert (hit.entry.key, round(hit.score, 2)) == (f"{letter}{n}", 1.0)
     assert memory.check().ok
+
+
+IMPORTING = """
+    import sys
+    import numpy as np
+    from agent_memory.index.faiss_tools import load_faiss
+
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(frame, event, argument):
+        # What FAISS wraps after its selectors.
+        if event == "call" and frame.f_code.co_name == "handle_CodeSet":
+            raise Interrupt
+
+    sys.setprofile(interrupt)
+    try:
+        load_faiss()
+    except Interrupt:
+        print("interrupted")
+    sys.setprofile(None)
+    load_faiss().IDSelectorBitmap(np.zeros(1, np.uint8))
+"""
+
+
+def test_an_interrupt_while_faiss_is_imported_leaves_it_usable():
+    child = python(textwrap.dedent(IMPORTING))
+    output, errors = child.communicate(timeout=120)
+    assert (child.returncode, output) == (0, "interrupted\n"), errors
