@@ -16,12 +16,15 @@ import secrets
 import shutil
 import signal
 import stat
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO, TypeVar
 
 _ARMED, _, _TIMES = os.environ.get("AGENT_MEMORY_FAILPOINT", "").partition(":")
@@ -263,6 +266,28 @@ def new_lock() -> threading.Lock:
     lock = threading.Lock()
     reset_in_child(lock, lambda lock: lock._at_fork_reinit())  # type: ignore[attr-defined] # as the standard library does
     return lock
+
+
+def import_whole(name: str) -> ModuleType:
+    """Return a module, imported in a thread of its own if it is not imported yet.
+
+    Interrupts end the thread that waits, not the import: PyTorch and FAISS cannot be imported again after half of it.
+    """
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            import_module(name)
+        except BaseException as error:
+            failed.append(error)
+
+    if name not in sys.modules:
+        thread = threading.Thread(target=run, name=f"import of {name}")
+        thread.start()
+        thread.join()
+        if failed:
+            raise failed[0]
+    return import_module(name)  # waits if the import of an interrupted call is still under way
 
 
 def reset_in_child(owner: _T, reset: Callable[[_T], None]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from agent_memory.encoders.files import stamp_files
 from agent_memory.encoders.resources import require_sentence_transformers, share
 from agent_memory.errors import EncoderError, ModelNotFoundError
-from agent_memory.files import new_lock
+from agent_memory.files import import_whole, new_lock
 from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class CrossEncoderReranker:
             return self._model
 
     def _read(self) -> CrossEncoder:
+        import_whole("torch")
         from sentence_transformers import CrossEncoder
 
         try:

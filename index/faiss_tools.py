@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from agent_memory.errors import IndexStateError
-from agent_memory.files import new_lock
+from agent_memory.files import import_whole, new_lock
 from agent_memory.index.rows import HEAD_BYTES, Bitmap, Block
 from agent_memory.types import FloatArray, RowArray
 
@@ -27,14 +27,7 @@ def load_faiss() -> Any:  # noqa: ANN401 - FAISS has no type information
     processes thirtyfold.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        import faiss
-    except BaseException:
-        # An interrupted import leaves parts behind whose classes the next one would wrap a second time, without end.
-        for name in [name for name in sys.modules if name.partition(".")[0] == "faiss"]:
-            del sys.modules[name]
-        raise
-    return faiss
+    return import_whole("faiss")
 
 
 @contextmanager

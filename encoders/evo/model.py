@@ -26,6 +26,7 @@ from agent_memory.encoders.evo.text import EvoText
 from agent_memory.encoders.resources import catch_out_of_memory, prepare_threads
 from agent_memory.encoders.session import LatentQueue, check_memory
 from agent_memory.errors import EncoderError, InvalidInputError
+from agent_memory.files import import_whole
 from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class EvoEmbeddingModel:
         place = Path(folder).expanduser()
         settings = read_settings(place)
         prepare_threads()
+        import_whole("torch")
         import torch
 
         from agent_memory.encoders.evo.load import load_network

@@ -23,7 +23,7 @@ from agent_memory.encoders.static.windows import (
     split_windows,
 )
 from agent_memory.errors import AgentMemoryError, EncoderError, InvalidInputError
-from agent_memory.files import new_lock
+from agent_memory.files import import_whole, new_lock
 from agent_memory.types import FloatArray, Progress
 
 if TYPE_CHECKING:
@@ -157,9 +157,13 @@ class WindowedEncoder(ABC):
             with self._lock:
                 if self._loaded is None:
                     prepare_threads()
-                    self._loaded = _call_model(self._load, f"{self.spec.name} could not be loaded")
+                    self._loaded = _call_model(self._load_heavy, f"{self.spec.name} could not be loaded")
                 loaded = self._loaded
         return loaded
+
+    def _load_heavy(self) -> Loaded:
+        import_whole("torch")
+        return self._load()
 
     def _open(self) -> Loaded:
         """Return the light network; if there is none, the heavy one."""

@@ -210,29 +210,46 @@ def test_an_interrupt_within_an_update_of_the_index_does_not_shift_it(memory, mo
 
 
 IMPORTING = """
+    import signal
     import sys
     import numpy as np
-    from agent_memory.index.faiss_tools import load_faiss
+    from agent_memory.files import import_whole
 
     class Interrupt(BaseException):
         pass
 
-    def interrupt(frame, event, argument):
+    def interrupt(number, frame):
+        raise Interrupt
+
+    def interrupt_wrapping(frame, event, argument):
         # What FAISS wraps after its selectors.
         if event == "call" and frame.f_code.co_name == "handle_CodeSet":
             raise Interrupt
 
-    sys.setprofile(interrupt)
+    name = sys.argv[1]
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    sys.setprofile(interrupt_wrapping)
     try:
-        load_faiss()
+        import_whole(name)
     except Interrupt:
-        print("interrupted")
+        pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        module = import_whole(name)
+    except Interrupt:
+        module = import_whole(name)
     sys.setprofile(None)
-    load_faiss().IDSelectorBitmap(np.zeros(1, np.uint8))
+    if name == "faiss":
+        module.IDSelectorBitmap(np.zeros(1, np.uint8))
+    else:
+        module.ones(2).sum()
+    print("usable")
 """
 
 
-def test_an_interrupt_while_faiss_is_imported_leaves_it_usable():
-    child = python(textwrap.dedent(IMPORTING))
+@pytest.mark.parametrize("name", ["faiss", "torch"])
+def test_an_interrupt_during_an_import_leaves_the_module_usable(name):
+    child = python(textwrap.dedent(IMPORTING), name)
     output, errors = child.communicate(timeout=120)
-    assert (child.returncode, output) == (0, "interrupted\n"), errors
+    assert (child.returncode, output) == (0, "usable\n"), errors

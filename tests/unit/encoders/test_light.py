@@ -53,7 +53,7 @@ def test_a_short_text_has_the_same_bits_whatever_was_encoded_before(monkeypatch)
 def test_torch_is_loaded_when_it_pays(monkeypatch):
     loads = []
     encoder = MiniLMEncoder()
-    monkeypatch.setattr(encoder, "_load", lambda: (loads.append(1), encoder._load_light())[1])
+    monkeypatch.setattr(encoder, "_load_heavy", lambda: (loads.append(1), encoder._load_light())[1])
     monkeypatch.delitem(runtime.sys.modules, "torch", raising=False)
     text = "word " * 198  # 200 tokens
     for _ in range(20):
