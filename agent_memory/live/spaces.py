@@ -54,19 +54,25 @@ class Spaces:
                 another version: after an upgrade of the package the old weights are gone, and the store must be open
                 to be re-indexed.
         """
-        given = self._given
-        name = None if generation is None else generation.encoder.get("name")
+        if generation is None:
+            return self.open_new()
+        given, name = self._given, generation.encoder.get("name")
         if given is None and isinstance(name, str) and name in NAMES:
             given = name
         encoder = load_encoder(given)
         self.add(encoder)
-        if generation is not None:
-            encoder = _rotate(tx, generation, encoder) or encoder
-        recorded = None if generation is None else generation.session_encoder or {}
+        encoder = _rotate(tx, generation, encoder) or encoder
+        recorded = generation.session_encoder or {}
         space = self.build(encoder, self.find_session_encoder(self._session_encoder, encoder, recorded))
-        if generation is not None and not self._may_open(space, generation):
+        if not self._may_open(space, generation):
             space.accept(generation)
         return space
+
+    def open_new(self) -> Space:
+        """Return the space to begin a new store with."""
+        encoder = load_encoder(self._given)
+        self.add(encoder)
+        return self.build(encoder, self.find_session_encoder(self._session_encoder, encoder, None))
 
     def _may_open(self, space: Space, generation: Generation) -> bool:
         named = _is_name(self._given) and generation.encoder.get("name") == space.spec.name

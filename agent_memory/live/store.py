@@ -85,6 +85,9 @@ class Store:
         self.folder, self.config = folder, config
         self._calls = Calls()
         self._closed = False
+        self.spaces = Spaces(folder, encoder, session_encoder, self._gather)
+        # Who cannot have the encoder that was asked for finds no empty store afterwards.
+        new = None if (folder / "memory.db").exists() else self.spaces.open_new()
         try:
             make_folder(folder)
         except OSError as error:
@@ -100,11 +103,11 @@ class Store:
                 read_only=self.database.read_only,
                 read_erasures=self._read_erasures,
             )
-            self.spaces = Spaces(folder, encoder, session_encoder, self._gather)
             with self.read() as tx:
                 self.index.discard_newer(tx)
                 self.index.discard_outdated(tx)
-                self.space = self.spaces.open(tx, tx.generations.live())
+                live = tx.generations.live()
+                self.space = new if new is not None and live is None else self.spaces.open(tx, live)
         except BaseException:
             self.database.close()
             raise

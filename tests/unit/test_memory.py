@@ -3,12 +3,14 @@ from __future__ import annotations
 import re
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 from support import WordEncoder, add_expired
 
 from agent_memory import (
+    AgentMemoryError,
     ClosedError,
     Config,
     DimensionMismatchError,
@@ -463,3 +465,12 @@ def test_operations_do_what_they_are_named_after_unless_told_to_only_look(memory
     assert memory.stats().expired == 1
     assert memory.maintenance().done
     assert memory.stats().expired == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"encoder": "nonsense"}, {"encoder": Path("/nowhere/model")}, {"session_encoder": "nonsense"}]
+)
+def test_a_new_store_whose_encoder_cannot_be_had_is_not_begun(folder, options):
+    with pytest.raises(AgentMemoryError):
+        Memory(folder, **{"encoder": WordEncoder(), **options})
+    assert not folder.exists()

@@ -84,6 +84,7 @@ def test_the_embedded_encoders_do_without_torch(tmp_path):
     command = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "store"), str(find_minilm())]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "store-other").exists()
 
 
 def test_a_few_entries_and_questions_do_not_import_torch(tmp_path):
