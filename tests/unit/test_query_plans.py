@@ -69,7 +69,7 @@ def fill(open_memory):
     ):
         one = open_memory(namespace=scope)
         when = {"event_time": DAYS[number % 5], "expires_at": "2099-01-01" if number % 3 else None}
-        text = f"text {number}" + " of tomorrow" * (number % 2) + " of next week" * (number % 7 == 0)
+        text = f"text {number}" + " of tomorrow" * (number % 2) + " of this week" * (number % 7 == 0)
         one.add(text, key=f"k{number}", session=session, speaker=speaker, **when)
         if number % 4 == 0:
             one.update(f"k{number}", text=f"another text {number}")
