@@ -50,7 +50,7 @@ class _Text:
     bytes_to: IdArray
 
     def find(self, size: float) -> int:
-        """Return the most characters that take no more than so many bytes."""
+        """Return the most characters that take no more than a number of bytes."""
         return int(np.searchsorted(self.bytes_to, int(size), side="right")) - 1
 
 
@@ -72,7 +72,7 @@ def split_passages(text: str) -> list[Span]:
 
 
 def excerpt_passage(text: str, span: Span, most: int) -> str:
-    """Return a passage with what surrounds it, in at most so many characters; dots mark where something is left out.
+    """Return a passage with what surrounds it, at most ``most`` characters long; dots mark where something is left out.
 
     Args:
         text: The text.

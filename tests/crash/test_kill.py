@@ -32,7 +32,7 @@ for number in range(100_000):
         print("kept", key)
     if number % 5 == 0:
         memory.recall(text)
-    if number % 21 == 20:
+    if number % 7 == 6:
         print("forgetting", key if number % 3 else entry.key)
         memory.forget(key if number % 3 else entry.key)
         print("forgotten", key if number % 3 else entry.key)
