@@ -530,3 +530,12 @@ def test_a_connection_that_has_searched_before_another_merged_the_words_finds_no
         assert other.submit(memory.recall, "text 3").result()
         memory.forget("3")
         assert other.submit(memory.check).result().problems == ()
+
+
+def test_the_order_of_sessions_does_not_tell_of_what_was_forgotten(tmp_path):
+    with Memory(tmp_path / "store", encoder=WordEncoder()) as memory:
+        memory.add("gone", key="gone", session="first")
+        memory.add("stays", session="second")
+        memory.add("stays too", session="first")
+        memory.forget("gone")
+        assert [one.name for one in memory.sessions()] == ["second", "first"]
