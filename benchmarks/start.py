@@ -4,7 +4,8 @@
 
 Each measurement is a whole process: interpreter, imports, work, exit. Cases take turns, so that a busy machine slows
 all of them equally; medians are printed with their range. Wall time is what a person or a hook waits for; the time of
-processors (user and system) says what it costs where something else runs. The store has entries with random vectors
+processors (user and system) says what it costs where something else runs. Modules are compiled by the first turn, which
+is not counted, as pip does where it installs. The store has entries with random vectors
 around centres and the words of invented notes, half of them in sessions of forty.
 
 ``--peers`` names the Python of an environment in which mem0 and chromadb are installed; those that cannot be imported
@@ -76,7 +77,8 @@ def measure(case: Case) -> dict[str, float]:
     """Run a process, and return its seconds of wall and processor time and its peak memory."""
     command, environment = case
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | environment)
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=inherited | environment)
     _, status, used = os.wait4(process.pid, 0)
     wall = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)

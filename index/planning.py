@@ -38,6 +38,8 @@ _ROUTING_SHARE = 0.5
 MAX_SCANNED = 0.6
 """If a larger mean share of the rows is scanned, lists are no faster than a single list."""
 _RETRAIN_GROWTH, _RETRAIN_SHRINKAGE = 2, 4
+# An index is saved by every process that has changed it; measuring takes most of a second at 10,000 rows.
+_PLAN_GROWTH = 1.25
 _OPPOSITE = np.float32(1e-3)
 _LOST = -2
 """Stands for a neighbour in a list that is not scanned; -1 stands for no neighbour."""
@@ -55,6 +57,11 @@ def needs_cascade(state: State, tiers: tuple[int, ...], options: IndexOptions) -
 def fits(codebook: Codebook, live: int) -> bool:
     """Return whether the codebook was learned when the index had about this many live rows."""
     return codebook.learned_at <= _RETRAIN_SHRINKAGE * live and live <= _RETRAIN_GROWTH * codebook.learned_at
+
+
+def holds(plan: Plan, live: int) -> bool:
+    """Return whether a plan was measured when the index had about this many live rows."""
+    return plan.measured_rows <= _PLAN_GROWTH * live and live <= _PLAN_GROWTH * plan.measured_rows
 
 
 def iter_prefixes(state: State, start: int, stop: int, dimension: int) -> Iterator[FloatArray]:

@@ -176,8 +176,9 @@ class TieredIndex:
     def maintain(self) -> MaintenanceReport:
         """Adapt the index to its size: fold the tail, compact, train, measure.
 
-        Searches and adds continue meanwhile. Takes seconds for a million rows when it trains or compacts; call it
-        when ``stats().maintenance_due`` is set, or when the process is idle.
+        Searches and adds continue meanwhile. Takes seconds for a million rows when it trains, compacts or measures;
+        call it when ``stats().maintenance_due`` is set, or when the process is idle. The plan is measured after
+        training, after compaction, and where the rows have become a quarter more or a fifth fewer since.
         """
         began = time.perf_counter()
         with self._maintenance_lock:
@@ -187,7 +188,10 @@ class TieredIndex:
             if planning.needs_cascade(state, self.tiers, self.options):
                 coarse, trained = self._make_coarse(state)
                 folded = len(coarse) - (len(state.coarse) if state.coarse and not trained else 0)
-                plan = planning.measure_plan(state, coarse, self.tiers, self.options)
+                if trained or compacted or not planning.holds(state.plan, state.live):
+                    plan = planning.measure_plan(state, coarse, self.tiers, self.options)
+                else:
+                    plan = state.plan
                 if trained and coarse.codebook.lists > 1 and plan.scanned > planning.MAX_SCANNED:
                     coarse = self._fold(state, CoarseTier(coarse.codebook.merge_lists()))
                     plan = planning.measure_plan(state, coarse, self.tiers, self.options)

@@ -22,8 +22,9 @@ _MOST = 32  # periods of a query; who names more asks for none in particular
 _MOST_READ = 256  # expressions, the same ones counted again
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 # Numbers that may be years, days or times of day, and signs of quarters: what ``words`` reads without a word.
-_NUMERIC = re.compile(r"\d{4}|\d[^\W\d_]|\d ?[’'/.:°-]|\b[qth]\d", re.IGNORECASE)
+_NUMERIC = re.compile(r"(?<![a-z0-9])\d{4}|\d[^\W\d_]|\d[/.:-]\d|\d[’'°]|\b[qth]\d", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+")
+_ALIKE = {"es": "fr", "pt": "fr", "it": "fr"}  # read numbers in the same way
 _CLOSE = 1  # words by which a language may lag behind the likeliest
 _ASIAN, _KANA = re.compile("[\u3040-\u9fff\uff10-\uff19]"), re.compile("[\u3040-\u30ff]")
 
@@ -84,7 +85,7 @@ def _read(text: str, now: datetime, date_order: str) -> Iterator[tuple[str, Span
     """Yield the expressions of a text with their spans, in the order of the languages it may be in."""
     taken: set[int] = set()  # characters that an expression of a likelier language covers
     for language, tokens in _choose_languages(text):
-        if not any(not STARTS.isdisjoint(token.means) for token in tokens):
+        if not _may_mention(tokens):
             continue
         line = Line(tokens, language, now, _tell_tense(tokens), _tell_order(tokens, language, date_order))
         for first, last, span in _scan(line):
@@ -99,7 +100,7 @@ def _scan(line: Line) -> Iterator[tuple[int, int, Span]]:
     at = 0
     while at < len(line.tokens):
         try:
-            found = read_expression(line, at) if line.tokens[at].means else None
+            found = read_expression(line, at) if line.may_open(at) else None
         except (ValueError, OverflowError):  # beyond the years 1 to 9999
             found = None
         if found is None:
@@ -131,16 +132,33 @@ def _choose_languages(text: str) -> list[tuple[Language, list[Token]]]:
     if not _NUMERIC.search(text) and _list_starts().isdisjoint(_WORD.findall(text.casefold())):
         return []
     pieces = list(split(text))
-    index = _index_words()
+    return [(language, give_meanings(pieces, language)) for language in _list_likely(pieces)]
+
+
+def _list_likely(pieces: Sequence[Token]) -> Iterator[Language]:
+    """Yield the languages of words between spaces in which a text may mention a time, the likeliest first."""
+    index, words = _index_words(), {piece.text for piece in pieces}
     scores = dict.fromkeys(range(len(SPACED)), 0.0)
     for piece in pieces:
-        for language, weight in index.get(piece.text, ()):
-            scores[language] += weight
-    best = max(scores.values())
-    likely = sorted(
-        (one for one in scores if scores[one] >= max(best - _CLOSE, best / 2)), key=lambda one: -scores[one]
-    )
-    return [(SPACED[one], give_meanings(pieces, SPACED[one])) for one in likely]
+        for one, weight in index.get(piece.text, ()):
+            scores[one] += weight
+    best, numeric = max(scores.values()), _may_mention(pieces)
+    read: set[str] = set()
+    for one in sorted(scores, key=lambda one: -scores[one]):
+        if scores[one] < max(best - _CLOSE, best / 2):
+            break
+        language, known = SPACED[one], scores[one] > 0
+        if not numeric and not (known and _list_needed(one) & words):
+            continue
+        grammar = _ALIKE.get(language.code, language.code)
+        if known or grammar not in read:
+            yield language
+        if not known:
+            read.add(grammar)
+
+
+def _may_mention(tokens: Sequence[Token]) -> bool:
+    return any(not STARTS.isdisjoint(token.means) for token in tokens if token.means)
 
 
 @functools.cache
@@ -157,19 +175,32 @@ def _index_words() -> Mapping[str, Sequence[tuple[int, float]]]:
 
 @functools.cache
 def _list_starts() -> frozenset[str]:
-    """Return one word of each phrase without which a text in words mentions no time, its rarest.
+    """Return the words without one of which a text in words mentions no time.
 
     Most texts that are remembered hold none, which is told in a tenth of the time that reading them takes. Weak words
     that are frequent ones of another language ("do" is a German Thursday) stand beside numbers or others of these.
     """
-    common = {word for language in SPACED for word in language.common}
     found: set[str] = set()
-    for language in SPACED:
-        for phrase, means in language.lexicon.items():
-            if not STARTS.isdisjoint(means):
-                found.add(max(phrase, key=lambda word: (word not in common, len(word))))
-        found -= {word for word in language.weak & common if len(word) == 2}
+    for number, language in enumerate(SPACED):
+        found |= _list_needed(number)
+        found -= {word for word in language.weak & _list_common() if len(word) == 2}
     return frozenset(found)
+
+
+@functools.cache
+def _list_common() -> frozenset[str]:
+    return frozenset(word for language in SPACED for word in language.common)
+
+
+@functools.cache
+def _list_needed(number: int) -> frozenset[str]:
+    """Return one word, the rarest, of each phrase of a language without which a text in words mentions no time."""
+    common = _list_common()
+    return frozenset(
+        max(phrase, key=lambda word: (word not in common, len(word)))
+        for phrase, means in SPACED[number].lexicon.items()
+        if not STARTS.isdisjoint(means)
+    )
 
 
 def _cover(tokens: Sequence[Token]) -> tuple[int, int]:

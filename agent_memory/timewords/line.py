@@ -24,6 +24,7 @@ STARTS = frozenset(
 """Meanings without which a text mentions no time."""
 
 _BEGINS = STARTS | frozenset("rel past num fuzzy one agopre inpre edge clock weekword yearword last".split())
+_OPENS = _BEGINS | frozenset("since after before until by between in from of".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ class Line:
     def has(self, at: int, *kinds: str) -> bool:
         """Return whether the token at a position has one of several meanings."""
         return 0 <= at < len(self.tokens) and not self.tokens[at].means.keys().isdisjoint(kinds)
+
+    def may_open(self, at: int) -> bool:
+        """Return whether an expression, with the directions before it, may begin with the token at a position."""
+        means = self.tokens[at].means
+        return bool(means) and not means.keys().isdisjoint(_OPENS)
 
     def may_begin(self, at: int) -> bool:
         """Return whether a period may begin with the token at a position."""

@@ -133,7 +133,8 @@ def give_meanings(pieces: Sequence[Token], language: Language) -> list[Token]:
     at = 0
     while at < len(pieces):
         piece = pieces[at]
-        for count in range(min(lengths.get(piece.text, 0), len(pieces) - at), 0, -1):
+        longest = lengths.get(piece.text)
+        for count in range(min(longest, len(pieces) - at), 0, -1) if longest else ():
             phrase = tuple(token.text for token in pieces[at : at + count])
             means = lexicon.get(phrase)
             if means is not None:

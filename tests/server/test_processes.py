@@ -11,9 +11,11 @@ from contextlib import ExitStack
 
 import httpx
 import pytest
+import uvicorn
 from support_server import serve_alone
 
 from agent_memory import Memory, RemoteMemory
+from agent_memory.server.run import listen
 
 pytestmark = pytest.mark.slow
 
@@ -113,3 +115,10 @@ def test_a_thousand_idle_connections_keep_nobody_from_being_served(tmp_path):
         with RemoteMemory(url) as memory:
             memory.add("Alice moved to Berlin.")
             assert memory.recall("Where does Alice live?")[0].text == "Alice moved to Berlin."
+
+
+def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_beginning():
+    config = uvicorn.Config("", host="127.0.0.1", port=0, backlog=8)
+    with listen(config) as door, socket.create_connection(door.getsockname()[:2]):
+        with door.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -152,3 +152,14 @@ def test_searches_run_during_writes_and_maintenance():
         thread.join()
     assert not errors
     assert len(index) == 3000
+
+
+def test_the_plan_is_measured_again_only_when_the_index_has_grown_or_shrunk():
+    index, ids, _ = build_index(4000, (64, 256, 384))
+    measured = index.maintain().plan
+    index.add([10**6], make_vectors(1, 384, seed=3))
+    assert index.maintain().plan is measured
+    index.add(np.arange(1200) + 2 * 10**6, make_vectors(1200, 384, seed=4))
+    assert index.maintain().plan.measured_rows == 5201
+    index.remove(ids[:1100])
+    assert index.maintain().plan.measured_rows == 4101
