@@ -22,7 +22,8 @@ _MOST = 32  # periods of a query; who names more asks for none in particular
 _MOST_READ = 256  # expressions, the same ones counted again
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 # Numbers that may be years, days or times of day, and signs of quarters: what ``words`` reads without a word.
-_NUMERIC = re.compile(r"(?<![a-z0-9])\d{4}|\d[^\W\d_]|\d[/.:-]\d|\d[’'°]|\b[qth]\d", re.IGNORECASE)
+_NUMERIC = re.compile(r"\d(?:[^\W\d_]|[/.:-]\d|[’'°]|(?<![a-z0-9].)\d{3})|\b[qth]\d", re.IGNORECASE)
+_DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"[^\W\d_]+")
 _ALIKE = {"es": "fr", "pt": "fr", "it": "fr"}  # read numbers in the same way
 _CLOSE = 1  # words by which a language may lag behind the likeliest
@@ -129,7 +130,7 @@ def _choose_languages(text: str) -> list[tuple[Language, list[Token]]]:
         text = write_digits(text)
         found = [(language, give_meanings(list(split(text, language)), language)) for language in written]
         return sorted(found, key=lambda pair: _cover(pair[1]), reverse=True)
-    if not _NUMERIC.search(text) and _list_starts().isdisjoint(_WORD.findall(text.casefold())):
+    if not (_DIGIT.search(text) and _NUMERIC.search(text)) and _list_starts().isdisjoint(_WORD.findall(text.casefold())):
         return []
     pieces = list(split(text))
     return [(language, give_meanings(pieces, language)) for language in _list_likely(pieces)]
