@@ -130,7 +130,9 @@ def _choose_languages(text: str) -> list[tuple[Language, list[Token]]]:
         text = write_digits(text)
         found = [(language, give_meanings(list(split(text, language)), language)) for language in written]
         return sorted(found, key=lambda pair: _cover(pair[1]), reverse=True)
-    if not (_DIGIT.search(text) and _NUMERIC.search(text)) and _list_starts().isdisjoint(_WORD.findall(text.casefold())):
+    if not (_DIGIT.search(text) and _NUMERIC.search(text)) and _list_starts().isdisjoint(
+        _WORD.findall(text.casefold())
+    ):
         return []
     pieces = list(split(text))
     return [(language, give_meanings(pieces, language)) for language in _list_likely(pieces)]
@@ -184,7 +186,7 @@ def _list_starts() -> frozenset[str]:
     found: set[str] = set()
     for number, language in enumerate(SPACED):
         found |= _list_needed(number)
-        found -= {word for word in language.weak & _list_common() if len(word) == 2}
+        found -= {word for word in language.weak if _is_everyday(word, language)}
     return frozenset(found)
 
 
@@ -197,11 +199,17 @@ def _list_common() -> frozenset[str]:
 def _list_needed(number: int) -> frozenset[str]:
     """Return one word, the rarest, of each phrase of a language without which a text in words mentions no time."""
     common = _list_common()
-    return frozenset(
-        max(phrase, key=lambda word: (word not in common, len(word)))
-        for phrase, means in SPACED[number].lexicon.items()
-        if not STARTS.isdisjoint(means)
-    )
+    language, found = SPACED[number], set[str]()
+    for phrase, means in sorted(language.lexicon.items(), key=lambda item: len(item[0])):
+        told = any(word in found and not _is_everyday(word, language) for word in phrase)
+        if not told and not STARTS.isdisjoint(means):
+            found.add(max(phrase, key=lambda word: (word not in common, len(word))))
+    return frozenset(found)
+
+
+def _is_everyday(word: str, language: Language) -> bool:
+    """Return whether a weak word of time is a frequent one of some language."""
+    return len(word) == 2 and word in language.weak and word in _list_common()
 
 
 def _cover(tokens: Sequence[Token]) -> tuple[int, int]:
