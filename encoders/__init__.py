@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from agent_memory.encoders.static.aegis import AegisEncoder
     from agent_memory.encoders.static.matryoshka import MatryoshkaEncoder
     from agent_memory.encoders.static.minilm import MiniLMEncoder
+    from agent_memory.encoders.static.multilingual import MultilingualEncoder
     from agent_memory.encoders.static.openai import OpenAIEncoder
     from agent_memory.encoders.static.sentence_transformer import SentenceTransformerEncoder
     from agent_memory.types import Progress
@@ -49,6 +50,7 @@ _HOMES = {
     "LatentQueue": "session",
     "MatryoshkaEncoder": "static.matryoshka",
     "MiniLMEncoder": "static.minilm",
+    "MultilingualEncoder": "static.multilingual",
     "OpenAIEncoder": "static.openai",
     "RotatedEncoder": "rotation",
     "Reranker": "reranker",
@@ -76,6 +78,7 @@ __all__ = [
     "LatentQueue",
     "MatryoshkaEncoder",
     "MiniLMEncoder",
+    "MultilingualEncoder",
     "OpenAIEncoder",
     "Progress",
     "Reranker",
