@@ -24,7 +24,8 @@ def load_encoder(encoder: Encoder | str | Path | None = None) -> Encoder:
     Args:
         encoder: None or ``"default"`` for the embedded encoder, ``"multilingual"``, ``"minilm"``, ``"mpnet"``,
             ``"aegis"``, the folder or locally cached name of a sentence-transformers model, or any object that
-            implements ``Encoder``. ``"multilingual"`` needs the extra of that name or its pulled model; ``"mpnet"`` and models by folder or name need the extra ``sentence-transformers``.
+            implements ``Encoder``. ``"multilingual"`` needs the extra of that name or its pulled model;
+            ``"mpnet"`` and models by folder or name need the extra ``sentence-transformers``.
 
     Raises:
         ModelNotFoundError: The model is not on this machine; the message names the command that fetches it.

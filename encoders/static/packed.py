@@ -190,14 +190,13 @@ class PackedModel:
 
     def _unpack(self, part: npt.NDArray[np.uint8], shape: tuple[int, ...], name: str) -> FloatArray:
         blocks = part.reshape(-1, _BLOCK_BYTES)
-        scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32)
+        scales = self._check(np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32), name)
         nibbles = blocks[:, 2:]
         numbers = np.empty((len(blocks), _BLOCK), np.float32)
         half = _BLOCK // 2
         np.subtract(nibbles & 15, np.float32(8), out=numbers[:, :half])
         np.subtract(nibbles >> 4, np.float32(8), out=numbers[:, half:])
         numbers *= scales
-        self._check(scales, name)
         return numbers.reshape(shape)
 
     def _check(self, numbers: FloatArray, name: str) -> FloatArray:
