@@ -331,9 +331,7 @@ def _choose_members(path: Path, weights: str) -> dict[PurePosixPath, zipfile.Zip
     return chosen
 
 
-def _verify_weights(
-    chosen: list[tuple[Path, dict[PurePosixPath, zipfile.ZipInfo]]], weights: str, sha256: str
-) -> None:
+def _verify_weights(chosen: list[tuple[Path, dict[PurePosixPath, zipfile.ZipInfo]]], weights: str, sha256: str) -> None:
     for path, members in chosen:
         for inside, member in members.items():
             if inside == PurePosixPath(weights):
