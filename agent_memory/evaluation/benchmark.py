@@ -24,6 +24,7 @@ DATED = "dated"
 """Mark of a way whose entries have the times of the benchmark."""
 
 MODES = ("hybrid", "dense", "lexical")
+_SESSION = "haystack"  # a store holds one; its id may be none that a session can have
 _DEPTH = 50
 """Turns that are asked for: enough to know the first ten sessions of most questions."""
 
@@ -157,7 +158,7 @@ def _recall_all(
     haystack: Haystack, modes: Sequence[str], encoder: Encoder, dated: bool, times: dict[str, list[float]]
 ) -> dict[str, list[list[str]]]:
     """Return the turns that each question of a haystack finds, by way; the store lives no longer than this."""
-    session = haystack.id if any(turn.session for turn in haystack.turns) else None
+    session = _SESSION if any(turn.session for turn in haystack.turns) else None
     rows: dict[str, list[list[str]]] = {}
     with tempfile.TemporaryDirectory() as folder, Memory(Path(folder), encoder=encoder) as memory:
         memory.add_many([_make_item(number, haystack, session, dated) for number in range(len(haystack.turns))])

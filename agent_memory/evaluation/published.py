@@ -7,6 +7,7 @@ a file of another form is an error.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, NotFoundError
-from agent_memory.inputs import is_blank, parse_time, read_objects
+from agent_memory.inputs import check_optional_name, check_text, parse_time, read_objects
 
 _TURN = re.compile(r"D\s*:?\s*(\d+)\s*:\s*(\d+)", re.IGNORECASE)
 _SESSION = re.compile(r"session_(\d+)")
@@ -27,6 +29,7 @@ _TIMES = (
     "%d.%m.%Y, %H:%M:%S",  # REALTALK
     "%d.%m.%Y, %H:%M",
 )
+_MAX_TEXT, _MAX_QUESTION = Config().max_text_chars, Config().max_query_chars
 _LOCOMO_CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 5: "adversarial"}
 
 
@@ -172,15 +175,15 @@ def _list_turns(conversation: Mapping[str, Any], notes: Counter[str], *, caption
             text = str(line.get("clean_text") or line.get("text") or "").strip()
             if shown := str(line.get(caption) or "").strip():
                 text = f"{text} [picture: {shown}]".strip()
-            if is_blank(text):
-                notes["turns without text"] += 1
+            if not _is_usable(text, _MAX_TEXT):
+                notes["turns without usable text"] += 1
                 continue
             found.append(
                 Turn(
                     id=_find_turn_id(line.get("dia_id")) or f"D{number}:{place}",
                     text=text,
                     session=f"D{number}",
-                    speaker=line.get("speaker") or None,
+                    speaker=_read_speaker(line.get("speaker")),
                     time=_read_time(line["date_time"], notes) if line.get("date_time") else begun,
                 )
             )
@@ -221,13 +224,16 @@ def _make_haystack(
     for number, row in enumerate(rows, start=1):
         given = row.get("evidence") or []
         named = parse_evidence(given)
-        listed = [given] if isinstance(given, str) else list(given)
+        listed = list(given) if isinstance(given, (list, tuple)) else [given]
         notes["evidence strings mended"] += sum(1 for item in listed if parse_evidence(item) not in ([], [item]))
         notes["evidence strings that name no turn"] += sum(1 for item in listed if not parse_evidence(item))
         evidence = [turn for turn in named if turn in present]
         notes["evidence that is no turn of the conversation"] += len(named) - len(evidence)
         if not evidence:
             notes["questions without evidence, left out"] += 1
+            continue
+        if not _is_usable(str(row["question"]), _MAX_QUESTION):
+            notes["questions that cannot be asked, left out"] += 1
             continue
         category = row.get("category", "all")
         questions.append(
@@ -255,6 +261,9 @@ def _read_longmemeval(path: Path, notes: Counter[str]) -> Iterator[Haystack]:
         if question_id.endswith("_abs") or not answering:
             notes["questions without evidence, left out"] += 1
             continue
+        if not _is_usable(str(row["question"]), _MAX_QUESTION):
+            notes["questions that cannot be asked, left out"] += 1
+            continue
         turns, evidence, places = [], {}, {}
         parts = zip(row["haystack_session_ids"], dates, sessions, strict=True)
         for number, (name, date, session) in enumerate(parts):
@@ -262,11 +271,11 @@ def _read_longmemeval(path: Path, notes: Counter[str]) -> Iterator[Haystack]:
             places[label] = str(name)
             time = _read_time(date, notes)
             for place, line in enumerate(session):
-                if is_blank(str(line["content"])):
-                    notes["turns without text"] += 1
+                if not _is_usable(str(line["content"]), _MAX_TEXT):
+                    notes["turns without usable text"] += 1
                     continue
                 turn = f"{label}:{place}"
-                speaker = str(line["role"])
+                speaker = _read_speaker(line["role"])
                 turns.append(Turn(id=turn, text=str(line["content"]), session=label, speaker=speaker, time=time))
                 if line.get("has_answer") and str(name) in answering:
                     evidence[turn] = 1.0
@@ -287,15 +296,20 @@ def _read_beir(path: Path, notes: Counter[str]) -> Iterator[Haystack]:
     turns = []
     for row in read_objects(path / "corpus.jsonl"):
         text = f"{row.get('title') or ''} {row.get('text') or ''}".strip()
-        if is_blank(text):
-            notes["turns without text"] += 1
+        if not _is_usable(text, _MAX_TEXT):
+            notes["documents without usable text"] += 1
             continue
         turns.append(Turn(id=str(row["_id"]), text=text))
     present = {turn.id for turn in turns}
+    if len(present) != len(turns):
+        raise InvalidInputError(f"{path}/corpus.jsonl has {len(turns)} documents, but only {len(present)} ids")
     relevant = _read_judgements(path / "qrels", present, notes)
     questions = []
     for row in read_objects(path / "queries.jsonl"):
-        if worth := relevant.get(str(row["_id"])):
+        worth = relevant.get(str(row["_id"]))
+        if worth and not _is_usable(str(row["text"]), _MAX_QUESTION):
+            notes["questions that cannot be asked, left out"] += 1
+        elif worth:
             questions.append(LabelledQuestion(id=str(row["_id"]), text=str(row["text"]), turns=worth))
     yield Haystack(id=path.name, turns=tuple(turns), questions=tuple(questions))
 
@@ -316,6 +330,8 @@ def _read_judgements(folder: Path, present: set[str], notes: Counter[str]) -> di
         question, document, score = parts[0], parts[1], float(parts[2])
         if document not in present:
             notes["evidence that is no document"] += 1
+        elif not math.isfinite(score):
+            raise InvalidInputError(f"{chosen[0]}, line {number}: a score must be a finite number, got {parts[2]!r}")
         elif score > 0:
             found.setdefault(question, {})[document] = score
     return found
@@ -333,6 +349,22 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise InvalidInputError(f"{path} must be a JSON list of objects")
     return rows
+
+
+def _is_usable(text: str, most: int) -> bool:
+    """Return whether a store takes a text: something can be seen of it, it is not too long, and valid Unicode."""
+    try:
+        return len(check_text("text", text, Config())) <= most
+    except InvalidInputError:
+        return False
+
+
+def _read_speaker(value: object) -> str | None:
+    """Return the name of a speaker, if it can be one."""
+    try:
+        return check_optional_name("speaker", value)
+    except InvalidInputError:
+        return None
 
 
 def _read_time(value: object, notes: Counter[str]) -> datetime | None:

@@ -150,7 +150,7 @@ def test_locomo_is_read_as_it_is_published(locomo):
         ("adversarial", {"D2:2"}, {"D2"}),
     ]
     assert +benchmark.notes == {
-        "turns without text": 1,
+        "turns without usable text": 1,
         "evidence strings mended": 2,
         "evidence strings that name no turn": 1,
         "evidence that is no turn of the conversation": 1,
@@ -184,7 +184,7 @@ def test_beir_is_read_as_it_is_published(beir):
     (haystack,) = benchmark.haystacks
     assert haystack.turns[0].text == "Bees Bees sense magnetic fields"
     assert [(q.id, q.turns) for q in haystack.questions] == [("a", {"2": 2.0, "1": 1.0})]
-    assert +benchmark.notes == {"turns without text": 1, "evidence that is no document": 1}
+    assert +benchmark.notes == {"documents without usable text": 1, "evidence that is no document": 1}
 
 
 @pytest.mark.parametrize("format", ["locomo", "realtalk", "longmemeval"])
@@ -194,7 +194,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, format, content):
         read_benchmark(format, write(tmp_path / "strange.json", content))
 
 
-@pytest.mark.parametrize("line", ["a\t2", "a\t2\tmany", "a 2 1"])
+@pytest.mark.parametrize("line", ["a\t2", "a\t2\tmany", "a 2 1", "a\t2\tinf"])
 def test_judgements_of_another_form_are_refused(beir, line):
     write(beir / "qrels" / "test.tsv", f"query-id\tcorpus-id\tscore\n{line}\n")
     with pytest.raises(InvalidInputError):
@@ -318,3 +318,21 @@ def test_one_command_reads_runs_and_writes(locomo, beir, tmp_path, monkeypatch):
     assert json.loads(done.stdout)[0]["questions"] == 1 and (tmp_path / "here" / "card.md").is_file()
     for wrong in (["eval", str(beir), "--peers"], ["eval", "--format", "beir", str(beir), str(beir), "--card", "x"]):
         assert isinstance(run(app, wrong).exception, InvalidInputError)
+
+
+def test_a_few_strange_lines_do_not_end_a_run(locomo):
+    sample = json.loads(locomo.read_text())[0]
+    sample["sample_id"] = "a name\nof two lines" * 100
+    turns = sample["conversation"]["session_1"]
+    turns += [say("x" * 600, "D1:4", "A long name"), say("Ann", "D1:5", "half a pair \ud800"), say(None, "D1:6", "0")]
+    sample["qa"] += [
+        {"question": "a" * 10_001, "evidence": ["D1:1"]},
+        {"question": " ", "evidence": ["D1:1"]},
+        {"question": "Who has a long name?", "evidence": 7},
+        {"question": "Who has a long name?", "evidence": "D1:4", "category": None},
+    ]
+    benchmark = read_benchmark("locomo", write(locomo, sample))
+    assert benchmark.notes["turns without usable text"] == 2
+    assert benchmark.notes["questions that cannot be asked, left out"] == 2
+    card = run_benchmark(benchmark, modes=["lexical"], encoder=WordEncoder())
+    assert card.outcomes["turn"]["lexical"].categories["None"]["hit@1"].mean == 100
