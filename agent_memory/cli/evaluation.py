@@ -31,35 +31,40 @@ if TYPE_CHECKING:
 
 _RECALLS = ("recall@1", "recall@5", "recall@10", "recall@20")
 
+_Compare = Annotated[
+    bool, typer.Option("--compare", help="Words alone, meaning alone, both, and both with the session.")
+]
+_Mode = Annotated[str, typer.Option(help="hybrid, dense or lexical; +session behind it for evolved vectors.")]
+_Vectors = Annotated[
+    bool, typer.Option(help="Static, averaged and evolved vectors by themselves, at each tier's dimension.")
+]
+_Format = Annotated[
+    str | None, typer.Option("--format", help="Published files: locomo, realtalk, longmemeval or beir (a folder).")
+]
+_Peers = Annotated[
+    bool, typer.Option("--peers", help="With --format: also BM25, plain MiniLM, a moving average, Chroma.")
+]
+_Card = Annotated[
+    Path | None, typer.Option(help="With --format: folder of the card; the file's name with -card if not given.")
+]
+
 app = typer.Typer()
 
 
 @app.command("eval", epilog="Example: agent-memory eval data/dev/* --compare --cache ./eval-cache")
 def eval_(
     folders: Annotated[list[Path], typer.Argument(help="Data sets; with --format, published files.")],
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Words alone, meaning alone, both, and both with the session.")
-    ] = False,
-    mode: Annotated[
-        str, typer.Option(help="hybrid, dense or lexical; +session behind it for evolved vectors.")
-    ] = "hybrid+session",
-    vectors: Annotated[
-        bool, typer.Option(help="Static, averaged and evolved vectors by themselves, at each tier's dimension.")
-    ] = True,
+    compare: _Compare = False,
+    mode: _Mode = "hybrid+session",
+    vectors: _Vectors = True,
     plot: Annotated[Path | None, typer.Option(help="Draw the comparison of vectors to this file (PNG).")] = None,
     categories: Annotated[bool, typer.Option("--categories", help="Recall@10 of each category of questions.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Keep encoded data here between runs.")] = None,
     limit: Annotated[int | None, typer.Option(help="Maximum number of questions of each set.")] = None,
     encoder: EncoderOption = None,
-    published: Annotated[
-        str | None, typer.Option("--format", help="Published files: locomo, realtalk, longmemeval or beir (a folder).")
-    ] = None,
-    peers: Annotated[
-        bool, typer.Option("--peers", help="With --format: also BM25, plain MiniLM, a moving average, Chroma.")
-    ] = False,
-    card: Annotated[
-        Path | None, typer.Option(help="With --format: folder of the card; the file's name with -card if not given.")
-    ] = None,
+    published: _Format = None,
+    peers: _Peers = False,
+    card: _Card = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure retrieval quality and latency on labelled data."""

@@ -134,15 +134,7 @@ def run_benchmark(
         questions=benchmark.questions,
         notes=dict(sorted((+benchmark.notes).items())),
     )
-    rankings: dict[str, list[list[str]]] = {}
-    times: dict[str, list[float]] = {}
-    timed = any(turn.time for haystack in benchmark.haystacks for turn in haystack.turns)
-    for done, haystack in enumerate(benchmark.haystacks, start=1):
-        once = _OnceEncoder(loaded)
-        for dated in (False, True) if timed else (False,):
-            for way, rows in _recall_all(haystack, modes, once, dated, times).items():
-                rankings.setdefault(way, []).extend(rows)
-        report("recall", done, len(benchmark.haystacks))
+    rankings, times = _run_modes(benchmark, modes, loaded, report)
     if peers:
         ways, card.missing = load_peers(loaded)
         for way, rank in ways.items():
@@ -152,6 +144,22 @@ def run_benchmark(
     card.recall_ms = {way: sorted(taken)[len(taken) // 2] for way, taken in times.items()}
     _add_outcomes(card, benchmark, rankings)
     return card
+
+
+def _run_modes(
+    benchmark: Benchmark, modes: Sequence[str], encoder: Encoder, report: StageProgress
+) -> tuple[dict[str, list[list[str]]], dict[str, list[float]]]:
+    """Return what every question finds, and the milliseconds that it took, by way."""
+    rankings: dict[str, list[list[str]]] = {}
+    times: dict[str, list[float]] = {}
+    timed = any(turn.time for haystack in benchmark.haystacks for turn in haystack.turns)
+    for done, haystack in enumerate(benchmark.haystacks, start=1):
+        once = _OnceEncoder(encoder)
+        for dated in (False, True) if timed else (False,):
+            for way, rows in _recall_all(haystack, modes, once, dated, times).items():
+                rankings.setdefault(way, []).extend(rows)
+        report("recall", done, len(benchmark.haystacks))
+    return rankings, times
 
 
 def _recall_all(
