@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent_memory.encoders.evo.model import EvoEmbeddingModel
     from agent_memory.encoders.evo.segments import Exchange
     from agent_memory.encoders.evo.session import EvoEncoder, EvoSessionEncoder
+    from agent_memory.encoders.evo_reranker import EvoReranker
     from agent_memory.encoders.registry import load_encoder
     from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
     from agent_memory.encoders.rotation import RotatedEncoder, Rotation, fit_rotation, needs_rotation
@@ -44,6 +45,7 @@ _HOMES = {
     "CrossEncoderReranker": "reranker",
     "EvoEmbeddingModel": "evo.model",
     "EvoEncoder": "evo.session",
+    "EvoReranker": "evo_reranker",
     "EvoSessionEncoder": "evo.session",
     "Exchange": "evo.segments",
     "LatentQueue": "session",
@@ -71,6 +73,7 @@ __all__ = [
     "EncoderSpec",
     "EvoEmbeddingModel",
     "EvoEncoder",
+    "EvoReranker",
     "EvoSessionEncoder",
     "Exchange",
     "LatentQueue",
