@@ -110,6 +110,7 @@ _HOMES = {
         "Schedule",
         "Stats",
     ],
+    "routing.router": ["Choice", "Router"],
     "writing.items": ["NewEntry"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -118,6 +119,7 @@ __all__ = [
     "AgentMemoryError",
     "AsyncMemory",
     "CheckpointError",
+    "Choice",
     "ClosedError",
     "Config",
     "Copy",
@@ -154,6 +156,7 @@ __all__ = [
     "ReplaySource",
     "Report",
     "Retention",
+    "Router",
     "Schedule",
     "SchemaTooNewError",
     "Session",
