@@ -15,6 +15,7 @@ from agent_memory.integrations.langchain_history import AgentMemoryChatMessageHi
 from agent_memory.integrations.langchain_middleware import AgentMemoryMiddleware
 from agent_memory.integrations.langchain_reranker import AgentMemoryCompressor
 from agent_memory.integrations.langchain_retriever import AgentMemoryRetriever
+from agent_memory.integrations.langchain_tool_selector import AgentMemoryToolSelector
 from agent_memory.integrations.langchain_tools import memory_tools
 from agent_memory.integrations.langchain_vectorstore import AgentMemoryVectorStore
 
@@ -23,6 +24,7 @@ __all__ = [
     "AgentMemoryCompressor",
     "AgentMemoryMiddleware",
     "AgentMemoryRetriever",
+    "AgentMemoryToolSelector",
     "AgentMemoryVectorStore",
     "EncoderEmbeddings",
     "memory_tools",

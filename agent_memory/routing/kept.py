@@ -64,6 +64,8 @@ class KeptHere:
     def change(self, dropped: Sequence[Line], added: Sequence[Line]) -> None:
         """Remove and add sentences; see ``Kept``."""
         gone, table = {*dropped, *added}, self._table
+        if not gone:
+            return
         rows = [row for row, line in enumerate(table.lines) if line not in gone]
         vectors: list[FloatArray] = [table.vectors[rows]]
         if added:
@@ -130,10 +132,10 @@ class KeptInMemory:
         """Return whether something changed among the sentences since they were read."""
         if not self._seen or seen[0] != self._seen[0] or not tx.changes.reach_back_to(self._seen[1]):
             return True
-        changed = tx.changes.ids_since(self._seen[1])
+        changed = [int(number) for number in tx.changes.ids_since(self._seen[1])]
         if not self._ids.isdisjoint(changed):
             return True
-        return any(entry.namespace == self._scope for entry in tx.entries.fetch(list(changed)).values())
+        return any(entry.namespace == self._scope for entry in tx.entries.fetch(changed).values())
 
     def change(self, dropped: Sequence[Line], added: Sequence[Line]) -> None:
         """Remove and add sentences; see ``Kept``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import SupportsIndex
@@ -29,7 +29,7 @@ class Choice:
         name: The route.
         rank: 1 for the best.
         confidence: Calibrated chance that it is the right one, from 0 to 1.
-        score: Cosine of its best sentence.
+        score: Cosine of its best sentence; of one that a correction has taught, the square of it.
         sentence: That sentence: of its description, or one that a correction has taught.
     """
 
@@ -100,9 +100,9 @@ class Router:
         """
         lines = self._check_routes(routes)
         with self._lock:
-            names = {line.route for line in lines}
-            known = self._kept.read().lines
-            self._kept.change([line for line in known if line.route in names and not line.learned], lines)
+            names, known = {line.route for line in lines}, self._kept.read().lines
+            old = {line for line in known if line.route in names and not line.learned}
+            self._kept.change([line for line in old if line not in lines], [line for line in lines if line not in old])
 
     def remove(self, name: str) -> None:
         """Remove a route with all that it has learned.
@@ -132,7 +132,14 @@ class Router:
             former = [line for line in self._kept.read().lines if line.learned and line.text == said]
             self._kept.change(former, [Line(name, said, True)])
 
-    def route(self, text: str, k: SupportsIndex = 5, min_confidence: float = MIN_CONFIDENCE) -> list[Choice]:
+    def route(
+        self,
+        text: str,
+        k: SupportsIndex = 5,
+        min_confidence: float = MIN_CONFIDENCE,
+        *,
+        among: Collection[str] | None = None,
+    ) -> list[Choice]:
         """Return the routes that a text is for, best first; an empty list says "none of these".
 
         Args:
@@ -140,6 +147,7 @@ class Router:
             k: How many routes at most.
             min_confidence: Return nothing unless the best route is the right one with at least this chance; 0 to always
                 get routes. Of the others, the k best come along, however unsure: the right one is often among them.
+            among: Names of the routes to choose from; all if left out.
 
         Raises:
             InvalidInputError: An argument is unusable.
@@ -152,18 +160,25 @@ class Router:
         """
         said, limit = check_query(text, self._kept.config), check_count("k", k)
         floor = check_share("min_confidence", min_confidence)
-        return self.route_vector(self._kept.encoder.encode_queries([said])[0], k=limit, min_confidence=floor)
+        if among is not None and (isinstance(among, (str, bytes)) or not isinstance(among, Collection)):
+            raise InvalidInputError(f"among must be a list of names, got {type_name(among)}")
+        vector = self._kept.encoder.encode_queries([said])[0]
+        return self.route_vector(vector, k=limit, min_confidence=floor, among=among)
 
-    def route_vector(self, vector: FloatArray, k: int = 5, min_confidence: float = MIN_CONFIDENCE) -> list[Choice]:
+    def route_vector(
+        self,
+        vector: FloatArray,
+        k: int = 5,
+        min_confidence: float = MIN_CONFIDENCE,
+        *,
+        among: Collection[str] | None = None,
+    ) -> list[Choice]:
         """Do as ``route`` does for a text that is encoded already: float32 (dimension,), of unit length."""
         table = self._kept.read()
-        found = table.search(vector, k)
-        if not any(each.route is not None for each in found):
-            return []
-        choices = _rate(found, self._scale(table))
-        if (found[0].route is None and min_confidence) or choices[0].confidence < min_confidence:
-            return []
-        return choices[:k]
+        found = table.search(vector, k, among)
+        choices = _rate(found, self._scale(table)) if any(each.route is not None for each in found) else []
+        unsure = not choices or choices[0].confidence < min_confidence
+        return [] if unsure or (min_confidence and found[0].route is None) else choices[:k]
 
     def _scale(self, table: Table) -> Scale:
         """Return what everyday texts get among the present routes."""
