@@ -1,8 +1,8 @@
 """What a reranker that knows the conversation adds to a plain pipeline: ``python benchmarks/rerank.py FOLDER``.
 
-FOLDER holds ``conversations.jsonl`` and ``queries.jsonl``. Each contribution of a conversation is a document of a store
-that knows of no conversations; each question is answered by meaning, by words and by both, each with and without
-``EvoReranker`` over the first 50. Prints how much of the evidence is among the first 5 and 10.
+FOLDER holds ``conversations.jsonl`` and ``queries.jsonl``. Each contribution of a conversation, cut after ``--chars``,
+is a document of a store that knows of no conversations; each question is answered by meaning, by words and by both,
+each with and without ``EvoReranker`` over the first 50. Prints how much of the evidence is in the first 5 and 10.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--conversations", type=int, default=1_000_000, help="How many conversations to take.")
+    parser.add_argument("--chars", type=int, default=1000, help="How much of each contribution to keep.")
     options = parser.parse_args()
     questions = defaultdict(list)
     for question in read_questions(options.folder):
@@ -59,7 +60,9 @@ def main() -> None:
         range(options.conversations), read_objects(options.folder / "conversations.jsonl"), strict=False
     ):
         said = [
-            {"text": each["text"], "speaker": each.get("speaker")} for each in conversation["segments"] if each["text"]
+            {"text": each["text"][: options.chars], "speaker": each.get("speaker")}
+            for each in conversation["segments"]
+            if each["text"]
         ]
         keys = [f"{conversation['id']}:{each['idx']}" for each in conversation["segments"] if each["text"]]
         reranker = base.after(said)
