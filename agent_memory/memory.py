@@ -380,6 +380,7 @@ class Memory:
     sessions = _delegate("_reader", Reader.sessions)
     namespaces = _delegate("_reader", Reader.namespaces)
     vectors = _delegate("_reader", Reader.vectors)
+    topics = _delegate("_reader", Reader.topics)
 
     # --- operating ---------------------------------------------------------------------------------------
 

@@ -279,3 +279,40 @@ class Session:
     entries: int
     first_event: datetime
     last_event: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """Entries that are about the same.
+
+    Attributes:
+        name: Its first words, joined by hyphens; stays when topics are found from former ones.
+        words: What tells it from the other topics, most telling first.
+        size: Number of its entries.
+        cohesion: Mean cosine of its entries with their centre.
+        examples: The entries closest to the centre, with different texts.
+        members: Namespace and key of each of its entries, in the order they were added.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    size: int
+    cohesion: float
+    examples: tuple[Entry, ...]
+    members: tuple[tuple[Namespace, str], ...]
+
+
+class Topics(list[Topic]):
+    """The topics of a memory, largest first.
+
+    Attributes:
+        duplicates: Groups of entries that say nearly the same (cosine of .97 or more), the oldest first in each: what
+            ``supersede`` or ``forget`` may consolidate. Nothing is merged unasked.
+        entries: Number of entries that were grouped; those without a vector are not.
+    """
+
+    def __init__(
+        self, topics: Iterable[Topic] = (), *, duplicates: tuple[tuple[Entry, ...], ...] = (), entries: int = 0
+    ) -> None:
+        super().__init__(topics)
+        self.duplicates, self.entries = duplicates, entries

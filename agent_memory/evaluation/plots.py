@@ -9,6 +9,7 @@ from typing import Any
 from agent_memory.errors import MissingDependencyError, StorageError
 from agent_memory.evaluation.datasets import Evaluation
 from agent_memory.evaluation.session_view import SessionView
+from agent_memory.records import Topics
 
 
 def plot_vectors(results: Sequence[Evaluation], path: Path) -> None:
@@ -62,6 +63,28 @@ def plot_session_view(view: SessionView, path: Path) -> None:
         axis.set_yticks(list(ticks), [str(view.after[i]) for i in ticks])
         axis.set(title=f"{name}: cosine between steps", xlabel="segments")
         figure.colorbar(image, ax=axis, shrink=0.7)
+    _save(figure, path)
+
+
+def plot_topics(topics: Topics, path: Path) -> None:
+    """Plot the size of each topic beside its words.
+
+    Args:
+        topics: What to plot.
+        path: The file to write; PNG, or the format of the suffix.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        StorageError: The file cannot be written.
+    """
+    pyplot = _load_pyplot()
+    figure, axis = pyplot.subplots(figsize=(10, 1 + 0.35 * max(1, len(topics))))
+    names = [_shorten(", ".join(topic.words[:4]) or topic.name, 50).replace("$", r"\$") for topic in topics]
+    bars = axis.barh(range(len(topics)), [topic.size for topic in topics])
+    axis.set_yticks(range(len(topics)), names)
+    axis.bar_label(bars)
+    axis.invert_yaxis()
+    axis.set(xlabel="entries", title=f"{len(topics)} topics of {topics.entries} entries")
     _save(figure, path)
 
 
