@@ -21,6 +21,7 @@ from agent_memory.encoders import load_encoder
 
 DATA = Path(__file__).parents[1] / "tests" / "data" / "routes.tsv"
 PLAIN, OBLIQUE, NONE, REMOVED = "plain", "oblique", "for no tool", "tool removed"
+SIZES = (3, 10, 30, 100)
 
 
 class Asked(NamedTuple):
@@ -29,6 +30,14 @@ class Asked(NamedTuple):
     text: str
     tool: str | None
     kind: str
+
+
+class Vectors(dict[str, np.ndarray]):
+    """The vectors of texts, encoded together, which is quicker."""
+
+    def __init__(self) -> None:
+        texts = [each.text for each in read_tools("AB")[1]]
+        super().__init__(zip(texts, load_encoder().encode_queries(texts), strict=True))
 
 
 def read_tools(half: str) -> tuple[dict[str, str], list[Asked]]:
@@ -46,31 +55,41 @@ def read_tools(half: str) -> tuple[dict[str, str], list[Asked]]:
     return tools, asked
 
 
-def rate_half(half: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return the confidence in the best tool, whether it is right, and the kind, with the tools removed once more."""
+def rate_half(half: str, size: int, vectors: Vectors, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return the confidence in the best of so many tools of a half, whether it is right, and the kind of the text.
+
+    Tools are drawn until 100 were; texts of tools that were not drawn, or of all tools once each is removed, have none.
+    """
     tools, asked = read_tools(half)
-    router, confidences, right, kinds = Router(routes=tools), [], [], []
-    for text, tool, kind in asked:
-        best = router.route(text, k=1, min_confidence=0)[0]
-        confidences, right, kinds = [*confidences, best.confidence], [*right, best.name == tool], [*kinds, kind]
-    for name in tools:
-        texts = [each.text for each in asked if each.tool == name]
-        router.remove(name)
-        for text in texts:
-            confidences.append(router.route(text, k=1, min_confidence=0)[0].confidence)
-            right.append(False)
-            kinds.append(REMOVED)
-        router.add({name: tools[name]})
-    return np.array(confidences), np.array(right), kinds
+    random, names = np.random.default_rng(seed), list(tools)
+    rated: list[tuple[float, bool, str]] = []
+
+    def rate(router: Router, texts: Iterable[Asked], kind: str | None = None) -> None:
+        for each in texts:
+            best = router.route_vector(vectors[each.text], 1, 0)[0]
+            rated.append((best.confidence, best.name == each.tool and kind is None, kind or each.kind))
+
+    for _ in range(max(1, 100 // size)):
+        drawn = set(random.choice(names, size, replace=False).tolist())
+        router = Router(load_encoder(), {name: tools[name] for name in names if name in drawn})
+        rate(router, [each for each in asked if each.tool is None or each.tool in drawn])
+        left = [each for each in asked if each.tool is not None and each.tool not in drawn]
+        rate(router, [left[at] for at in random.permutation(len(left))[:60]], REMOVED)
+        for name in names[::5] if not left else ():
+            router.remove(name)
+            rate(router, [each for each in asked if each.tool == name], REMOVED)
+            router.add({name: tools[name]})
+    confidences, right, kinds = zip(*rated, strict=True)
+    return np.array(confidences), np.array(right), list(kinds)
 
 
-def report_hits() -> None:
+def report_hits(vectors: Vectors) -> None:
     """Print how often the right one of all tools is found."""
     tools, asked = read_tools("AB")
     router = Router(routes=tools)
     print(f"{len(tools)} tools: the right one is first / among the first five, %")
     for kind in (PLAIN, OBLIQUE):
-        chosen = [(each, router.route(each.text, k=5, min_confidence=0)) for each in asked if each.kind == kind]
+        chosen = [(each, router.route_vector(vectors[each.text], 5, 0)) for each in asked if each.kind == kind]
         first = np.mean([found[0].name == each.tool for each, found in chosen])
         five = np.mean([each.tool in {choice.name for choice in found} for each, found in chosen])
         print(f"  {kind:10} {100 * first:5.1f} / {100 * five:5.1f}   ({len(chosen)} texts)")
@@ -78,50 +97,78 @@ def report_hits() -> None:
     oblique = [each for each in asked if each.kind == OBLIQUE]
     for each in oblique[::2]:
         taught.feedback(each.text, each.tool)
-    five = np.mean([each.tool in {choice.name for choice in taught.route(each.text, 5, 0)} for each in oblique[1::2]])
-    before = np.mean([each.tool in {choice.name for choice in router.route(each.text, 5, 0)} for each in oblique[1::2]])
+    five = np.mean(
+        [
+            each.tool in {choice.name for choice in taught.route_vector(vectors[each.text], 5, 0)}
+            for each in oblique[1::2]
+        ]
+    )
+    before = np.mean(
+        [
+            each.tool in {choice.name for choice in router.route_vector(vectors[each.text], 5, 0)}
+            for each in oblique[1::2]
+        ]
+    )
     print(
         f"  the second oblique text, among the first five: {100 * before:.1f}; after a correction of the first "
         f"{100 * five:.1f}"
     )
 
 
-def report_confidence(half: str) -> None:
+def report_confidence(half: str, vectors: Vectors) -> None:
     """Print what the confidence is worth."""
-    confidences, right, kinds = rate_half(half)
-    kind = np.array(kinds)
-    asked = (kind == PLAIN) | (kind == OBLIQUE) | (kind == NONE)
     print(
-        f"half {half}, by min_confidence: precision of what is chosen; chosen rightly, of plain and oblique texts; "
-        "none chosen where there is none, and where the tool was removed"
+        f"half {half}: precision of what is chosen; plain and oblique texts that get the right one; texts for no tool, "
+        "and those whose tool is missing, that get none"
     )
-    for floor in (0.2, 0.3, 0.4, 0.5, 0.7):
-        kept = confidences >= floor
-        shares = [np.mean((kept & right)[kind == name]) for name in (PLAIN, OBLIQUE)]
-        refused = [np.mean(~kept[kind == name]) for name in (NONE, REMOVED)]
-        precision = np.mean(right[kept & asked])
-        print(
-            f"  {floor:.1f}: {precision:.3f}; "
-            + ", ".join(f"{x:.3f}" for x in shares)
-            + "; "
-            + ", ".join(f"{x:.3f}" for x in refused)
-        )
+    for size in SIZES:
+        confidences, right, kinds = rate_half(half, size, vectors, 1)
+        kind = np.array(kinds)
+        for floor in (0.3, 0.5):
+            kept = confidences >= floor
+            shares = [np.mean((kept & right)[kind == name]) for name in (PLAIN, OBLIQUE)]
+            shares += [np.mean(~kept[kind == name]) for name in (NONE, REMOVED)]
+            precision = np.mean(right[kept & (kind != REMOVED)])
+            figures = ", ".join(f"{value:.3f}" for value in shares)
+            print(f"  {size:3} tools, min_confidence {floor}: {precision:.3f}; {figures}")
 
 
-def fit_constants(half: str) -> Iterable[float]:
+def report_none(vectors: Vectors) -> None:
+    """Print how many texts for no tool get none from all tools."""
+    tools, asked = read_tools("AB")
+    router = Router(routes=tools)
+    none = [not router.route_vector(vectors[each.text]) for each in asked if each.kind == NONE]
+    right = [
+        [choice.name for choice in router.route_vector(vectors[each.text], 1)] == [each.tool]
+        for each in asked
+        if each.kind == PLAIN
+    ]
+    print(
+        f"all tools, {len(none)} texts for none of them: {100 * np.mean(none):.1f} % get none; of the plain texts "
+        f"{100 * np.mean(right):.1f} % get the right one"
+    )
+
+
+def fit_constants(half: str, vectors: Vectors) -> Iterable[float]:
     """Return height, lead and offset that a logistic regression gives a half; needs scikit-learn."""
     from sklearn.linear_model import LogisticRegression
 
-    from agent_memory.routing import confidence
+    from agent_memory.routing.confidence import Scale
 
-    measured: list[tuple[float, float]] = []
-    rate = confidence.Scale.rate
-    confidence.Scale.rate = lambda self, score, rival: measured.append(self.measure(score, rival)) or 1.0
-    _, right, kinds = rate_half(half)
-    confidence.Scale.rate = rate
-    # Each call rates the best route and its rival: the first of two is the best.
-    weights = [{NONE: 3.0, REMOVED: 0.33}.get(kind, 1.0) for kind in kinds]
-    model = LogisticRegression(C=10).fit(np.array(measured[::2]), right, sample_weight=weights)
+    measured, right, weights = [], [], []
+    rate = Scale.rate
+    for size in SIZES:
+        seen: list[tuple[float, float]] = []
+        # Of the routes that are rated for a text, the best comes first: it has no rival above it.
+        Scale.rate = lambda self, score, rival, seen=seen: (
+            seen.append((*self.measure(score, rival), score, rival)) or 1.0
+        )
+        _, labels, _ = rate_half(half, size, vectors, 0)
+        best = [each[:2] for each in seen if each[3] is None or each[2] >= each[3]]
+        measured, right = [*measured, *best], [*right, *labels]
+        weights += [1000 / len(labels)] * len(labels)
+    Scale.rate = rate
+    model = LogisticRegression(C=10).fit(np.array(measured), right, sample_weight=weights)
     return [*model.coef_[0], model.intercept_[0]]
 
 
@@ -150,12 +197,14 @@ def main() -> None:
     parser.add_argument("--tools", type=int, nargs="*", default=[200, 1000])
     parser.add_argument("--calls", type=int, default=2000)
     options = parser.parse_args()
+    vectors = Vectors()
     if options.fit:
-        print("height, lead, offset:", ", ".join(f"{value:.3f}" for value in fit_constants("A")))
+        print("height, lead, offset:", ", ".join(f"{value:.3f}" for value in fit_constants("A", vectors)))
         return
     started = time.perf_counter()
-    report_hits()
-    report_confidence("B")
+    report_hits(vectors)
+    report_confidence("B", vectors)
+    report_none(vectors)
     report_time(options.tools, options.calls)
     print(f"{time.perf_counter() - started:.0f} s")
 
