@@ -17,6 +17,7 @@ from agent_memory.live.index import LiveIndex
 from agent_memory.live.searcher import Searcher
 from agent_memory.live.space import Space
 from agent_memory.live.spaces import Spaces
+from agent_memory.live.words import LiveWords
 from agent_memory.storage.base import Database, Transaction
 from agent_memory.storage.calls import Calls
 from agent_memory.storage.records import Condition
@@ -103,9 +104,17 @@ class Store:
                 read_only=self.database.read_only,
                 read_erasures=self._read_erasures,
             )
+            self.words = LiveWords(
+                folder / "index" / "words",
+                config,
+                read_only=self.database.read_only,
+                read_erasures=self._read_erasures,
+                read_seq=self._read_seq,
+            )
             with self.read() as tx:
-                self.index.discard_newer(tx)
-                self.index.discard_outdated(tx)
+                for cache in (self.index, self.words):
+                    cache.discard_newer(tx)
+                    cache.discard_outdated(tx)
                 live = tx.generations.live()
                 self.space = new if new is not None and live is None else self.spaces.open(tx, live)
         except BaseException:
@@ -154,9 +163,18 @@ class Store:
         with self.read() as tx:
             return tx.erasures.read_state()
 
+    def _read_seq(self) -> int:
+        with self.read() as tx:
+            return tx.changes.last_seq()
+
+    def save(self) -> None:
+        """Write snapshots of what this process has in memory and has not written yet."""
+        self.index.save()
+        self.words.save()
+
     def searcher(self, tx: Transaction, space: Space, condition: Condition, *, dense: bool = True) -> Searcher:
         """Return what finds the entries that satisfy a condition; nothing may have been read in ``tx`` yet."""
-        return Searcher(self.index, tx, space.accept, condition, dense=dense)
+        return Searcher(self.index, self.words, tx, space.accept, condition, dense=dense)
 
     # --- the space of the live generation ----------------------------------------------------------------
 
@@ -202,7 +220,7 @@ class Store:
         left = self._calls.close(self.config.lock_timeout_s)
         try:
             if not left:
-                self.index.save()
+                self.save()
         finally:
             self.database.close()
         if left:

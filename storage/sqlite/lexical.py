@@ -11,27 +11,32 @@ comparable between queries and stores. (BM25: Robertson and Zaragoza 2009; k1 = 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from typing_extensions import override
 
 from agent_memory.records import Entry
-from agent_memory.storage.entries import Lexical
-from agent_memory.storage.records import Condition, LexicalQuery
+from agent_memory.storage.entries import Lexical, TermCounts
+from agent_memory.storage.records import Condition, EntryTerms, LexicalQuery
 from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
 from agent_memory.storage.sqlite.lazy import conditions, sa, tables
 from agent_memory.storage.sqlite.scopes import write_condition
 from agent_memory.storage.sqlite.slots import Group, Link, driver
+from agent_memory.storage.sqlite.terms import TOKENIZER, describe_rules, read_all_terms, read_terms, stem_terms
 from agent_memory.storage.sqlite.values import read_integer, read_text
 from agent_memory.storage.words.languages import MARKED, MARKS
 from agent_memory.storage.words.terms import Word, choose_words, join_labels, list_terms
+from agent_memory.types import IdArray
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
 
-TOKENIZER = "porter ascii"
+Forms: TypeAlias = Sequence[tuple[str, ...]]
+"""The sequences of terms that stand for a word."""
+
 _K1 = 1.2
 _MOST_TERMS = 12
 _ERASES = (3, 42)  # the first version of SQLite whose full-text index can delete words at once
@@ -166,8 +171,55 @@ def _search_among(condition: Condition) -> Select[Any]:
     return query.order_by(sa.literal_column("score").desc(), lexical.c.rowid)
 
 
+class _Stems:
+    """The terms of a query as the index holds them, and who counts the entries that hold them.
+
+    Args:
+        connection: The transaction's.
+        counts: As for ``parse``.
+    """
+
+    def __init__(self, connection: Link, counts: TermCounts | None) -> None:
+        self._connection, self._counts = connection, counts
+        self._known: dict[str, str] = {}
+
+    def learn(self, forms: Iterable[Forms]) -> None:
+        """Look up the stems of forms of words, all at once."""
+        if self._counts is not None:
+            new = dict.fromkeys(term for several in forms for form in several for term in form)
+            new = {term: None for term in new if term not in self._known}
+            self._known |= zip(new, stem_terms(self._connection, list(new)), strict=True)
+
+    def count(self, forms: Forms) -> int | None:
+        """Return the number of entries that hold one of some forms; None if the full-text index must be asked."""
+        if self._counts is None or any(len(form) != 1 for form in forms):
+            return None
+        self.learn([forms])
+        return self._counts.count([self._known[form[0]] for form in forms])
+
+    def flatten(self, words: Iterable[Word]) -> tuple[str, ...] | None:
+        """Return the terms of words, one after the other; None if the full-text index must be asked."""
+        forms = [form for word in words for form in word.forms]
+        if self._counts is None or any(len(form) != 1 for form in forms):
+            return None
+        return tuple(self._known[form[0]] for form in forms)
+
+
 class SqliteLexical(Group, Lexical):
     """``Lexical`` in SQLite."""
+
+    @property
+    @override
+    def rules(self) -> str:
+        return describe_rules()
+
+    @override
+    def read_terms(self, ids: IdArray) -> EntryTerms:
+        return read_terms(self._connection, json.dumps(ids.tolist()))
+
+    @override
+    def read_all_terms(self) -> Iterator[EntryTerms]:
+        return read_all_terms(self._connection)
 
     @override
     def find_faults(self) -> list[str]:
@@ -195,8 +247,9 @@ class SqliteLexical(Group, Lexical):
             after, _ = insert_page(self._connection, after)
 
     @override
-    def parse(self, query: str) -> LexicalQuery:
-        found = self._count(choose_words(query, self._list_languages))
+    def parse(self, query: str, *, counts: TermCounts | None = None) -> LexicalQuery:
+        stems = _Stems(self._connection, counts)
+        found = self._count(choose_words(query, lambda: self._list_languages(stems)), stems)
         rarest = sorted(found, key=lambda one: one[:2])[:_MOST_TERMS]
         # FTS5 counts rows at the commit: what this transaction has written may be missing.
         total = max((_count_rows(self._connection), *(hits for hits, _, _ in rarest)))
@@ -206,26 +259,33 @@ class SqliteLexical(Group, Lexical):
             tuple(weights),
             best=(_K1 + 1) * sum(weights),
             words=tuple((word.label, word.place) for _, _, word in rarest),
+            terms=stems.flatten(word for _, _, word in rarest),
         )
 
-    def _list_languages(self) -> list[str]:
+    def _list_languages(self, stems: _Stems) -> list[str]:
         """Return the languages that texts are marked with, beside English."""
-        if not self._holds(MARKED):
+        if not self._holds(MARKED, stems):
             return []
-        return [name for name, mark in MARKS.items() if self._holds(mark)]
+        return [name for name, mark in MARKS.items() if self._holds(mark, stems)]
 
-    def _holds(self, term: str) -> bool:
+    def _holds(self, term: str, stems: _Stems) -> bool:
+        counted = stems.count(((term,),))
+        if counted is not None:
+            return counted > 0
         return driver(self._connection).execute(_ANY, (f'"{term}"',)).fetchone() is not None
 
-    def _count(self, words: Iterable[Word]) -> list[tuple[int, str, Word]]:
+    def _count(self, words: Sequence[Word], stems: _Stems) -> list[tuple[int, str, Word]]:
         """Return (rows, phrase, word) of the words that some row holds."""
         found: list[tuple[int, str, Word]] = []
         terms: set[str] = set()
+        stems.learn(word.forms for word in words)
         for word in words:
             if not terms.isdisjoint(word.instead_of):
                 continue
             phrase = " OR ".join(f'"{" ".join(form)}"' for form in word.forms)
-            hits = driver(self._connection).execute(_COUNT, (phrase,)).fetchone()[0]
+            hits = stems.count(word.forms)
+            if hits is None:
+                hits = driver(self._connection).execute(_COUNT, (phrase,)).fetchone()[0]
             if hits:
                 found.append((hits, f"({phrase})" if len(word.forms) > 1 else phrase, word))
                 terms.update(form[0] for form in word.forms if len(form) == 1)
