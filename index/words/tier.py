@@ -27,6 +27,7 @@ class WordsTier:
     def __init__(self, pieces: Iterable[Piece] = ()) -> None:
         self._pieces = list(pieces)
         self._scratch = Scratch()
+        self._view: WordsView | None = None
 
     def __len__(self) -> int:
         return sum(piece.count for piece in self._pieces)
@@ -43,7 +44,9 @@ class WordsTier:
 
     def view(self) -> WordsView:
         """Return the tier as it is now."""
-        return WordsView(self._pieces, self._scratch)
+        if self._view is None:
+            self._view = WordsView(self._pieces, self._scratch)
+        return self._view
 
     def holds(self, ids: IdArray, lengths: IdArray) -> bool:
         """Return whether it holds just these entries, with so many terms each; ids (n,) ascend."""
@@ -55,6 +58,7 @@ class WordsTier:
 
     def remove(self, ids: IdArray) -> None:
         """Take entries out; unknown ids are ignored."""
+        self._view = None
         for at, piece in enumerate(self._pieces):
             rows = piece.segment.find_rows(ids)
             if len(rows):
@@ -66,6 +70,7 @@ class WordsTier:
     def add(self, page: Page) -> None:
         """Add entries that are not in it, at most ``MAX_ROWS`` at once."""
         if len(page.ids):
+            self._view = None
             self._pieces.append(_make_piece(build_segment(page)))
             self._tidy()
 
@@ -88,6 +93,7 @@ class WordsTier:
 
     def purge(self) -> None:
         """Write every segment again that holds something of an entry which is gone."""
+        self._view = None
         whole = [piece for piece in self._pieces if piece.count]
         self._pieces = [_merge([piece]) if piece.count < len(piece.segment) else piece for piece in whole]
 

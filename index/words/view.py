@@ -15,6 +15,7 @@ from agent_memory.types import IdArray
 _K1, _B = 1.2, 0.75
 _LEAST_WEIGHT = 1e-6
 _SLACK = 1 - 1e-9  # sums in another order differ by less
+_MOST_KNOWN = 50_000  # terms whose places a view remembers
 _WORTH = 4_096  # postings that pruning must save to be tried
 _SAMPLE = 4_096
 
@@ -72,6 +73,7 @@ class WordsView:
         self._terms = sum(piece.terms for piece in pieces)
         self._found: dict[str, list[slice]] = {}
         self._counts: dict[tuple[str, ...], int] = {}
+        self._tables: dict[int, Scores] = {}
 
     def __len__(self) -> int:
         return self.rows
@@ -79,9 +81,12 @@ class WordsView:
     def count(self, terms: Sequence[str]) -> int:
         """Return the number of entries that hold any of some terms."""
         name = tuple(terms)
-        if name not in self._counts:
-            self._counts[name] = self._count(name)
-        return self._counts[name]
+        found = self._counts.get(name)
+        if found is None:
+            found = self._count(name)
+            if len(self._counts) < _MOST_KNOWN:
+                self._counts[name] = found
+        return found
 
     def _count(self, terms: tuple[str, ...]) -> int:
         total = 0
@@ -97,7 +102,9 @@ class WordsView:
         found = self._found.get(term)
         if found is None:
             name = term.encode()
-            found = self._found[term] = [piece.segment.find_postings(name) for piece in self._pieces]
+            found = [piece.segment.find_postings(name) for piece in self._pieces]
+            if len(self._found) < _MOST_KNOWN:
+                self._found[term] = found
         return found
 
     def search(self, terms: Sequence[str], *, limit: int, allowed: IdArray | None = None) -> tuple[IdArray, Scores]:
@@ -115,26 +122,31 @@ class WordsView:
         """
         weights = [self._weigh(self.count([term])) for term in terms]
         found = [self._find(term) for term in terms]
-        ids, scores = np.empty(0, np.int64), np.empty(0)
+        ids, scores, floor = [np.empty(0, np.int64)], [np.empty(0)], 0.0
         for at, piece in enumerate(self._pieces):
             mask = piece.alive if allowed is None else _make_mask(piece, allowed)
             if mask is not None and not mask.any():
                 continue
-            floor = float(scores[-1]) if len(scores) >= limit else 0.0
-            search = _PieceSearch(piece.segment, mask, self._compute_table(piece.segment), limit, floor)
+            search = _PieceSearch(piece.segment, mask, self._get_table(at), limit, floor)
             lists = [(weight, places[at]) for weight, places in zip(weights, found, strict=True)]
             rows, theirs = search.run(lists, self._scratch)
-            ids, scores = _choose(
-                np.concatenate([ids, piece.segment.ids[rows]]), np.concatenate([scores, theirs]), limit
-            )
-        return ids, scores
+            ids.append(piece.segment.ids[rows])
+            scores.append(theirs)
+            if sum(map(len, scores)) >= limit and at + 1 < len(self._pieces):
+                floor = _find_limit(np.concatenate(scores), limit)
+        return _choose(np.concatenate(ids), np.concatenate(scores), limit)
 
     def _weigh(self, count: int) -> float:
         """Return the inverse document frequency of a term that so many entries hold."""
         return max(_LEAST_WEIGHT, math.log((self.rows - count + 0.5) / (count + 0.5)))
 
+    def _get_table(self, at: int) -> Scores:
+        """Return BM25 without the weight of the term for each pair of a piece, float64 (m,)."""
+        if at not in self._tables:
+            self._tables[at] = self._compute_table(self._pieces[at].segment)
+        return self._tables[at]
+
     def _compute_table(self, segment: Segment) -> Scores:
-        """Return BM25 without the weight of the term for each pair, float64 (m,)."""
         often, lengths = segment.counts[:, 0].astype(np.float64), segment.counts[:, 1].astype(np.float64)
         average = self._terms / self.rows
         table: Scores = (often * (_K1 + 1.0)) / (often + _K1 * (1 - _B + _B * lengths / average))
@@ -150,6 +162,9 @@ def _make_mask(piece: Piece, allowed: IdArray) -> Mask:
 
 
 def _choose(ids: IdArray, scores: Scores, limit: int) -> tuple[IdArray, Scores]:
+    if len(scores) > limit:
+        keep = scores >= _find_limit(scores, limit)
+        ids, scores = ids[keep], scores[keep]
     order = np.lexsort((ids, -scores))[:limit]
     return ids[order], scores[order]
 

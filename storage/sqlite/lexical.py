@@ -252,7 +252,8 @@ class SqliteLexical(Group, Lexical):
         found = self._count(choose_words(query, lambda: self._list_languages(stems)), stems)
         rarest = sorted(found, key=lambda one: one[:2])[:_MOST_TERMS]
         # FTS5 counts rows at the commit: what this transaction has written may be missing.
-        total = max((_count_rows(self._connection), *(hits for hits, _, _ in rarest)))
+        total = _count_rows(self._connection) if counts is None else len(counts)
+        total = max(total, *(hits for hits, _, _ in rarest), 0)
         weights = [max(1e-6, math.log((total - hits + 0.5) / (hits + 0.5))) for hits, _, _ in rarest]
         return LexicalQuery(
             tuple(phrase for _, phrase, _ in rarest),
