@@ -148,7 +148,7 @@ class WordsView:
 
     def _compute_table(self, segment: Segment) -> Scores:
         often, lengths = segment.counts[:, 0].astype(np.float64), segment.counts[:, 1].astype(np.float64)
-        average = self._terms / self.rows
+        average = max(1, self._terms) / max(1, self.rows)
         table: Scores = (often * (_K1 + 1.0)) / (often + _K1 * (1 - _B + _B * lengths / average))
         return table
 
