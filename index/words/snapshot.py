@@ -322,7 +322,9 @@ def _check_segment(file: Path, segment: Segment) -> None:
         and bool((segment.ids >= 1).all())
         and (postings == 0 or (pairs > 0 and len(segment) > 0))
     )
-    if not sound or int(segment.counts[segment.pairs, 0].sum(dtype=np.int64)) != int(segment.lengths.sum(dtype=np.int64)):
+    if not sound or int(segment.counts[segment.pairs, 0].sum(dtype=np.int64)) != int(
+        segment.lengths.sum(dtype=np.int64)
+    ):
         raise CorruptSnapshotError(file, "its arrays do not fit one another")
 
 

@@ -15,7 +15,20 @@ from agent_memory import Config, Memory
 from agent_memory.index.words import Page, WordsTier
 from agent_memory.live import words as live_words
 
-COMMON = ["harbour", "boat", "boats", "running", "run", "1980s", "ls", "don't", "naïve", "東京に住む", "คนไทย", "Привет"]
+COMMON = [
+    "harbour",
+    "boat",
+    "boats",
+    "running",
+    "run",
+    "1980s",
+    "ls",
+    "don't",
+    "naïve",
+    "東京に住む",
+    "คนไทย",
+    "Привет",
+]
 RARE = [f"word{number}" for number in range(30)]
 FOREIGN = ["les chats sont dans la maison et les chiens aussi", "wir haben das Haus mit den Hunden gesehen"]
 
