@@ -16,7 +16,7 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -66,7 +66,7 @@ def read_turns(folder: Path, rows: int) -> list[dict[str, Any]]:
     ]
 
 
-def _iter_turns(file: Path) -> Any:
+def _iter_turns(file: Path) -> Iterator[dict[str, Any]]:
     with file.open() as lines:
         for line in lines:
             yield from (turn for turn in json.loads(line)["segments"] if turn["text"].strip())
@@ -149,7 +149,7 @@ def make_bm25s(memory: Memory) -> Callable[[LexicalQuery], list[int]]:
     return search
 
 
-def iter_terms(memory: Memory) -> Any:
+def iter_terms(memory: Memory) -> Iterator[tuple[int, list[str]]]:
     """Yield (id, terms) of all entries."""
     with memory._store.read() as tx:
         for page in tx.lexical.read_all_terms():

@@ -28,7 +28,8 @@ _AMONG = (
     "ORDER BY id"
 )
 _MAKE = (
-    f"CREATE VIRTUAL TABLE IF NOT EXISTS temp.stems USING fts5(terms, tokenize='{TOKENIZER}', content='', columnsize=0)",
+    "CREATE VIRTUAL TABLE IF NOT EXISTS temp.stems "
+    f"USING fts5(terms, tokenize='{TOKENIZER}', content='', columnsize=0)",
     "CREATE VIRTUAL TABLE IF NOT EXISTS temp.stemmed USING fts5vocab(temp, 'stems', 'instance')",
 )
 

@@ -262,7 +262,8 @@ def test_a_damaged_snapshot_is_noticed_and_replaced(tmp_path, monkeypatch, caplo
     folder = fill(tmp_path / "store")
     with open_(folder) as memory:
         ask(memory)
-        memory.add("a row that is current no more", key="f7")
+        memory.add("the former row is not current any more", key="f7")
+        memory.save_snapshot()
     (snapshot,) = list_snapshots(folder)
     path = snapshot / name
     data = bytearray(path.read_bytes())
