@@ -101,7 +101,8 @@ class Erasure(int):
         replayed: Number of vectors that were evolved again without them, those of former versions included.
         queries: Number of logged queries deleted that could have found them.
         jobs: Number of failed jobs whose reason is not kept, since it may have mentioned them.
-        files: Names of the index snapshots that were deleted, and written again where this process had the index.
+        files: Names of the snapshots of index and words that were deleted; they were written again where this process
+            had them in memory.
         verified: What was looked at afterwards, one sentence each.
         pending: Why something of them may still be in a file of the store, one sentence each; empty if it is not.
             Maintenance, the next ``forget`` and the next time the store is opened try again.
