@@ -123,6 +123,8 @@ class LiveWords(SnapshotCache):
             purge: True to keep what is held although something was forgotten that is in its files.
         """
         erasures = tx.erasures.read_state()
+        if self._held is not None and (self._held.seq, self._held.erasures) == (seq, erasures):
+            return self._held
         held, self._held = self._held, None
         if held is not None and held.seq > seq and held.seq <= self._read_seq():
             self._held = held  # another thread has brought it past this transaction

@@ -171,6 +171,9 @@ def _search_among(condition: Condition) -> Select[Any]:
     return query.order_by(sa.literal_column("score").desc(), lexical.c.rowid)
 
 
+_MARK_STEMS: dict[str, str] = {}
+
+
 class _Stems:
     """The terms of a query as the index holds them, and who counts the entries that hold them.
 
@@ -181,7 +184,7 @@ class _Stems:
 
     def __init__(self, connection: Link, counts: TermCounts | None) -> None:
         self._connection, self._counts = connection, counts
-        self._known: dict[str, str] = {}
+        self._known = dict(_MARK_STEMS)
 
     def learn(self, forms: Iterable[Forms]) -> None:
         """Look up the stems of forms of words, all at once."""
@@ -189,6 +192,12 @@ class _Stems:
             new = dict.fromkeys(term for several in forms for form in several for term in form)
             new = {term: None for term in new if term not in self._known}
             self._known |= zip(new, stem_terms(self._connection, list(new)), strict=True)
+
+    def learn_marks(self) -> None:
+        """Look up the stems of the marks of languages; they never change."""
+        if self._counts is not None and not _MARK_STEMS:
+            self.learn([[(mark,) for mark in (MARKED, *MARKS.values())]])
+            _MARK_STEMS.update((mark, self._known[mark]) for mark in (MARKED, *MARKS.values()))
 
     def count(self, forms: Forms) -> int | None:
         """Return the number of entries that hold one of some forms; None if the full-text index must be asked."""
@@ -265,6 +274,7 @@ class SqliteLexical(Group, Lexical):
 
     def _list_languages(self, stems: _Stems) -> list[str]:
         """Return the languages that texts are marked with, beside English."""
+        stems.learn_marks()
         if not self._holds(MARKED, stems):
             return []
         return [name for name, mark in MARKS.items() if self._holds(mark, stems)]
