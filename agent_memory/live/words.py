@@ -195,8 +195,10 @@ class LiveWords(SnapshotCache):
             found = []
             held = None if self._held is None and not self.snapshots() else self._catch_up(tx, seq)
             if held is not None:
-                pages = [(terms.ids, terms.lengths) for terms in tx.lexical.read_all_terms()]
-                ids, lengths = (np.concatenate([np.empty(0, np.int64), *column]) for column in zip(*pages, strict=True))
+                none = np.empty(0, np.int64)
+                pages = list(tx.lexical.read_all_terms())
+                ids = np.concatenate([none, *(page.ids for page in pages)])
+                lengths = np.concatenate([none, *(page.lengths for page in pages)])
                 if not held.tier.holds(ids, lengths):
                     found.append(f"words tier: it holds {len(held.tier)} entries, the store {len(ids)}, or others")
             try:

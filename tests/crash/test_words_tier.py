@@ -423,6 +423,20 @@ def test_processes_that_map_an_old_snapshot_let_go_at_their_next_call(tmp_path):
     assert find(folder) == []
 
 
+def test_a_store_of_which_all_was_forgotten_is_sound(tmp_path):
+    folder = fill(tmp_path / "store")
+    with open_(folder) as memory:
+        ask(memory)
+        assert memory.forget(everything=True) == 301
+        assert ask(memory) == []
+        assert memory.check().ok
+        memory.save_snapshot()
+        assert find(folder, [*SECRETS, b"alpha3"]) == []
+        memory.add_many(f"heron {number}" for number in range(20))
+        assert len(ask(memory, "heron")) == 20
+        assert memory.check().ok
+
+
 def test_deferred_forgetting_leaves_the_tier_to_maintenance(tmp_path):
     folder = fill(tmp_path / "store")
     with open_(folder, config=Config()) as memory:
