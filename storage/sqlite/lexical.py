@@ -36,19 +36,22 @@ _K1 = 1.2
 _MOST_TERMS = 12
 _ERASES = (3, 42)  # the first version of SQLite whose full-text index can delete words at once
 
+INSERT_ROW = "INSERT INTO lexical(rowid, terms) VALUES (?, ?)"
+DELETE_ROW = "INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)"
+DELETE_ALL = "INSERT INTO lexical(lexical) VALUES ('delete-all')"
+
 PAGE_ROWS = 2_000
 """Number of rows that a rebuild writes at once."""
 
 
 def insert_rows(connection: Link, rows: Iterable[tuple[int, str]]) -> None:
     """Index rows, given as (entry id, terms)."""
-    driver(connection).executemany("INSERT INTO lexical(rowid, terms) VALUES (?, ?)", rows)
+    driver(connection).executemany(INSERT_ROW, rows)
 
 
 def delete_rows(connection: Link, rows: Iterable[tuple[int, str]]) -> None:
     """Delete rows from the index, given as (entry id, terms); the terms must be those they were inserted with."""
-    delete = "INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)"
-    driver(connection).executemany(delete, rows)
+    driver(connection).executemany(DELETE_ROW, rows)
 
 
 def erase_words(raw: sqlite3.Connection) -> None:
@@ -123,7 +126,7 @@ _PAGE = "SELECT id, text, speaker FROM entries WHERE superseded_at IS NULL AND i
 
 def delete_all(connection: Link) -> None:
     """Empty the index."""
-    driver(connection).execute("INSERT INTO lexical(lexical) VALUES ('delete-all')")
+    driver(connection).execute(DELETE_ALL)
 
 
 def insert_page(connection: Link, after: int) -> tuple[int | None, int]:
@@ -199,7 +202,7 @@ class SqliteLexical(Group, Lexical):
         found = self._count(choose_words(query, self._list_languages))
         rarest = sorted(found, key=lambda one: one[:2])[:_MOST_TERMS]
         # FTS5 counts rows at the commit: what this transaction has written may be missing.
-        total = max((_count_rows(self._connection), *(hits for hits, _, _ in rarest)))
+        total = max((self._count_indexed(), *(hits for hits, _, _ in rarest)))
         weights = [max(1e-6, math.log((total - hits + 0.5) / (hits + 0.5))) for hits, _, _ in rarest]
         return LexicalQuery(
             tuple(phrase for _, phrase, _ in rarest),
@@ -214,6 +217,14 @@ class SqliteLexical(Group, Lexical):
             return []
         return [name for name, mark in MARKS.items() if self._holds(mark)]
 
+    def _count_indexed(self) -> int:
+        """Return how many rows are indexed."""
+        return _count_rows(self._connection)
+
+    def _count_hits(self, phrase: str) -> int:
+        """Return how many rows hold a phrase."""
+        return int(driver(self._connection).execute(_COUNT, (phrase,)).fetchone()[0])
+
     def _holds(self, term: str) -> bool:
         return driver(self._connection).execute(_ANY, (f'"{term}"',)).fetchone() is not None
 
@@ -225,7 +236,7 @@ class SqliteLexical(Group, Lexical):
             if not terms.isdisjoint(word.instead_of):
                 continue
             phrase = " OR ".join(f'"{" ".join(form)}"' for form in word.forms)
-            hits = driver(self._connection).execute(_COUNT, (phrase,)).fetchone()[0]
+            hits = self._count_hits(phrase)
             if hits:
                 found.append((hits, f"({phrase})" if len(word.forms) > 1 else phrase, word))
                 terms.update(form[0] for form in word.forms if len(form) == 1)
