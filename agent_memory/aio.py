@@ -129,7 +129,7 @@ class AsyncMemory:
         return self._memory.session_encoder
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Path | str:
         """The store's folder."""
         return self._memory.path
 

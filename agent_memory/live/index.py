@@ -322,6 +322,8 @@ class LiveIndex:
     def keep(self, index: TieredIndex, identity: str, seq: int, erasures: tuple[int, int]) -> Path | None:
         """Write a snapshot of an index; returns its folder, or None if something was forgotten that may be in it.
 
+        Where none may be written it does nothing.
+
         Args:
             index: The index.
             identity: Its generation's.
@@ -331,7 +333,7 @@ class LiveIndex:
         Raises:
             IndexStateError: It cannot be written.
         """
-        if self._linked or self._read_erasures() != erasures:
+        if self._read_only or self._read_erasures() != erasures:
             return None
         path = index.save(self.folder, generation=identity, seq=seq)
         failpoint("snapshot-before-look")

@@ -271,7 +271,7 @@ class Eraser:
         verified: tuple[str, ...] = () if left else ("no row, vector or word of them is in the database",)
         if not pending:
             verified += (
-                "the write-ahead log was empty, and the unused space of all pages zero",
+                self._store.database.erased,
                 "no index snapshot was written before they were deleted",
             )
         return _make_receipt(
