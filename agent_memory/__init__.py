@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     )
     from agent_memory.formats.prompt import format_hits
     from agent_memory.memory import Memory
-    from agent_memory.records import Copy, Entry, Erasure, Hit, Hits, Session, Trace
+    from agent_memory.records import Copy, Entry, Erasure, Hit, Hits, Session, Topic, Topics, Trace
     from agent_memory.remote.client import RemoteMemory
     from agent_memory.reports import (
         GenerationInfo,
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Schedule,
         Stats,
     )
+    from agent_memory.routing.router import Choice, Router
     from agent_memory.writing.items import NewEntry
 
 _HOMES = {
@@ -93,6 +94,8 @@ _HOMES = {
         "Hit",
         "Hits",
         "Session",
+        "Topic",
+        "Topics",
         "Trace",
     ],
     "reports": [
@@ -110,6 +113,7 @@ _HOMES = {
         "Schedule",
         "Stats",
     ],
+    "routing.router": ["Choice", "Router"],
     "writing.items": ["NewEntry"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -118,6 +122,7 @@ __all__ = [
     "AgentMemoryError",
     "AsyncMemory",
     "CheckpointError",
+    "Choice",
     "ClosedError",
     "Config",
     "Copy",
@@ -154,12 +159,15 @@ __all__ = [
     "ReplaySource",
     "Report",
     "Retention",
+    "Router",
     "Schedule",
     "SchemaTooNewError",
     "Session",
     "StaleGenerationError",
     "Stats",
     "StorageError",
+    "Topic",
+    "Topics",
     "Trace",
     "format_hits",
 ]

@@ -129,7 +129,7 @@ class AsyncMemory:
         return self._memory.session_encoder
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Path | str:
         """The store's folder."""
         return self._memory.path
 
@@ -163,6 +163,7 @@ class AsyncMemory:
     sessions = _awaitable(Memory.sessions)
     namespaces = _awaitable(Memory.namespaces)
     vectors = _awaitable(Memory.vectors)
+    topics = _awaitable(Memory.topics)
     stats = _awaitable(Memory.stats)
     check = _awaitable(Memory.check, whole=True)
     reindex = _awaitable(Memory.reindex, whole=True)

@@ -60,6 +60,17 @@ _NOTHING_SEEN = re.compile(f"[\\s\x00-\x1f\x7f-\x9f\u2800{INVISIBLE}]+")
 # --- settings and paths ------------------------------------------------------------------------------
 
 
+# Also with one slash, as a Path makes of it.
+_ADDRESS = re.compile("postgres(ql)?:/")
+
+
+def parse_place(what: str, value: object) -> Path | str:
+    """Return where a store is: the absolute path of a folder, or the URL of a PostgreSQL database as it is."""
+    if isinstance(value, str) and _ADDRESS.match(value) and "://" in value:
+        return check_unicode(what, value)
+    return parse_path(what, value)
+
+
 def parse_path(what: str, value: object) -> Path:
     """Return the absolute path of a folder or file; ``~`` is the home folder.
 
@@ -73,6 +84,10 @@ def parse_path(what: str, value: object) -> Path:
         raise InvalidInputError(f"{what} must not contain NUL")
     if any(len(os.fsencode(part)) > 255 for part in check_unicode(what, os.fspath(value)).split(os.sep)):
         raise InvalidInputError(f"{what} has a name of more than 255 bytes")
+    if _ADDRESS.match(os.fspath(value)):
+        raise InvalidInputError(
+            f"{what} must be a path; a store on PostgreSQL is opened by Memory(url), and by it alone"
+        )
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:

@@ -60,13 +60,13 @@ def _delegate(attribute: str, method: Callable[Concatenate[Any, _P], _R]) -> Cal
 
 
 class Memory:
-    """A long-term memory in a folder.
+    """A long-term memory in a folder, or on PostgreSQL.
 
-    Safe to share between threads, and any number of processes may open the same folder. Each call sees all that was
+    Safe to share between threads, and any number of processes may open the same store. Each call sees all that was
     committed before it began, by whomever.
 
     Args:
-        path: The store's folder; made if it is missing.
+        path: The store's folder, made if it is missing; or ``postgresql://user@host/database`` (extra ``postgres``).
         encoder: None for the store's own (the embedded default for a new store), the name of a built-in encoder, a
             sentence-transformers model by local path or cached name, or an ``Encoder``.
         session_encoder: ``"auto"`` for the store's own (a new store takes the embedded one if it fits the encoder),
@@ -92,12 +92,13 @@ class Memory:
         config: Config | Mapping[str, Any] | None = None,
         maintenance: str | None = None,
     ) -> None:
-        self.path = inputs.parse_path("path", path)
+        place = inputs.parse_place("path", path)
         self.namespace: Namespace = inputs.parse_namespace(namespace)
         self.config = inputs.parse_config(config)
         if maintenance not in (None, "background"):
             raise InvalidInputError(f"maintenance must be None or 'background', got {maintenance!r}")
-        self._store = Store(self.path, self.config, encoder, session_encoder)
+        self._store = Store(place, self.config, encoder, session_encoder)
+        self.path: Path | str = place if isinstance(place, Path) else self._store.name
         self._queries, self._jobs, self._scheduler = QueryLog(self._store), Jobs(self._store), Scheduler(self._store)
         self._later = Later(self._store)
         self._enter(self.namespace)
@@ -380,6 +381,7 @@ class Memory:
     sessions = _delegate("_reader", Reader.sessions)
     namespaces = _delegate("_reader", Reader.namespaces)
     vectors = _delegate("_reader", Reader.vectors)
+    topics = _delegate("_reader", Reader.topics)
 
     # --- operating ---------------------------------------------------------------------------------------
 

@@ -101,7 +101,8 @@ class Erasure(int):
         replayed: Number of vectors that were evolved again without them, those of former versions included.
         queries: Number of logged queries deleted that could have found them.
         jobs: Number of failed jobs whose reason is not kept, since it may have mentioned them.
-        files: Names of the index snapshots that were deleted, and written again where this process had the index.
+        files: Names of the snapshots of index and words that were deleted; they were written again where this process
+            had them in memory.
         verified: What was looked at afterwards, one sentence each.
         pending: Why something of them may still be in a file of the store, one sentence each; empty if it is not.
             Maintenance, the next ``forget`` and the next time the store is opened try again.
@@ -279,3 +280,40 @@ class Session:
     entries: int
     first_event: datetime
     last_event: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """Entries that are about the same.
+
+    Attributes:
+        name: Its first words, joined by hyphens; stays when topics are found from former ones.
+        words: What tells it from the other topics, most telling first.
+        size: Number of its entries.
+        cohesion: Mean cosine of its entries with their centre.
+        examples: The entries closest to the centre, with different texts.
+        members: Namespace and key of each of its entries, in the order they were added.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    size: int
+    cohesion: float
+    examples: tuple[Entry, ...]
+    members: tuple[tuple[Namespace, str], ...]
+
+
+class Topics(list[Topic]):
+    """The topics of a memory, largest first.
+
+    Attributes:
+        duplicates: Groups of entries that say nearly the same (cosine of .97 or more), the oldest first in each: what
+            ``supersede`` or ``forget`` may consolidate. Nothing is merged unasked.
+        entries: Number of entries that were grouped; those without a vector are not.
+    """
+
+    def __init__(
+        self, topics: Iterable[Topic] = (), *, duplicates: tuple[tuple[Entry, ...], ...] = (), entries: int = 0
+    ) -> None:
+        super().__init__(topics)
+        self.duplicates, self.entries = duplicates, entries

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent_memory.encoders.evo.model import EvoEmbeddingModel
     from agent_memory.encoders.evo.segments import Exchange
     from agent_memory.encoders.evo.session import EvoEncoder, EvoSessionEncoder
+    from agent_memory.encoders.evo_reranker import EvoReranker
     from agent_memory.encoders.registry import load_encoder
     from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
     from agent_memory.encoders.rotation import RotatedEncoder, Rotation, fit_rotation, needs_rotation
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from agent_memory.encoders.static.aegis import AegisEncoder
     from agent_memory.encoders.static.matryoshka import MatryoshkaEncoder
     from agent_memory.encoders.static.minilm import MiniLMEncoder
+    from agent_memory.encoders.static.multilingual import MultilingualEncoder
     from agent_memory.encoders.static.openai import OpenAIEncoder
     from agent_memory.encoders.static.sentence_transformer import SentenceTransformerEncoder
     from agent_memory.types import Progress
@@ -44,11 +46,13 @@ _HOMES = {
     "CrossEncoderReranker": "reranker",
     "EvoEmbeddingModel": "evo.model",
     "EvoEncoder": "evo.session",
+    "EvoReranker": "evo_reranker",
     "EvoSessionEncoder": "evo.session",
     "Exchange": "evo.segments",
     "LatentQueue": "session",
     "MatryoshkaEncoder": "static.matryoshka",
     "MiniLMEncoder": "static.minilm",
+    "MultilingualEncoder": "static.multilingual",
     "OpenAIEncoder": "static.openai",
     "RotatedEncoder": "rotation",
     "Reranker": "reranker",
@@ -71,11 +75,13 @@ __all__ = [
     "EncoderSpec",
     "EvoEmbeddingModel",
     "EvoEncoder",
+    "EvoReranker",
     "EvoSessionEncoder",
     "Exchange",
     "LatentQueue",
     "MatryoshkaEncoder",
     "MiniLMEncoder",
+    "MultilingualEncoder",
     "OpenAIEncoder",
     "Progress",
     "Reranker",

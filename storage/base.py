@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
+from typing import ClassVar
 
 from agent_memory.storage.entries import Changes, Drafts, Entries, Lexical, Mentions
 from agent_memory.storage.erasures import Erasures
@@ -132,10 +133,12 @@ class Database(ABC):
     Attributes:
         path: Where it is, for messages.
         lock_timeout_s: Seconds a writer waits for another before LockTimeoutError.
+        erased: What holds once ``erase_traces`` has returned None, and how far that reaches: a sentence for receipts.
     """
 
     path: Path
     lock_timeout_s: float
+    erased: ClassVar[str]
 
     @property
     @abstractmethod

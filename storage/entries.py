@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Protocol
 
 from agent_memory.records import Entry, Session
-from agent_memory.storage.records import Condition, Draft, LexicalQuery, Removed, Span, StoredVectors, Written
+from agent_memory.storage.records import (
+    Condition,
+    Draft,
+    EntryTerms,
+    LexicalQuery,
+    Removed,
+    Span,
+    StoredVectors,
+    Written,
+)
 from agent_memory.types import IdArray, Namespace
 
 
@@ -218,6 +228,16 @@ class Changes(ABC):
         """
 
 
+class TermCounts(Protocol):
+    """An index beside the full-text index that holds the same terms, in the same state of the store."""
+
+    def __len__(self) -> int:
+        """Return the number of entries in it."""
+
+    def count(self, terms: Sequence[str]) -> int:
+        """Return the number of entries that hold any of some terms, as ``Lexical.read_terms`` gives them."""
+
+
 class Lexical(ABC):
     """The full-text index, scored by BM25: speakers and texts of all unsuperseded entries.
 
@@ -227,8 +247,26 @@ class Lexical(ABC):
     """
 
     @abstractmethod
-    def parse(self, query: str) -> LexicalQuery:
-        """Return the rarest words of a query, and the score of a perfect match."""
+    def parse(self, query: str, *, counts: TermCounts | None = None) -> LexicalQuery:
+        """Return the rarest words of a query, and the score of a perfect match.
+
+        Args:
+            query: The query.
+            counts: Counts entries faster than the full-text index. The result is the same, with ``terms``.
+        """
+
+    @property
+    @abstractmethod
+    def rules(self) -> str:
+        """What decides the terms of a text; an index of terms that others have made is of no use."""
+
+    @abstractmethod
+    def read_terms(self, ids: IdArray) -> EntryTerms:
+        """Return the terms that are indexed of the unsuperseded entries among some."""
+
+    @abstractmethod
+    def read_all_terms(self) -> Iterator[EntryTerms]:
+        """Yield the terms that are indexed of all unsuperseded entries, some thousand at once."""
 
     @abstractmethod
     def search(self, query: LexicalQuery, *, limit: int, condition: Condition | None = None) -> dict[int, float]:

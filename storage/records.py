@@ -12,7 +12,7 @@ from agent_memory.errors import InvalidInputError, StorageError
 from agent_memory.records import Entry
 from agent_memory.storage.codec import DTYPES, decode_vector
 from agent_memory.storage.filters import EVERYTHING, Filter
-from agent_memory.types import FloatArray, Namespace
+from agent_memory.types import FloatArray, IdArray, Namespace
 
 Span: TypeAlias = tuple[datetime, datetime]
 """An interval of time: its start, included, and its end, excluded."""
@@ -370,12 +370,32 @@ class LexicalQuery:
         weights: Inverse document frequency of each.
         best: The largest score that a document can have.
         words: What each is in the query's own spelling, and its place if it is of a script without spaces.
+        terms: What the index holds for them, one after the other; None if some is a phrase of several terms, or if
+            this was not asked for.
     """
 
     phrases: tuple[str, ...]
     weights: tuple[float, ...]
     best: float
     words: tuple[tuple[str, int | None], ...] = ()
+    terms: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EntryTerms:
+    """The terms that the full-text index holds of some entries.
+
+    Attributes:
+        ids: The entries, int64 (n,), ascending.
+        lengths: Number of terms of each, int64 (n,).
+        numbers: The terms of one entry after the other, int64 (sum of ``lengths``,), as numbers in ``vocabulary``.
+        vocabulary: The distinct terms.
+    """
+
+    ids: IdArray
+    lengths: IdArray
+    numbers: IdArray
+    vocabulary: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

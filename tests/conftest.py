@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import WordEncoder
@@ -36,3 +37,14 @@ def open_memory(folder: Path) -> Iterator[Open]:
 @pytest.fixture
 def memory(open_memory: Open) -> Memory:
     return open_memory()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server of this session of tests; without fsync, as no test of its users needs it."""
+    pytest.importorskip("psycopg", reason="pip install 'agent-memory[postgres]'")
+    from support_postgres import Server
+
+    server = Server(fsync="off", full_page_writes="off")
+    yield server
+    server.stop()

@@ -19,6 +19,7 @@ from agent_memory.cli import (
     running,
     server,
     sessions,
+    topics,
     upkeep,
 )
 from agent_memory.cli.shared import OUT
@@ -42,7 +43,8 @@ app = typer.Typer(
     help="\n\n".join(_ABOUT),
     epilog=running.HELP,
 )
-for _commands in (memory.app, recall.app, files.app, upkeep.app, evaluation.app, mcp.app, server.app, agents.hooks):
+_FLAT = (memory, recall, topics, files, upkeep, evaluation, mcp, server)
+for _commands in (*(each.app for each in _FLAT), agents.hooks):
     app.add_typer(_commands)
 app.add_typer(sessions.app, name="session")
 app.add_typer(jobs.app, name="jobs")

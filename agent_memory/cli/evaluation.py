@@ -22,36 +22,58 @@ from agent_memory.cli.shared import (
     progress_bar,
     shorten,
 )
+from agent_memory.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from agent_memory.evaluation.benchmark import Card
     from agent_memory.evaluation.datasets import Evaluation
     from agent_memory.memory import Memory
 
 _RECALLS = ("recall@1", "recall@5", "recall@10", "recall@20")
+
+_Compare = Annotated[
+    bool, typer.Option("--compare", help="Words alone, meaning alone, both, and both with the session.")
+]
+_Mode = Annotated[str, typer.Option(help="hybrid, dense or lexical; +session behind it for evolved vectors.")]
+_Vectors = Annotated[
+    bool, typer.Option(help="Static, averaged and evolved vectors by themselves, at each tier's dimension.")
+]
+_Format = Annotated[
+    str | None, typer.Option("--format", help="Published files: locomo, realtalk, longmemeval or beir (a folder).")
+]
+_Peers = Annotated[
+    bool, typer.Option("--peers", help="With --format: also BM25, plain MiniLM, a moving average, Chroma.")
+]
+_Card = Annotated[
+    Path | None, typer.Option(help="With --format: folder of the card; the file's name with -card if not given.")
+]
 
 app = typer.Typer()
 
 
 @app.command("eval", epilog="Example: agent-memory eval data/dev/* --compare --cache ./eval-cache")
 def eval_(
-    folders: Annotated[list[Path], typer.Argument(help="Data sets: queries with conversations or passages.")],
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Words alone, meaning alone, both, and both with the session.")
-    ] = False,
-    mode: Annotated[
-        str, typer.Option(help="hybrid, dense or lexical; +session behind it for evolved vectors.")
-    ] = "hybrid+session",
-    vectors: Annotated[
-        bool, typer.Option(help="Static, averaged and evolved vectors by themselves, at each tier's dimension.")
-    ] = True,
+    folders: Annotated[list[Path], typer.Argument(help="Data sets; with --format, published files.")],
+    compare: _Compare = False,
+    mode: _Mode = "hybrid+session",
+    vectors: _Vectors = True,
     plot: Annotated[Path | None, typer.Option(help="Draw the comparison of vectors to this file (PNG).")] = None,
     categories: Annotated[bool, typer.Option("--categories", help="Recall@10 of each category of questions.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Keep encoded data here between runs.")] = None,
     limit: Annotated[int | None, typer.Option(help="Maximum number of questions of each set.")] = None,
     encoder: EncoderOption = None,
+    published: _Format = None,
+    peers: _Peers = False,
+    card: _Card = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure retrieval quality and latency on labelled data."""
+    if published is not None:
+        modes = ["hybrid", "dense", "lexical"] if compare else [mode.removesuffix("+session")]
+        _run_benchmarks(folders, published, modes, encoder, peers, card, limit, as_json)
+        return
+    if peers or card is not None:
+        raise InvalidInputError("--peers and --card need --format: they are for published files")
     from agent_memory.evaluation.datasets import evaluate
     from agent_memory.evaluation.plots import plot_vectors
 
@@ -77,6 +99,59 @@ def eval_(
         return
     for result in results:
         _print_evaluation(result, categories)
+
+
+def _run_benchmarks(
+    paths: list[Path],
+    published: str,
+    modes: list[str],
+    encoder: str | None,
+    peers: bool,
+    folder: Path | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    from agent_memory.evaluation.benchmark import run_benchmark
+    from agent_memory.evaluation.card import write_card
+    from agent_memory.evaluation.published import read_benchmark
+
+    if folder is not None and len(paths) > 1:
+        raise InvalidInputError(f"--card names one folder, but there are {len(paths)} files")
+    cards = []
+    for path in paths:
+        benchmark = read_benchmark(published, path, limit=limit)
+        with progress_bar("evaluating", quiet=as_json) as progress:
+            result = run_benchmark(
+                benchmark,
+                modes=modes,
+                encoder=encoder,
+                peers=peers,
+                progress=lambda _, done, total: progress(done, total),
+            )
+        written = write_card(result, folder or Path(f"{path.stem}-card"))
+        cards.append(result)
+        if not as_json:
+            _print_benchmark(result, written)
+    if as_json:
+        print_json(cards)
+
+
+def _print_benchmark(card: Card, written: list[Path]) -> None:
+    from rich.table import Table
+
+    from agent_memory.evaluation.card import SHOWN
+
+    for level, outcomes in card.outcomes.items():
+        count = next(iter(outcomes.values())).questions
+        table = Table("", *SHOWN, title=f"{card.name}: by {level}, {count} questions, encoder {card.encoder}")
+        for way, outcome in outcomes.items():
+            table.add_row(way, *(f"{outcome.overall[name].mean:.1f}" for name in SHOWN))
+        print_table(table)
+    for what, count in card.notes.items():
+        OUT.print(f"{what}: {count}")
+    for way, why in card.missing.items():
+        OUT.print(f"{way}: {why}")
+    OUT.print(f"written: {', '.join(map(str, written))}")
 
 
 def _print_evaluation(result: Evaluation, categories: bool) -> None:

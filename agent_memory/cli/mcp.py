@@ -45,6 +45,14 @@ def mcp(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Further Host header to answer to, such as memory.example.org:8000.")
     ] = None,
+    tools: Annotated[
+        str | None,
+        typer.Option(
+            "--tools",
+            metavar="FILE",
+            help="Offer pick_tools for the tools that a JSON file lists, as MCP and OpenAI describe them.",
+        ),
+    ] = None,
     timezone: TimezoneOption = None,
     namespace: NamespaceOption = "",
     project: Annotated[
@@ -59,8 +67,10 @@ def mcp(
     Over stdio, standard output holds the protocol's messages, which are JSON Lines with --json and without.
     """
     from agent_memory.integrations._mcp_http import check_exposure
+    from agent_memory.integrations._mcp_picking import read_tools
     from agent_memory.integrations.mcp import run_server
 
+    described = None if tools is None else read_tools(tools)
     if transport is Transport.HTTP:
         check_exposure(host, token)
     if project is not None:
@@ -70,14 +80,14 @@ def mcp(
     with open_store(path, namespace, encoder=encoder, create=True, timezone=timezone) as memory:
         if transport is Transport.STDIO:
             with _ended_by_interrupt(memory):
-                run_server(memory)
+                run_server(memory, tools=described)
             return
         url = f"http://{host}:{port}/mcp"
         if as_json:
             print_json_line({"url": url})
         else:
             ERR.print(f"serving {path} at {url}")
-        run_server(memory, transport, host=host, port=port, token=token, hosts=allow_host or ())
+        run_server(memory, transport, host=host, port=port, token=token, hosts=allow_host or (), tools=described)
 
 
 @contextmanager

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 app = new_group("Encoder models: list, pull, verify, path.")
 
-_Name = Annotated[str, typer.Argument(help="minilm, mpnet, aegis; for pull also any owner/model of the hub")]
+_Name = Annotated[
+    str, typer.Argument(help="minilm, multilingual, mpnet, aegis; for pull also any owner/model of the hub")
+]
 
 
 @app.command("list", epilog="Example: agent-memory models list")
@@ -29,9 +31,9 @@ def list_(as_json: JsonOption = False) -> None:
         return
     for model in models.KNOWN.values():
         where = "here" if here[model.name] else "not here"
-        OUT.print(f"{model.name:8} {where:9} {model.size_bytes / 1e6:7.0f} MB  {model.licence}")
-        OUT.print(f"         {model.summary}")
-        OUT.print(f"         {model.source}; sha256 {model.sha256 or 'not pinned'}")
+        OUT.print(f"{model.name:12} {where:9} {model.size_bytes / 1e6:7.0f} MB  {model.licence}")
+        OUT.print(f"             {model.summary}")
+        OUT.print(f"             {model.source}; sha256 {model.sha256 or 'not pinned'}")
 
 
 def _facts(model: KnownModel) -> dict[str, object]:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from agent_memory.errors import MissingDependencyError, StorageError
+from agent_memory.evaluation.benchmark import Card
 from agent_memory.evaluation.datasets import Evaluation
 from agent_memory.evaluation.session_view import SessionView
+from agent_memory.records import Topics
 
 
 def plot_vectors(results: Sequence[Evaluation], path: Path) -> None:
@@ -62,6 +64,55 @@ def plot_session_view(view: SessionView, path: Path) -> None:
         axis.set_yticks(list(ticks), [str(view.after[i]) for i in ticks])
         axis.set(title=f"{name}: cosine between steps", xlabel="segments")
         figure.colorbar(image, ax=axis, shrink=0.7)
+    _save(figure, path)
+
+
+def plot_benchmark(card: Card, path: Path) -> None:
+    """Plot how often any of the evidence is among the first ten, with its confidence interval, one panel per level.
+
+    Args:
+        card: The results of a benchmark.
+        path: The file to write; PNG, or the format of the suffix.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        StorageError: The file cannot be written.
+    """
+    pyplot = _load_pyplot()
+    figure, axes = pyplot.subplots(1, len(card.outcomes), figsize=(5.5 * len(card.outcomes), 4), squeeze=False)
+    for axis, (level, outcomes) in zip(axes[0], card.outcomes.items(), strict=True):
+        found = [outcome.overall["any@10"] for outcome in outcomes.values()]
+        means = [estimate.mean for estimate in found]
+        reach = [[e.mean - e.low for e in found], [e.high - e.mean for e in found]]
+        places = range(len(found))
+        axis.barh(places, means, xerr=reach, capsize=3)
+        axis.set_yticks(places, list(outcomes))
+        axis.invert_yaxis()
+        axis.set(
+            title=f"{card.name}: {level} level", xlabel="any of the evidence among the first ten, %", xlim=(0, 100)
+        )
+    _save(figure, path)
+
+
+def plot_topics(topics: Topics, path: Path) -> None:
+    """Plot the size of each topic beside its words.
+
+    Args:
+        topics: What to plot.
+        path: The file to write; PNG, or the format of the suffix.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        StorageError: The file cannot be written.
+    """
+    pyplot = _load_pyplot()
+    figure, axis = pyplot.subplots(figsize=(10, 1 + 0.35 * max(1, len(topics))))
+    names = [_shorten(", ".join(topic.words[:4]) or topic.name, 50).replace("$", r"\$") for topic in topics]
+    bars = axis.barh(range(len(topics)), [topic.size for topic in topics])
+    axis.set_yticks(range(len(topics)), names)
+    axis.bar_label(bars)
+    axis.invert_yaxis()
+    axis.set(xlabel="entries", title=f"{len(topics)} topics of {topics.entries} entries")
     _save(figure, path)
 
 

@@ -95,7 +95,7 @@ def _rank_in_session(
             if kind == "evolved" and session_encoder is not None and segments.memory_before is not None:
                 query = session_encoder.embed_query(vector, question.text, segments.memory_before(start))
             for dimension in dimensions:
-                scores = _cut(rows[kind], dimension) @ query[:dimension]
+                scores = cut_vectors(rows[kind], dimension) @ query[:dimension]
                 scores[start:end] = -np.inf
                 best = np.argsort(-scores, kind="stable")[:limit]
                 yield question, kind, dimension, [segments.keys[i] for i in best]
@@ -162,13 +162,18 @@ def _choose_rows(segments: _Segments, kind: str) -> FloatArray:
         return segments.evolved
     if kind == "static":
         return segments.static
-    mixed = np.zeros_like(segments.static)
+    return average_neighbours(segments.static)
+
+
+def average_neighbours(rows: FloatArray) -> FloatArray:
+    """Return the moving average of vectors that follow each other, float32 (n, d), not normalised."""
+    mixed = np.zeros_like(rows)
     for back, weight in enumerate(AVERAGE):
-        mixed[back:] += weight * segments.static[: len(mixed) - back]
+        mixed[back:] += weight * rows[: max(0, len(mixed) - back)]
     return mixed
 
 
-def _cut(rows: FloatArray, dimension: int) -> FloatArray:
+def cut_vectors(rows: FloatArray, dimension: int) -> FloatArray:
     """Return the leading dimensions of each row, scaled to unit length."""
     prefix = rows[:, :dimension]
     unit: FloatArray = prefix / np.linalg.norm(prefix, axis=1, keepdims=True)

@@ -13,14 +13,18 @@ from __future__ import annotations
 from agent_memory.integrations._embeddings import EncoderEmbeddings
 from agent_memory.integrations.langchain_history import AgentMemoryChatMessageHistory
 from agent_memory.integrations.langchain_middleware import AgentMemoryMiddleware
+from agent_memory.integrations.langchain_reranker import AgentMemoryCompressor
 from agent_memory.integrations.langchain_retriever import AgentMemoryRetriever
+from agent_memory.integrations.langchain_tool_selector import AgentMemoryToolSelector
 from agent_memory.integrations.langchain_tools import memory_tools
 from agent_memory.integrations.langchain_vectorstore import AgentMemoryVectorStore
 
 __all__ = [
     "AgentMemoryChatMessageHistory",
+    "AgentMemoryCompressor",
     "AgentMemoryMiddleware",
     "AgentMemoryRetriever",
+    "AgentMemoryToolSelector",
     "AgentMemoryVectorStore",
     "EncoderEmbeddings",
     "memory_tools",

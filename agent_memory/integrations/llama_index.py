@@ -1,9 +1,11 @@
-"""LlamaIndex: a vector store and a memory block.
+"""LlamaIndex: a vector store, a memory block and a postprocessor.
 
     store = AgentMemoryLlamaStore("./my-index")
     index = VectorStoreIndex.from_documents(documents, StorageContext.from_defaults(vector_store=store))
 
     memory = Memory.from_defaults(memory_blocks=[AgentMemoryBlock(memory="./my-agent")])
+
+    retriever = index.as_query_engine(node_postprocessors=[AgentMemoryPostprocessor(EvoReranker(history=said))])
 
 The vector store keeps the vectors of LlamaIndex's embedding model; the block uses the memory's own encoder.
 """
@@ -16,6 +18,7 @@ from typing import Any
 
 from agent_memory.aio import run_in_thread
 from agent_memory.config import Config
+from agent_memory.encoders import EvoReranker
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.formats.names import encode_name
 from agent_memory.integrations._erasing import Erase, check_erase
@@ -23,6 +26,7 @@ from agent_memory.integrations._given import LateMemory
 from agent_memory.integrations._opening import Adapter, Given, below, opened
 from agent_memory.integrations._plain import plain, restored
 from agent_memory.integrations._prompting import Prompting
+from agent_memory.integrations._reranking import check_reranker, rank_texts
 from agent_memory.integrations._text import entry_text, own_text, text_of
 from agent_memory.integrations._vectors import UNRANKED, anywhere, closest, direction
 from agent_memory.memory import Memory
@@ -32,7 +36,8 @@ try:
     from llama_index.core.base.llms.types import ChatMessage
     from llama_index.core.bridge.pydantic import ConfigDict, PrivateAttr
     from llama_index.core.memory import BaseMemoryBlock
-    from llama_index.core.schema import BaseNode, MetadataMode
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+    from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
     from llama_index.core.vector_stores.types import (
         BasePydanticVectorStore,
         MetadataFilters,
@@ -267,3 +272,36 @@ class AgentMemoryBlock(BaseMemoryBlock[str], Adapter):
 def _said(message: ChatMessage) -> str:
     """Return the text of a message's blocks, without the model's reasoning."""
     return text_of([each for each in message.blocks if each.block_type != "thinking"])
+
+
+class AgentMemoryPostprocessor(BaseNodePostprocessor):
+    """Ranks the nodes of any retriever again, best first; a node's score is then the reranker's.
+
+    Attributes:
+        reranker: An ``EvoReranker``, which knows the conversation, or any ``Reranker``; an ``EvoReranker`` without a
+            conversation if left out.
+        top_n: How many nodes are kept at most; None for all.
+        min_score: Nodes that score lower are left out.
+    """
+
+    reranker: Any = None
+    top_n: int | None = None
+    min_score: float | None = None
+
+    def __init__(self, reranker: Any = None, **fields: Any) -> None:
+        chosen = EvoReranker() if reranker is None else reranker
+        check_reranker(chosen)
+        super().__init__(reranker=chosen, **fields)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that LlamaIndex knows the class by."""
+        return "AgentMemoryPostprocessor"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        texts = [node.node.get_content(metadata_mode=MetadataMode.NONE) for node in nodes]
+        query = "" if query_bundle is None else query_bundle.query_str
+        ranked = rank_texts(self.reranker, query, texts, top_n=self.top_n, min_score=self.min_score)
+        return [NodeWithScore(node=nodes[place].node, score=score) for place, score in ranked]

@@ -21,10 +21,12 @@ from typing import Any
 from agent_memory.aio import AsyncMemory
 from agent_memory.errors import MissingDependencyError
 from agent_memory.integrations._mcp_http import check_exposure, restrict, serve
+from agent_memory.integrations._mcp_picking import PICKING_HINTS, PickingTools
 from agent_memory.integrations._mcp_tools import HINTS, Resources, Tools, resources_of
 from agent_memory.integrations._mcp_transport import Transport
 from agent_memory.integrations._opening import Given, held_by, opened
 from agent_memory.memory import Memory
+from agent_memory.routing.router import Router
 
 NAME = "agent-memory"
 INSTRUCTIONS = (
@@ -34,7 +36,12 @@ INSTRUCTIONS = (
 
 
 def build_server(
-    memory: Memory | AsyncMemory, *, host: str = "127.0.0.1", port: int = 8000, read_only: bool = False
+    memory: Memory | AsyncMemory,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    read_only: bool = False,
+    tools: Mapping[str, str | Sequence[str]] | None = None,
 ) -> Any:
     """Return an MCP server over a memory: a ``FastMCP`` of mcp 1, an ``MCPServer`` of mcp 2.
 
@@ -43,6 +50,8 @@ def build_server(
         host: Local address to listen on, for HTTP with mcp 1; ``run_server`` serves others too.
         port: Port to listen on, for HTTP with mcp 1.
         read_only: Whether to leave out the tools that write.
+        tools: Many other tools, by name, with what they do; adds ``pick_tools``, which says which of them a request
+            needs, and ``correct_tool``, which teaches it. Kept in the namespace ``tools`` of the memory.
 
     Raises:
         InvalidInputError: Others can reach the address.
@@ -58,9 +67,12 @@ def build_server(
     newer = find_spec("mcp.server.mcpserver") is not None
     place = "mcp.server.mcpserver" if newer else "mcp.server.fastmcp"
     errors = import_module(f"{place}.exceptions")
-    tools = Tools(held, errors.ToolError)
-    wanted = {name: hints for name, hints in HINTS.items() if hints["readOnlyHint"] or not read_only}
-    made = [_tool(import_module(f"{place}.tools").Tool, getattr(tools, name), hints) for name, hints in wanted.items()]
+    own = Tools(held, errors.ToolError)
+    kind = import_module(f"{place}.tools").Tool
+    made = [_tool(kind, getattr(own, name), hints) for name, hints in _wanted(HINTS, read_only)]
+    if tools is not None:
+        picking = PickingTools(Router(held, tools, namespace=("tools",)), tools, errors.ToolError)
+        made += [_tool(kind, getattr(picking, name), hints) for name, hints in _wanted(PICKING_HINTS, read_only)]
     options: dict[str, Any] = {"instructions": INSTRUCTIONS, "log_level": "WARNING", "tools": made}
     if newer:
         server = import_module(place).MCPServer(NAME, version=version(NAME), **options)
@@ -72,6 +84,10 @@ def build_server(
     for address, resource in resources_of(Resources(held, errors.ResourceError)).items():
         server.resource(address, mime_type="application/json")(resource)
     return server
+
+
+def _wanted(hints: Mapping[str, Mapping[str, Any]], read_only: bool) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(name, each) for name, each in hints.items() if each["readOnlyHint"] or not read_only]
 
 
 def _tool(kind: Any, call: Callable[..., Any], hints: Mapping[str, Any]) -> Any:
@@ -93,6 +109,7 @@ def run_server(
     port: int = 8000,
     token: str | None = None,
     hosts: Sequence[str] = (),
+    tools: Mapping[str, str | Sequence[str]] | None = None,
 ) -> None:
     """Serve a memory until the client leaves (stdio) or the process is interrupted (HTTP).
 
@@ -105,6 +122,7 @@ def run_server(
         port: Port to listen on, for HTTP.
         token: What HTTP clients must send as ``Authorization: Bearer TOKEN``; needed unless the address is local.
         hosts: Further values of the Host header that are answered, for HTTP; others are refused.
+        tools: The tools of ``pick_tools``; see ``build_server``.
 
     Raises:
         InvalidInputError: Others can reach the address, and there is no token.
@@ -113,7 +131,7 @@ def run_server(
         check_exposure(host, token)
     held, own = opened(memory)
     try:
-        server = build_server(held)
+        server = build_server(held, tools=tools)
         with _closed_at_sigterm(held):
             if transport is Transport.STDIO:
                 server.run("stdio")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from typing_extensions import override
 
-from agent_memory.config import Config
 from agent_memory.errors import (
     AgentMemoryError,
     CorruptSnapshotError,
@@ -20,7 +18,7 @@ from agent_memory.errors import (
     StaleGenerationError,
     StorageError,
 )
-from agent_memory.files import failpoint, reset_in_child, wait_for_scratch
+from agent_memory.live.cache import SnapshotCache
 from agent_memory.live.rows import RowView, find_extras, iter_rows, read_rows, replace_extras, select_extras
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Accept, Generation
@@ -57,7 +55,7 @@ class _Held:
         return RowView(self.index.view(), self.extras)
 
 
-class LiveIndex:
+class LiveIndex(SnapshotCache):
     """The index of one generation in this process, kept equal to the store.
 
     Args:
@@ -67,24 +65,10 @@ class LiveIndex:
         read_erasures: Returns what ``Erasures.read_state`` says now.
     """
 
-    def __init__(
-        self, folder: Path, config: Config, *, read_only: bool, read_erasures: Callable[[], tuple[int, int]]
-    ) -> None:
-        self.folder = folder
-        self._read_erasures = read_erasures
-        self._config = config
-        # A store from a stranger may have a link here: nothing is read or written elsewhere.
-        self._linked = folder.is_symlink()
-        if self._linked:
-            _log.warning("%s is a link: index snapshots are neither read nor written", folder)
-        self._read_only = read_only or self._linked
-        self._held: _Held | None = None
-        self._reset()
-        reset_in_child(self, LiveIndex._reset)
+    _held: _Held | None
 
-    def _reset(self) -> None:
-        # Of a process that is forked, another thread may hold the lock, and be in the midst of an update.
-        self._lock = threading.Lock()
+    @override
+    def _drop(self) -> None:
         self._held = None
 
     @property
@@ -259,37 +243,6 @@ class LiveIndex:
             discard_all(self.folder, keep=kept, wait_s=wait_s)
             return [path.name for path in before if path != kept]
 
-    def discard_newer(self, tx: Transaction) -> None:
-        """Delete snapshots that are ahead of the store: an older copy of the database was put in place.
-
-        Left alone, they would look right again as soon as the store had seen as many changes.
-        """
-        if self._read_only or not self.folder.exists():
-            return
-        from agent_memory.index import snapshots
-
-        newest = tx.changes.last_seq()
-        for seq, path in snapshots(self.folder):
-            if seq > newest:
-                _log.warning("deleting %s: it is ahead of the store (%d > %d)", path, seq, newest)
-                shutil.rmtree(path, ignore_errors=True)
-
-    def discard_outdated(self, tx: Transaction) -> None:
-        """Delete snapshots from before something was forgotten, and unfinished ones: a killed process has left them."""
-        if self._read_only or not self.folder.is_dir():
-            return
-        wait_for_scratch(self.folder, ".tmp-", 0.0)
-        floor = tx.erasures.read_floor()
-        for seq, path in self.snapshots() if floor else ():
-            if seq < floor:
-                shutil.rmtree(path, ignore_errors=True)
-
-    def snapshots(self) -> list[tuple[int, Path]]:
-        """Return (seq, path) of the snapshots on disk."""
-        from agent_memory.index import snapshots
-
-        return snapshots(self.folder)
-
     def stats(self) -> IndexStats | None:
         """Return facts about the index in memory, or None before the first recall."""
         held = self._held
@@ -331,15 +284,7 @@ class LiveIndex:
         Raises:
             IndexStateError: It cannot be written.
         """
-        if self._linked or self._read_erasures() != erasures:
-            return None
-        path = index.save(self.folder, generation=identity, seq=seq)
-        failpoint("snapshot-before-look")
-        if self._read_erasures() == erasures:
-            return path
-        # Whoever forgot has deleted the snapshots that were there before this one got its name.
-        shutil.rmtree(path, ignore_errors=True)
-        return None
+        return self._keep(lambda: index.save(self.folder, generation=identity, seq=seq), erasures)
 
 
 def _continues(held: _Held, generation: Generation, seq: int, tx: Transaction) -> bool:

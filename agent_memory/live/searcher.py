@@ -13,12 +13,14 @@ import numpy as np
 from agent_memory.errors import CorruptSnapshotError, StorageError
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.rows import RowView, evolve_passages, measure_luck
+from agent_memory.live.words import LiveWords
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Accept, Condition, LexicalQuery, Span
 from agent_memory.types import FloatArray, IdArray
 
 if TYPE_CHECKING:
     from agent_memory.index import SearchResult
+    from agent_memory.index.words import WordsView
 
 _log = logging.getLogger("agent_memory")
 
@@ -30,6 +32,7 @@ class Searcher:
 
     Args:
         live_index: The index.
+        live_words: The words tier.
         tx: A read transaction in which nothing was read yet.
         accept: Raises if the caller cannot work with the generation found.
         condition: Which entries may be returned.
@@ -37,11 +40,19 @@ class Searcher:
     """
 
     def __init__(
-        self, live_index: LiveIndex, tx: Transaction, accept: Accept, condition: Condition, *, dense: bool = True
+        self,
+        live_index: LiveIndex,
+        live_words: LiveWords,
+        tx: Transaction,
+        accept: Accept,
+        condition: Condition,
+        *,
+        dense: bool = True,
     ) -> None:
-        self._live_index, self._tx, self._accept = live_index, tx, accept
+        self._live_index, self._live_words, self._tx, self._accept = live_index, live_words, tx, accept
         self._condition = condition
         self._view = live_index.view(tx, accept) if dense else None
+        self._words: tuple[WordsView | None] | None = None
         self.empty = dense and self._view is None
 
     # --- which entries -----------------------------------------------------------------------------------
@@ -152,10 +163,25 @@ class Searcher:
 
     # --- by words ----------------------------------------------------------------------------------------
 
+    def parse_words(self, text: str, *, in_haste: bool = False) -> LexicalQuery:
+        """Return the rarest words of a query.
+
+        Args:
+            text: The query.
+            in_haste: True if there is no time to build the words tier; the full-text index is asked instead.
+        """
+        if self._words is None:
+            self._words = (self._live_words.view(self._tx, in_haste=in_haste),)
+        return self._tx.lexical.parse(text, counts=self._words[0])
+
     def search_words(self, query: LexicalQuery, limit: int) -> dict[int, float]:
         """Return the scores of the best entries by words, from 0 to 1, best first, hidden ones included."""
-        condition = None if self._allowed is None else self._condition
-        return self._tx.lexical.search(query, limit=limit, condition=condition)
+        tier = None if self._words is None else self._words[0]
+        if tier is None or query.terms is None:
+            condition = None if self._allowed is None else self._condition
+            return self._tx.lexical.search(query, limit=limit, condition=condition)
+        ids, scores = tier.search(query.terms, limit=limit, allowed=self._allowed)
+        return dict(zip(ids.tolist(), np.minimum(1.0, scores / (query.best or 1.0)).tolist(), strict=True))
 
 
 def slice_result(found: SearchResult, at: int) -> SearchResult:

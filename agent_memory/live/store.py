@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from agent_memory.config import Config
-from agent_memory.errors import EncoderMismatchError, StorageError
+from agent_memory.errors import EncoderMismatchError, MissingDependencyError, StorageError
 from agent_memory.files import clean_parts, make_folder
 from agent_memory.live.attempt import begin_to_write
 from agent_memory.live.gathering import Gathering
@@ -17,6 +18,7 @@ from agent_memory.live.index import LiveIndex
 from agent_memory.live.searcher import Searcher
 from agent_memory.live.space import Space
 from agent_memory.live.spaces import Spaces
+from agent_memory.live.words import LiveWords
 from agent_memory.storage.base import Database, Transaction
 from agent_memory.storage.calls import Calls
 from agent_memory.storage.records import Condition
@@ -25,6 +27,7 @@ from agent_memory.types import Progress
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder, SessionEncoder
+    from agent_memory.storage.postgres.database import PostgresDatabase
 
 _R = TypeVar("_R")
 
@@ -57,17 +60,33 @@ def bring_up(folder: Path, progress: Progress) -> None:
         database.close()
 
 
+def open_served(url: str, config: Config) -> PostgresDatabase:
+    """Return the database of a URL.
+
+    Raises:
+        InvalidInputError: The URL cannot be used.
+        MissingDependencyError: psycopg is not installed.
+    """
+    try:
+        from agent_memory.storage.postgres.database import PostgresDatabase
+    except ImportError as error:
+        raise MissingDependencyError("psycopg", "postgres") from error
+    return PostgresDatabase(url, lock_timeout_s=config.lock_timeout_s)
+
+
 class Store:
     """One store, open in this process.
 
     Args:
-        folder: The store's folder; made if it is missing.
+        place: The store's folder, made if it is missing; or the URL of a PostgreSQL database.
         config: Settings.
         encoder: As for ``Memory``.
         session_encoder: As for ``Memory``.
 
     Attributes:
         space: The embedding space of the live generation, as far as this process knows.
+        folder: The store's folder; of a store on PostgreSQL, which has none, a path that names it in messages.
+        name: What the store is called in messages.
 
     Raises:
         EncoderMismatchError: The store was written with another encoder.
@@ -77,40 +96,61 @@ class Store:
 
     def __init__(
         self,
-        folder: Path,
+        place: Path | str,
         config: Config,
         encoder: Encoder | str | Path | None,
         session_encoder: SessionEncoder | str | None,
     ) -> None:
-        self.folder, self.config = folder, config
+        self.config = config
         self._calls = Calls()
         self._closed = False
-        self.spaces = Spaces(folder, encoder, session_encoder, self._gather)
-        # Who cannot have the encoder that was asked for finds no empty store afterwards.
-        new = None if (folder / "memory.db").exists() else self.spaces.open_new()
+        served = open_served(place, config) if isinstance(place, str) else None
+        self.folder = Path(place) if served is None else served.path
+        self.name = str(self.folder) if served is None else served.name
+        self.spaces = Spaces(self.folder, encoder, session_encoder, self._gather)
         try:
-            make_folder(folder)
-        except OSError as error:
-            raise StorageError(f"{folder} cannot be the folder of a store: {error}") from error
-        self.database: Database = SqliteDatabase(folder / "memory.db", lock_timeout_s=config.lock_timeout_s)
+            exists = (self.folder / "memory.db").exists() if served is None else served.exists
+            # Who cannot have the encoder that was asked for finds no empty store afterwards.
+            new = None if exists else self.spaces.open_new()
+            self.database: Database = self._open_folder() if served is None else served
+        except BaseException:
+            if served is not None:
+                served.close()
+            raise
         try:
             self.database.prepare()
             if not self.database.read_only:
-                clean_parts(folder)
+                clean_parts(self.folder)
             self.index = LiveIndex(
-                folder / "index",
+                # What is forgotten on one machine would stay in the files of others: only a folder has snapshots.
+                (self.folder if served is None else Path(os.devnull)) / "index",
                 config,
-                read_only=self.database.read_only,
+                read_only=self.database.read_only or served is not None,
                 read_erasures=self._read_erasures,
             )
+            self.words = LiveWords(
+                self.folder / "index" / "words",
+                config,
+                read_only=self.database.read_only or served is not None,
+                read_erasures=self._read_erasures,
+                read_seq=self._read_seq,
+            )
             with self.read() as tx:
-                self.index.discard_newer(tx)
-                self.index.discard_outdated(tx)
+                for cache in (self.index, self.words):
+                    cache.discard_newer(tx)
+                    cache.discard_outdated(tx)
                 live = tx.generations.live()
                 self.space = new if new is not None and live is None else self.spaces.open(tx, live)
         except BaseException:
             self.database.close()
             raise
+
+    def _open_folder(self) -> SqliteDatabase:
+        try:
+            make_folder(self.folder)
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be the folder of a store: {error}") from error
+        return SqliteDatabase(self.folder / "memory.db", lock_timeout_s=self.config.lock_timeout_s)
 
     @cached_property
     def id(self) -> str:
@@ -154,9 +194,18 @@ class Store:
         with self.read() as tx:
             return tx.erasures.read_state()
 
+    def _read_seq(self) -> int:
+        with self.read() as tx:
+            return tx.changes.last_seq()
+
+    def save(self) -> None:
+        """Write snapshots of what this process has in memory and has not written yet."""
+        self.index.save()
+        self.words.save()
+
     def searcher(self, tx: Transaction, space: Space, condition: Condition, *, dense: bool = True) -> Searcher:
         """Return what finds the entries that satisfy a condition; nothing may have been read in ``tx`` yet."""
-        return Searcher(self.index, tx, space.accept, condition, dense=dense)
+        return Searcher(self.index, self.words, tx, space.accept, condition, dense=dense)
 
     # --- the space of the live generation ----------------------------------------------------------------
 
@@ -202,11 +251,11 @@ class Store:
         left = self._calls.close(self.config.lock_timeout_s)
         try:
             if not left:
-                self.index.save()
+                self.save()
         finally:
             self.database.close()
         if left:
             raise StorageError(
-                f"{self.folder} was closed, but {left} calls were still running after "
+                f"{self.name} was closed, but {left} calls were still running after "
                 f"{self.config.lock_timeout_s:g} s; no index snapshot was written"
             )

@@ -9,10 +9,10 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from agent_memory import inputs
-from agent_memory.errors import NotFoundError
+from agent_memory.errors import InvalidInputError, NotFoundError
 from agent_memory.live.store import Store
 from agent_memory.recall.request import make_condition
-from agent_memory.records import Entry, Session
+from agent_memory.records import Entry, Session, Topics
 from agent_memory.types import FloatArray, Namespace, Time
 
 _MOST = 2**31
@@ -189,3 +189,71 @@ class Reader:
             ids, matrix = tx.vectors.read(generation, list(found.values()), static=True)
         rows = dict(zip(ids.tolist(), matrix.astype(np.float32), strict=True))
         return {key: rows[entry_id] for key, entry_id in found.items() if entry_id in rows}
+
+    def topics(
+        self,
+        *,
+        where: Mapping[str, Any] | None = None,
+        session: str | None = None,
+        speaker: str | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        namespace: Sequence[str] | None = None,
+        k: SupportsIndex | None = None,
+        previous: Topics | None = None,
+    ) -> Topics:
+        """Group the entries that match all given filters by what they are about; the same entries give the same groups.
+
+        Args:
+            where: As for ``entries``, as are ``session``, ``speaker``, ``since``, ``until`` and ``namespace``.
+            session: Only entries of this session.
+            speaker: Only entries of this speaker.
+            since: Earliest event time.
+            until: Latest event time.
+            namespace: Only entries in this namespace or below it.
+            k: How many topics; found from the entries if left out.
+            previous: What ``topics`` returned before. Its topics keep their entries and names, entries added since join
+                the closest one, or form new topics if they are far from all.
+
+        Raises:
+            InvalidInputError: An argument is unusable.
+
+        Example:
+            >>> entries = memory.add_many(["Bob likes tea.", "Ann likes coffee.", "The train to Porto is late."])
+            >>> sum(topic.size for topic in memory.topics(k=2))
+            3
+        """
+        from agent_memory.recall.topics import find_topics
+
+        count = check_topics(k, previous)
+        condition = make_condition(
+            inputs.resolve_namespace(namespace, self._namespace),
+            datetime.now(UTC),
+            where=where,
+            session=session,
+            speaker=speaker,
+            since=since,
+            until=until,
+            zone=self._store.config.zone,
+        )
+        with self._store.read() as tx:
+            generation, found = tx.generations.live(), dict(tx.entries.select(condition))
+            if generation is None or not found:
+                return Topics()
+            ids, matrix = tx.vectors.read(generation, list(found), static=True)
+        order = np.argsort(ids)
+        entries = [found[int(number)] for number in ids[order]]
+        return find_topics(entries, matrix[order].astype(np.float32), k=count, previous=previous)
+
+
+def check_topics(k: object, previous: object) -> int | None:
+    """Return the number of topics that ``Memory.topics`` was asked for.
+
+    Raises:
+        InvalidInputError: It is not a positive number, or the former topics are none, or both were given.
+    """
+    if previous is not None and not isinstance(previous, Topics):
+        raise InvalidInputError(f"previous must be what topics returned, got {inputs.type_name(previous)}")
+    if k is not None and previous is not None:
+        raise InvalidInputError("give k or previous: former topics keep their number")
+    return None if k is None else inputs.check_count("k", k)  # type: ignore[arg-type]

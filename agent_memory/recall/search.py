@@ -211,7 +211,7 @@ class Search:
                 self.candidates[entry_id] = Candidate(entry_id, score, self.trust)
 
     def _add_lexical(self, text: str) -> None:
-        self.words = self._tx.lexical.parse(text)
+        self.words = self.searcher.parse_words(text, in_haste=self.request.budget_ms is not None)
         # Neighbours need their shares too, so more entries are scored here than become candidates.
         self._shares = self.searcher.search_words(self.words, max(self._pool_size, _WORDS_POOL))
         self.lexical_ranks = {entry_id: rank for rank, entry_id in enumerate(self._shares, start=1)}

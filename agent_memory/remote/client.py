@@ -17,8 +17,9 @@ from agent_memory.errors import InvalidInputError
 from agent_memory.formats.payload import from_json
 from agent_memory.inputs import UNSET
 from agent_memory.memory import Memory
+from agent_memory.recall.reader import check_topics
 from agent_memory.recall.request import make_condition, make_request
-from agent_memory.records import Entry, Erasure, Hit, Hits, Session, Trace
+from agent_memory.records import Entry, Erasure, Hit, Hits, Session, Topics, Trace
 from agent_memory.remote.operator import PAGE, Given, RemoteOperator, like, quote_name
 from agent_memory.remote.wire import Wire
 from agent_memory.storage.filters import EVERYTHING, parse_filter
@@ -254,6 +255,25 @@ class RemoteMemory(RemoteOperator):
             answer = self._wire.send("POST", path, {"keys": keys[start : start + PAGE], **scope})
             found |= answer["items"]
         return found
+
+    @like(Memory.topics)
+    def topics(self, given: Given) -> Topics:  # noqa: D102
+        from agent_memory.recall.topics import find_topics
+
+        previous = given.pop("previous", None)
+        k = check_topics(given.pop("k", None), previous)
+        groups: dict[Namespace, list[str]] = {}
+        pairs: list[tuple[Entry, FloatArray]] = []
+        entries = self.entries(**given)
+        for entry in entries:
+            groups.setdefault(entry.namespace, []).append(entry.key)
+        known = {scope: self.vectors(keys, namespace=scope) for scope, keys in groups.items()}
+        for entry in entries:
+            vector = known[entry.namespace].get(entry.key)
+            pairs += [] if vector is None else [(entry, vector)]
+        if not pairs:
+            return Topics()
+        return find_topics([entry for entry, _ in pairs], np.stack([v for _, v in pairs]), k=k, previous=previous)
 
     @like(Memory.entries)
     def entries(self, given: Given) -> list[Entry]:  # noqa: D102

@@ -187,7 +187,9 @@ def check_exposure(host: str, *, has_keys: bool) -> None:
 
 
 def _open_ledger(memory: Memory) -> Ledger | None:
-    folder = Path(memory.path)
+    if not isinstance(memory.path, Path):
+        raise InvalidInputError(f"a server keeps its records beside the store, in a folder; {memory.path} has none")
+    folder = memory.path
     if memory._store.database.read_only and not (folder / FILE).exists():
         return None
     return Ledger(folder, lock_timeout_s=memory.config.lock_timeout_s)

@@ -109,12 +109,17 @@ class Checker:
         return Report(entries=total, problems=tuple(problems), repaired=tuple(repaired))
 
     def _check_index(self) -> list[str]:
-        with self._store.read() as tx:
-            faults = self._store.index.faults(tx, self._space.accept)
+        store = self._store
+        with store.read() as tx:
+            faults = store.index.faults(tx, self._space.accept)
+        with store.read() as tx:
+            words = store.words.faults(tx)
+        if self._repair and words:
+            store.words.start_over()
         if self._repair and faults:
-            with self._store.read() as tx:
-                self._store.index.start_over(tx, self._space.accept)
-        return faults
+            with store.read() as tx:
+                store.index.start_over(tx, self._space.accept)
+        return [*faults, *words]
 
     def _check_words(self, before: list[str], *, rebuild: bool) -> tuple[list[str], list[str]]:
         """Return the faults of the full-text index, and which faults (of the database too) a rebuild removed.
@@ -134,6 +139,7 @@ class Checker:
         except StorageError:
             with self._store.write() as tx:
                 tx.lexical.rebuild(unreadable=True)
+        self._store.words.start_over()
         with self._store.read() as tx:
             left = tx.find_faults()
         left += self._find_word_faults()

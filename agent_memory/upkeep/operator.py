@@ -235,7 +235,7 @@ class Operator:
         return self._queries.clear(inputs.resolve_namespace(namespace, self._namespace))
 
     def save_snapshot(self) -> None:
-        """Bring the index up to date and write its snapshot, as ``close`` does.
+        """Bring the index and the words tier up to date and write their snapshots, as ``close`` does.
 
         Example:
             >>> memory.save_snapshot()
@@ -243,7 +243,8 @@ class Operator:
         space = self._store.follow_space()
         with self._store.read() as tx:
             self._store.index.view(tx, space.accept)
-        self._store.index.save()
+            self._store.words.view(tx)
+        self._store.save()
 
     # --- backup ------------------------------------------------------------------------------------------
 

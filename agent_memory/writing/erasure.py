@@ -210,6 +210,8 @@ class Eraser:
         try:
             with store.read() as tx:
                 files += store.index.erase(tx, store.space.accept, wait_s=store.config.lock_timeout_s)
+            with store.read() as tx:
+                files += store.words.erase(tx, wait_s=store.config.lock_timeout_s)
         except IndexStateError as error:
             pending.append(f"index: {error}")
         failpoint("erasure-index-written")
@@ -271,7 +273,7 @@ class Eraser:
         verified: tuple[str, ...] = () if left else ("no row, vector or word of them is in the database",)
         if not pending:
             verified += (
-                "the write-ahead log was empty, and the unused space of all pages zero",
+                self._store.database.erased,
                 "no index snapshot was written before they were deleted",
             )
         return _make_receipt(

@@ -103,7 +103,7 @@ class Importer:
 
     def _find_room(self) -> Path | None:
         """Return where to keep the checked entries: in the store's folder, unless that cannot be written."""
-        return None if self._store.database.read_only else self._store.folder
+        return self._store.folder if self._store.folder.is_dir() and not self._store.database.read_only else None
 
     # --- checking ----------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from agent_memory.encoders.static.light import EPSILON
 from agent_memory.encoders.static.linear import Linear, choose_precision, make_linear
 from agent_memory.errors import CheckpointError
 
@@ -32,7 +33,7 @@ class BertShape:
     """
 
     heads: int
-    epsilon: float = 1e-12
+    epsilon: float = EPSILON
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,20 @@ class Bert:
         shape: Sizes that cannot be derived from the weights.
         precision: Precision of the matrix products: ``auto``, ``fp32``, ``bf16`` or ``int8``.
         trainable: Keep the products differentiable, which is slower.
+        look_up: Returns the word vectors of tokens, for weights without them.
 
     Raises:
         CheckpointError: A tensor is missing.
     """
 
     def __init__(
-        self, weights: Mapping[str, Tensor], shape: BertShape, precision: str = "fp32", *, trainable: bool = False
+        self,
+        weights: Mapping[str, Tensor],
+        shape: BertShape,
+        precision: str = "fp32",
+        *,
+        trainable: bool = False,
+        look_up: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         w = {
             name.removeprefix("bert."): tensor.float() for name, tensor in weights.items() if tensor.is_floating_point()
@@ -88,7 +96,7 @@ class Bert:
         precision = choose_precision() if precision == "auto" else precision
         make = partial(make_linear, precision=precision, trainable=trainable)
         try:
-            self.words = w["embeddings.word_embeddings.weight"]
+            self.look_up = look_up or partial(_embed, w["embeddings.word_embeddings.weight"])
             # All tokens have segment type 0, so its embedding can be added to the positions once.
             self.positions = (
                 w["embeddings.position_embeddings.weight"] + w["embeddings.token_type_embeddings.weight"][0]
@@ -102,7 +110,7 @@ class Bert:
     @property
     def size(self) -> int:
         """Width of the hidden states."""
-        return int(self.words.shape[1])
+        return int(self.positions.shape[1])
 
     def compute_states(self, ids: Tensor, mask: Tensor, layers: Iterable[int]) -> list[Tensor]:
         """Run the model up to the last of the given layers.
@@ -116,7 +124,7 @@ class Bert:
             One float32 (batch, width, size) for each of these layers, in ascending order.
         """
         chosen = set(layers)
-        x = self.norm(functional.embedding(ids, self.words) + self.positions[: ids.shape[1]])
+        x = self.norm(self.look_up(ids) + self.positions[: ids.shape[1]])
         # Without a mask, the kernel takes a faster path.
         seen = None if bool(mask.all()) else mask.bool()[:, None, None, :]
         states = [x] if 0 in chosen else []
@@ -140,6 +148,10 @@ def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
     weight = mask.to(hidden.dtype)
     total = torch.bmm(weight[:, None, :], hidden)[:, 0]
     return total / weight.sum(1, keepdim=True).clamp(min=1)
+
+
+def _embed(words: Tensor, ids: Tensor) -> Tensor:
+    return functional.embedding(ids, words)
 
 
 def _read_norm(w: Mapping[str, Tensor], name: str, shape: BertShape) -> _Norm:

@@ -51,8 +51,11 @@ _ERF_BELOW = (
 Delta = tuple[FloatArray, FloatArray]
 """A low-rank update of a weight: ``(down (r, in), up (out, r))``."""
 
-Product = Callable[[FloatArray], FloatArray]
-"""Maps float32 (n, in) to (n, out)."""
+LookUp = Callable[[TokenArray], FloatArray]
+"""Maps token ids (n,) to their word vectors, float32 (n, size)."""
+
+EPSILON = 1e-12
+"""Added to the variance in layer norms, as the published BERT models do."""
 
 
 def multiply(x: FloatArray, weight: FloatArray) -> FloatArray:
@@ -137,7 +140,9 @@ class _Norm:
 
 
 class _Layer:
-    def __init__(self, w: Mapping[str, FloatArray], number: int, deltas: Mapping[str, Delta], heads: int) -> None:
+    def __init__(
+        self, w: Mapping[str, FloatArray], number: int, deltas: Mapping[str, Delta], heads: int, epsilon: float
+    ) -> None:
         prefix = f"encoder.layer.{number}."
 
         def make(name: str, delta: Delta | None) -> _Linear:
@@ -150,8 +155,8 @@ class _Layer:
         self.out = make("attention.output.dense", deltas.get(f"delta.{number}.out"))
         self.up = make("intermediate.dense", deltas.get(f"delta.{number}.up"))
         self.down = make("output.dense", deltas.get(f"delta.{number}.down"))
-        self.norm1 = _read_norm(w, f"{prefix}attention.output.LayerNorm")
-        self.norm2 = _read_norm(w, f"{prefix}output.LayerNorm")
+        self.norm1 = _read_norm(w, f"{prefix}attention.output.LayerNorm", epsilon)
+        self.norm2 = _read_norm(w, f"{prefix}output.LayerNorm", epsilon)
         self.heads = heads
 
     def __call__(self, x: FloatArray, edges: Sequence[int]) -> FloatArray:
@@ -211,22 +216,30 @@ class LightBert:
         weights: float32 tensors by their published names; they may be mapped from a file, and are not copied.
         heads: Number of attention heads.
         deltas: Low-rank updates of the layers, keyed ``delta.{layer}.{part}``, as in ``matryoshka.Head``.
+        look_up: Returns the word vectors of tokens, for weights without them.
+        epsilon: Added to the variance in layer norms.
 
     Raises:
         CheckpointError: A tensor is missing.
     """
 
     def __init__(
-        self, weights: Mapping[str, FloatArray], heads: int, deltas: Mapping[str, Delta] | None = None
+        self,
+        weights: Mapping[str, FloatArray],
+        heads: int,
+        deltas: Mapping[str, Delta] | None = None,
+        *,
+        look_up: LookUp | None = None,
+        epsilon: float = EPSILON,
     ) -> None:
         w = {name.removeprefix("bert."): tensor for name, tensor in weights.items()}
         try:
-            self.words = w["embeddings.word_embeddings.weight"]
+            self.look_up = look_up or w["embeddings.word_embeddings.weight"].__getitem__
             self.positions = w["embeddings.position_embeddings.weight"]
             self.type = w["embeddings.token_type_embeddings.weight"][0]
-            self.norm = _read_norm(w, "embeddings.LayerNorm")
+            self.norm = _read_norm(w, "embeddings.LayerNorm", epsilon)
             depth = 1 + max(int(n.split(".")[2]) for n in w if n.startswith("encoder.layer."))
-            self.layers = [_Layer(w, number, deltas or {}, heads) for number in range(depth)]
+            self.layers = [_Layer(w, number, deltas or {}, heads, epsilon) for number in range(depth)]
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"the weights are not those of a BERT model: {error} is missing") from error
 
@@ -245,7 +258,7 @@ class LightBert:
         lengths = mask.sum(1)
         edges = [0, *np.cumsum(lengths).tolist()]
         places = np.concatenate([np.arange(length) for length in lengths])
-        x = self.norm(self.words[ids[mask.astype(bool)]] + self.positions[places] + self.type)
+        x = self.norm(self.look_up(ids[mask.astype(bool)]) + self.positions[places] + self.type)
         means = [_average(x, edges)] if 0 in chosen else []
         for number, layer in enumerate(self.layers[: max(chosen)], start=1):
             x = layer(x, edges)
@@ -258,5 +271,5 @@ def _average(x: FloatArray, edges: Sequence[int]) -> FloatArray:
     return np.stack([x[start:end].mean(0) for start, end in pairwise(edges)])
 
 
-def _read_norm(w: Mapping[str, FloatArray], name: str) -> _Norm:
-    return _Norm(w[f"{name}.weight"], w[f"{name}.bias"], 1e-12)
+def _read_norm(w: Mapping[str, FloatArray], name: str, epsilon: float) -> _Norm:
+    return _Norm(w[f"{name}.weight"], w[f"{name}.bias"], epsilon)

@@ -145,7 +145,7 @@ class MatryoshkaEncoder(WindowedEncoder):
 
 
 def _load_light(path: Path, folder: Path) -> Loaded:
-    return verify_beside(folder, lambda: _read_light(path, folder))
+    return verify_beside(folder / MINILM_FILES[0], MINILM_SHA256, lambda: _read_light(path, folder))
 
 
 def _read_light(path: Path, folder: Path) -> Loaded:
@@ -154,7 +154,7 @@ def _read_light(path: Path, folder: Path) -> Loaded:
         _find_parts(place, delta, weights)
     bert = LightBert(weights, HEADS, head.deltas)
     tokenizer = read_tokenizer(folder)
-    documents, queries = (_make_light_network(bert, head, query=query) for query in (False, True))
+    documents, queries = (make_light_network(bert, head, query=query) for query in (False, True))
     return Loaded(tokenizer, find_frame(tokenizer, pad=0), documents, queries)
 
 
@@ -166,12 +166,16 @@ def _load_matryoshka(path: Path, folder: Path, precision: str) -> Loaded:
     head = read_head(path).convert(torch.from_numpy)
     bert = Bert(merge_deltas(read_minilm(folder), head.deltas), BertShape(heads=HEADS), precision)
     tokenizer = read_tokenizer(folder)
-    documents, queries = (_make_network(bert, head, query=query) for query in (False, True))
+    documents, queries = (make_network(bert, head, query=query) for query in (False, True))
     return Loaded(tokenizer, find_frame(tokenizer, pad=0), documents, queries)
 
 
-def read_head(path: Path) -> Head[FloatArray]:
+def read_head(path: Path, backbone: str = MINILM_SHA256) -> Head[FloatArray]:
     """Read a head file.
+
+    Args:
+        path: The file.
+        backbone: SHA-256 of the weights that it must have been trained on.
 
     Raises:
         CheckpointError: It is missing, damaged, incomplete, or made for another backbone.
@@ -186,8 +190,8 @@ def read_head(path: Path) -> Head[FloatArray]:
                 tensors[name] = file.get_tensor(name).astype(np.float32)
     except (OSError, SafetensorError, TypeError) as error:
         raise CheckpointError(f"{path} is not a readable head: {error}") from error
-    if facts.get("backbone") != MINILM_SHA256:
-        raise CheckpointError(f"{path} was trained on backbone {facts.get('backbone')!r}, expected {MINILM_SHA256!r}")
+    if facts.get("backbone") != backbone:
+        raise CheckpointError(f"{path} was trained on backbone {facts.get('backbone')!r}, expected {backbone!r}")
     try:
         layers = tuple(int(n) for n in facts["layers"].split(","))
         deltas = {n.removesuffix(".down"): n for n in tensors if n.startswith("delta.") and n.endswith(".down")}
@@ -265,7 +269,8 @@ def project(pooled: list[Tensor], head: Head[Tensor], *, query: bool) -> Tensor:
     return out + own
 
 
-def _make_network(bert: Bert, head: Head[Tensor], *, query: bool) -> Network:
+def make_network(bert: Bert, head: Head[Tensor], *, query: bool) -> Network:
+    """Return torch's forward pass of a backbone with its head, for questions or for documents."""
     import torch
 
     from agent_memory.encoders.static.bert import mean_pool
@@ -281,7 +286,8 @@ def _make_network(bert: Bert, head: Head[Tensor], *, query: bool) -> Network:
     return run
 
 
-def _make_light_network(bert: LightBert, head: Head[FloatArray], *, query: bool) -> Network:
+def make_light_network(bert: LightBert, head: Head[FloatArray], *, query: bool) -> Network:
+    """Return NumPy's forward pass of a backbone with its head, for questions or for documents."""
     # As ``multiply`` takes them: outputs first, inputs next to each other.
     rotation, weight, down, up = map(_turn, (head.rotation, head.weight, *head.question[:2]))
 

@@ -98,7 +98,7 @@ def _load_minilm(folder: Path, precision: str) -> Loaded:
 
 
 def _load_light(folder: Path) -> Loaded:
-    return verify_beside(folder, lambda: _read_light(folder))
+    return verify_beside(folder / MINILM_FILES[0], MINILM_SHA256, lambda: _read_light(folder))
 
 
 def _read_light(folder: Path) -> Loaded:
@@ -132,11 +132,12 @@ def describe_pipeline(body: str, precision: str) -> str:
     return "+".join([*steps, _INT8] if precision == "int8" else steps)
 
 
-def verify_beside(folder: Path, load: Callable[[], _T]) -> _T:
-    """Load something from the folder of MiniLM while another thread verifies the published SHA-256 of its weights.
+def verify_beside(weights: Path, expected: str, load: Callable[[], _T]) -> _T:
+    """Load something from a model's files while another thread verifies the published SHA-256 of its weights.
 
     Args:
-        folder: The folder.
+        weights: The file of the weights.
+        expected: Their SHA-256.
         load: Reads the files; what it returns or raises counts only if they are the right ones.
 
     Raises:
@@ -146,7 +147,7 @@ def verify_beside(folder: Path, load: Callable[[], _T]) -> _T:
 
     def verify() -> None:
         try:
-            verify_file(folder / "model.safetensors", MINILM_SHA256)
+            verify_file(weights, expected)
         except BaseException as error:
             wrong.append(error)
 

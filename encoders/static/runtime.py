@@ -27,7 +27,7 @@ from agent_memory.files import import_whole, new_lock
 from agent_memory.types import FloatArray, Progress
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 _T = TypeVar("_T")
 
@@ -46,6 +46,18 @@ _COMPUTE = new_lock()
 One batch already uses all of torch's threads; two would oversubscribe the cores. The lock is taken per batch, not per
 call, so that a query waits for at most one batch of a bulk job. The light network uses one thread and no lock.
 """
+
+
+class TextTokenizer(Protocol):
+    """What is used of a tokeniser; ``tokenizers.Tokenizer`` is one."""
+
+    def encode(self, sequence: str, *, add_special_tokens: bool) -> Encoding:
+        """Cut one text."""
+        ...
+
+    def encode_batch_fast(self, input: list[str], *, add_special_tokens: bool) -> list[Encoding]:
+        """Cut several texts, without keeping where in the text each token is."""
+        ...
 
 
 class Network(Protocol):
@@ -87,7 +99,7 @@ class Loaded:
         query_network: The forward pass for queries, if it is another.
     """
 
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
     frame: Frame
     network: Network
     query_network: Network | None = None

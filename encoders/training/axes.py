@@ -10,6 +10,7 @@ import argparse
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from agent_memory.encoders.training.batches import draw_sets
 from agent_memory.encoders.training.data import LIMITS, Conversation, read_training_sets
 from agent_memory.encoders.training.trainer import scale_rate
 from agent_memory.files import SHARED, write_bytes
+from agent_memory.types import FloatArray
 
 PREFIXES = {64: 2.0, 128: 1.0, 256: 2.0}
 """Weight of each prefix; longer prefixes lose almost nothing whatever the axes are."""
@@ -103,7 +105,27 @@ def read_large_sets(data: Path, left_out: Sequence[str], seed: int) -> dict[str,
     return read_training_sets(data, left_out, seed, dict.fromkeys(LIMITS, SIZE))
 
 
-def rotate_head(head: Path, out: Path, sets: Mapping[str, Sequence[Conversation]], steps: int, seed: int = 0) -> None:
+class TextEncoder(Protocol):
+    """What the fit needs of an encoder."""
+
+    def encode_documents(self, texts: Sequence[str]) -> FloatArray:
+        """Encode turns; float32 (n, d), of unit length."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> FloatArray:
+        """Encode questions; float32 (n, d), of unit length."""
+        ...
+
+
+def rotate_head(
+    head: Path,
+    out: Path,
+    sets: Mapping[str, Sequence[Conversation]],
+    steps: int,
+    seed: int = 0,
+    *,
+    encoder: TextEncoder | None = None,
+) -> None:
     """Fit axes on the vectors that a head gives to conversations, and write the head with these axes.
 
     Args:
@@ -112,11 +134,12 @@ def rotate_head(head: Path, out: Path, sets: Mapping[str, Sequence[Conversation]
         sets: From ``read_large_sets``; at most 60 conversations of each set are encoded.
         steps: Steps of the fit.
         seed: Seed of the draws.
+        encoder: Encodes with this head; the default encoder if None.
     """
     from safetensors import safe_open
     from safetensors.torch import save
 
-    encoder = MatryoshkaEncoder(head)
+    encoder = encoder or MatryoshkaEncoder(head)
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for name, conversations in sets.items():
         chosen = random.Random(f"{seed} {name}").sample(conversations, min(len(conversations), 60))

@@ -28,7 +28,7 @@ from agent_memory.encoders.training.features import VectorCache
 from agent_memory.encoders.training.losses import average, compute_contrastive, compute_divergence
 from agent_memory.encoders.training.metrics import measure_recall
 from agent_memory.encoders.training.plot import plot_training
-from agent_memory.encoders.training.student import Student
+from agent_memory.encoders.training.student import HeadStudent, Student
 from agent_memory.encoders.training.trainer import Checkpoint, restore, scale_rate
 from agent_memory.files import SHARED, write_bytes
 from agent_memory.types import FloatArray
@@ -99,7 +99,7 @@ class Run:
     teacher: VectorCache
     log: list[dict[str, float | str]] = field(default_factory=list)
 
-    def train_stage(self, name: str, student: Student, steps: int, every: int) -> None:
+    def train_stage(self, name: str, student: HeadStudent, steps: int, every: int) -> None:
         """Train one stage, from its checkpoint if there is one.
 
         Args:
@@ -129,18 +129,18 @@ class Run:
                 checkpoint.save(student, optimiser, step + 1)
                 self._check(name, student, step + 1)
 
-    def _group_parameters(self, name: str, student: Student) -> list[dict[str, Any]]:
+    def _group_parameters(self, name: str, student: HeadStudent) -> list[dict[str, Any]]:
         head: list[Tensor] = [student.weight, student.bias, student.question_down, student.question_up]
         if name != "deltas":
             rate = self.recipe.head_rate if name == "head" else self.recipe.last_rate
             return [{"params": head, "lr": rate}]
-        deltas = list(student.deltas.parameters())
+        deltas = [parameter for name, parameter in student.named_parameters() if name.startswith("deltas.")]
         return [
             {"params": head, "lr": self.recipe.late_head_rate},
             {"params": deltas, "lr": self.recipe.delta_rate, "weight_decay": 0.01},
         ]
 
-    def _compute_losses(self, name: str, student: Student, step: int) -> dict[str, Tensor]:
+    def _compute_losses(self, name: str, student: HeadStudent, step: int) -> dict[str, Tensor]:
         rng = random.Random(f"{self.recipe.seed} {name} {step}")
         batches = [
             draw_batch(self.sets[chosen], rng, self.features, self.recipe.questions, self.recipe.distractors)
@@ -153,18 +153,17 @@ class Run:
             pooled = known if name == "head" else student.pool(texts)
         vectors, asked = student.project(pooled), student.project(pooled, query=True)
         taught = [i for i, text in enumerate(texts) if text in self.teacher]
-        own = torch.nn.functional.normalize(known[:, -student.bert.size :], dim=1)
         teacher = torch.zeros(())
         if len(taught) > 1:
             given = torch.from_numpy(self.teacher.get([texts[i] for i in taught]))
             teacher = compute_divergence(vectors[taught], torch.nn.functional.normalize(given, dim=1), 0.05)
         return {
             "contrastive": average([_compute_ranking(batch, asked, vectors, place) for batch in batches]),
-            "own": compute_divergence(vectors, own, 0.1),
+            "own": compute_divergence(vectors, student.get_own(known), 0.1),
             "teacher": teacher,
         }
 
-    def _check(self, name: str, student: Student, step: int) -> None:
+    def _check(self, name: str, student: HeadStudent, step: int) -> None:
         def encode(texts: Sequence[str], *, query: bool = False) -> FloatArray:
             with torch.inference_mode():
                 pooled = self._get_features(student, texts) if name == "head" else student.pool(texts)
@@ -177,7 +176,7 @@ class Run:
             self._write({"stage": name, "step": step, "set": title, **entry})
         plot_training(self.log, self.work / "curve.png")
 
-    def _get_features(self, student: Student, texts: Sequence[str]) -> Tensor:
+    def _get_features(self, student: HeadStudent, texts: Sequence[str]) -> Tensor:
         self.features.fill(texts, lambda missing: compute_features(student, missing))
         return torch.from_numpy(self.features.get(texts))
 
@@ -193,8 +192,8 @@ def _compute_ranking(batch: Batch, asked: Tensor, vectors: Tensor, place: Mappin
     return compute_contrastive(questions, turns, torch.from_numpy(batch.positives), torch.from_numpy(batch.hidden))
 
 
-def compute_features(student: Student, texts: Sequence[str]) -> FloatArray:
-    """Compute the mean hidden states of texts, without gradients; float32 (len(texts), 1536)."""
+def compute_features(student: HeadStudent, texts: Sequence[str]) -> FloatArray:
+    """Compute the mean hidden states of texts, without gradients; float32 (len(texts), d)."""
     with torch.inference_mode():
         features: FloatArray = student.pool(texts).numpy()
     return features

@@ -83,13 +83,13 @@ def read_manifest(path: Path) -> Manifest:
     if path.is_symlink():
         raise CorruptSnapshotError(path, "is a link")
     file = path / MANIFEST_NAME
-    with _open(file) as handle:
+    with open_file(file) as handle:
         if os.fstat(handle.fileno()).st_size > MAX_MANIFEST_BYTES:
             raise CorruptSnapshotError(file, "too large")
         return decode_manifest(handle.read(MAX_MANIFEST_BYTES + 1), file)
 
 
-def _open(path: Path, size: int | None = None) -> Any:  # noqa: ANN401 - a raw binary file
+def open_file(path: Path, size: int | None = None) -> Any:  # noqa: ANN401 - a raw binary file
     """Open a regular file, but not through a link, and check its size."""
     try:
         handle = open(path, "rb", buffering=0, opener=_open_without_following)
@@ -111,7 +111,7 @@ def _read_array(path: Path, manifest: Manifest, name: str, dtype: npt.DTypeLike)
     size, digest = manifest.files[name]
     array = np.empty(size, np.uint8)
     try:
-        with _open(path / name, size) as handle:
+        with open_file(path / name, size) as handle:
             done = 0
             while done < size:
                 got = handle.readinto(array.data[done:])
@@ -142,7 +142,7 @@ def map_rows(path: Path, manifest: Manifest, name: str) -> tuple[Block, ...]:
     for number, count in enumerate(manifest.blocks):
         file = path / f"{name}-{number}.rows"
         sums = _read_array(path, manifest, f"{name}-{number}.sums", "<u4")
-        with _open(file, sizes[file.name]) as handle:
+        with open_file(file, sizes[file.name]) as handle:
             try:
                 memory = mmap.mmap(handle.fileno(), sizes[file.name], access=mmap.ACCESS_COPY)
             except (OSError, ValueError) as error:

@@ -13,6 +13,7 @@ from agent_memory.storage.sqlite.slots import Group, Link, driver
 from agent_memory.storage.sqlite.values import read_integer, read_text
 from agent_memory.types import IdArray
 
+LAST_NUMBER = "SELECT seq FROM sqlite_sequence WHERE name = ?"
 _SINCE = "SELECT DISTINCT entry_id FROM changes WHERE seq > ?"
 _LIST = "SELECT seq, entry_id, op FROM changes WHERE seq > ? ORDER BY seq LIMIT ?"
 
@@ -29,7 +30,7 @@ def log_changes(connection: Link, ids: Sequence[int], op: str) -> list[int]:
 def last_number(connection: Link, table: str) -> int:
     """Return the highest row number that a table has ever used."""
     # AUTOINCREMENT stores it here, so that the number of a deleted row is never used again.
-    row = driver(connection).execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    row = driver(connection).execute(LAST_NUMBER, (table,)).fetchone()
     number = 0 if row is None else row[0] or 0
     if not isinstance(number, int) or not 0 <= number < _LAST_NUMBER:
         raise StorageError(f"the store is damaged: the last row number of {table} is {str(number)[:40]!r}")

@@ -49,10 +49,15 @@ def namespace_bounds(namespace: Namespace) -> tuple[str, str] | None:
     return (value, end_of_namespace(value)) if value else None
 
 
-def compile_condition(condition: Condition) -> Sql:
-    """Return a condition as SQL over ``entries`` (and ``sessions``, in a subquery)."""
+def compile_condition(condition: Condition, compile_where: Callable[[Filter], Sql] | None = None) -> Sql:
+    """Return a condition as SQL over ``entries`` (and ``sessions``, in a subquery).
+
+    Args:
+        condition: The condition.
+        compile_where: Compiles its metadata filter, where that is not left to SQLite's functions for JSON.
+    """
     columns = entries.c
-    parts = [_compile_state(condition), compile_filter(condition.where)]
+    parts = [_compile_state(condition), (compile_where or compile_filter)(condition.where)]
     if condition.key is None:
         parts.append(in_namespace(columns.namespace, condition.namespace))
     else:

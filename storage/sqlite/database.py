@@ -163,6 +163,8 @@ class SqliteDatabase(Database):
         lock_timeout_s: Seconds a writer waits for another process before LockTimeoutError.
     """
 
+    erased = "the write-ahead log was empty, and the unused space of all pages zero"
+
     def __init__(self, path: Path, *, lock_timeout_s: float) -> None:
         self.connections = Connections(path, lock_timeout_s=lock_timeout_s)
         self.path, self.lock_timeout_s = path, lock_timeout_s

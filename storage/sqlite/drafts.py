@@ -66,7 +66,7 @@ _SURPLUS = "SELECT id, session_id FROM entries WHERE superseded_by = ? AND key =
 """Selects the former versions of an entry beyond a number of them."""
 
 _COUNT_VECTORS = (
-    f"SELECT count(nullif(length(static) > {len(LATER)}, 0)), count(latents) FROM vectors "
+    f"SELECT count(*) FILTER (WHERE length(static) > {len(LATER)}), count(latents) FROM vectors "
     "WHERE entry_id IN (SELECT value FROM json_each(?))"
 )
 
@@ -397,11 +397,17 @@ class SqliteDrafts(Group, Drafts):
             seqs = log_changes(self._connection, [row.id for row in rows], "forget")
             leave_sessions(self._connection, [row.session_id for row in rows], max(seqs, default=0))
             gone += rows
-        if gone and not lexical.is_erased(raw):
-            lexical.erase_words(raw)
-        elif gone:
-            lexical.rewrite_separators(self._connection)
+        if gone:
+            self._erase_words()
         return _describe_removed(gone, set(staying), vectors, latents)
+
+    def _erase_words(self) -> None:
+        """Take the words of deleted rows out of the pages of the full-text index."""
+        raw = driver(self._connection)
+        if not lexical.is_erased(raw):
+            lexical.erase_words(raw)
+        else:
+            lexical.rewrite_separators(self._connection)
 
     @override
     def mend(self, texts: Mapping[int, tuple[str, StoredVectors]], generation_id: int) -> None:

@@ -60,13 +60,14 @@ _BY_IDS = f"{_SELECT} WHERE entries.id IN (SELECT value FROM json_each(?))"
 
 
 @cache
-def _select_rows() -> Select[Any]:
+def select_rows() -> Select[Any]:
     """Return ``_SELECT`` for conditions to be added to."""
     columns = (*tables.entries.c, tables.sessions.c.name.label("session"))
     return sa.select(*columns).select_from(tables.entries.outerjoin(tables.sessions))
 
 
-def _parse_entry(row: Row[Any] | SimpleNamespace) -> Entry:
+def parse_entry(row: Row[Any] | SimpleNamespace) -> Entry:
+    """Return the entry of a row of ``select_rows``."""
     return Entry(
         key=row.key,
         text=row.text,
@@ -151,9 +152,7 @@ def _compile_select(
     """
     from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
-    query = _select_rows().where(
-        conditions.compile_condition(condition), tables.entries.c.id > sa.bindparam("after", 0)
-    )
+    query = select_rows().where(conditions.compile_condition(condition), tables.entries.c.id > sa.bindparam("after", 0))
     if in_session:
         query = query.where(tables.entries.c.session_id == sa.bindparam("session", 0))
     if inside:
@@ -179,7 +178,7 @@ class SqliteEntries(Group, Entries):
             row = read_row(_COLUMNS, values)
             if row.checksum != checksum(_covered(values)):
                 _log.warning("entry %r is not what was written: its checksum differs; run check", row.key)
-            entries_by_id[row.id] = _parse_entry(row)
+            entries_by_id[row.id] = parse_entry(row)
         return entries_by_id
 
     @override
@@ -200,6 +199,12 @@ class SqliteEntries(Group, Entries):
             order = "entries.id DESC" if newest_first else "entries.id"
             statement = f"{_SELECT} WHERE {sql} AND entries.id > ?{here} ORDER BY {order} LIMIT ? OFFSET ?"
             return self._read(statement, (*bound, after_id, *mine, *page))
+        return self._select_filtered(condition, session_id, after_id, page, newest_first=newest_first)
+
+    def _select_filtered(
+        self, condition: Condition, session_id: int | None, after_id: int, page: tuple[int, int], *, newest_first: bool
+    ) -> list[tuple[int, Entry]]:
+        """Return what ``select`` does, of a condition with a metadata filter."""
         shape = condition if condition.moment is None else replace(condition, moment=_name_moment())
         bounds = conditions.namespace_bounds(condition.namespace) if condition.key is None else None
         shape = shape if bounds is None else replace(shape, namespace=())  # one statement for all namespaces
@@ -213,7 +218,7 @@ class SqliteEntries(Group, Entries):
     def _read(self, statement: str, given: Sequence[object]) -> list[tuple[int, Entry]]:
         found = driver(self._connection).execute(statement, given).fetchall()
         rows = (read_row(_COLUMNS, values) for values in found)
-        return [(row.id, _parse_entry(row)) for row in rows]
+        return [(row.id, parse_entry(row)) for row in rows]
 
     def _narrow(self, condition: Condition) -> tuple[int | None, Condition]:
         """Return a condition with its session by id, if there is one of that name: its index is in the order of ids."""
@@ -238,7 +243,7 @@ class SqliteEntries(Group, Entries):
         given = (encode_namespace(namespace), json.dumps(list(keys)), microseconds(now))
         found = driver(self._connection).execute(_BY_KEYS, given).fetchall()
         rows = (read_row(_COLUMNS, values) for values in found)
-        return {row.key: _parse_entry(row) for row in rows}
+        return {row.key: parse_entry(row) for row in rows}
 
     @override
     def find(self, namespace: Namespace, key: str, now: datetime) -> tuple[int, Entry]:
@@ -264,7 +269,7 @@ class SqliteEntries(Group, Entries):
             here, mine = ("", ()) if entry_id is None else (" AND entries.id = ?", (entry_id,))
             rows = driver(self._connection).execute(f"SELECT id FROM entries WHERE {sql}{here}", (*bound, *mine))
             return [read_integer(row[0]) for row in rows.fetchall()]
-        query = sa.select(tables.entries.c.id).where(conditions.compile_condition(condition))
+        query = sa.select(tables.entries.c.id).where(self._compile(condition))
         query = query if entry_id is None else query.where(tables.entries.c.id == entry_id)
         return list(self._connection.execute(query).scalars())
 
@@ -274,8 +279,8 @@ class SqliteEntries(Group, Entries):
         # Former versions have larger ids than what took their place.
         latest = (tables.entries.c.superseded_at.desc(), tables.entries.c.updated_at.desc(), tables.entries.c.id.desc())
         order = (tables.entries.c.superseded_at.is_not(None), *latest)
-        row = self._connection.execute(_select_rows().where(here).order_by(*order)).first()
-        return None if row is None else (row.id, _parse_entry(row))
+        row = self._connection.execute(select_rows().where(here).order_by(*order)).first()
+        return None if row is None else (row.id, parse_entry(row))
 
     @override
     def list_versions(self, namespace: Namespace, key: str) -> list[Entry]:
@@ -287,8 +292,8 @@ class SqliteEntries(Group, Entries):
             fresh = set(self._connection.execute(older).scalars()) - found
             found |= fresh
         order = (tables.entries.c.updated_at, tables.entries.c.superseded_at.is_(None), tables.entries.c.superseded_at)
-        rows = self._connection.execute(_select_rows().where(tables.entries.c.id.in_(list(found))).order_by(*order))
-        return [_parse_entry(row) for row in rows]
+        rows = self._connection.execute(select_rows().where(tables.entries.c.id.in_(list(found))).order_by(*order))
+        return [parse_entry(row) for row in rows]
 
     @override
     def find_neighbours(self, ids: Sequence[int]) -> dict[int, list[int]]:
@@ -309,7 +314,7 @@ class SqliteEntries(Group, Entries):
         if newest is not None:
             latest = here.where(tables.entries.c.superseded_at.is_(None))
             latest = latest.order_by(tables.entries.c.updated_at.desc(), tables.entries.c.id.desc())
-            found |= set(self._connection.execute(latest.limit(-1).offset(newest)).scalars())
+            found |= set(self._connection.execute(latest.offset(newest)).scalars())
         return np.fromiter(found, dtype=np.int64, count=len(found))
 
     @override
@@ -327,7 +332,7 @@ class SqliteEntries(Group, Entries):
     def count(self, condition: Condition) -> int:
         return int(
             self._connection.execute(
-                sa.select(sa.func.count()).select_from(tables.entries).where(conditions.compile_condition(condition))
+                sa.select(sa.func.count()).select_from(tables.entries).where(self._compile(condition))
             ).scalar_one()
         )
 
@@ -335,7 +340,7 @@ class SqliteEntries(Group, Entries):
     def count_distinct(self, condition: Condition) -> tuple[int, int]:
         texts = (
             sa.select(tables.entries.c.namespace, tables.entries.c.content_hash)
-            .where(conditions.compile_condition(condition))
+            .where(self._compile(condition))
             .distinct()
             .subquery()
         )
@@ -346,7 +351,7 @@ class SqliteEntries(Group, Entries):
     @override
     def list_namespaces(self, condition: Condition) -> list[Namespace]:
         found = self._connection.execute(
-            sa.select(tables.entries.c.namespace).where(conditions.compile_condition(condition)).distinct()
+            sa.select(tables.entries.c.namespace).where(self._compile(condition)).distinct()
         ).scalars()
         return sorted(decode_namespace(value) for value in found)
 
@@ -367,7 +372,7 @@ class SqliteEntries(Group, Entries):
                 sa.func.max(tables.entries.c.event_time, type_=tables.entries.c.event_time.type).label("last_event"),
             )
             .select_from(tables.entries.join(tables.sessions))
-            .where(conditions.compile_condition(condition))
+            .where(self._compile(condition))
             .group_by(tables.sessions.c.id)
             .order_by(sa.func.min(tables.entries.c.id))  # not of their own ids, which tell of what was forgotten
         )

@@ -155,10 +155,7 @@ class SqliteErasures(Group, Erasures):
     def note_copy(self, path: str, kind: str, now: datetime, *, last_id: int | None = None) -> None:
         last = last_number(self._connection, "entries") if last_id is None else last_id
         values = {"kind": kind, "made_at": now, "last_id": last}
-        from sqlalchemy.dialects.sqlite import insert as upsert
-
-        row = upsert(tables.copies).values(path=path, **values)
-        self._connection.execute(row.on_conflict_do_update(index_elements=["path"], set_=values))
+        self._put_row(tables.copies, "path", path, values)
 
     @override
     def drop_copies(self, paths: Sequence[str]) -> None:

@@ -109,7 +109,7 @@ class SqliteGenerations(Group, Generations):
 
     @override
     def find_in_state(self, *states: GenerationState) -> list[Generation]:
-        order = (tables.generations.c.retired_at.desc(), tables.generations.c.id.desc())
+        order = (tables.generations.c.retired_at.desc().nulls_last(), tables.generations.c.id.desc())
         rows = self._connection.execute(
             sa.select(tables.generations).where(tables.generations.c.state.in_(states)).order_by(*order)
         )

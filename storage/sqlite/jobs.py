@@ -46,7 +46,7 @@ class SqliteJobs(Group, Jobs):
         begun = insert(jobs).values(**values, created_at=now, updated_at=now).returning(jobs.c.id)
         job_id = self._connection.execute(begun).scalar_one()
         finished = select(jobs.c.id).where(jobs.c.finished_at.is_not(None)).order_by(jobs.c.id.desc())
-        surplus = finished.limit(-1).offset(KEPT_JOBS).scalar_subquery()
+        surplus = finished.offset(KEPT_JOBS).scalar_subquery()
         self._connection.execute(delete(jobs).where(jobs.c.id.in_(surplus)))
         return self.get(job_id)
 
@@ -59,7 +59,7 @@ class SqliteJobs(Group, Jobs):
 
     @override
     def list_all(self, *, kind: str | None = None, unfinished: bool = False, limit: int | None = None) -> list[Job]:
-        query = select(jobs).order_by(jobs.c.id.desc()).limit(-1 if limit is None else limit)
+        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit)
         if kind is not None:
             query = query.where(jobs.c.kind == kind)
         if unfinished:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects.sqlite import insert
 from typing_extensions import override
 
 from agent_memory.errors import LeaseHeldError
@@ -33,9 +32,7 @@ class SqliteLeases(Group, Leases):
         other = self.find_holder(name, now)
         if other not in (None, holder):
             raise LeaseHeldError(name, str(other))
-        taken = insert(leases).values(name=name, holder=holder, expires_at=now + _LEASE)
-        changed = {"holder": holder, "expires_at": now + _LEASE}
-        self._connection.execute(taken.on_conflict_do_update(index_elements=["name"], set_=changed))
+        self._put_row(leases, "name", name, {"holder": holder, "expires_at": now + _LEASE})
 
     @override
     def renew(self, name: str, holder: str, now: datetime) -> None:

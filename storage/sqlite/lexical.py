@@ -11,30 +11,39 @@ comparable between queries and stores. (BM25: Robertson and Zaragoza 2009; k1 = 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from typing_extensions import override
 
 from agent_memory.records import Entry
-from agent_memory.storage.entries import Lexical
-from agent_memory.storage.records import Condition, LexicalQuery
+from agent_memory.storage.entries import Lexical, TermCounts
+from agent_memory.storage.records import Condition, EntryTerms, LexicalQuery
 from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
 from agent_memory.storage.sqlite.lazy import conditions, sa, tables
 from agent_memory.storage.sqlite.scopes import write_condition
 from agent_memory.storage.sqlite.slots import Group, Link, driver
+from agent_memory.storage.sqlite.terms import TOKENIZER, describe_rules, read_all_terms, read_terms, stem_terms
 from agent_memory.storage.sqlite.values import read_integer, read_text
 from agent_memory.storage.words.languages import MARKED, MARKS
 from agent_memory.storage.words.terms import Word, choose_words, join_labels, list_terms
+from agent_memory.types import IdArray
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
 
-TOKENIZER = "porter ascii"
+Forms: TypeAlias = Sequence[tuple[str, ...]]
+"""The sequences of terms that stand for a word."""
+
 _K1 = 1.2
 _MOST_TERMS = 12
 _ERASES = (3, 42)  # the first version of SQLite whose full-text index can delete words at once
+
+INSERT_ROW = "INSERT INTO lexical(rowid, terms) VALUES (?, ?)"
+DELETE_ROW = "INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)"
+DELETE_ALL = "INSERT INTO lexical(lexical) VALUES ('delete-all')"
 
 PAGE_ROWS = 2_000
 """Number of rows that a rebuild writes at once."""
@@ -42,13 +51,12 @@ PAGE_ROWS = 2_000
 
 def insert_rows(connection: Link, rows: Iterable[tuple[int, str]]) -> None:
     """Index rows, given as (entry id, terms)."""
-    driver(connection).executemany("INSERT INTO lexical(rowid, terms) VALUES (?, ?)", rows)
+    driver(connection).executemany(INSERT_ROW, rows)
 
 
 def delete_rows(connection: Link, rows: Iterable[tuple[int, str]]) -> None:
     """Delete rows from the index, given as (entry id, terms); the terms must be those they were inserted with."""
-    delete = "INSERT INTO lexical(lexical, rowid, terms) VALUES ('delete', ?, ?)"
-    driver(connection).executemany(delete, rows)
+    driver(connection).executemany(DELETE_ROW, rows)
 
 
 def erase_words(raw: sqlite3.Connection) -> None:
@@ -123,7 +131,7 @@ _PAGE = "SELECT id, text, speaker FROM entries WHERE superseded_at IS NULL AND i
 
 def delete_all(connection: Link) -> None:
     """Empty the index."""
-    driver(connection).execute("INSERT INTO lexical(lexical) VALUES ('delete-all')")
+    driver(connection).execute(DELETE_ALL)
 
 
 def insert_page(connection: Link, after: int) -> tuple[int | None, int]:
@@ -166,8 +174,64 @@ def _search_among(condition: Condition) -> Select[Any]:
     return query.order_by(sa.literal_column("score").desc(), lexical.c.rowid)
 
 
+_MARK_STEMS: dict[str, str] = {}
+
+
+class Stems:
+    """The terms of a query as the index holds them, and who counts the entries that hold them.
+
+    Args:
+        stem: Returns what the index holds for each of some terms.
+        counts: As for ``parse``.
+    """
+
+    def __init__(self, stem: Callable[[Sequence[str]], list[str]], counts: TermCounts | None) -> None:
+        self._stem, self._counts = stem, counts
+        self._known = dict(_MARK_STEMS)
+
+    def learn(self, forms: Iterable[Forms]) -> None:
+        """Look up the stems of forms of words, all at once."""
+        if self._counts is not None:
+            new = dict.fromkeys(term for several in forms for form in several for term in form)
+            new = {term: None for term in new if term not in self._known}
+            self._known |= zip(new, self._stem(list(new)), strict=True)
+
+    def learn_marks(self) -> None:
+        """Look up the stems of the marks of languages; they never change."""
+        if self._counts is not None and not _MARK_STEMS:
+            self.learn([[(mark,) for mark in (MARKED, *MARKS.values())]])
+            _MARK_STEMS.update((mark, self._known[mark]) for mark in (MARKED, *MARKS.values()))
+
+    def count(self, forms: Forms) -> int | None:
+        """Return the number of entries that hold one of some forms; None if the full-text index must be asked."""
+        if self._counts is None or any(len(form) != 1 for form in forms):
+            return None
+        self.learn([forms])
+        return self._counts.count([self._known[form[0]] for form in forms])
+
+    def flatten(self, words: Iterable[Word]) -> tuple[str, ...] | None:
+        """Return the terms of words, one after the other; None if the full-text index must be asked."""
+        forms = [form for word in words for form in word.forms]
+        if self._counts is None or any(len(form) != 1 for form in forms):
+            return None
+        return tuple(self._known[form[0]] for form in forms)
+
+
 class SqliteLexical(Group, Lexical):
     """``Lexical`` in SQLite."""
+
+    @property
+    @override
+    def rules(self) -> str:
+        return describe_rules()
+
+    @override
+    def read_terms(self, ids: IdArray) -> EntryTerms:
+        return read_terms(self._connection, json.dumps(ids.tolist()))
+
+    @override
+    def read_all_terms(self) -> Iterator[EntryTerms]:
+        return read_all_terms(self._connection)
 
     @override
     def find_faults(self) -> list[str]:
@@ -195,37 +259,59 @@ class SqliteLexical(Group, Lexical):
             after, _ = insert_page(self._connection, after)
 
     @override
-    def parse(self, query: str) -> LexicalQuery:
-        found = self._count(choose_words(query, self._list_languages))
+    def parse(self, query: str, *, counts: TermCounts | None = None) -> LexicalQuery:
+        stems = Stems(self._stem, counts)
+        found = self._count(choose_words(query, lambda: self._list_languages(stems)), stems)
         rarest = sorted(found, key=lambda one: one[:2])[:_MOST_TERMS]
         # FTS5 counts rows at the commit: what this transaction has written may be missing.
-        total = max((_count_rows(self._connection), *(hits for hits, _, _ in rarest)))
+        total = self._count_indexed() if counts is None else len(counts)
+        total = max(total, *(hits for hits, _, _ in rarest), 0)
         weights = [max(1e-6, math.log((total - hits + 0.5) / (hits + 0.5))) for hits, _, _ in rarest]
         return LexicalQuery(
             tuple(phrase for _, phrase, _ in rarest),
             tuple(weights),
             best=(_K1 + 1) * sum(weights),
             words=tuple((word.label, word.place) for _, _, word in rarest),
+            terms=stems.flatten(word for _, _, word in rarest),
         )
 
-    def _list_languages(self) -> list[str]:
-        """Return the languages that texts are marked with, beside English."""
-        if not self._holds(MARKED):
-            return []
-        return [name for name, mark in MARKS.items() if self._holds(mark)]
+    def _stem(self, terms: Sequence[str]) -> list[str]:
+        """Return what the index holds for each of some terms, which hold nothing that separates terms."""
+        return stem_terms(self._connection, terms)
 
-    def _holds(self, term: str) -> bool:
+    def _list_languages(self, stems: Stems) -> list[str]:
+        """Return the languages that texts are marked with, beside English."""
+        stems.learn_marks()
+        if not self._holds(MARKED, stems):
+            return []
+        return [name for name, mark in MARKS.items() if self._holds(mark, stems)]
+
+    def _count_indexed(self) -> int:
+        """Return how many rows are indexed."""
+        return _count_rows(self._connection)
+
+    def _count_hits(self, phrase: str) -> int:
+        """Return how many rows hold a phrase."""
+        return int(driver(self._connection).execute(_COUNT, (phrase,)).fetchone()[0])
+
+    def _holds(self, term: str, stems: Stems) -> bool:
+        counted = stems.count(((term,),))
+        if counted is not None:
+            return counted > 0
         return driver(self._connection).execute(_ANY, (f'"{term}"',)).fetchone() is not None
 
-    def _count(self, words: Iterable[Word]) -> list[tuple[int, str, Word]]:
+    def _count(self, words: Sequence[Word], stems: Stems) -> list[tuple[int, str, Word]]:
         """Return (rows, phrase, word) of the words that some row holds."""
         found: list[tuple[int, str, Word]] = []
         terms: set[str] = set()
+        stems.learn(word.forms for word in words)
         for word in words:
             if not terms.isdisjoint(word.instead_of):
                 continue
             phrase = " OR ".join(f'"{" ".join(form)}"' for form in word.forms)
-            hits = driver(self._connection).execute(_COUNT, (phrase,)).fetchone()[0]
+            hits = stems.count(word.forms)
+            if hits is None:
+                hits = self._count_hits(phrase)
             if hits:
                 found.append((hits, f"({phrase})" if len(word.forms) > 1 else phrase, word))
                 terms.update(form[0] for form in word.forms if len(form) == 1)

@@ -74,8 +74,12 @@ class SqliteQueries(Group, Queries):
         # Decided here: a condition for each of a thousand namespaces is more than SQLite takes in one statement.
         known = self._connection.execute(select(queries.c.namespace).distinct()).scalars().all()
         doomed = [value for value in known if is_about(decode_namespace(value))]
+        return self._delete_asked(doomed)
+
+    def _delete_asked(self, namespaces: Sequence[str]) -> int:
+        """Delete the queries that were asked in namespaces, as stored; returns how many."""
         gone = text("DELETE FROM queries WHERE namespace IN (SELECT value FROM json_each(:doomed))")
-        return int(self._connection.execute(gone, {"doomed": json.dumps(doomed)}).rowcount)
+        return int(self._connection.execute(gone, {"doomed": json.dumps(namespaces)}).rowcount)
 
     @override
     def clear(self, namespace: Namespace) -> int:

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, delete, select
-from sqlalchemy.dialects.sqlite import insert
 from typing_extensions import override
 
 from agent_memory.errors import NotFoundError, StorageError
@@ -49,8 +48,7 @@ class SqliteSchedules(Group, Schedules):
             "paused": int(schedule.paused),
             "seal": seal,
         }
-        row = insert(schedules).values(name=schedule.name, created_at=now, **values)
-        self._connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=values))
+        self._put_row(schedules, "name", schedule.name, values, created_at=now)
         checksums.seal(driver(self._connection), "schedules", "name = ?", (schedule.name,))
 
     @override

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Dialect,
     Float,
@@ -22,9 +23,14 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.types import TypeEngine
 
 from agent_memory.storage.records import LATER
 from agent_memory.storage.sqlite.values import microseconds, read_kind, read_time
+
+
+def _choose_integer(dialect: Dialect) -> TypeEngine[Any]:
+    return dialect.type_descriptor(BigInteger() if dialect.name == "postgresql" else Integer())
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -32,6 +38,10 @@ class UtcTime(TypeDecorator[datetime]):
 
     impl = Integer
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the type of the column: SQLite's integers have 64 bits, others' do not."""
+        return _choose_integer(dialect)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         """Return the column value of an aware datetime."""
@@ -67,6 +77,10 @@ class StoredInteger(_Typed):
     impl = Integer
     cache_ok = True
     kinds = (int,)
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the type of the column, as ``UtcTime``."""
+        return _choose_integer(dialect)
 
 
 class StoredFloat(_Typed):

@@ -21,7 +21,7 @@ _IN_SPAN = (
 _UNSUPERSEDED = "entries.superseded_at IS NULL"
 _UNEXPIRED = "(entries.expires_at IS NULL OR entries.expires_at > ?)"
 _STATES = {
-    "any": "1",
+    "any": "TRUE",
     "unsuperseded": _UNSUPERSEDED,
     "expired": f"{_UNSUPERSEDED} AND entries.expires_at <= ?",
     "past": "entries.expires_at <= ?",
@@ -50,7 +50,7 @@ def _list_parts(condition: Condition) -> Iterator[Part]:
     if condition.spans is not None:
         bounds = [(microseconds(start), microseconds(end)) for start, end in condition.spans]
         given = tuple(value for first, last in bounds for value in _bind_span(first, last))
-        yield f"({' OR '.join([_IN_SPAN] * len(bounds)) or '0'})", given
+        yield f"({' OR '.join([_IN_SPAN] * len(bounds)) or 'FALSE'})", given
     if condition.superseded:
         yield "entries.superseded_at IS NOT NULL", ()
 

@@ -124,10 +124,10 @@ class SqliteSessions(Group, Sessions):
     ) -> list[StoredSegment]:
         query = (
             _select_segments(generation, session_id)
-            .where(conditions.compile_condition(condition))
+            .where(self._compile(condition))
             .order_by(_compile_place().desc(), tables.entries.c.id.desc())
         )
-        rows = self._connection.execute(query.limit(-1 if count is None else count))
+        rows = self._connection.execute(query.limit(count))
         return [_parse_segment(row) for row in reversed(rows.all())]
 
     @override
@@ -156,7 +156,7 @@ class SqliteSessions(Group, Sessions):
             sa.or_(tables.entries.c.superseded_at.is_(None), tables.entries.c.superseded_at >= until),
         )
         query = _select_segments(generation, session_id).where(there, past.place > _compile_place())
-        rows = self._connection.execute(query.order_by(_compile_place().desc()).limit(-1 if count is None else count))
+        rows = self._connection.execute(query.order_by(_compile_place().desc()).limit(count))
         return [_parse_segment(row) for row in reversed(rows.all())]
 
     @override

@@ -17,7 +17,9 @@ from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
 from agent_memory.storage.sqlite.ground import Ground
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import ColumnElement, Connection, Engine, Table
+
+    from agent_memory.storage.records import Condition
 
 _CLOSING = threading.RLock()
 os.register_at_fork(after_in_child=_CLOSING._at_fork_reinit)  # type: ignore[attr-defined]
@@ -154,11 +156,33 @@ class Group:
     def __init__(self, connection: Link) -> None:
         self._connection = connection
 
+    def _compile(self, condition: Condition) -> ColumnElement[bool]:
+        """Return a condition as SQL over ``entries``; other engines have other functions for JSON."""
+        from agent_memory.storage.sqlite.conditions import compile_condition
+
+        return compile_condition(condition)
+
+    def _put_row(self, table: Table, name: str, value: str, changed: dict[str, Any], **fresh: object) -> None:
+        """Change the row of a primary key, or insert it; nobody else writes meanwhile.
+
+        Args:
+            table: The table.
+            name: Its primary key.
+            value: Which row.
+            changed: What it gets.
+            fresh: What it gets too if it is new.
+        """
+        from sqlalchemy import insert, update
+
+        found = self._connection.execute(update(table).where(table.c[name] == value).values(**changed))
+        if not found.rowcount:
+            self._connection.execute(insert(table).values(**{name: value}, **changed, **fresh))
+
 
 def driver(connection: Link | Connection) -> sqlite3.Connection:
     """Return SQLite's own side of a connection, for statements that would cost more to prepare than to run."""
     raw = connection.raw if isinstance(connection, Link) else connection.connection.driver_connection
-    if not isinstance(raw, sqlite3.Connection):
+    if raw is None:
         raise StorageError("the connection to the database is gone")
     return raw
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from conformance.samples import (
     at,
@@ -14,6 +15,8 @@ from conformance.samples import (
     remove,
     supersede,
 )
+
+from agent_memory.storage.records import Condition
 
 TEXTS = [
     "the harbour was quiet and the boats lay still",
@@ -196,3 +199,49 @@ class LexicalContract:
             tx.lexical.rebuild(unreadable=unreadable)
         assert read_store(database) == before
         assert find_faults(database) == []
+
+    def test_the_terms_of_entries_find_what_the_index_finds(self, database, ids):
+        supersede(database, ids[3], ids[4])
+        put(database, make_draft("k1", "boats came back", speaker="Ann"), make_draft("ja", "私は東京に住んでいます"))
+        with database.read() as tx:
+            pages = list(tx.lexical.read_all_terms())
+            held = {entry_id: terms for page in pages for entry_id, terms in list_terms(page)}
+            assert sorted(held) == sorted(tx.entries.select_ids(Condition(state="unsuperseded")).tolist())
+            counts = _Counts(held)
+            for text in ("harbour dawn", "boats", "running fillers", "東京", "ann back", "nowhere", ""):
+                plain, counted = tx.lexical.parse(text), tx.lexical.parse(text, counts=counts)
+                assert (plain.phrases, plain.weights, plain.best) == (counted.phrases, counted.weights, counted.best)
+                assert counted.words == plain.words and plain.terms is None
+                found = tx.lexical.search(plain, limit=99)
+                assert found.keys() == {one for one, terms in held.items() if set(counted.terms) & set(terms)}
+            assert tx.lexical.parse('"boats came"', counts=counts).terms is None
+
+    def test_the_terms_of_some_entries_are_those_among_all(self, database, ids):
+        supersede(database, ids[3], ids[4])
+        with database.read() as tx:
+            everything = dict(one for page in tx.lexical.read_all_terms() for one in list_terms(page))
+            some = dict(list_terms(tx.lexical.read_terms(np.array([ids[5], ids[0], ids[3], 2**40]))))
+            assert some == {number: everything[number] for number in (ids[0], ids[5])}
+            assert list_terms(tx.lexical.read_terms(np.empty(0, np.int64))) == []
+            assert tx.lexical.rules == tx.lexical.rules != ""
+
+
+def list_terms(page):
+    """Return (id, terms) of each entry of a page."""
+    ends = np.cumsum(page.lengths).tolist()
+    numbers = page.numbers.tolist()
+    return [
+        (entry_id, [page.vocabulary[number] for number in numbers[end - length : end]])
+        for entry_id, length, end in zip(page.ids.tolist(), page.lengths.tolist(), ends, strict=True)
+    ]
+
+
+class _Counts:
+    def __init__(self, held):
+        self._held = held
+
+    def __len__(self):
+        return len(self._held)
+
+    def count(self, terms):
+        return sum(not set(terms).isdisjoint(theirs) for theirs in self._held.values())

@@ -12,13 +12,14 @@ from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.types import ChatMessage, CitableBlock, ImageBlock, TextBlock, ThinkingBlock
 from llama_index.core.memory import Memory as ShortTerm
-from llama_index.core.schema import Document, NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.schema import Document, NodeRelationship, NodeWithScore, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores import FilterCondition, MetadataFilter, MetadataFilters, VectorStoreQuery
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 from support import WordEncoder
 
 from agent_memory import InvalidInputError, Memory
-from agent_memory.integrations.llama_index import AgentMemoryBlock, AgentMemoryLlamaStore
+from agent_memory.encoders import EvoReranker
+from agent_memory.integrations.llama_index import AgentMemoryBlock, AgentMemoryLlamaStore, AgentMemoryPostprocessor
 
 ENCODER = WordEncoder(96)
 
@@ -281,3 +282,32 @@ def test_a_single_string_is_no_list_of_nodes(folder):
         with pytest.raises(InvalidInputError, match="node_ids must be a list of strings, got str"):
             store.delete_nodes("ab")
         assert len(store.get_nodes()) == 2
+
+
+async def test_a_conversation_decides_among_the_nodes_of_any_retriever():
+    said = ["So, what would you like?", "A new pair of running shoes.", "For your birthday, then."]
+    chat = [{"text": text, "speaker": speaker} for text, speaker in zip(said, ("Ann", "Ben", "Ann"), strict=True)]
+    question = "What would Ben like for his birthday?"
+    index = VectorStoreIndex([node(text, number) for number, text in enumerate(said)], embed_model=Words())
+    postprocessor = AgentMemoryPostprocessor(EvoReranker(history=chat), top_n=2)
+    found = index.as_retriever(similarity_top_k=3).retrieve(question)
+    assert {each.node.node_id for each in found} == {"n0", "n1", "n2"}
+    ranked = postprocessor.postprocess_nodes(found, query_str=question)
+    assert [each.node.node_id for each in ranked] == ["n1", "n2"] and ranked[0].score > ranked[1].score
+    again = await postprocessor.apostprocess_nodes(found, query_str=question)
+    assert [each.score for each in again] == [each.score for each in ranked]
+    assert postprocessor.postprocess_nodes([], query_str=question) == []
+    unasked = postprocessor.postprocess_nodes(found)
+    assert [each.node.node_id for each in unasked] == [each.node.node_id for each in found[:2]]
+
+
+def test_a_postprocessor_takes_any_reranker_and_refuses_what_is_none():
+    class Lengths:
+        def score(self, query, texts):
+            return [len(text) for text in texts]
+
+    nodes = [NodeWithScore(node=TextNode(text=text), score=1.0) for text in ("a", "abc", "ab")]
+    ranked = AgentMemoryPostprocessor(Lengths(), min_score=2).postprocess_nodes(nodes, query_str="x")
+    assert [each.node.get_content() for each in ranked] == ["abc", "ab"]
+    with pytest.raises(InvalidInputError, match="must have a method 'score'"):
+        AgentMemoryPostprocessor("minilm")

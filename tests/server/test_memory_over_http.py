@@ -34,3 +34,15 @@ def open_memory(serve, folder):
     yield open_
     for remote in remotes:
         remote.close()
+
+
+def test_topics_over_http_are_those_of_the_memory(serve, folder):
+    served = serve(folder)
+    texts = ["tea with milk", "tea with lemon", "code in python", "code in rust"]
+    remote = served.remote()
+    remote.add_many([{"text": text, "namespace": (text[:3],)} for text in texts])
+    first = remote.topics(k=2)
+    assert first == served.memory.topics(k=2) and first.entries == 4
+    remote.add("tea with honey")
+    assert remote.topics(previous=first) == served.memory.topics(previous=first)
+    remote.close()

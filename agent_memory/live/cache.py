@@ -1,0 +1,99 @@
+"""What the caches of a store have in common that keep snapshots in a folder: vectors and words."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from agent_memory.config import Config
+from agent_memory.files import failpoint, reset_in_child, wait_for_scratch
+from agent_memory.storage.base import Transaction
+
+_log = logging.getLogger("agent_memory")
+
+
+class SnapshotCache:
+    """A cache of a store in this process, and the snapshots of it.
+
+    Args:
+        folder: Where snapshots live.
+        config: Settings of the memory.
+        read_only: True to never write snapshots.
+        read_erasures: Returns what ``Erasures.read_state`` says now.
+
+    Attributes:
+        folder: Where snapshots live.
+    """
+
+    _levels = 1
+    """How many folders of the path, from the end, belong to the store."""
+
+    def __init__(
+        self, folder: Path, config: Config, *, read_only: bool, read_erasures: Callable[[], tuple[int, int]]
+    ) -> None:
+        self.folder, self._config, self._read_erasures = folder, config, read_erasures
+        # A store from a stranger may have a link here: nothing is read or written elsewhere.
+        self._linked = any(place.is_symlink() for place in [folder, *folder.parents][: self._levels])
+        if self._linked:
+            _log.warning("%s is a link: snapshots are neither read nor written", folder)
+        self._read_only = read_only or self._linked
+        self._start()
+        reset_in_child(self, SnapshotCache._start)
+
+    def _start(self) -> None:
+        # Of a process that is forked, another thread may hold the lock, and be in the midst of an update.
+        self._lock = threading.Lock()
+        self._drop()
+
+    def _drop(self) -> None:
+        """Forget what is in memory."""
+        raise NotImplementedError
+
+    def snapshots(self) -> list[tuple[int, Path]]:
+        """Return (seq, path) of the snapshots on disk, newest first."""
+        from agent_memory.index import snapshots
+
+        return snapshots(self.folder)
+
+    def discard_newer(self, tx: Transaction) -> None:
+        """Delete snapshots that are ahead of the store: an older copy of the database was put in place.
+
+        Left alone, they would look right again as soon as the store had seen as many changes.
+        """
+        if self._read_only or not self.folder.exists():
+            return
+        newest = tx.changes.last_seq()
+        for seq, path in self.snapshots():
+            if seq > newest:
+                _log.warning("deleting %s: it is ahead of the store (%d > %d)", path, seq, newest)
+                shutil.rmtree(path, ignore_errors=True)
+
+    def discard_outdated(self, tx: Transaction) -> None:
+        """Delete snapshots from before something was forgotten, and unfinished ones: a killed process has left them."""
+        if self._read_only or not self.folder.is_dir():
+            return
+        wait_for_scratch(self.folder, ".tmp-", 0.0)
+        floor = tx.erasures.read_floor()
+        for seq, path in self.snapshots() if floor else ():
+            if seq < floor:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _keep(self, write: Callable[[], Path], erasures: tuple[int, int]) -> Path | None:
+        """Write a snapshot; returns its folder, or None if something was forgotten that may be in it.
+
+        Args:
+            write: Writes it.
+            erasures: The erasures that it has seen; see ``Erasures.read_state``.
+        """
+        if self._read_only or self._linked or self._read_erasures() != erasures:
+            return None
+        path = write()
+        failpoint("snapshot-before-look")
+        if self._read_erasures() == erasures:
+            return path
+        # Whoever forgot has deleted the snapshots that were there before this one got its name.
+        shutil.rmtree(path, ignore_errors=True)
+        return None

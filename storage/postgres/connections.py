@@ -1,0 +1,388 @@
+"""Connections to PostgreSQL: a few that threads share, each used by one transaction at a time.
+
+A store has one writer at a time, which holds an advisory lock until its commit is visible. So numbers of changes are
+given in the order of commits, and a reader that follows them misses none; and nothing can deadlock.
+
+* Closing: new transactions are refused, running ones are waited for.
+* Fork: running transactions are waited for; the child leaves the parent's connections alone and opens its own.
+* Lost connections: a transaction that cannot begin on an idle one begins on a new one. One that loses its connection
+  raises; if that happens while it commits, nobody knows whether it was written, and the error says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from agent_memory.errors import StorageError
+from agent_memory.files import failpoint, reset_in_child
+from agent_memory.storage.calls import Call, Calls
+from agent_memory.storage.postgres import lexical
+from agent_memory.storage.postgres.address import Address
+from agent_memory.storage.postgres.driver import Driver, list_errors, wrap_error
+from agent_memory.storage.sqlite.slots import Link
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+OLDEST = 160000
+"""The oldest version of PostgreSQL that is used, as ``server_version_num``."""
+
+MOST_IDLE = 8
+"""Connections that are kept open for later transactions."""
+
+_FORK_WAIT_S = 10.0
+_KEPT: list[object] = []
+
+
+class _Engines:
+    """SQLAlchemy's side of all stores, made when a statement is first built with it: it keeps what it has compiled."""
+
+    def __init__(self) -> None:
+        self._given = threading.local()
+        self._engine: Any = None
+
+    def _make(self, raw: psycopg.Connection[Any]) -> Any:  # noqa: ANN401 - SQLAlchemy's engine
+        from sqlalchemy import create_engine
+        from sqlalchemy.pool import NullPool
+
+        engine = create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: self._given.raw,
+            poolclass=NullPool,
+            pool_reset_on_return=None,
+            use_native_hstore=False,
+        )
+        # The first connection of an engine is looked at and rolled back, which may not happen to one in a transaction.
+        given: dict[str, Any] = {**raw.info.get_parameters(), "password": raw.info.password or None}
+        with psycopg.connect(**given) as self._given.raw:
+            engine.connect().close()
+        return engine
+
+    def connect(self, driver: Any) -> Connection:  # noqa: ANN401 - as Link has it
+        """Return SQLAlchemy's side of a connection; what it takes for one transaction begins and ends elsewhere."""
+        if self._engine is None:
+            self._engine = self._make(driver.raw)
+        self._given.raw = driver.raw
+        try:
+            connection: Connection = self._engine.connect()
+        finally:
+            del self._given.raw
+        connection.begin()
+        return connection
+
+
+_ENGINES = _Engines()
+
+
+def get_raw(link: Link) -> psycopg.Connection[Any]:
+    """Return psycopg's side of a connection."""
+    return link.raw.raw  # type: ignore[attr-defined, no-any-return]
+
+
+class Connections:
+    """The connections of this process to one store.
+
+    Args:
+        address: Where it is.
+        lock_timeout_s: Seconds a writer waits for another before LockTimeoutError.
+
+    Attributes:
+        path: The address, for messages.
+        lock_key: Names the store's write lock among those of its database.
+    """
+
+    def __init__(self, address: Address, *, lock_timeout_s: float) -> None:
+        self.address, self.lock_timeout_s = address, lock_timeout_s
+        self.path = Path(address.name)
+        self.schema = address.schema
+        digest = hashlib.sha256(f"agent-memory {address.schema}".encode()).digest()
+        self.lock_key = int.from_bytes(digest[:8], "big", signed=True)
+        self._calls = Calls()
+        self._facts: tuple[str, bool] | None = None
+        self._reset()
+        _LIVE.add(self)
+        reset_in_child(self, Connections.after_fork_in_child)
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._calls.reset()
+        self._state = threading.Lock()
+        self._idle: list[Link] = []
+        self._used: weakref.WeakSet[Link] = weakref.WeakSet()
+
+    # --- one connection ----------------------------------------------------------------------------------
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        given: dict[str, Any] = {"connect_timeout": "10", "application_name": "agent-memory", **self.address.options}
+        raw: psycopg.Connection[Any] = psycopg.connect(**given, autocommit=True)
+        try:
+            if self._facts is None:
+                self._facts = self._look(raw)
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+    def _look(self, raw: psycopg.Connection[Any]) -> tuple[str, bool]:
+        """Return (version, whether nothing can be written); raise if this server cannot keep what is promised."""
+        names = ("server_version", "server_encoding", "fsync", "synchronous_commit", "transaction_read_only")
+        asked = ", ".join(f"current_setting('{name}')" for name in names)
+        row = raw.execute(f"SELECT {asked}, pg_is_in_recovery()").fetchone()
+        version, encoding, fsync, commit, read_only, standby = row or ("",) * 6
+        if raw.info.server_version < OLDEST:
+            raise StorageError(
+                f"{self.address.name} is PostgreSQL {version}; agent-memory needs {OLDEST // 10_000} or newer"
+            )
+        if encoding != "UTF8":
+            raise StorageError(f"{self.address.name} has the encoding {encoding}; agent-memory needs UTF8")
+        self._promises = fsync == "on"
+        self._commits = "SET LOCAL synchronous_commit TO on; " if commit in ("off", "local") else ""
+        return str(version), bool(standby) or read_only == "on"
+
+    def _take(self) -> tuple[Link, bool]:
+        """Return a connection that nobody uses, and whether it is new."""
+        with self._state:
+            while self._idle:
+                link = self._idle.pop()
+                if not get_raw(link).closed:
+                    self._used.add(link)
+                    return link, False
+        # SQLAlchemy closes a connection when it forgets its side of it: both sides live as long as each other.
+        link = Link(Driver(self._connect(), lexical.HANDLERS), _ENGINES.connect)  # type: ignore[arg-type]
+        self._used.add(link)
+        return link, True
+
+    def _give_back(self, link: Link) -> None:
+        self._used.discard(link)
+        with self._state:
+            if not self._calls.closed and not get_raw(link).closed and len(self._idle) < MOST_IDLE:
+                self._idle.append(link)
+                return
+        self._close(link)
+
+    def _close(self, link: Link) -> None:
+        self._used.discard(link)
+        with contextlib.suppress(psycopg.Error):
+            get_raw(link).close()
+
+    def _drop_idle(self) -> None:
+        with self._state:
+            idle, self._idle = self._idle, []
+        for link in idle:
+            self._close(link)
+
+    # --- facts -------------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> str:
+        """The version of the server."""
+        return self._ask()[0]
+
+    @property
+    def read_only(self) -> bool:
+        """True if the server is a standby, or lets this role only read."""
+        return self._ask()[1]
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the server waits for its disk before it acknowledges a commit."""
+        self._ask()
+        return self._promises
+
+    def _ask(self) -> tuple[str, bool]:
+        if self._facts is None:
+            with self.outside():
+                pass
+        if self._facts is None:
+            raise StorageError(f"{self.address.name} cannot be reached")
+        return self._facts
+
+    # --- transactions ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def read(self) -> Iterator[Link]:
+        """Open a transaction in which every statement sees the same state of the store."""
+        with self._transaction("read", self.lock_timeout_s) as link:
+            yield link
+
+    @contextmanager
+    def write(self, *, wait_s: float | None = None) -> Iterator[Link]:
+        """Open the store's only write transaction; committed and on disk when the block ends.
+
+        Args:
+            wait_s: Seconds to wait for another writer; ``lock_timeout_s`` if left out.
+
+        Raises:
+            LockTimeoutError: Another process held the write lock for longer than that.
+            StorageError: The store is read-only, or the server refuses; rolled back.
+        """
+        if self.read_only:
+            raise StorageError(f"{self.address.name} is read-only: it can be recalled from, not written to")
+        with self._transaction("write", self.lock_timeout_s if wait_s is None else wait_s) as link:
+            yield link
+
+    @contextmanager
+    def outside(self) -> Iterator[psycopg.Connection[Any]]:
+        """Return a connection for statements that must run outside of a transaction; it is closed afterwards."""
+        with self._running("outside"):
+            try:
+                raw = self._connect()
+                with contextlib.closing(raw):
+                    yield raw
+            except list_errors() as error:
+                raise self._wrap(error, self.lock_timeout_s) from error
+
+    def assert_open(self) -> None:
+        """Raise ClosedError if the database was closed."""
+        with self._running("look"):
+            pass
+
+    def is_reading(self) -> bool:
+        """Return whether this thread is inside of a transaction."""
+        return self._calls.inside("read") or self._calls.inside("write")
+
+    @contextmanager
+    def _running(self, kind: str) -> Iterator[Call]:
+        if self._pid != os.getpid():
+            self.after_fork_in_child()  # by a fork that Python did not see
+        if kind == "write" and self._calls.inside(kind):
+            raise StorageError("a write cannot begin inside of another write of the same thread")
+        call = self._calls.enter(kind)
+        try:
+            yield call
+        finally:
+            self._calls.leave(call)
+            if self._calls.closed:
+                self._drop_idle()
+
+    @contextmanager
+    def _transaction(self, kind: str, wait_s: float) -> Iterator[Link]:
+        with self._running(kind):
+            try:
+                link = self._begin(self._write_begin(kind, wait_s))
+                try:
+                    yield link
+                    if kind == "write":
+                        failpoint("before-commit")
+                    self._commit(link, kind)
+                    if kind == "write":
+                        failpoint("after-commit")
+                except Exception:
+                    self._roll_back(link)
+                    raise
+                except BaseException:
+                    self._close(link)
+                    raise
+                self._give_back(link)
+            except list_errors() as error:
+                raise self._wrap(error, wait_s) from error
+
+    def _write_begin(self, kind: str, wait_s: float) -> sql.Composed:
+        here = sql.SQL("SET LOCAL search_path TO {}; SET LOCAL jit TO off; ").format(sql.Identifier(self.schema))
+        if kind == "read":
+            return sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ") + here
+        # READ COMMITTED: the state that statements see is taken after the lock, so that it holds the last writer's.
+        begun = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; ") + here
+        lock = sql.SQL("SELECT pg_advisory_xact_lock({})").format(sql.Literal(self.lock_key))
+        waited = sql.SQL("SET LOCAL lock_timeout TO {}; ").format(sql.Literal(max(1, int(wait_s * 1000))))
+        return begun + sql.SQL(self._commits) + waited + lock
+
+    def _begin(self, statement: sql.Composed) -> Link:
+        while True:
+            link, is_new = self._take()
+            raw = get_raw(link)
+            try:
+                raw.execute(statement)
+                return link
+            except BaseException as error:
+                lost = isinstance(error, psycopg.OperationalError) and raw.broken
+                self._close(link)
+                if is_new or not lost:
+                    raise
+                self._drop_idle()  # the server was started again: all are lost
+
+    def _commit(self, link: Link, kind: str) -> None:
+        try:
+            get_raw(link).execute("COMMIT")
+        except psycopg.OperationalError as error:
+            if kind == "read":
+                return  # all was read
+            self._close(link)
+            raise StorageError(
+                f"{self.address.name}: the connection was lost during the commit; it is not known whether this was "
+                f"written: {str(error).strip()}"
+            ) from error
+
+    def _roll_back(self, link: Link) -> None:
+        try:
+            get_raw(link).execute("ROLLBACK")
+        except psycopg.Error:
+            self._close(link)
+        else:
+            self._give_back(link)
+
+    def _wrap(self, error: Exception, wait_s: float) -> Exception:
+        return wrap_error(error, self.address.name, wait_s, closed=self._calls.closed)
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Refuse new transactions, wait for running ones, and close; a second call does nothing.
+
+        Raises:
+            StorageError: Some are still running after ``lock_timeout_s``; their connections close when they end.
+        """
+        left = self._calls.close(self.lock_timeout_s)
+        self.abandon()
+        if left:
+            raise StorageError(
+                f"{self.address.name} was closed, but {left} transactions were still running after "
+                f"{self.lock_timeout_s:g} s; their connections close when they end"
+            )
+
+    def abandon(self) -> None:
+        """Refuse new transactions and close the connections that none uses; the others close when they end."""
+        self._calls.closed = True
+        self._drop_idle()
+
+    # --- fork --------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Wait for the transactions of other threads, and keep new ones out."""
+        self._calls.hold(_FORK_WAIT_S)
+
+    def after_fork_in_parent(self) -> None:
+        """Let transactions go on."""
+        self._calls.go_on()
+
+    def after_fork_in_child(self) -> None:
+        """Leave the parent's connections alone: closing one here would say goodbye to the server in its name."""
+        _KEPT.append([*self._idle, *self._used])
+        self._reset()
+
+
+_LIVE: weakref.WeakSet[Connections] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for connections in list(_LIVE):
+        connections.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for connections in list(_LIVE):
+        connections.after_fork_in_parent()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

@@ -1,0 +1,189 @@
+"""The PostgreSQL back end: one schema of a database, used by any number of machines at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from typing_extensions import override
+
+from agent_memory.storage.base import Database, Transaction
+from agent_memory.storage.postgres import upkeep
+from agent_memory.storage.postgres.address import parse_address
+from agent_memory.storage.postgres.connections import Connections, get_raw
+from agent_memory.storage.postgres.groups import (
+    PostgresDrafts,
+    PostgresEntries,
+    PostgresErasures,
+    PostgresQueries,
+    PostgresSessions,
+    PostgresVectors,
+)
+from agent_memory.storage.postgres.lexical import PostgresLexical
+from agent_memory.storage.postgres.migrate import ensure_schema, read_revision
+from agent_memory.storage.records import DatabaseState
+from agent_memory.storage.sqlite import upkeep as shared
+from agent_memory.storage.sqlite.database import SqliteTransaction
+from agent_memory.storage.sqlite.slots import Link
+from agent_memory.types import Progress
+
+
+class PostgresTransaction(SqliteTransaction):
+    """``Transaction`` in PostgreSQL.
+
+    Args:
+        place: The store.
+        connection: What runs the transaction's statements.
+    """
+
+    def __init__(self, place: Connections, connection: Link) -> None:
+        self._place = place
+        self.connection = connection
+
+    @cached_property
+    @override
+    def entries(self) -> PostgresEntries:
+        return PostgresEntries(self.connection)
+
+    @cached_property
+    @override
+    def drafts(self) -> PostgresDrafts:
+        return PostgresDrafts(self.connection)
+
+    @cached_property
+    @override
+    def sessions(self) -> PostgresSessions:
+        return PostgresSessions(self.connection)
+
+    @cached_property
+    @override
+    def vectors(self) -> PostgresVectors:
+        return PostgresVectors(self.connection)
+
+    @cached_property
+    @override
+    def lexical(self) -> PostgresLexical:
+        return PostgresLexical(self.connection)
+
+    @cached_property
+    @override
+    def queries(self) -> PostgresQueries:
+        return PostgresQueries(self.connection)
+
+    @cached_property
+    @override
+    def erasures(self) -> PostgresErasures:
+        return PostgresErasures(self.connection)
+
+    @override
+    def measure(self, now: datetime) -> DatabaseState:
+        return upkeep.measure(self._place, self.connection, now)
+
+    @override
+    def find_faults(self) -> list[str]:
+        return upkeep.find_faults(self._place, self.connection)
+
+
+class PostgresDatabase(Database):
+    """``Database`` in one schema of a PostgreSQL database.
+
+    Args:
+        url: ``postgresql://user@host/database``, with libpq's parameters and ``schema=NAME``.
+        lock_timeout_s: Seconds a writer waits for another before LockTimeoutError.
+    """
+
+    erased = (
+        "the tables that held them were written again from their rows; "
+        "the server's write-ahead log, its archive, standbys and backups are out of reach, and may hold them still"
+    )
+
+    def __init__(self, url: str, *, lock_timeout_s: float) -> None:
+        self.connections = Connections(parse_address(url), lock_timeout_s=lock_timeout_s)
+        self.path, self.lock_timeout_s = self.connections.path, lock_timeout_s
+        self.name = self.connections.address.name
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a store."""
+        with self.connections.read() as link:
+            return read_revision(get_raw(link), self.connections) is not None
+
+    @property
+    @override
+    def read_only(self) -> bool:
+        return self.connections.read_only
+
+    @override
+    def prepare(self, progress: Progress | None = None) -> None:
+        ensure_schema(self.connections, progress)
+
+    @override
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        with self.connections.read() as link:
+            yield PostgresTransaction(self.connections, link)
+
+    @override
+    @contextmanager
+    def write(self, *, wait_s: float | None = None) -> Iterator[Transaction]:
+        with self.connections.write(wait_s=wait_s) as link:
+            yield PostgresTransaction(self.connections, link)
+
+    @override
+    def assert_open(self) -> None:
+        self.connections.assert_open()
+
+    @override
+    def close(self) -> None:
+        self.connections.close()
+
+    @override
+    def abandon(self) -> None:
+        self.connections.abandon()
+
+    @override
+    def describe(self) -> str:
+        return f"PostgreSQL {self.connections.version}"
+
+    @override
+    def size_bytes(self) -> int:
+        return upkeep.size_bytes(self.connections)
+
+    @override
+    def merge_lexical(self) -> int:
+        self.assert_open()
+        return 1  # the index has no parts: it is written without a list of pending words
+
+    @override
+    def prune_changes(self, up_to: int) -> int:
+        return shared.prune_changes(self.connections, up_to)  # type: ignore[arg-type]  # it only writes
+
+    @override
+    def truncate_log(self) -> bool:
+        self.assert_open()
+        return True  # the log is the server's, which keeps it short
+
+    @override
+    def erase_traces(self, finish: Callable[[Transaction], None], *, wait_s: float) -> str | None:
+        return upkeep.erase_traces(
+            self.connections, lambda link: finish(PostgresTransaction(self.connections, link)), wait_s=wait_s
+        )
+
+    @override
+    def vacuum(self) -> bool:
+        return upkeep.vacuum(self.connections)
+
+    @override
+    def count_in_copy(self, path: Path, store_id: str, ids: Sequence[int]) -> int:
+        from agent_memory.storage.sqlite import copying
+
+        return copying.count_held(path, store_id, ids)
+
+    @override
+    def copy_to(self, target: Path, progress: Progress | None) -> int:
+        from agent_memory.storage.postgres import copying
+
+        return copying.copy_to_file(self.connections, target, progress)

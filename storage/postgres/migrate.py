@@ -1,0 +1,88 @@
+"""Creates or migrates the schema of a store on PostgreSQL, or refuses it without touching it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from agent_memory.errors import MigrationError, SchemaTooNewError, StorageError
+from agent_memory.storage.postgres.connections import Connections, get_raw
+from agent_memory.storage.sqlite.rewriting import rewrite_words
+from agent_memory.types import Progress
+
+REVISIONS = ("0001",)
+"""Every revision that this version knows, oldest first; a test compares it with the migrations folder."""
+
+_log = logging.getLogger("agent_memory")
+
+
+def ensure_schema(connections: Connections, progress: Progress | None = None) -> None:
+    """Create, migrate or accept the schema of a store, and bring its full-text index up to date.
+
+    Args:
+        connections: The store.
+        progress: Called with (entries done, entries in all) if the full-text index must be written again.
+
+    Raises:
+        SchemaTooNewError: A newer version of this package wrote the store; nothing was changed.
+        MigrationError: A migration failed; its transaction was rolled back.
+        StorageError: It is not a store of this package, or is read-only and outdated.
+    """
+    if not connections.keeps:
+        _log.warning(
+            "%s has fsync = off: what it has acknowledged may be lost when its machine fails", connections.address.name
+        )
+    with connections.read() as link:
+        revision = read_revision(get_raw(link), connections)
+    if revision != REVISIONS[-1]:
+        if connections.read_only:
+            raise StorageError(f"{connections.address.name} is read-only and needs a migration from {revision}")
+        _migrate(connections)
+    rewrite_words(connections, progress)  # type: ignore[arg-type]  # it asks for what all connections have
+
+
+def read_revision(raw: psycopg.Connection[Any], connections: Connections) -> str | None:
+    """Return a store's revision, None if its schema is not there or empty.
+
+    Raises:
+        SchemaTooNewError: A newer version of this package wrote it.
+        StorageError: Something else is in the schema.
+    """
+    tables = "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm') AND relnamespace = to_regnamespace(%s)"
+    names = {row[0] for row in raw.execute(tables, (connections.schema,))}
+    if not names:
+        return None
+    if "alembic_version" not in names:
+        raise StorageError(f"{connections.address.name}: the schema is not a store of agent-memory")
+    rows = raw.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
+    if len(rows) != 1 or rows[0][0] not in REVISIONS:
+        found = rows[0][0] if len(rows) == 1 else None
+        raise SchemaTooNewError(
+            f"{connections.address.name} has schema {found!r}; this version of agent-memory knows up to "
+            f"{REVISIONS[-1]!r}. Upgrade agent-memory. The store was not touched."
+        )
+    return str(rows[0][0])
+
+
+def _migrate(connections: Connections) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "agent_memory.storage.postgres:migrations")
+    with connections.write() as link:
+        raw = get_raw(link)
+        before = read_revision(raw, connections)
+        if before == REVISIONS[-1]:
+            return
+        config.attributes["connection"] = link.full
+        try:
+            raw.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(connections.schema)))
+            command.upgrade(config, "head")
+        except Exception as error:
+            raise MigrationError(f"{connections.address.name}: migration from {before} failed: {error}") from error
+    if before is not None:
+        _log.info("migrated %s from schema %s to %s", connections.path, before, REVISIONS[-1])

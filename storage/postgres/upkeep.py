@@ -1,0 +1,125 @@
+"""Statistics, faults and maintenance of a store on PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from agent_memory.storage.postgres.connections import Connections, get_raw
+from agent_memory.storage.records import DatabaseState
+from agent_memory.storage.sqlite.mentions import SqliteMentions
+from agent_memory.storage.sqlite.slots import Link, driver
+from agent_memory.storage.sqlite.values import microseconds
+
+MOST_REWRITTEN = 1 << 30
+"""Size in bytes of the tables up to which ``forget`` writes them again; larger ones wait for maintenance."""
+
+HELD = ("passages", "lexical", "mentions", "vectors", "entries", "sessions", "queries", "jobs", "changes")
+"""Tables that hold what was said, or was derived from it."""
+
+_COUNTS = (
+    "SELECT count(*), count(superseded_at), count(*) FILTER (WHERE superseded_at IS NULL AND expires_at <= ?), "
+    "(SELECT count(*) FROM changes) FROM entries"
+)
+_SIZE = (
+    "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class "
+    "WHERE relkind = 'r' AND relnamespace = to_regnamespace(%s)"
+)
+_INVALID = (
+    "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+    "WHERE NOT indisvalid AND relnamespace = to_regnamespace(%s)"
+)
+_KEPT = re.compile(r"(\d+) dead row versions cannot be removed yet")
+_PAUSE_S = 0.05
+
+
+def measure(connections: Connections, link: Link, now: datetime) -> DatabaseState:
+    """Return statistics of a store; scans a few indexes. Of the server's own log and free pages it tells nothing."""
+    raw = driver(link)
+    rows, former, expired, changes = raw.execute(_COUNTS, (microseconds(now),)).fetchone()
+    page = int(raw.execute("SELECT current_setting('block_size')").fetchone()[0])
+    return DatabaseState(
+        rows=rows,
+        former=former,
+        expired=expired,
+        page_bytes=page,
+        pages=-(-_read_size(get_raw(link), connections) // page),
+        free_pages=0,
+        wal_bytes=0,
+        lexical_segments=1,
+        changes=changes,
+        unread=SqliteMentions(link).count_unread(),
+    )
+
+
+def find_faults(connections: Connections, link: Link) -> list[str]:
+    """Return the indexes that the server takes for invalid, one sentence each."""
+    rows = get_raw(link).execute(_INVALID, (connections.schema,)).fetchall()
+    return [f"database: the index {row[0]} is invalid; REINDEX it" for row in rows]
+
+
+def size_bytes(connections: Connections) -> int:
+    """Return the size of a store's tables and indexes on the server's disk."""
+    with connections.read() as link:
+        return _read_size(get_raw(link), connections)
+
+
+def _read_size(raw: psycopg.Connection[Any], connections: Connections) -> int:
+    row = raw.execute(_SIZE, (connections.schema,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def vacuum(connections: Connections, *, wait_s: float | None = None) -> bool:
+    """Write a store's tables again without what was deleted; False if readers or writers prevent it.
+
+    Args:
+        connections: The store.
+        wait_s: Seconds to wait for each table; as long as for locks, but no longer than a second, if left out.
+    """
+    return rewrite(connections, min(1.0, connections.lock_timeout_s) if wait_s is None else wait_s) is None
+
+
+def rewrite(connections: Connections, wait_s: float) -> str | None:
+    """Write the tables that hold what was said again, each from its rows alone; returns what prevented it, or None."""
+    if connections.is_reading():
+        return "this thread is reading the store"
+    with connections.outside() as raw:
+        notices: list[str] = []
+        raw.add_notice_handler(lambda notice: notices.append(f"{notice.message_primary} {notice.message_detail}"))
+        raw.execute(sql.SQL("SET lock_timeout TO {}").format(sql.Literal(max(1, int(wait_s * 1000)))))
+        for table in HELD:
+            notices.clear()
+            name = sql.Identifier(connections.schema, table)
+            try:
+                raw.execute(sql.SQL("VACUUM (FULL, VERBOSE, ANALYZE) {}").format(name))
+            except psycopg.errors.LockNotAvailable:
+                return f"somebody reads or writes the table {table}"
+            kept = [int(found[1]) for notice in notices if (found := _KEPT.search(notice))]
+            if not kept:
+                return f"the server does not say what it has left in the table {table}; its lc_messages is not English"
+            if any(kept):
+                return f"a transaction somewhere in the database still sees former rows of the table {table}"
+    return None
+
+
+def erase_traces(connections: Connections, finish: Callable[[Link], None], *, wait_s: float) -> str | None:
+    """See ``Database.erase_traces``; the server's log, standbys and backups of it are out of reach."""
+    deadline = time.monotonic() + wait_s
+    size = size_bytes(connections)
+    if size > MOST_REWRITTEN:
+        return f"the tables have {size} bytes, too many to be written again at once; maintenance does it"
+    while True:
+        reason = rewrite(connections, max(0.05, min(1.0, deadline - time.monotonic())))
+        if reason is None:
+            with connections.write() as link:
+                finish(link)
+            return None
+        if time.monotonic() >= deadline or connections.is_reading():
+            return reason
+        time.sleep(_PAUSE_S)

@@ -1,0 +1,100 @@
+"""The terms that rows of the full-text index hold, for an index beside it that must find the same.
+
+Porter's stemmer exists in several versions that differ in a few words. So FTS5 itself is asked what it makes of a
+term, by a temporary table that holds no row afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from agent_memory.storage.records import EntryTerms
+from agent_memory.storage.sqlite.driver import ERRORS
+from agent_memory.storage.sqlite.slots import Link, driver
+from agent_memory.storage.sqlite.values import read_integer, read_text
+from agent_memory.storage.words.terms import RULES, list_terms
+
+TOKENIZER = "porter ascii"
+_TOKEN = re.compile("[A-Za-z0-9\x80-\U0010ffff]+")
+"""What the ``ascii`` tokenizer takes for a term; it lowers ASCII letters."""
+
+_PAGE_ROWS = 8_192
+_PAGE = "SELECT id, text, speaker FROM entries WHERE superseded_at IS NULL AND id > ? ORDER BY id LIMIT ?"
+_AMONG = (
+    "SELECT id, text, speaker FROM entries WHERE superseded_at IS NULL AND id IN (SELECT value FROM json_each(?)) "
+    "ORDER BY id"
+)
+_MAKE = (
+    "CREATE VIRTUAL TABLE IF NOT EXISTS temp.stems "
+    f"USING fts5(terms, tokenize='{TOKENIZER}', content='', columnsize=0)",
+    "CREATE VIRTUAL TABLE IF NOT EXISTS temp.stemmed USING fts5vocab(temp, 'stems', 'instance')",
+)
+
+
+def describe_rules() -> str:
+    """Return what decides which terms a text has."""
+    from Stemmer import version
+
+    return f"{TOKENIZER}, rules {RULES}, stemmers {version()}"
+
+
+def stem_terms(connection: Link, terms: Sequence[str]) -> list[str]:
+    """Return what FTS5 indexes for each of some terms, which hold nothing that separates terms."""
+    if not terms:
+        return []
+    raw, put = driver(connection), "INSERT INTO temp.stems(rowid, terms) VALUES (1, ?)"
+    try:
+        raw.execute(put, (" ".join(terms),))
+    except ERRORS:
+        for statement in _MAKE:
+            raw.execute(statement)
+        raw.execute(put, (" ".join(terms),))
+    found = dict(raw.execute("SELECT offset, term FROM temp.stemmed").fetchall())
+    raw.execute("INSERT INTO temp.stems(stems) VALUES ('delete-all')")
+    return [str(found[at]) for at in range(len(terms))]
+
+
+class _Reader:
+    """Takes rows into terms; each distinct term is stemmed once."""
+
+    def __init__(self, connection: Link) -> None:
+        self._connection = connection
+        self._stems: dict[str, str] = {}
+
+    def read(self, rows: Iterable[Sequence[object]]) -> EntryTerms:
+        """Return the terms of rows, given as (id, text, speaker)."""
+        ids: list[int] = []
+        lengths: list[int] = []
+        tokens: list[str] = []
+        for row_id, text, speaker in rows:
+            found = _TOKEN.findall(list_terms(read_text(text), read_text(speaker)))
+            ids.append(read_integer(row_id))
+            lengths.append(len(found))
+            tokens += found
+        numbers = {token: at for at, token in enumerate(dict.fromkeys(tokens))}
+        new = [token for token in numbers if token not in self._stems]
+        self._stems |= zip(new, stem_terms(self._connection, new), strict=True)
+        places: dict[str, int] = {}
+        stem_of = np.array([places.setdefault(self._stems[token], len(places)) for token in numbers], np.int64)
+        return EntryTerms(
+            ids=np.array(ids, np.int64),
+            lengths=np.array(lengths, np.int64),
+            numbers=stem_of[np.fromiter(map(numbers.__getitem__, tokens), np.int64, len(tokens))],
+            vocabulary=list(places),
+        )
+
+
+def read_terms(connection: Link, ids_json: str) -> EntryTerms:
+    """Return the terms of the unsuperseded entries among some, given as a JSON array."""
+    return _Reader(connection).read(driver(connection).execute(_AMONG, (ids_json,)).fetchall())
+
+
+def read_all_terms(connection: Link) -> Iterator[EntryTerms]:
+    """Yield the terms of all unsuperseded entries, some thousand at once."""
+    reader, after = _Reader(connection), 0
+    while page := driver(connection).execute(_PAGE, (after, _PAGE_ROWS)).fetchall():
+        yield reader.read(page)
+        after = read_integer(page[-1][0])
