@@ -62,6 +62,7 @@ _NOTHING_SEEN = re.compile(f"[\\s\x00-\x1f\x7f-\x9f\u2800{INVISIBLE}]+")
 
 # Also with one slash, as a Path makes of it.
 _ADDRESS = re.compile("postgres(ql)?:/")
+_URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 def parse_place(what: str, value: object) -> Path | str:
@@ -88,6 +89,8 @@ def parse_path(what: str, value: object) -> Path:
         raise InvalidInputError(
             f"{what} must be a path; a store on PostgreSQL is opened by Memory(url), and by it alone"
         )
+    if url := _URL.match(os.fspath(value)):
+        raise InvalidInputError(f"{what} must be a path, or an address that begins with postgresql://, got {url[0]}…")
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:

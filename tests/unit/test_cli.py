@@ -105,6 +105,14 @@ def test_errors_are_one_line_and_an_exit_code(tmp_path, arguments, code, message
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [["add", "x"], ["recall", "x"], ["stats"], ["serve"], ["check"], ["forget", "x"]])
+def test_a_command_takes_a_folder_and_shows_no_password_of_an_address(tmp_path, arguments, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = call("postgresql://me:secret@db.example/x", *arguments, code=2)
+    assert "path" in shown and "secret" not in shown
+    assert list(tmp_path.iterdir()) == []
+
+
 CODES = {errors.InvalidInputError: 2, errors.NotFoundError: 3, errors.LeaseHeldError: 4, errors.LockTimeoutError: 4}
 CLASSES = [
     kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AgentMemoryError)

@@ -435,7 +435,7 @@ def test_settings_may_be_a_mapping(open_memory):
             open_memory(config=wrong)
 
 
-@pytest.mark.parametrize("path", ["", b"", b"x", None, 7, "a\x00b", "~nobody-of-this-name/x"])
+@pytest.mark.parametrize("path", ["", b"", b"x", None, 7, "a\x00b", "~nobody-of-this-name/x", "mysql://h/x", "S3://b"])
 def test_a_path_that_names_no_folder_is_refused(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInputError, match="path"):
