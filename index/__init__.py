@@ -9,7 +9,7 @@ from agent_memory.index.records import (
     TierTrace,
 )
 from agent_memory.index.snapshot.read import snapshots
-from agent_memory.index.snapshot.write import discard_all
+from agent_memory.index.snapshot.write import discard_all, discard_others
 from agent_memory.index.tiered import TieredIndex
 from agent_memory.index.view import IndexView
 
@@ -23,5 +23,6 @@ __all__ = [
     "TierTrace",
     "TieredIndex",
     "discard_all",
+    "discard_others",
     "snapshots",
 ]

@@ -192,7 +192,7 @@ class Reindexer:
 
     def _delete_condemned(self, holder: str) -> None:
         """Delete condemned generations in short transactions, and index snapshots of generations that are gone."""
-        from agent_memory.index.snapshot.write import discard_others
+        from agent_memory.index import discard_others
 
         with self._store.read() as tx:
             condemned = tx.generations.list_condemned()

@@ -65,7 +65,8 @@ def act(memory, step):
     elif kind == "supersede":
         key, text, name = given_
         if any(entry.key == key for entry in memory.entries(namespace=(name,))):
-            memory.supersede(key, text, namespace=(name,))
+            memory.add(text, key=f"{key} again", namespace=(name,))
+            memory.supersede(key, f"{key} again", namespace=(name,))
 
 
 def ask(memory, monkeypatch, query, k, part, namespace):
