@@ -112,15 +112,9 @@ KeyArgument = Annotated[str, typer.Argument(help="Key of the entry.")]
 
 
 def has_store(path: str) -> bool:
-    """Return whether there is a store in a folder.
-
-    Raises:
-        InvalidInputError: It is an address.
-    """
+    """Return whether there is a store in a folder; raises InvalidInputError for an address."""
     if "://" in path:
-        raise InvalidInputError(
-            f"--path takes a folder; what begins with {path.split('://')[0]}:// is opened in Python"
-        )
+        raise InvalidInputError(f"--path takes a folder; an address of {path.split(':')[0]} is opened in Python")
     return bool(path) and (Path(path).expanduser() / "memory.db").is_file()
 
 
