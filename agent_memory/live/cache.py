@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from agent_memory.storage.base import Transaction
 _log = logging.getLogger("agent_memory")
 
 
-class SnapshotCache:
+class SnapshotCache(ABC):
     """A cache of a store in this process, and the snapshots of it.
 
     Args:
@@ -48,9 +49,9 @@ class SnapshotCache:
         self._lock = threading.Lock()
         self._drop()
 
+    @abstractmethod
     def _drop(self) -> None:
         """Forget what is in memory."""
-        raise NotImplementedError
 
     def snapshots(self) -> list[tuple[int, Path]]:
         """Return (seq, path) of the snapshots on disk, newest first."""
@@ -88,7 +89,7 @@ class SnapshotCache:
             write: Writes it.
             erasures: The erasures that it has seen; see ``Erasures.read_state``.
         """
-        if self._read_only or self._linked or self._read_erasures() != erasures:
+        if self._read_only or self._read_erasures() != erasures:
             return None
         path = write()
         failpoint("snapshot-before-look")
