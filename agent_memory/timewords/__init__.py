@@ -22,7 +22,7 @@ _MOST = 32  # periods of a query; who names more asks for none in particular
 _MOST_READ = 256  # expressions, the same ones counted again
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 # Numbers that may be years, days or times of day, and signs of quarters: what ``words`` reads without a word.
-_NUMERIC = re.compile(r"\d(?:[^\W\d_]|[/.:-]\d|[’'°]|(?<![a-z0-9].)\d{3})|\b[qth]\d", re.IGNORECASE)
+_NUMERIC = re.compile(r"\d(?:[^\W\d_]|[/.:-]\d|[’'°]|(?<![a-z0-9].)\d{3})|\b[qth]\d|['’]\d\d\b", re.IGNORECASE)
 _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"[^\W\d_]+")
 _ALIKE = {"es": "fr", "pt": "fr", "it": "fr"}  # read numbers in the same way

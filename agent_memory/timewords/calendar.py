@@ -15,6 +15,17 @@ _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
 _CLOCK = {"hour": _HOUR, "minute": timedelta(minutes=1), "second": timedelta(seconds=1)}
 _DAYS = {"day": 1, "week": 7, "weekend": 7, "night": 1, "fortnight": 14}
+HALVES = {
+    "minute": ("second", 60),
+    "hour": ("minute", 60),
+    "day": ("hour", 24),
+    "week": ("day", 7),
+    "month": ("day", 30),
+    "year": ("month", 12),
+    "decade": ("year", 10),
+    "century": ("year", 100),
+}
+"""Smaller units in which halves of units are told, and how many a whole one has."""
 _MONTHS = {"month": 1, "quarter": 3, "half": 6, "year": 12, "season": 12, "decade": 120, "century": 1200}
 PARTS = {
     "morning": (5, 12),

@@ -365,7 +365,8 @@ def _read_decade(line: Line, at: int) -> Found:
         return (cover("century", datetime(100 * number - 99, 1, 1)), at + 2) if 1 < number < 30 else None
     value, end = line.value(at, "decade"), at + 1
     if value is None and line.has(at, "decadeword"):
-        value, end = line.value(at + 1, "num") or line.value(at + 1, "year"), at + 2
+        numbers = (line.value(at + 1, kind) for kind in ("tens", "num", "year"))
+        value, end = next((number for number in numbers if number), None), at + 2
     elif value is None and line.has(at + 1, "decadesign"):
         value, end = line.value(at, "num") or line.value(at, "year"), at + 2
     elif value is not None and value < 100 and line.value(at, "bare") and not _is_era(line, at):

@@ -157,7 +157,7 @@ def _read_year_pair(line: Line, at: int) -> Found:
 def _read_days_right(line: Line, left: Span, at: int) -> Found:
     """Read the "5" of "March 3 to 5", with the year behind it."""
     day = line.day_number(at)
-    if day is None or left.grain != "day" or line.has(day[1], "month", "unit", "of"):
+    if day is None or left.grain != "day" or line.has(day[1], "month", "monthsign", "unit", "of"):
         return None
     end = line.skip(day[1], "comma", most=1)
     year = line.value(end, "year")
@@ -253,7 +253,8 @@ def _read_hour_of(line: Line, at: int) -> Found:
     if clock is None and (part is None or line.has(at, "day")):
         return None
     inner = line.skip(clock[1] if clock else at + 1, *_BETWEEN, most=2)
-    found = _read_period(line, inner, told=True) if clock or inner > at + 1 else None
+    close = part in ("noon", "midnight") and line.has(inner, "day")  # noon yesterday
+    found = _read_period(line, inner, told=True) if clock or close or inner > at + 1 else None
     if found is None or found[0].grain != "day":
         return None
     day = found[0].start

@@ -18,12 +18,14 @@ STARTS = frozenset(
     (
         "month weekday date numeric monthday yearmonth isoweek quarter trimester halfyear halfword season day "
         "daypart shifted unit part ord decade decadeword decadesign holiday year yearsign monthsign daysign "
-        "weekword nth quartersign"
+        "weekword nth quartersign seasons shiftededge"
     ).split()
 )
 """Meanings without which a text mentions no time."""
 
-_BEGINS = STARTS | frozenset("rel past num fuzzy one agopre inpre edge clock weekword yearword last".split())
+_BEGINS = STARTS | frozenset(
+    "rel past num fuzzy one agopre inpre edge clock half sesqui weekword yearword last".split()
+)
 _OPENS = _BEGINS | frozenset("since after before until by between in from of".split())
 
 

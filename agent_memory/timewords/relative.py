@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 from agent_memory.timewords.calendar import (
+    HALVES,
     Span,
     add,
     choose,
     cover,
+    cut_edge,
+    make_holiday,
     make_season,
     midnight,
     part_of,
@@ -50,6 +53,10 @@ def _read_day(line: Line, at: int) -> Found:
     if daypart is not None:
         return part_of(today + daypart[0] * _DAY, daypart[1]), at + 1
     offset = line.value(at, "day")
+    if offset == 0 and line.has(at + 1, "agopre"):  # heute vor einem Jahr
+        amount = read_amount(line, at + 2)
+        if amount is not None and amount[1] not in _CLOCK:
+            return cover("day", add(today, amount[1], -amount[0][0])), amount[2]
     if offset is not None:
         return cover("day", today + offset * _DAY), at + 1
     near, part = line.value(at, "rel"), line.value(at + 1, "part")
@@ -61,8 +68,10 @@ def _read_day(line: Line, at: int) -> Found:
 
 
 def _read_shifted(line: Line, at: int) -> Found:
-    """Read one word for a unit near the present, such as 先週."""
-    shifted = line.value(at, "shifted")
+    """Read one word for a unit near the present, such as 先週, or for an edge of it, such as 年末."""
+    shifted, edge = line.value(at, "shifted"), line.value(at, "shiftededge")
+    if edge is not None:
+        return cut_edge(shift(edge[0], 0, line.now), edge[1]), at + 1
     return None if shifted is None else (shift(shifted[0], shifted[1], line.now), at + 1)
 
 
@@ -84,11 +93,63 @@ def _read_before_last(line: Line, at: int) -> Found:
 
 def read_amount(line: Line, at: int) -> tuple[tuple[int, int], str, int] | None:
     """Return the least and greatest number of an amount of time, its unit, and the position behind it."""
-    number = line.value(at, "num") or line.value(at, "one")
-    counts = line.value(at, "fuzzy") or (None if number is None else (number, number))
+    halves = _read_halves(line, at)
+    if halves is not None:
+        return halves
+    counts = _read_counts(line, at)
     at = line.skip(at + 1, "rel", "past", most=1) if counts and line.language.code in _FOLLOWS else at + 1
     unit = line.value(at, "unit")
     return None if counts is None or unit is None else (counts, unit, at + 1)
+
+
+def _read_counts(line: Line, at: int) -> tuple[int, int] | None:
+    number = line.value(at, "num") or line.value(at, "one")
+    found: tuple[int, int] | None = line.value(at, "fuzzy") or (None if number is None else (number, number))
+    return found
+
+
+def _read_halves(line: Line, at: int) -> tuple[tuple[int, int], str, int] | None:
+    """Read "half a year", "two and a half hours", "a year and a half", "anderthalb Jahre", as ``read_amount`` does."""
+    number = line.value(at, "num") or line.value(at, "one")
+    first = at if number is None else at + 1
+    whole = 0
+    if line.has(at, "sesqui"):
+        whole, first = line.value(at, "sesqui"), at + 1
+    elif line.has(first, "half") and number in (None, 1):
+        first += 1
+    elif line.has(first, "andhalf") and number is not None:
+        whole, first = number, first + 1
+    elif line.has(first + 1, "andhalf"):
+        whole = number or 1
+    else:
+        return None
+    unit = line.value(first, "unit")
+    if unit not in HALVES:
+        return None
+    smaller, count = HALVES[unit]
+    count = whole * count + count // 2
+    return (count, count), smaller, first + 1 + line.has(first + 1, "andhalf")
+
+
+def _read_turns_ago(line: Line, at: int) -> Found:
+    """Read "two summers ago", "three Christmases ago"."""
+    before = line.has(at, "agopre")
+    at += before
+    counts, end = _read_counts(line, at), at + 2
+    if counts is None or not (before or line.has(end, "ago")):
+        return None
+    season = line.value(at + 1, "season") if line.has(at + 1, "season") else line.value(at + 1, "seasons")
+    name = line.value(at + 1, "holiday")
+    if season is not None:
+        found = [_near_season(line, season, -count) for count in reversed(counts)]
+    elif name is not None:
+        years = range(line.now.year - counts[1] - 1, line.now.year + 1)
+        over = [span for span in (make_holiday(name, year) for year in years) if span.end <= line.now]
+        found = [over[-count] for count in reversed(counts)]
+    else:
+        return None
+    first, last = found[0], found[-1]
+    return None if first is None or last is None else (Span(first.start, last.end), end + line.has(end, "ago"))
 
 
 def read_ago(line: Line, at: int) -> Found:
@@ -96,7 +157,7 @@ def read_ago(line: Line, at: int) -> Found:
     before = line.has(at, "agopre")
     amount = read_amount(line, at + 1 if before else at)
     if amount is None:
-        return None
+        return _read_turns_ago(line, at)
     (least, most), unit, end = amount
     after = line.has(end, "ago")
     if not (before or after):
@@ -136,6 +197,9 @@ def _read_counted(line: Line, at: int) -> Found:
     at += 1
     if near is None and line.has(at, "rel"):
         at += 1
+    halves = _read_halves(line, at)
+    if halves is not None and near != 0:
+        return stretch(line, halves[1], (-1 if trailing or near == -1 else 1) * halves[0][0]), halves[2]
     counts = line.value(at, "fuzzy") or ((line.value(at, "num"),) * 2 if line.has(at, "num") else None)
     unit = line.value(at + 1 if counts else at, "unit")
     if unit is None or (near == 0 and not trailing):
@@ -191,6 +255,8 @@ def _read_neighbour(line: Line, at: int) -> Found:
         return None if found is None else (found, end)
     if unit is None or unit in (*_CLOCK, "day") or (unit == "night" and near != -1 and near != 0):
         return None
+    if unit == "weekend" and near == 1 and line.has(at, "nearest"):
+        near = 0
     return shift(unit, near, line.now), end
 
 
@@ -204,7 +270,7 @@ def _read_weekend(line: Line, at: int, *, told: bool) -> Found:
 def _near_season(line: Line, season: int, near: int) -> Span | None:
     """Return the last season of its kind that is over, the next that begins, or this year's."""
     year, now = line.now.year, line.now
-    seasons = [make_season(year + offset, season) for offset in range(-3, 4)]
+    seasons = [make_season(year + offset, season) for offset in range(-abs(near) - 2, abs(near) + 3)]
     if near == 0:
         holding = [span for span in seasons if span.start <= now < span.end]
         return holding[0] if holding else make_season(year, season)
@@ -233,6 +299,9 @@ def read_weekday(line: Line, at: int, *, told: bool) -> Found:
     end = day_at + 1
     if near is None and line.has(end, "rel") and (line.language.code in _FOLLOWS) and not line.has(end + 1, "unit"):
         near, end = line.value(end, "rel"), end + 1
+    for kind, step in (("before", -1), ("after", 1)):
+        if near is None and line.has(end, kind) and line.value(end + 1, "rel") == step:
+            near, end = 2 * step, end + 2  # the Saturday after next
     told = (told and not line.has(day_at - 1, "the")) or near is not None  # not "in the sun"
     if line.is_weak(day_at) and (not told or line.is_plain(end)):
         return None

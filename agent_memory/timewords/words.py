@@ -88,7 +88,7 @@ class Language:
     def pattern(self) -> re.Pattern[str]:
         """Finds the words of a language without spaces, the longest first, and numbers between them."""
         words = sorted((phrase[0] for phrase in self.lexicon), key=lambda word: -len(word))
-        return re.compile("|".join(map(re.escape, words)))
+        return re.compile("|".join(_NOT_BEHIND.get(word, "") + re.escape(word) for word in words))
 
 
 def write_digits(text: str) -> str:
@@ -101,18 +101,22 @@ def strip_accents(word: str) -> str:
     return "".join(char for char in unicodedata.normalize("NFD", word) if not unicodedata.combining(char))
 
 
+_COUNTED = r"(?<![\d〇零一二三四五六七八九十])"
+# Words that begin with what counts behind a number: 三月 and 初, 2年前 and の.
+_NOT_BEHIND = dict.fromkeys("月初 月底 月末 月中 年初 年底 年末 年中".split(), _COUNTED) | {"前の": "(?<![年月日週間])"}
 # What is written alike in all languages. The first that matches counts.
 _SIGNS = re.compile(
-    r"(?P<plain>[^\W\d_]++(?!\d))|"
+    r"(?P<era>(?:令和|平成|昭和)\s?(?:\d{1,2}|元)(?=年))|(?P<plain>[^\W\d_]++(?!\d))|"
     r"(?P<iso>\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:Z\b|[+-]\d\d:?\d\d\b)?(?![\d-]))|"
     r"(?P<isoweek>\b\d{4}-?W\d\d(?:-?\d)?\b)|"
     r"(?P<ymd>\b\d{4}(?P<sep>[/.])\d{1,2}(?P=sep)\d{1,2}\b)|"
     r"(?P<isomonth>\b(?:19|20)\d\d[-/](?:0[1-9]|1[0-2])\b(?![-/]\d))|"
+    r"(?P<monthyear>\b(?:0?[1-9]|1[0-2])/(?:19|20)\d\d\b(?![/\d])|\b(?:0[1-9]|1[0-2])\.(?:19|20)\d\d\b(?!\.?\d))|"
     r"(?P<numeric>\b\d{1,2}(?P<cut>[/.-])\d{1,2}(?P=cut)(?:\d{4}|\d\d)\b(?![/.-]\d))|"
     r"(?P<clock>\b\d{1,2}[:h]\d\d(?::\d\d)?\b(?:\s?[ap]\.?m\b\.?)?|\b\d{1,2}\s?[ap]\.?m\b\.?|\b\d{1,2}\s?(?:h|uhr)\b|"
     r"(?<!\d)\d{1,2}\s?[時点點](?!間)(?:\d{1,2}分)?)|"
     r"(?P<decade>(?<![\w.])['’]?(?:1[6-9]|20)?\d0(?:['’]?s|er)\b)|"
-    r"(?P<quarter>\b[qt][1-4]\b)|(?P<half>\bh[12]\b)|"
+    r"(?P<shortyear>(?<!\w)['’]\d\d\b(?!['’]))|(?P<quarter>\b[qt][1-4]\b)|(?P<half>\bh[12]\b)|"
     r"(?P<code>\b(?!kw|cw)[a-z]+\d\w*)|"
     r"(?P<monthday>\b\d{1,2}(?:/\d{1,2}\b(?!/)|\.\d{1,2}\.?(?![\d%])))|"
     r"(?P<ordinal>\b\d{1,2}(?:st|nd|rd|th|er|ère|ère|e|ème|ste|de|º|ª|°)\b)|"
@@ -123,6 +127,8 @@ _WORDS = ("plain", "word")
 _WRITTEN_YEAR = re.compile("[〇零一二三四五六七八九]{4}(?=年)")
 _WRITTEN_DIGITS = str.maketrans("〇零一二三四五六七八九", "00123456789")
 _SHORTENS = re.compile(r"\s*\d")  # behind the point of "Sept. 5"
+_ERAS = {"令": 2018, "平": 1988, "昭": 1925}  # the years before their first
+_SPOKEN_YEAR = 40  # of "the summer of '69"
 _SHORT_YEAR = 70  # two digits from here on are of the last century
 
 
@@ -161,7 +167,7 @@ def split(text: str, language: Language | None = None) -> Iterator[Token]:
         ):
             continue
         if kind in _WORDS and language is not None and not raw.isascii():
-            yield from _split_unspaced(raw, start, language)
+            yield from _split_unspaced(text, start, match.end(), language)
         elif kind in _WORDS:
             yield Token(raw.casefold(), start, match.end(), _NOTHING, raw[0].isupper())
         elif not (raw == "-" and _is_inside(text, start)):
@@ -173,15 +179,15 @@ def _is_inside(text: str, at: int) -> bool:
     return text[at - 1 : at].isalpha() and text[at + 1 : at + 2].isalpha()
 
 
-def _split_unspaced(raw: str, start: int, language: Language) -> Iterator[Token]:
-    end = 0
-    for match in language.pattern.finditer(raw):
+def _split_unspaced(text: str, start: int, last: int, language: Language) -> Iterator[Token]:
+    end = start
+    for match in language.pattern.finditer(text, start, last):
         if match.start() > end:
-            yield Token(raw[end : match.start()], start + end, start + match.start(), _NOTHING)
-        yield Token(match.group(), start + match.start(), start + match.end(), _NOTHING)
+            yield Token(text[end : match.start()], end, match.start(), _NOTHING)
+        yield Token(match.group(), match.start(), match.end(), _NOTHING)
         end = match.end()
-    if end < len(raw):
-        yield Token(raw[end:], start + end, start + len(raw), _NOTHING)
+    if end < last:
+        yield Token(text[end:last], end, last, _NOTHING)
 
 
 def _read_iso(raw: str) -> Meanings:
@@ -194,9 +200,18 @@ def _read_iso(raw: str) -> Meanings:
 def _read_numeric(raw: str) -> Meanings:
     sign = re.sub(r"\d", "", raw)[0]
     first, second, year = (int(part) for part in raw.split(sign))
-    if year < 100:
-        year += 1900 if year >= _SHORT_YEAR else 2000
+    year = _lengthen(year)
     return {"numeric": (first, second, year, sign)}
+
+
+def _lengthen(year: int, first: int = _SHORT_YEAR) -> int:
+    """Return the year that two digits stand for; from ``first`` on it is one of the last century."""
+    return year if year > 99 else year + (1900 if year >= first else 2000)
+
+
+def _read_era(raw: str) -> Meanings:
+    number = raw[2:].strip()
+    return {"year": _ERAS[raw[0]] + (1 if number == "元" else int(number))}
 
 
 def _read_month_day(raw: str) -> Meanings:
@@ -229,6 +244,9 @@ _READERS: Mapping[str, Any] = {
     "isoweek": lambda raw: {"isoweek": tuple(map(int, re.findall(r"^\d{4}|(?<=w)\d\d|\d$(?<=w\d\d\d|\d\d-\d)", raw)))},
     "ymd": lambda raw: {"date": tuple(map(int, re.split("[/.]", raw)))},
     "isomonth": lambda raw: {"yearmonth": (int(raw[:4]), int(raw[5:]))},
+    "monthyear": lambda raw: {"yearmonth": (int(raw[-4:]), int(re.split("[/.]", raw)[0]))},
+    "shortyear": lambda raw: {"year": _lengthen(int(raw[1:]), _SPOKEN_YEAR)},
+    "era": _read_era,
     "numeric": _read_numeric,
     "clock": _read_clock,
     "decade": lambda raw: {"decade": int(re.sub(r"\D", "", raw)), "bare": "er" not in raw},

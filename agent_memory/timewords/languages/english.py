@@ -5,6 +5,8 @@ from __future__ import annotations
 from agent_memory.timewords.words import Language
 
 _NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
+_DECADES = {"nineties": 90, "eighties": 80, "seventies": 70, "sixties": 60, "fifties": 50, "forties": 40}
+_DECADES |= {"thirties": 30, "twenties": 20}
 _ORDINALS = (
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
     "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth"
@@ -77,6 +79,7 @@ ENGLISH = Language(
             "century|centuries": "century",
         },
         "season": {"spring": 0, "springtime": 0, "summer|summertime": 1, "autumn|fall": 2, "winter|wintertime": 3},
+        "seasons": {"springs": 0, "summers": 1, "autumns|falls": 2, "winters": 3},
         "part": {
             "morning": "morning",
             "noon|midday|lunchtime": "noon",
@@ -96,13 +99,17 @@ ENGLISH = Language(
         "rel": {"last|previous": -1, "this|current": 0, "next|coming|upcoming|following": 1},
         "past": {"past": True, "this past": True, "trailing": True},
         "ago": {"ago|back|earlier": True},
+        "nearest": {"coming|upcoming": True},
         "later": {"from now|from today|hence|later": True},
         "beforerel": {"before": True},
         "inpre": {"in": True},
-        "since": {"since|ever since|starting|starting from|starting in|beginning|as of": True},
+        "since": {
+            "since|ever since|not before|not until|no earlier than": True,
+            "starting|starting from|starting in|beginning|as of": True,
+        },
         "before": {"before|prior to|earlier than|preceding": True},
         "after": {"after|later than|following": True},
-        "until": {"until|till|up to|up until|through|til": True},
+        "until": {"until|till|up to and including|up to|up until|through|til": True},
         "by": {"by|no later than": True},
         "from": {"from": True},
         "to": {"to|until|till|through|thru|up to": True},
@@ -120,27 +127,21 @@ ENGLISH = Language(
             "second half of|the second half of": "second half",
         },
         "decade": {
-            "nineties": 90,
-            "eighties": 80,
-            "seventies": 70,
-            "sixties": 60,
-            "fifties": 50,
-            "forties": 40,
-            "thirties": 30,
-            "twenties": 20,
+            **_DECADES,
+            **{f"nineteen {word}": 1900 + value for word, value in _DECADES.items()},
         },
-        "bare": {"nineties|eighties|seventies|sixties|fifties|forties|thirties|twenties": True},
+        "bare": {"|".join(_DECADES): True},
         "owner": {"my|your|his|her|their|our|highs|temperatures": True},
         "weekword": {"week|calendar week|week number|wk|cw": True},
         "yearword": {"year": True},
         "last": {"last": True},
         "holiday": {
-            "christmas|xmas": "christmas",
+            "christmas|xmas|christmases": "christmas",
             "christmas eve": "12-24",
             "christmas day": "12-25",
             "boxing day": "12-26",
-            "easter": "easter",
-            "thanksgiving": "thanksgiving",
+            "easter|easters": "easter",
+            "thanksgiving|thanksgivings": "thanksgiving",
             "halloween": "10-31",
             "new year's eve|new year eve": "12-31",
             "new year's day|new year day|new year": "01-01",
@@ -156,7 +157,8 @@ ENGLISH = Language(
         "coming": {"will|shall|due|plan|plans|planned|planning|going|scheduled|upcoming|ll|tomorrow": True},
         "present": {"is|are|am": True},
         "spoken": {"o clock": True},
-        "half": {"half a|half an": True},
+        "half": {"half a|half an|half|a half": True},
+        "andhalf": {"and a half": True},
         "at": {"at|by|around|about": True},
     },
     common=frozenset(

@@ -28,6 +28,8 @@ _DE_PARTS = {
     "abend": "evening",
     "nacht": "night",
 }
+_TENS = {"negentig": 90, "tachtig": 80, "zeventig": 70, "zestig": 60, "vijftig": 50, "veertig": 40, "dertig": 30}
+_TENS |= {"twintig": 20}
 _NL_DAYS = "maandag dinsdag woensdag donderdag vrijdag zaterdag zondag"
 _NL_PARTS = {
     "ochtend": "morning",
@@ -89,6 +91,13 @@ GERMAN = Language(
             "jahrhundert|jahrhunderts": "century",
         },
         "season": {"frühling|frühjahr|frühlings": 0, "sommer|sommers": 1, "herbst|herbstes": 2, "winter|winters": 3},
+        "seasons": {"frühlingen|frühjahren": 0, "sommern": 1, "herbsten": 2, "wintern": 3},
+        "half": {_inflect("halb"): True},
+        "sesqui": {
+            _inflect("anderthalb", "eineinhalb", ends="e en er") + "|anderthalb|eineinhalb": 1,
+            "zweieinhalb": 2,
+        },
+        "nearest": {_inflect("kommend"): True},
         "part": {
             "morgen|früh|vormittag|morgens": "morning",
             "mittag|mittags": "noon",
@@ -117,10 +126,10 @@ GERMAN = Language(
         "agopre": {"vor": True},
         "later": {"später": True},
         "inpre": {"in": True},
-        "since": {"seit|ab": True},
+        "since": {"seit|ab|nicht vor|frühestens": True},
         "before": {"vor": True},
         "after": {"nach": True},
-        "until": {"bis|bis zum|bis zu|bis ende": True},
+        "until": {"bis|nicht nach|spätestens|bis einschließlich|bis zum|bis zu|bis ende": True},
         "from": {"von|vom|zwischen dem": True},
         "to": {"bis|bis zum": True},
         "between": {"zwischen": True},
@@ -201,6 +210,11 @@ DUTCH = Language(
             "eeuw": "century",
         },
         "season": {"lente|voorjaar": 0, "zomer": 1, "herfst|najaar": 2, "winter": 3},
+        "seasons": {"lentes|voorjaren": 0, "zomers": 1, "herfsten|najaren": 2, "winters": 3},
+        "half": {"half|halve": True},
+        "sesqui": {"anderhalf|anderhalve": 1, "tweeënhalf": 2},
+        "nearest": {"komende|komend": True},
+        "tens": _TENS,
         "part": {
             "ochtend|ochtends|morgens": "morning",
             "middag|middags|namiddag": "afternoon",
@@ -231,10 +245,10 @@ DUTCH = Language(
         "ago": {"geleden|terug": True},
         "inpre": {"over|binnen": True},
         "later": {"later": True},
-        "since": {"sinds|vanaf": True},
+        "since": {"sinds|vanaf|niet voor|niet vóór": True},
         "before": {"vóór|voor|voordat": True},
         "after": {"na": True},
-        "until": {"tot|tot en met|t m": True},
+        "until": {"tot|niet na|uiterlijk|tot en met|t m": True},
         "from": {"van|vanaf": True},
         "to": {"tot|tot en met|t m|tot aan": True},
         "between": {"tussen": True},
