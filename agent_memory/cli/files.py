@@ -45,7 +45,7 @@ def import_(
             "--from",
             metavar="FORMAT",
             help="What wrote it: agent-memory, conversations, chatgpt, claude, claude-code, codex, messages, letta, "
-            "mem0 (history.db), chroma, langgraph (SqliteStore). Files show it by themselves; folders do not.",
+            "items, mem0 (history.db), chroma, langgraph (SqliteStore). Files show it by themselves; folders do not.",
         ),
     ] = None,
     timezone: TimezoneOption = None,

@@ -148,10 +148,10 @@ class Importer:
         for name in _TIMES:
             item[name] = self._read_time(name, item, found.place, format_)
         try:
-            if not is_own(format_):
+            if format_ is Format.ITEMS or not is_own(format_):
                 if isinstance(item.get("metadata"), Mapping):  # a file cannot vouch for what a person said
                     item["metadata"] = cap_provenance(item["metadata"], "import")
-                item["namespace"] = (*self._home, *item.get("namespace", ()))
+                item["namespace"] = (*self._home, *inputs.parse_namespace(item.get("namespace") or ()))
             elif format_ is Format.CONVERSATIONS:
                 item["namespace"] = self._home
             entry = parse_entry(item, self._store.config)

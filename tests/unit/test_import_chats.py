@@ -288,19 +288,26 @@ MESSAGES = [
 ]
 
 
-@pytest.mark.parametrize("how", ["list", "object", "lines", "lines of objects"])
+def as_sharegpt(message):
+    names = {"user": "human", "assistant": "gpt"}
+    rest = {name: part for name, part in message.items() if name not in ("role", "content")}
+    return {"from": names.get(message["role"], message["role"]), "value": message.get("content"), **rest}
+
+
+@pytest.mark.parametrize("how", ["list", "object", "lines", "lines of objects", "ShareGPT"])
 def test_lists_of_roles_and_contents_become_sessions(open_memory, tmp_path, how):
-    other = [{"role": "user", "content": "Bye"}]
+    other, turn = [{"role": "user", "content": "Bye"}], {"from": "human", "value": "Bye"}
     data = {
         "list": json.dumps(MESSAGES, indent=1),
         "object": json.dumps({"id": "t1", "title": "Cats", "messages": MESSAGES}),
         "lines": "\n".join(map(json.dumps, MESSAGES)),
         "lines of objects": "\n".join(json.dumps({"messages": one}) for one in (MESSAGES, other)),
+        "ShareGPT": json.dumps([{"conversations": [as_sharegpt(one) for one in MESSAGES]}, {"conversations": [turn]}]),
     }[how]
     (tmp_path / "chat.json").write_text(data)
     memory = open_memory()
     done = memory.import_(tmp_path / "chat.json")
-    assert (done.formats, done.sessions) == (("messages",), 2 if how == "lines of objects" else 1)
+    assert (done.formats, done.sessions) == (("messages",), 2 if how in ("lines of objects", "ShareGPT") else 1)
     question, answer = memory.entries()[:2]
     assert (question.speaker, question.text, question.metadata["attachments"]) == (
         "ann",

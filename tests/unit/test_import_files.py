@@ -334,6 +334,39 @@ def test_times_that_name_no_moment_are_errors_unless_told_otherwise(open_memory,
     assert memory.import_(path, assume_now=True).unchanged == 2
 
 
+@pytest.mark.parametrize("how", ["lines", "list"])
+def test_items_are_read_as_add_many_takes_them(open_memory, tmp_path, how):
+    ann = {"text": "I moved to Rome.", "speaker": "ann", "event_time": "8 May 2023", "metadata": {"place": "Rome"}}
+    items = [ann, "Bob likes tea.", {"text": "Two"}, {"text": "Two"}, {"text": " "}, {"text": "k", "key": "k"}]
+    path = tmp_path / "notes.jsonl"
+    path.write_text(json.dumps(items) if how == "list" else "\n".join(map(json.dumps, items)))
+    memory = open_memory(namespace=("acme",))
+    done = memory.import_(path)
+    assert (done.new, done.formats, done.reasons) == (4, ("items",), {"repeated": 1, "empty": 1})
+    first = memory.entries()[0]
+    assert (first.text, first.speaker, first.metadata) == (ann["text"], "ann", {"place": "Rome"})
+    assert (first.event_time, first.namespace) == (datetime(2023, 5, 8, tzinfo=UTC), ("acme",))
+    assert memory.import_(path).unchanged == 4
+
+
+@pytest.mark.parametrize(
+    "fault", [{"colour": "red"}, {"vector": [1.0]}, {"event_time": "5/8/2023"}, {"importance": 2}, {"namespace": "x"}]
+)
+def test_an_item_with_a_fault_is_named_by_its_line_and_none_is_kept(open_memory, tmp_path, fault):
+    path = write(tmp_path / "notes.jsonl", [json.dumps({"text": "a"}), json.dumps({"text": "b", **fault})])
+    memory = open_memory()
+    with pytest.raises(InvalidInputError, match="line 2: "):
+        memory.import_(path)
+    assert memory.entries() == []
+
+
+def test_an_item_cannot_vouch_for_what_a_person_said(open_memory, tmp_path):
+    path = write(tmp_path / "notes.jsonl", [json.dumps({"text": "a", "metadata": {"provenance": "user"}})])
+    memory = open_memory()
+    memory.import_(path)
+    assert memory.entries()[0].provenance == "import"
+
+
 def test_options_that_are_none_are_refused(open_memory, tmp_path):
     memory, path = open_memory(), write(tmp_path / "a.jsonl", [line(1)])
     for options in ({"format": "zep"}, {"format": "codex", "source": "claude"}, {"dry_run": 1}, {"assume_now": "yes"}):

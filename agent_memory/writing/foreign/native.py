@@ -1,7 +1,8 @@
-"""This package's own forms: exports, and conversations as lists of segments."""
+"""This package's own forms: exports, conversations as lists of segments, items as ``Memory.add_many`` has them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -28,6 +29,13 @@ def is_export(value: object) -> bool:
 def is_conversation(value: object) -> bool:
     """Return whether a value is a conversation with segments."""
     return isinstance(value, Mapping) and "segments" in value
+
+
+def is_item(value: object) -> bool:
+    """Return whether a value is an item: a text, or an object that has one and nothing that only others have."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, Mapping) and isinstance(value.get("text"), str) and not {"type", "role"} & value.keys()
 
 
 def read_export(values: Iterable[Value], stem: str, options: Options) -> Iterator[Found]:
@@ -61,6 +69,31 @@ def read_conversations(values: Iterable[Value], stem: str, options: Options) -> 
             refuse(place, "a conversation needs an id and a list of segments")
         for position, segment in enumerate(segments):
             yield _read_segment(segment, place, name, position, keys)
+
+
+def read_items(values: Iterable[Value], stem: str, options: Options) -> Iterator[Found]:
+    """Yield items, one a line or one an element of a list; see ``registry.Format``.
+
+    An item without a key gets one of what it says, so that it is kept once however often it is read.
+    """
+    keys = Keys()
+    for line, value in values:
+        place = f"line {line}"
+        item = {"text": value} if isinstance(value, str) else dict(get_object(place, value, "an item"))
+        if "vector" in item:
+            refuse(place, "a file of items holds no vectors; texts are encoded when they are read")
+        text = item.get("text")
+        if text is None or (isinstance(text, str) and not text.strip()):
+            yield Found(place, reason="empty")
+            continue
+        if item.get("key") is None:
+            digest = hashlib.sha256(repr(sorted(item.items())).encode("utf-8", "replace")).hexdigest()[:32]
+            key = keys.take(digest, item)
+            if key is None:
+                yield Found(place, reason="repeated")
+                continue
+            item["key"] = key
+        yield Found(place, item)
 
 
 def _read_segment(segment: object, place: str, name: str, position: int, keys: Keys) -> Found:

@@ -51,6 +51,7 @@ class Format(StrEnum):
     MEM0 = "mem0"
     CHROMA = "chroma"
     LANGGRAPH = "langgraph"
+    ITEMS = "items"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class _Text:
     Attributes:
         is_mine: Returns whether one of the first values of a file tells this format from the others.
         read: Takes the values of a file, its name without ending, and options; yields what it finds.
-        own: Whether it is this package's own: namespaces are full ones, and nothing odd is let pass.
+        own: Whether it is this package's own: nothing odd is let pass.
     """
 
     is_mine: Callable[[Any], bool]
@@ -92,6 +93,7 @@ _TEXTS: dict[Format, _Text] = {  # in the order in which they are tried
     Format.CLAUDE_CODE: _Text(claude_code.is_mine, claude_code.read),
     Format.LETTA: _Text(letta.is_mine, letta.read),
     Format.MESSAGES: _Text(messages.is_mine, messages.read),
+    Format.ITEMS: _Text(native.is_item, native.read_items, own=True),
 }
 _STORES: dict[Format, _Store] = {
     Format.MEM0: _Store(mem0.FILE, mem0.TABLES, mem0.read),
@@ -222,7 +224,9 @@ def _choose(head: list[Value], wanted: Format | None) -> Format | None:
 def _unwrap(values: Iterator[Value]) -> Iterator[Value]:
     for line, value in values:
         lists = (
-            [value[name] for name in _LIST_KEYS if isinstance(value.get(name), list)] if isinstance(value, dict) else []
+            [value[name] for name in _LIST_KEYS if isinstance(value.get(name), list)]
+            if isinstance(value, dict) and not messages.is_mine(value)
+            else []
         )
         yield from (Value(line, one) for one in lists[0]) if lists else (Value(line, value),)
 
