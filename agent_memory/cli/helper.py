@@ -94,7 +94,7 @@ class Helper:
         except BaseException:
             self.memory.close()
             raise
-        self._place = os.lstat(folder / wire.SOCKET).st_ino
+        self._process, self._place = os.getpid(), os.lstat(folder / wire.SOCKET).st_ino
 
     def warm(self) -> None:
         """Load what the first question needs."""
@@ -104,7 +104,7 @@ class Helper:
         """Take the socket away, and close the store."""
         self._socket.close()
         with contextlib.suppress(OSError):
-            if self._is_mine():
+            if self._is_mine() and os.getpid() == self._process:  # not in a child that was forked
                 (self._folder / wire.SOCKET).unlink()
         self.memory.close()
 

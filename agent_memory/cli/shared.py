@@ -138,6 +138,7 @@ def open_store(
     encoder: str | None = None,
     create: bool = False,
     timezone: str | None = None,
+    shared: bool = True,
 ) -> Iterator[Memory]:
     """Open a store while the block runs.
 
@@ -147,6 +148,7 @@ def open_store(
         encoder: As for ``Memory``.
         create: Make the store if there is none.
         timezone: As ``Config.timezone``; UTC if left out.
+        shared: Whether a memory will do that a helper has open; not if the command tells about the process.
 
     Raises:
         NotFoundError: There is none, and ``create`` is false; nothing was made.
@@ -157,7 +159,7 @@ def open_store(
     from agent_memory.memory import Memory  # takes a second, which --help and mistakes need not wait for
 
     parts = tuple(namespace.split("/")) if namespace else ()
-    if encoder is None and timezone is None and (lent := borrow(path, parts)) is not None:
+    if shared and encoder is None and timezone is None and (lent := borrow(path, parts)) is not None:
         yield lent
         return
     if there:
