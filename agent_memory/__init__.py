@@ -12,9 +12,11 @@ Names are loaded when they are first used, so that importing the package costs n
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing alone takes longer to import than all of a command that a helper answers
 if TYPE_CHECKING:
+    from typing import Any
+
     from agent_memory.aio import AsyncMemory
     from agent_memory.config import Config, Retention
     from agent_memory.encoders.base import Encoder, EncoderSpec

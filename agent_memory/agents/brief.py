@@ -13,6 +13,7 @@ from agent_memory.agents.kinds import DECISION, OPEN, PREFERENCE, find_kinds
 from agent_memory.agents.spool import read_waiting
 from agent_memory.formats.prompt import format_hits
 from agent_memory.records import Entry, Hit
+from agent_memory.resident.lending import borrow
 
 if TYPE_CHECKING:
     from agent_memory.memory import Memory
@@ -105,6 +106,9 @@ def _opened(store: Path, namespace: tuple[str, ...]) -> Iterator[Memory | None]:
     """Open the store, which is not made if it is missing."""
     if not (store / "memory.db").is_file():
         yield None
+        return
+    if (lent := borrow(store, namespace)) is not None:
+        yield lent
         return
     from agent_memory.memory import Memory
 

@@ -67,6 +67,9 @@ def _options(
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    no_helper: Annotated[
+        bool, typer.Option("--no-helper", help="Do the work here, also if `serve` runs; as AGENT_MEMORY_HELPER=0.")
+    ] = False,
 ) -> None:
     pass
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,6 +30,8 @@ from agent_memory.cli.shared import (
     say,
 )
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.resident.client import is_off
+from agent_memory.resident.wire import HAS_SOCKETS
 
 if TYPE_CHECKING:
     from agent_memory.storage.sqlite.ledger import Ledger
@@ -62,11 +66,21 @@ def serve(
     otel_content: Annotated[
         bool | None, typer.Option("--otel-content/--no-otel-content", help="Tell texts and questions in spans.")
     ] = None,
+    socket_only: Annotated[
+        bool, typer.Option("--socket-only", help="No port: only help the commands that are run on this store.")
+    ] = False,
+    until_closed: Annotated[bool, typer.Option(hidden=True, help="End when standard input does.")] = False,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonLinesOption = False,
 ) -> None:
-    """Serve the memory over HTTP: REST at /v1, MCP at /mcp, and the inspector for a browser at /."""
+    """Serve the memory over HTTP: REST at /v1, MCP at /mcp, and the inspector for a browser at /.
+
+    The commands of this machine that name the same folder are then answered by it as well, in a blink.
+    """
+    if socket_only:
+        _help_commands(path, encoder, as_json=as_json, until_closed=until_closed)
+        return
     _need_server()
     from pydantic import ValidationError
 
@@ -101,7 +115,56 @@ def serve(
             ERR.print(printable(f"serving {path} at {url}"))
 
     scope = _split(namespace)
-    run(_parse_path(path), settings, namespace=scope, encoder=encoder, config=config, announce=announce)
+    folder = _parse_path(path)
+    with _offer_help(folder, encoder):
+        run(folder, settings, namespace=scope, encoder=encoder, config=config, announce=announce)
+
+
+def _help_commands(path: str, encoder: str | None, *, as_json: bool, until_closed: bool) -> None:
+    from agent_memory.agents.hook import run_resident
+    from agent_memory.cli.app import app as whole
+    from agent_memory.cli.helper import run
+
+    def announce(place: Path) -> None:
+        if as_json:
+            print_json_line({"socket": str(place)})
+        else:
+            ERR.print(printable(f"helping the commands of {path} at {place}"))
+
+    command, lifeline = typer.main.get_group(whole), 0 if until_closed else None
+    run(_parse_path(path), command, run_resident, encoder=encoder, lifeline=lifeline, announce=announce)
+
+
+_END_S = 10.0
+
+
+def _end(helper: subprocess.Popen[bytes]) -> None:
+    """Let a helper finish the command that it is at, and wait for its end."""
+    if helper.stdin is not None:
+        helper.stdin.close()
+    try:
+        helper.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        helper.kill()
+
+
+@contextmanager
+def _offer_help(folder: Path, encoder: str | None) -> Iterator[None]:
+    """Let a process of its own help the commands of a store while the block runs; it ends with this one."""
+    if is_off() or not HAS_SOCKETS:
+        yield
+        return
+    command = [sys.executable, "-P", "-m", "agent_memory", "serve", "--socket-only", "--until-closed"]
+    command += ["--path", str(folder), *([] if encoder is None else ["--encoder", encoder])]
+    nowhere = subprocess.DEVNULL
+    # Not in the terminal's group: Ctrl-C is for the server, which then closes the helper's standard input.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, start_new_session=True, cwd="/"
+    ) as helper:
+        try:
+            yield
+        finally:
+            _end(helper)
 
 
 def _parse_path(path: str) -> Path:

@@ -17,6 +17,7 @@ import typer
 
 from agent_memory.errors import InvalidInputError, NotFoundError
 from agent_memory.formats import payload
+from agent_memory.resident.lending import borrow
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 LINE_CHARS = 300
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _COLOURS = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")  # with any of them, Rich may take a file for a terminal
-_WIDE = None if sys.stdout.isatty() else 150  # columns, where there is no terminal to ask
+_WIDE = 150  # columns of standard output, where there is no terminal to ask
 
 
 class Screen:
@@ -46,7 +47,12 @@ class Screen:
         """What prints."""
         from rich.console import Console
 
-        return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, **self._options)
+        width = None if self._options.get("stderr") or self._file.isatty() else _WIDE
+        return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width, **self._options)
+
+    def reset(self) -> None:
+        """Forget what the outputs were found to be: they are others now."""
+        self.__dict__.pop("console", None)
 
     def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - Rich's
         """Print as ``rich.console.Console.print`` does; lines that no terminal shows are written as they are."""
@@ -74,7 +80,7 @@ class Screen:
         return not self._file.isatty() and not any(name in os.environ for name in _COLOURS)
 
 
-OUT = Screen(width=_WIDE)
+OUT = Screen()
 ERR = Screen(stderr=True)
 
 DEFAULT_PATH = "~/.agent-memory"
@@ -132,6 +138,7 @@ def open_store(
     encoder: str | None = None,
     create: bool = False,
     timezone: str | None = None,
+    shared: bool = True,
 ) -> Iterator[Memory]:
     """Open a store while the block runs.
 
@@ -141,6 +148,7 @@ def open_store(
         encoder: As for ``Memory``.
         create: Make the store if there is none.
         timezone: As ``Config.timezone``; UTC if left out.
+        shared: Whether a memory will do that a helper has open; not if the command tells about the process.
 
     Raises:
         NotFoundError: There is none, and ``create`` is false; nothing was made.
@@ -150,10 +158,12 @@ def open_store(
         require_store(path)
     from agent_memory.memory import Memory  # takes a second, which --help and mistakes need not wait for
 
+    parts = tuple(namespace.split("/")) if namespace else ()
+    if shared and encoder is None and timezone is None and (lent := borrow(path, parts)) is not None:
+        yield lent
+        return
     if there:
         _bring_up(Path(path).expanduser().absolute())
-
-    parts = tuple(namespace.split("/")) if namespace else ()
     config = None if timezone is None else {"timezone": timezone}
     with Memory(path, encoder=encoder, namespace=parts, config=config) as memory:
         yield memory
