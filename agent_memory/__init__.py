@@ -37,10 +37,11 @@ if TYPE_CHECKING:
         SchemaTooNewError,
         StaleGenerationError,
         StorageError,
+        UnfinishedCopyError,
     )
     from agent_memory.formats.prompt import format_hits
     from agent_memory.memory import Memory
-    from agent_memory.records import Copy, Entry, Erasure, Hit, Hits, Session, Topic, Topics, Trace
+    from agent_memory.records import Copied, Copy, Entry, Erasure, Hit, Hits, Session, Topic, Topics, Trace
     from agent_memory.remote.client import RemoteMemory
     from agent_memory.reports import (
         GenerationInfo,
@@ -84,10 +85,12 @@ _HOMES = {
         "SchemaTooNewError",
         "StaleGenerationError",
         "StorageError",
+        "UnfinishedCopyError",
     ],
     "memory": ["Memory"],
     "formats.prompt": ["format_hits"],
     "records": [
+        "Copied",
         "Copy",
         "Entry",
         "Erasure",
@@ -125,6 +128,7 @@ __all__ = [
     "Choice",
     "ClosedError",
     "Config",
+    "Copied",
     "Copy",
     "CorruptSnapshotError",
     "DimensionMismatchError",
@@ -169,6 +173,7 @@ __all__ = [
     "Topic",
     "Topics",
     "Trace",
+    "UnfinishedCopyError",
     "format_hits",
 ]
 

@@ -26,11 +26,21 @@ from agent_memory.cli.shared import (
     printable,
     require_store,
     say,
+    show_place,
 )
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from agent_memory.storage.sqlite.ledger import Ledger
+
+LedgerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        metavar="FOLDER",
+        help="Folder of the server's keys and records; that of the store if left out. PostgreSQL needs one.",
+    ),
+]
 
 app = typer.Typer()
 keys = new_group("Make, list and revoke the keys of a store's server.")
@@ -56,6 +66,7 @@ def serve(
         float, typer.Option(help="Milliseconds within which questions are encoded together; 0 for each by itself.")
     ] = 2.0,
     reranker: Annotated[str | None, typer.Option(help="Folder of a cross-encoder that searches may ask for.")] = None,
+    ledger: LedgerOption = None,
     otel: Annotated[
         bool, typer.Option("--otel", help="Send OpenTelemetry spans, to where OTEL_EXPORTER_OTLP_ENDPOINT says.")
     ] = False,
@@ -86,6 +97,7 @@ def serve(
             max_entries=max_entries,
             timeout_s=timeout,
             reranker=reranker,
+            ledger=ledger,
             otel=otel,
             otel_content=otel_content,
         )
@@ -98,16 +110,16 @@ def serve(
         if as_json:
             print_json_line({"url": url})
         else:
-            ERR.print(printable(f"serving {path} at {url}"))
+            ERR.print(printable(f"serving {show_place(path)} at {url}"))
 
     scope = _split(namespace)
-    run(_parse_path(path), settings, namespace=scope, encoder=encoder, config=config, announce=announce)
+    run(_parse_place(path), settings, namespace=scope, encoder=encoder, config=config, announce=announce)
 
 
-def _parse_path(path: str) -> Path:
-    from agent_memory.inputs import parse_path  # NumPy comes with it, which --help can do without
+def _parse_place(path: str) -> Path | str:
+    from agent_memory.inputs import parse_place  # NumPy comes with it, which --help can do without
 
-    return parse_path("path", path)
+    return parse_place("path", path)
 
 
 def _split(namespace: str) -> tuple[str, ...]:
@@ -126,11 +138,17 @@ def _need_server() -> None:
 
 
 @contextmanager
-def _open_ledger(path: str) -> Iterator[Ledger]:
+def _open_ledger(path: str, given: str | None) -> Iterator[Ledger]:
+    from agent_memory.files import make_folder
+    from agent_memory.server.serving import find_ledger
     from agent_memory.storage.sqlite.ledger import open_ledger
 
-    require_store(path)
-    with open_ledger(_parse_path(path)) as ledger:
+    folder = find_ledger(_parse_place(path), given)
+    if given is None:
+        require_store(path)
+    else:
+        make_folder(folder)
+    with open_ledger(folder) as ledger:
         yield ledger
 
 
@@ -143,15 +161,16 @@ def create(
     expires_at: Annotated[str | None, typer.Option(help="When it stops working, ISO 8601.")] = None,
     rate: Annotated[int | None, typer.Option(help="Requests a minute in its namespace.")] = None,
     max_entries: Annotated[int | None, typer.Option(help="Entries that its namespace may hold.")] = None,
+    ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key, and print it: it is kept as a hash, and cannot be shown again."""
     _need_server()
     from agent_memory.server.keys import create_key
 
-    with _open_ledger(path) as ledger:
+    with _open_ledger(path, ledger) as opened:
         key, text = create_key(
-            ledger,
+            opened,
             namespace=_split(namespace),
             role=role,
             name=name,
@@ -163,10 +182,10 @@ def create(
 
 
 @keys.command("list", epilog="Example: agent-memory keys list")
-def list_(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
+def list_(path: PathOption = DEFAULT_PATH, ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
     """List the keys, without their secret part."""
-    with _open_ledger(path) as ledger:
-        found = ledger.list_keys()
+    with _open_ledger(path, ledger) as opened:
+        found = opened.list_keys()
     if as_json:
         print_json(found)
         return
@@ -189,9 +208,10 @@ def list_(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
 def revoke(
     key: Annotated[str, typer.Argument(help="Id of the key, as list shows it.")],
     path: PathOption = DEFAULT_PATH,
+    ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Revoke a key: it stops working at once, also in servers that run."""
-    with _open_ledger(path) as ledger:
-        revoked = ledger.revoke_key(key, datetime.now(UTC))
+    with _open_ledger(path, ledger) as opened:
+        revoked = opened.revoke_key(key, datetime.now(UTC))
     say(revoked, f"revoked {revoked.id}", as_json=as_json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 
@@ -17,17 +16,6 @@ from support_postgres import Server
 from agent_memory import Memory
 from agent_memory.errors import AgentMemoryError, InvalidInputError, StorageError
 from agent_memory.storage.postgres.database import PostgresDatabase
-
-_NUMBERS = itertools.count()
-
-
-@pytest.fixture
-def url(postgres):
-    """The address of a new store; its schema is dropped at the end."""
-    schema = f"store_{next(_NUMBERS)}"
-    yield postgres.url(schema=schema)
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 
 
 def open_store(url, **options):
