@@ -32,8 +32,8 @@ def test_commands_do_at_an_address_what_they_do_in_a_folder(url, tmp_path):
     assert "Berlin" in call("history", "home", path=url)
     call("export", tmp_path / "out.jsonl", path=url)
     call("backup", tmp_path / "backup.db", path=url)
-    call("maintain", path=url)
-    call("forget", "home", "--yes", path=url)
+    call("maintenance", path=url)
+    call("forget", "home", path=url)
     assert json.loads(call("import", tmp_path / "out.jsonl", "--json", path=url))["new"] == 1
 
 
@@ -46,7 +46,8 @@ def test_a_store_is_copied_and_restored_at_the_command_line(url, tmp_path):
     assert (said["entries"], said["found"], said["dry_run"]) == (1, 0, False)
     assert "all rows are the same" in call("copy", url, tmp_path / "b")
     assert "Berlin" in call("recall", "Alice", path=str(tmp_path / "b"))
-    assert "holds a store already" in call("restore", tmp_path / "backup.db", path=url, code=2)
+    call("add", "And to Porto.", path=url)
+    assert "one of them has changed" in call("restore", tmp_path / "backup.db", path=url, code=2)
     assert "1 entries in postgresql://" in call("restore", tmp_path / "backup.db", path=f"{url}_restored")
 
 
@@ -79,10 +80,12 @@ def test_a_server_of_such_a_store_keeps_its_keys_in_a_folder_of_its_own(url, tmp
     from agent_memory.server.app import create_app
     from agent_memory.server.settings import Settings
 
-    with TestClient(create_app(lambda: Memory(url), Settings(ledger=str(ledger)))) as client:
+    with TestClient(
+        create_app(lambda: Memory(url), Settings(ledger=str(ledger))), base_url="http://127.0.0.1"
+    ) as client:
         asked = {"query": "Where is Alice?"}
-        assert client.post("/v1/recall", json=asked).status_code == 401
-        found = client.post("/v1/recall", json=asked, headers={"authorization": f"Bearer {made['text']}"})
+        assert client.post("/v1/search", json=asked).status_code == 401
+        found = client.post("/v1/search", json=asked, headers={"authorization": f"Bearer {made['text']}"})
         assert found.status_code == 200, found.text
         assert "Berlin" in found.text
     assert made["key"]["id"] in call("keys", "list", "--ledger", ledger, path=url)
