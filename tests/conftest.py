@@ -52,6 +52,12 @@ def postgres() -> Iterator[Any]:
     server.stop()
 
 
+@pytest.fixture(params=["folder", "postgres"])
+def place(request: pytest.FixtureRequest) -> Path | str:
+    """Where a new store may be: in a folder, and on a server."""
+    return request.getfixturevalue("folder" if request.param == "folder" else "url")
+
+
 @pytest.fixture
 def url(postgres: Any) -> Iterator[str]:
     """The address of a store on PostgreSQL that is not there yet; its schema is dropped at the end."""
