@@ -39,10 +39,11 @@ if TYPE_CHECKING:
         SchemaTooNewError,
         StaleGenerationError,
         StorageError,
+        UnfinishedCopyError,
     )
     from agent_memory.formats.prompt import format_hits
     from agent_memory.memory import Memory
-    from agent_memory.records import Copy, Entry, Erasure, Hit, Hits, Session, Topic, Topics, Trace
+    from agent_memory.records import Copied, Copy, Entry, Erasure, Hit, Hits, Session, Topic, Topics, Trace
     from agent_memory.remote.client import RemoteMemory
     from agent_memory.reports import (
         GenerationInfo,
@@ -86,10 +87,12 @@ _HOMES = {
         "SchemaTooNewError",
         "StaleGenerationError",
         "StorageError",
+        "UnfinishedCopyError",
     ],
     "memory": ["Memory"],
     "formats.prompt": ["format_hits"],
     "records": [
+        "Copied",
         "Copy",
         "Entry",
         "Erasure",
@@ -127,6 +130,7 @@ __all__ = [
     "Choice",
     "ClosedError",
     "Config",
+    "Copied",
     "Copy",
     "CorruptSnapshotError",
     "DimensionMismatchError",
@@ -171,6 +175,7 @@ __all__ = [
     "Topic",
     "Topics",
     "Trace",
+    "UnfinishedCopyError",
     "format_hits",
 ]
 

@@ -408,6 +408,7 @@ class Memory:
     run_job = _delegate("_worker", Worker.run_job)
     work = _delegate("_worker", Worker.work)
     restore = staticmethod(Operator.restore)
+    copy = staticmethod(Operator.copy)
     export = _delegate("_transfer", Transfer.export)
     import_ = _delegate("_transfer", Transfer.import_)
 

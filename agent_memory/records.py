@@ -177,23 +177,54 @@ def _make_erasure(count: int, facts: dict[str, Any]) -> Erasure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """A backup or an export that a store has made of itself.
+    """A backup, an export or a copy that was made of a store, or the store that it is a copy of.
 
     Attributes:
-        path: The file.
-        kind: ``backup`` or ``export``.
+        path: The file; of a copy its folder, or its address.
+        kind: ``backup``, ``export``, or ``copy`` for a store in another place.
         made_at: When it was made.
-        exists: Whether there is still a file of that name.
+        exists: Whether there is still something of that name; a server is not asked.
         older_than: Tokens of the receipts of ``forget`` that are later, and are about rows that may be in it.
-        holds: Number of forgotten rows in it; None for an export, which is not looked into, and a file that is gone.
+        holds: Number of forgotten rows in it; None for what is not looked into, and a file that is gone.
     """
 
-    path: Path
+    path: Path | str
     kind: str
     made_at: datetime
     exists: bool
     older_than: tuple[str, ...]
     holds: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """What ``Memory.copy`` did; after a dry run, what it would do.
+
+    Attributes:
+        source: Where the store is: its folder or address.
+        target: Where the copy is.
+        entries: Number of entry rows, former versions included.
+        sessions: Number of sessions.
+        vectors: Number of rows with vectors, latents among them.
+        receipts: Number of receipts of ``forget``.
+        rows: Number of rows of all kinds.
+        found: Number of rows that were in the target before: of an unfinished copy that was continued.
+        damaged: Number of rows that are damaged in the source, by their checksums, and so in the copy; see ``check``.
+        digest: SHA-256 of all rows, in hexadecimal digits, the same on both sides; empty after a dry run.
+        dry_run: Whether nothing was written.
+    """
+
+    source: str
+    target: str
+    entries: int
+    sessions: int
+    vectors: int
+    receipts: int
+    rows: int
+    found: int
+    damaged: int
+    digest: str
+    dry_run: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from agent_memory.cli.shared import (
     printable,
     require_store,
     say,
+    show_place,
 )
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.resident.client import is_off
@@ -35,6 +36,15 @@ from agent_memory.resident.wire import HAS_SOCKETS
 
 if TYPE_CHECKING:
     from agent_memory.storage.sqlite.ledger import Ledger
+
+LedgerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        metavar="FOLDER",
+        help="Folder of the server's keys and records; that of the store if left out. PostgreSQL needs one.",
+    ),
+]
 
 app = typer.Typer()
 keys = new_group("Make, list and revoke the keys of a store's server.")
@@ -60,6 +70,7 @@ def serve(
         float, typer.Option(help="Milliseconds within which questions are encoded together; 0 for each by itself.")
     ] = 2.0,
     reranker: Annotated[str | None, typer.Option(help="Folder of a cross-encoder that searches may ask for.")] = None,
+    ledger: LedgerOption = None,
     otel: Annotated[
         bool, typer.Option("--otel", help="Send OpenTelemetry spans, to where OTEL_EXPORTER_OTLP_ENDPOINT says.")
     ] = False,
@@ -100,6 +111,7 @@ def serve(
             max_entries=max_entries,
             timeout_s=timeout,
             reranker=reranker,
+            ledger=ledger,
             otel=otel,
             otel_content=otel_content,
         )
@@ -112,12 +124,12 @@ def serve(
         if as_json:
             print_json_line({"url": url})
         else:
-            ERR.print(printable(f"serving {path} at {url}"))
+            ERR.print(printable(f"serving {show_place(path)} at {url}"))
 
     scope = _split(namespace)
-    folder = _parse_path(path)
-    with _offer_help(folder, encoder):
-        run(folder, settings, namespace=scope, encoder=encoder, config=config, announce=announce)
+    place = _parse_place(path)
+    with _offer_help(place, encoder):
+        run(place, settings, namespace=scope, encoder=encoder, config=config, announce=announce)
 
 
 def _help_commands(path: str, encoder: str | None, *, as_json: bool, until_closed: bool) -> None:
@@ -132,7 +144,10 @@ def _help_commands(path: str, encoder: str | None, *, as_json: bool, until_close
             ERR.print(printable(f"helping the commands of {path} at {place}"))
 
     command, lifeline = typer.main.get_group(whole), 0 if until_closed else None
-    run(_parse_path(path), command, run_resident, encoder=encoder, lifeline=lifeline, announce=announce)
+    place = _parse_place(path)
+    if isinstance(place, str):
+        raise InvalidInputError("--socket-only helps the commands of a folder, and this store has none")
+    run(place, command, run_resident, encoder=encoder, lifeline=lifeline, announce=announce)
 
 
 _END_S = 10.0
@@ -149,13 +164,13 @@ def _end(helper: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _offer_help(folder: Path, encoder: str | None) -> Iterator[None]:
+def _offer_help(place: Path | str, encoder: str | None) -> Iterator[None]:
     """Let a process of its own help the commands of a store while the block runs; it ends with this one."""
-    if is_off() or not HAS_SOCKETS:
+    if is_off() or not HAS_SOCKETS or isinstance(place, str):  # an address has no folder for the socket
         yield
         return
     command = [sys.executable, "-P", "-m", "agent_memory", "serve", "--socket-only", "--until-closed"]
-    command += ["--path", str(folder), *([] if encoder is None else ["--encoder", encoder])]
+    command += ["--path", str(place), *([] if encoder is None else ["--encoder", encoder])]
     nowhere = subprocess.DEVNULL
     # Not in the terminal's group: Ctrl-C is for the server, which then closes the helper's standard input.
     with subprocess.Popen(
@@ -167,10 +182,10 @@ def _offer_help(folder: Path, encoder: str | None) -> Iterator[None]:
             _end(helper)
 
 
-def _parse_path(path: str) -> Path:
-    from agent_memory.inputs import parse_path  # NumPy comes with it, which --help can do without
+def _parse_place(path: str) -> Path | str:
+    from agent_memory.inputs import parse_place  # NumPy comes with it, which --help can do without
 
-    return parse_path("path", path)
+    return parse_place("path", path)
 
 
 def _split(namespace: str) -> tuple[str, ...]:
@@ -189,11 +204,17 @@ def _need_server() -> None:
 
 
 @contextmanager
-def _open_ledger(path: str) -> Iterator[Ledger]:
+def _open_ledger(path: str, given: str | None) -> Iterator[Ledger]:
+    from agent_memory.files import make_folder
+    from agent_memory.server.serving import find_ledger
     from agent_memory.storage.sqlite.ledger import open_ledger
 
-    require_store(path)
-    with open_ledger(_parse_path(path)) as ledger:
+    folder = find_ledger(_parse_place(path), given)
+    if given is None:
+        require_store(path)
+    else:
+        make_folder(folder)
+    with open_ledger(folder) as ledger:
         yield ledger
 
 
@@ -206,15 +227,16 @@ def create(
     expires_at: Annotated[str | None, typer.Option(help="When it stops working, ISO 8601.")] = None,
     rate: Annotated[int | None, typer.Option(help="Requests a minute in its namespace.")] = None,
     max_entries: Annotated[int | None, typer.Option(help="Entries that its namespace may hold.")] = None,
+    ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key, and print it: it is kept as a hash, and cannot be shown again."""
     _need_server()
     from agent_memory.server.keys import create_key
 
-    with _open_ledger(path) as ledger:
+    with _open_ledger(path, ledger) as opened:
         key, text = create_key(
-            ledger,
+            opened,
             namespace=_split(namespace),
             role=role,
             name=name,
@@ -226,10 +248,10 @@ def create(
 
 
 @keys.command("list", epilog="Example: agent-memory keys list")
-def list_(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
+def list_(path: PathOption = DEFAULT_PATH, ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
     """List the keys, without their secret part."""
-    with _open_ledger(path) as ledger:
-        found = ledger.list_keys()
+    with _open_ledger(path, ledger) as opened:
+        found = opened.list_keys()
     if as_json:
         print_json(found)
         return
@@ -252,9 +274,10 @@ def list_(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
 def revoke(
     key: Annotated[str, typer.Argument(help="Id of the key, as list shows it.")],
     path: PathOption = DEFAULT_PATH,
+    ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Revoke a key: it stops working at once, also in servers that run."""
-    with _open_ledger(path) as ledger:
-        revoked = ledger.revoke_key(key, datetime.now(UTC))
+    with _open_ledger(path, ledger) as opened:
+        revoked = opened.revoke_key(key, datetime.now(UTC))
     say(revoked, f"revoked {revoked.id}", as_json=as_json)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from agent_memory.records import Entry
 
 LINE_CHARS = 300
+_PASSWORD = re.compile("(://[^/@:]*:)[^/@]*@")
+_PASSWORD_OPTION = re.compile("([?&](?:ssl)?password=)[^&]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _COLOURS = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")  # with any of them, Rich may take a file for a terminal
 _WIDE = 150  # columns of standard output, where there is no terminal to ask
@@ -85,7 +87,14 @@ ERR = Screen(stderr=True)
 
 DEFAULT_PATH = "~/.agent-memory"
 PathOption = Annotated[
-    str, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", metavar="FOLDER", help="Folder of the store.")
+    str,
+    typer.Option(
+        "--path",
+        "-p",
+        envvar="AGENT_MEMORY_PATH",
+        metavar="FOLDER",
+        help="Folder of the store, or its address on PostgreSQL.",
+    ),
 ]
 NamespaceOption = Annotated[
     str, typer.Option("--namespace", "-n", help="Scope, its parts separated by slashes: acme/user-42.")
@@ -118,16 +127,30 @@ KeyArgument = Annotated[str, typer.Argument(help="Key of the entry.")]
 
 
 def has_store(path: str) -> bool:
-    """Return whether there is a store in a folder; raises InvalidInputError for an address."""
-    if "://" in path:
-        raise InvalidInputError(f"--path takes a folder; an address of {path.split(':')[0]} is opened in Python")
-    return bool(path) and (Path(path).expanduser() / "memory.db").is_file()
+    """Return whether there is a store in a folder, or at an address of a PostgreSQL database."""
+    if "://" not in path:  # what --help and mistakes need not wait for
+        return bool(path) and (Path(path).expanduser() / "memory.db").is_file()
+    from agent_memory.inputs import parse_place
+    from agent_memory.live.store import has_store as look
+
+    return look(parse_place("--path", path))
 
 
 def require_store(path: str) -> None:
-    """Raise NotFoundError if there is no store in a folder."""
+    """Raise NotFoundError if there is no store in a folder or at an address."""
     if not has_store(path):
-        raise NotFoundError(f"there is no store in {path or repr(path)}; add, import and restore make one")
+        raise NotFoundError(f"there is no store in {show_place(path) or repr(path)}; add, import and restore make one")
+
+
+def require_folder(path: str, what: str) -> None:
+    """Raise InvalidInputError if a place is an address, where a command keeps something of its own in the folder."""
+    if "://" in path:
+        raise InvalidInputError(f"{what}: --path must be a folder, got the address {show_place(path)}")
+
+
+def show_place(path: str) -> str:
+    """Return a folder as it was given, an address without its password."""
+    return _PASSWORD.sub(r"\1***@", _PASSWORD_OPTION.sub(r"\1***", path)) if "://" in path else path
 
 
 @contextmanager
@@ -143,7 +166,7 @@ def open_store(
     """Open a store while the block runs.
 
     Args:
-        path: Its folder.
+        path: Its folder or address.
         namespace: Its parts, separated by slashes.
         encoder: As for ``Memory``.
         create: Make the store if there is none.
@@ -163,14 +186,15 @@ def open_store(
         yield lent
         return
     if there:
-        _bring_up(Path(path).expanduser().absolute())
+        _bring_up(path)
     config = None if timezone is None else {"timezone": timezone}
     with Memory(path, encoder=encoder, namespace=parts, config=config) as memory:
         yield memory
 
 
-def _bring_up(folder: Path) -> None:
+def _bring_up(path: str) -> None:
     """Show how far the full-text index is, if it must be written again."""
+    from agent_memory.inputs import parse_place
     from agent_memory.live.store import bring_up
 
     with ExitStack() as shown:
@@ -181,7 +205,7 @@ def _bring_up(folder: Path) -> None:
                 bars.append(shown.enter_context(progress_bar("writing the full-text index again", quiet=False)))
             bars[0](done, total)
 
-        bring_up(folder, report)
+        bring_up(parse_place("--path", path), report)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -18,6 +18,7 @@ from agent_memory.live.index import LiveIndex
 from agent_memory.live.searcher import Searcher
 from agent_memory.live.space import Space
 from agent_memory.live.spaces import Spaces
+from agent_memory.live.targets import DATABASE
 from agent_memory.live.words import LiveWords
 from agent_memory.storage.base import Database, Transaction
 from agent_memory.storage.calls import Calls
@@ -44,16 +45,31 @@ def read_dimension(folder: Path) -> int | None:
         database.close()
 
 
-def bring_up(folder: Path, progress: Progress) -> None:
+def has_store(place: Path | str) -> bool:
+    """Return whether there is a store in a folder, or at the URL of a PostgreSQL database; nothing is made."""
+    if isinstance(place, Path):
+        return (place / DATABASE).is_file()
+    with closing(open_served(place, Config())) as database:
+        return database.exists
+
+
+def open_database(place: Path | str) -> SqliteDatabase | PostgresDatabase:
+    """Return the database of a folder, which must exist, or of a URL; it is not looked at yet."""
+    if isinstance(place, str):
+        return open_served(place, Config())
+    return SqliteDatabase(place / DATABASE, lock_timeout_s=Config().lock_timeout_s)
+
+
+def bring_up(place: Path | str, progress: Progress) -> None:
     """Migrate a store to this version, and write its full-text index again if its rules have changed.
 
     Opening a store does the same, without a word on how far it is.
 
     Args:
-        folder: The store's folder.
+        place: The store's folder, or the URL of a PostgreSQL database.
         progress: Called with (entries done, entries in all) while the full-text index is written.
     """
-    database = SqliteDatabase(folder / "memory.db", lock_timeout_s=Config().lock_timeout_s)
+    database = open_database(place)
     try:
         database.prepare(progress)
     finally:

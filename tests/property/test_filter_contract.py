@@ -121,6 +121,15 @@ ROWS = 400
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
+    yield from fill(tmp_path_factory.mktemp("filters"))
+
+
+@pytest.fixture(scope="module")
+def served(postgres):
+    yield from fill(postgres.url(schema="filters"))
+
+
+def fill(place):
     generator = np.random.default_rng(3)
     documents = [
         {name: VALUES[generator.integers(len(VALUES))] for name in FIELDS if generator.random() < 0.7}
@@ -128,7 +137,7 @@ def store(tmp_path_factory):
     ]
     encoder = WordEncoder()
     texts = [f"entry {number} about {number % 17} and {number % 5}" for number in range(ROWS)]
-    with Memory(tmp_path_factory.mktemp("filters"), encoder=encoder) as memory:
+    with Memory(place, encoder=encoder) as memory:
         memory.add_many(
             {"text": text, "key": str(number), "metadata": documents[number]} for number, text in enumerate(texts)
         )
@@ -138,6 +147,16 @@ def store(tmp_path_factory):
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=filters, k=st.integers(1, 60), query=st.integers(0, ROWS))
 def test_filter_contract(store, where, k, query):
+    hold_contract(store, where, k, query)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=filters, k=st.integers(1, 60), query=st.integers(0, ROWS))
+def test_filter_contract_on_postgresql(served, where, k, query):
+    hold_contract(served, where, k, query)
+
+
+def hold_contract(store, where, k, query):
     memory, documents, vectors = store
     matching = [number for number in range(ROWS) if matches(where, documents[number])]
     text = f"entry {query} about {query % 17}"
