@@ -40,6 +40,22 @@ NONE_SHARE = 1 / 3  # weight of the questions that nothing answers
 HALVES = 2
 
 
+class OnceEncoder:
+    """An encoder that encodes each question once, however often it is asked."""
+
+    def __init__(self, name: str) -> None:
+        self._encoder = load_encoder(name)
+        self.spec, self.scripts = self._encoder.spec, getattr(self._encoder, "scripts", None)
+        self.encode_documents = self._encoder.encode_documents
+        self._vectors: dict[str, np.ndarray] = {}
+
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the vectors of questions; see ``Encoder``."""
+        if missing := [text for text in dict.fromkeys(texts) if text not in self._vectors]:
+            self._vectors |= dict(zip(missing, self._encoder.encode_queries(missing), strict=True))
+        return np.stack([self._vectors[text] for text in texts])
+
+
 def fill(folder: Path, place: Path, turns: int, encoder: str) -> None:
     """Store the first conversations, or passages, of a data set, if they are not stored yet."""
     if (place / "memory.db").exists():
@@ -91,7 +107,7 @@ def ask(folder: Path, place: Path, most: int, encoder: str, again: bool) -> list
         rows: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))
         return rows
     rows = []
-    with Memory(place, encoder=encoder) as memory:
+    with Memory(place, encoder=OnceEncoder(encoder)) as memory:
         sessions = sorted(one.name for one in memory.sessions())
         for question in [one for group in choose([*read_questions(folder)], memory, most) for one in group]:
             for way, options in vary(question, sessions):
@@ -215,7 +231,8 @@ def fit(rows: Sequence[Mapping[str, Any]], encoder: str) -> None:
         mine = [row for row in rows if row["mode"] == mode]
         weak, answers = cross(mine, mode, "set")
         worth = show(f"{mode}, each set judged by a fit on the others", answers)
-        show(f"{mode}, each half of the conversations judged by a fit on the other", cross(mine, mode, "conversation")[1])
+        halves = cross(mine, mode, "conversation")[1]
+        show(f"{mode}, each half of the conversations judged by a fit on the other", halves)
         final = regress(mine, mode)
         name, fingerprint = (WORDS, WORDS) if mode == "lexical" else (spec.name, spec.fingerprint)
         weights = {one: round(float(final.weights[at]), 4) for at, one in enumerate(FEATURES) if final.weights[at]}

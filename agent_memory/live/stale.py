@@ -25,6 +25,10 @@ _DENIALS = frozenset(
     "not no never n't nothing without anymore longer stopped quit cancelled canceled nicht kein keine keinen nie mehr "
     "ne pas plus jamais rien sans aucun nunca ya dejó nada sin ninguno".split()
 )
+_COUNTS = frozenset(
+    "one two three four five six seven eight nine ten eleven twelve eins zwei drei vier fünf sechs sieben acht neun "
+    "zehn deux trois quatre cinq sept huit neuf dix dos tres cuatro cinco seis siete ocho nueve diez".split()
+)
 _TOKEN = re.compile(r"n't\b|n’t\b|\w+")
 _QUESTION = ("?", "？", "؟")
 
@@ -50,7 +54,7 @@ class Statement:
         text = self.entry.text
         names = {found.group(1) for found in _NAME.finditer(text) if found.group(1)[0].isupper()}
         folded = {word.forms[0][0] for word in choose_words(" ".join(names), tuple)} if names else set()
-        return frozenset(word for word in self.words if word in folded or any(char.isdigit() for char in word))
+        return frozenset(word for word in self.words if word in folded or word in _COUNTS or not _is_plain(word))
 
     @cached_property
     def denies(self) -> bool:
@@ -75,6 +79,11 @@ class Statement:
         if share < _SHARED or mine <= theirs or theirs <= mine:
             return False
         return bool(self.values - theirs) or share >= _SURELY_SHARED
+
+
+def _is_plain(word: str) -> bool:
+    """Return whether a word has no digit, and is of a script in which a capital would mark a name."""
+    return not any(char.isdigit() or (char.isalpha() and char.lower() == char.upper()) for char in word)
 
 
 def is_later(one: Entry, other: Entry) -> bool:

@@ -45,7 +45,8 @@ def _make_hits(tx: Transaction, search: Search, best: list[Candidate]) -> Hits:
     if floor := search.request.min_confidence:
         best = [candidate for candidate in best if search.confidences.get(candidate.id, 0.0) >= floor]
     lenders = [candidate.lender for candidate in best if candidate.lender is not None] if explain else []
-    entries = tx.entries.fetch([*(candidate.id for candidate in best), *lenders])
+    later = [search.stale[candidate.id] for candidate in best if candidate.id in search.stale]
+    entries = tx.entries.fetch([*(candidate.id for candidate in best), *lenders, *later])
     if missing := [candidate.id for candidate in best if candidate.id not in entries]:
         raise StorageError(f"the full-text index refers to missing entries {missing[:3]}")
     found = {candidate.id: entries[candidate.id] for candidate in best}
@@ -56,6 +57,7 @@ def _make_hits(tx: Transaction, search: Search, best: list[Candidate]) -> Hits:
             score=candidate.score,
             rank=rank,
             confidence=search.confidences.get(candidate.id),
+            stale_by=entries[search.stale[candidate.id]].key if candidate.id in search.stale else None,
             passage=spans.get(candidate.id),
             trace=explain_score(tx, search, candidate, entries) if explain else None,
         )
@@ -91,6 +93,7 @@ def explain_score(
         "time": {"adds": candidate.time, "words": [interval.words for interval in search.intervals]},
         "importance": candidate.importance,
         "recency": candidate.recency,
+        "newer": candidate.newer,
         "rerank": candidate.rerank,
         "confidence": _explain_confidence(search, candidate.id),
         "score": candidate.score,

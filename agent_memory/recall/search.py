@@ -16,6 +16,7 @@ from agent_memory.live.store import Store
 from agent_memory.recall import confidence, ranking
 from agent_memory.recall.passages import find_passages
 from agent_memory.recall.ranking import Candidate
+from agent_memory.recall.renewal import renew
 from agent_memory.recall.request import Mode, Request
 from agent_memory.records import Evidence
 from agent_memory.storage.base import Transaction
@@ -56,6 +57,7 @@ class Search:
         calibration: What the numbers of a hit are worth; None if nothing was measured for such a question.
         features: What the confidence of the best candidates is made of, by entry id.
         confidences: Their confidence, by entry id.
+        stale: Id of the later candidate that probably updates a candidate, by id of that one.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Search:
         self.calibration = confidence.find_calibration(request, space.spec)
         self.features: dict[int, FloatArray] = {}
         self.confidences: dict[int, float] = {}
+        self.stale: dict[int, int] = {}
 
     @property
     def searcher(self) -> Searcher:
@@ -148,6 +151,7 @@ class Search:
         if request.mode is Mode.LEXICAL:
             ranked = [candidate for candidate in ranked if candidate.lexical > 0]
         self._rate(ranked)
+        ranked = self._renew(ranked)
         if request.rerank is not None and request.text is not None:
             with stage("rerank"):
                 ranked = self._rerank(ranked, request.rerank, request.text)
@@ -304,6 +308,13 @@ class Search:
         self.features = dict(zip(ids, features, strict=True))
         if self.calibration is not None:
             self.confidences = dict(zip(ids, self.calibration.rate(features).tolist(), strict=True))
+
+    def _renew(self, ranked: list[Candidate]) -> list[Candidate]:
+        if self._is_out_of_time():
+            return ranked
+        shown = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
+        self.stale = renew(self._tx, self.request, shown, dated=bool(self.intervals))
+        return ranking.rank_candidates(ranked) if self.stale else ranked
 
     @property
     def evidence(self) -> Evidence:
