@@ -66,11 +66,16 @@ class Statement:
         """Whether it is a question, which states nothing."""
         return self.entry.text.rstrip(" \n\t\"'”»)").endswith(_QUESTION)
 
+    @property
+    def can_update(self) -> bool:
+        """Whether it states one thing: it is no question, and not so long that it says many."""
+        return not self.asks and 0 < len(self.words) <= _MOST_WORDS
+
     def updates(self, earlier: Statement) -> bool:
         """Return whether it probably says the same as an earlier statement of like meaning, with another value."""
-        mine, theirs = self.words, earlier.words
-        if self.asks or earlier.asks or not mine or not theirs or max(len(mine), len(theirs)) > _MOST_WORDS:
+        if not self.can_update or not earlier.can_update:
             return False
+        mine, theirs = self.words, earlier.words
         if (self.entry.speaker, self.entry.namespace) != (earlier.entry.speaker, earlier.entry.namespace):
             return False
         share = len(mine & theirs) / min(len(mine), len(theirs))
@@ -102,7 +107,7 @@ def find_updated(entry: Entry, others: Sequence[tuple[Entry, float]]) -> tuple[s
     found = [
         (-cosine, other.key)
         for other, cosine in others
-        if cosine >= LIKENESS and other.key != entry.key and is_later(entry, other)
+        if cosine >= LIKENESS and other.key != entry.key and not is_later(other, entry)
         if statement.updates(Statement(other))
     ]
     return tuple(key for _, key in sorted(found))
