@@ -262,7 +262,7 @@ class Trace:
         returned: Whether it was among the hits.
         stage: The stage that dropped it: ``unknown``, ``superseded``, ``expired``, ``filter``, ``tier 64`` (or another
             dimension), ``words`` (it holds none of them, in lexical mode), ``duplicate``, ``diversity``,
-            ``rank`` (others were better), or ``returned``.
+            ``rank`` (others were better), ``confidence`` (it had less than ``min_confidence``), or ``returned``.
         reason: The stage in a sentence, with figures.
         rank: Its rank among all candidates, if it reached the ranking.
         score: Its score, if it has one.

@@ -75,9 +75,7 @@ def measure_reliability(answers: Sequence[Answer]) -> Reliability:
     for place in range(BINS):
         inside = pairs[places == place]
         if len(inside):
-            curve.append(
-                Bin(hits=len(inside), confidence=float(inside[:, 0].mean()), share=float(inside[:, 1].mean()))
-            )
+            curve.append(Bin(hits=len(inside), confidence=float(inside[:, 0].mean()), share=float(inside[:, 1].mean())))
     gaps = sum(one.hits * abs(one.confidence - one.share) for one in curve)
     known = [answer for answer in answers if answer.answerable]
     unknown = [answer for answer in answers if not answer.answerable]

@@ -27,7 +27,7 @@ from agent_memory.types import FloatArray
 
 FEATURES = ("cosine", "words", "asked", "neighbour", "time", "lead", "behind", "in_session")
 RATED = 10
-"""Candidates that are rated, if no more hits are asked for: the best of them say whether there is evidence."""
+"""The first candidates, the best of which says whether there is evidence, whatever k is."""
 
 WORDS = "words"
 """Stands for the encoder in the calibration that needs none."""

@@ -16,7 +16,9 @@ from agent_memory.storage.base import Transaction
 if TYPE_CHECKING:
     from agent_memory.types import FloatArray
 
-_MORE = 10  # candidates beyond k that may be the later ones
+MORE = 10
+"""Candidates beyond k that may be the later ones."""
+
 _MOST = 50
 _STEP = 1e-6  # by how much the later one's score exceeds the earlier one's
 # Questions about what was, to which the earlier one is the answer.
@@ -40,7 +42,7 @@ def renew(tx: Transaction, request: Request, ranked: Sequence[Candidate], *, dat
     Returns:
         Id of the later candidate, by id of the one that it updates.
     """
-    first = list(ranked[: min(_MOST, request.k + _MORE)])
+    first = list(ranked[: min(_MOST, request.k + MORE)])
     stale = _find_stale(tx, first)
     if request.mode is Mode.DENSE or dated or (request.text is not None and _PAST.search(request.text)):
         return stale

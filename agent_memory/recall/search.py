@@ -16,7 +16,7 @@ from agent_memory.live.store import Store
 from agent_memory.recall import confidence, ranking
 from agent_memory.recall.passages import find_passages
 from agent_memory.recall.ranking import Candidate
-from agent_memory.recall.renewal import renew
+from agent_memory.recall.renewal import MORE, renew
 from agent_memory.recall.request import Mode, Request
 from agent_memory.records import Evidence
 from agent_memory.storage.base import Transaction
@@ -300,7 +300,7 @@ class Search:
         if self.calibration is None and not self.request.explain:
             return
         rated = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
-        count = max(confidence.RATED, self.request.k)
+        count = self.request.k + MORE  # as many as may come to be among the hits
         if any(entry_id in self.candidates for entry_id in self._extra):
             count = len(rated)
         features = confidence.measure(rated, self.request, len(self.words.phrases), count)
@@ -321,7 +321,8 @@ class Search:
         """Whether anything that was found answers the question."""
         if self.calibration is None:
             return "unknown"
-        return self.calibration.judge(max(self.confidences.values(), default=None))
+        first = list(self.confidences.values())[: confidence.RATED]
+        return self.calibration.judge(max(first, default=None))
 
     # --- selection ------------------------------------------------------------------------------------------
 

@@ -12,17 +12,18 @@ from datetime import datetime
 
 import numpy as np
 
-from agent_memory.live.stale import Statement, find_updated
+from agent_memory.live.stale import LIKENESS, Statement, find_updated
 from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import decode_vector
 from agent_memory.storage.records import Condition, Draft, Generation
+from agent_memory.types import FloatArray
 
 MOST = 64
 """Entries written together, up to which they are looked at; more are a bulk load, of which nothing is reported."""
 
-_WORDS = 5  # the rarest of an entry, by which others are found
-_FOUND = 20
+_WORDS = 4  # the rarest of an entry, by which others are found
+_FOUND = 12
 
 
 def find_updates(tx: Transaction, drafts: Sequence[Draft], now: datetime) -> list[tuple[str, ...]]:
@@ -51,7 +52,7 @@ def find_updates(tx: Transaction, drafts: Sequence[Draft], now: datetime) -> lis
 
 
 def _find_alike(
-    tx: Transaction, generation: Generation, entry: Entry, vector: np.ndarray, now: datetime
+    tx: Transaction, generation: Generation, entry: Entry, vector: FloatArray, now: datetime
 ) -> list[tuple[Entry, float]]:
     """Return entries that share the rarest words of an entry, and the cosine of each to it."""
     words = tx.lexical.parse(entry.text)
@@ -61,7 +62,8 @@ def _find_alike(
     if not ids:
         return []
     known, matrix = tx.vectors.read(generation, ids, static=True)
-    cosines = dict(zip(known.tolist(), (matrix.astype(np.float32) @ vector).tolist(), strict=True))
+    rated = zip(known.tolist(), (matrix.astype(np.float32) @ vector).tolist(), strict=True)
+    cosines = {number: cosine for number, cosine in rated if cosine >= LIKENESS}
     return [(other, cosines[number]) for number, other in tx.entries.fetch(list(cosines)).items()]
 
 
