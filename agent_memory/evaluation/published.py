@@ -233,7 +233,8 @@ def _make_haystack(
     present = {turn.id: turn for turn in turns}
     if len(present) != len(turns):
         raise InvalidInputError(f"conversation {name!r} has {len(turns)} turns, but only {len(present)} ids of turns")
-    questions, unanswered = [], []
+    questions: list[LabelledQuestion] = []
+    unanswered: list[LabelledQuestion] = []
     for number, row in enumerate(rows, start=1):
         given = row.get("evidence") or []
         named = parse_evidence(given)

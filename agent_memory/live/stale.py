@@ -13,6 +13,7 @@ from functools import cached_property
 
 from agent_memory.records import Entry
 from agent_memory.storage.words.terms import choose_words
+from agent_memory.types import Namespace
 
 LIKENESS = 0.65
 """Cosine of the static vectors from which two entries may be about the same."""
@@ -67,6 +68,11 @@ class Statement:
         return self.entry.text.rstrip(" \n\t\"'”»)").endswith(_QUESTION)
 
     @property
+    def source(self) -> tuple[str | None, Namespace]:
+        """Whose statement it is: nobody updates what another has said."""
+        return self.entry.speaker, self.entry.namespace
+
+    @property
     def can_update(self) -> bool:
         """Whether it states one thing: it is no question, and not so long that it says many."""
         return not self.asks and 0 < len(self.words) <= _MOST_WORDS
@@ -76,7 +82,7 @@ class Statement:
         if not self.can_update or not earlier.can_update:
             return False
         mine, theirs = self.words, earlier.words
-        if (self.entry.speaker, self.entry.namespace) != (earlier.entry.speaker, earlier.entry.namespace):
+        if self.source != earlier.source:
             return False
         share = len(mine & theirs) / min(len(mine), len(theirs))
         if self.denies != earlier.denies:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,16 @@ MORE = 10
 
 _MOST = 50
 _STEP = 1e-6  # by how much the later one's score exceeds the earlier one's
+_MARGIN = 0.25  # a later one that scores so much less is about something else
+_ALIKE = 0.6  # cosine that is enough if the question asks how things are now
+_LEADING = 5  # candidates above which another may be raised for that
+# Questions about how things are now, or came out.
+_PRESENT = re.compile(
+    r"\b(?:now|nowadays|currently|current|latest|newest|last|lately|most recent(?:ly)?|still|these days|at the moment|"
+    r"today|end(?:ed)? up|in the end|finally|final|jetzt|aktuell\w*|derzeit|zuletzt|inzwischen|am ende|letzte[nrs]?|"
+    r"maintenant|actuellement|finalement|derni[eè]re?|ahora|actualmente|finalmente|últim[oa])\b|现在|目前|最后|最近|現在|今は",
+    re.IGNORECASE,
+)
 # Questions about what was, to which the earlier one is the answer.
 _PAST = re.compile(
     r"\b(?:first|originally?|initially?|at first|earliest|earlier|previous(?:ly)?|former(?:ly)?|before|used to|"
@@ -43,29 +53,52 @@ def renew(tx: Transaction, request: Request, ranked: Sequence[Candidate], *, dat
         Id of the later candidate, by id of the one that it updates.
     """
     first = list(ranked[: min(_MOST, request.k + MORE)])
-    stale = _find_stale(tx, first)
-    if request.mode is Mode.DENSE or dated or (request.text is not None and _PAST.search(request.text)):
+    pairs = _find_alike(tx, first)
+    if not pairs:
+        return {}
+    entries = tx.entries.fetch(sorted({entry_id for pair in pairs for entry_id in pair}))
+    statements = {entry_id: Statement(entry) for entry_id, entry in entries.items()}
+    stale = follow_updates(statements, [pair for pair, cosine in pairs.items() if cosine >= LIKENESS])
+    if request.mode is Mode.DENSE or dated or request.text is None or _PAST.search(request.text):
         return stale
-    known = {candidate.id: candidate for candidate in first}
-    for candidate in rank_candidates(first):
-        later = known.get(stale.get(candidate.id, -1))
-        if later is not None and later.score <= candidate.score:
-            later.newer += candidate.score - later.score + _STEP
+    _raise(first, stale)
+    if _PRESENT.search(request.text):
+        _raise(first[:_LEADING], _find_latest(statements, pairs), known=first)
     return stale
 
 
-def _find_stale(tx: Transaction, candidates: Sequence[Candidate]) -> dict[int, int]:
+def _raise(candidates: Sequence[Candidate], later: Mapping[int, int], known: Sequence[Candidate] = ()) -> None:
+    """Raise the later one of each candidate that has one, unless it answers far worse."""
+    scored = {candidate.id: candidate for candidate in known or candidates}
+    for candidate in rank_candidates(candidates):
+        other = scored.get(later.get(candidate.id, -1))
+        if other is not None and candidate.score - _MARGIN <= other.score <= candidate.score:
+            other.newer += candidate.score - other.score + _STEP
+
+
+def _find_alike(tx: Transaction, candidates: Sequence[Candidate]) -> dict[tuple[int, int], float]:
+    """Return the cosines of candidates that may be about the same, by their ids."""
     generation = tx.generations.live()
     if generation is None or len(candidates) < 2:
         return {}
     found, matrix = tx.vectors.read(generation, [candidate.id for candidate in candidates], static=True)
     vectors: FloatArray = matrix.astype(np.float32)
-    alike = np.argwhere(np.triu(vectors @ vectors.T, 1) >= LIKENESS)
-    if not len(alike):
-        return {}
-    pairs = [(int(found[one]), int(found[other])) for one, other in alike.tolist()]
-    entries = tx.entries.fetch(sorted({entry_id for pair in pairs for entry_id in pair}))
-    return follow_updates({entry_id: Statement(entry) for entry_id, entry in entries.items()}, pairs)
+    cosines = vectors @ vectors.T
+    alike = np.argwhere(np.triu(cosines, 1) >= _ALIKE)
+    return {(int(found[one]), int(found[other])): float(cosines[one, other]) for one, other in alike.tolist()}
+
+
+def _find_latest(statements: Mapping[int, Statement], pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """Return the latest statement of the same speaker that is like each, by id."""
+    latest: dict[int, int] = {}
+    for one, other in pairs:
+        later, earlier = (one, other) if _is_later(statements, one, other) else (other, one)
+        mine, theirs = statements[later], statements[earlier]
+        if mine.asks or theirs.asks or mine.source != theirs.source:
+            continue
+        if earlier not in latest or _is_later(statements, later, latest[earlier]):
+            latest[earlier] = later
+    return latest
 
 
 def follow_updates(statements: Mapping[int, Statement], pairs: Sequence[tuple[int, int]]) -> dict[int, int]:
