@@ -32,8 +32,8 @@ from agent_memory.recall.confidence import FEATURES, RATED, WORDS, Calibration, 
 FILE = Path(confidence.__file__).with_name("confidence.json")
 MODES = ("hybrid", "dense", "lexical")
 RATED_HITS = 5  # of a question; most recalls return no more
-NO_COSINE = {"lexical": {"cosine"}}
-NO_WORDS = {"dense": {"words", "asked", "neighbour", "time"}}
+NO_COSINE = {"lexical": {"cosine", "best_cosine"}}
+NO_WORDS = {"dense": {"words", "best_words", "asked", "neighbour", "time"}}
 LOSS = 0.02  # share of the answerable questions of which "none" may be said
 STRONG = 0.5  # the best hit is rather evidence than not
 NONE_SHARE = 1 / 3  # weight of the questions that nothing answers
@@ -57,13 +57,14 @@ class OnceEncoder:
 
 
 def fill(folder: Path, place: Path, turns: int, encoder: str) -> None:
-    """Store the first conversations, or passages, of a data set, if they are not stored yet."""
-    if (place / "memory.db").exists():
+    """Store the first conversations, or passages, of a data set; nothing is stored twice if this was interrupted."""
+    if (place / "filled").exists():
         return
     with Memory(place, encoder=encoder) as memory:
         if (passages := folder / "passages.jsonl").exists():
             lines = [json.loads(line) for line in passages.read_text("utf-8").splitlines()[:turns]]
             memory.add_many({"key": line["id"], "text": line["text"]} for line in lines if line["text"].strip())
+            (place / "filled").touch()
             return
         kept: list[str] = []
         for line in (folder / "conversations.jsonl").read_text("utf-8").splitlines():
@@ -74,6 +75,7 @@ def fill(folder: Path, place: Path, turns: int, encoder: str) -> None:
         part = place / "part.jsonl"
         part.write_text("\n".join(kept), "utf-8")
         memory.import_(part, assume_now=True)
+    (place / "filled").touch()
 
 
 def choose(questions: Sequence[Question], memory: Memory, most: int) -> tuple[list[Question], list[Question]]:

@@ -25,7 +25,12 @@ from agent_memory.recall.request import Mode, Request
 from agent_memory.records import Evidence
 from agent_memory.types import FloatArray
 
-FEATURES = ("cosine", "words", "asked", "neighbour", "time", "lead", "behind", "in_session")
+FEATURES = (
+    *("cosine", "words", "asked", "neighbour", "time", "lead", "behind", "in_session"),
+    *("best_cosine", "best_words"),
+)
+"""Numbers of a hit, the last two of the best hits for the question: where these are low, there may be no evidence."""
+
 RATED = 10
 """The first candidates, the best of which says whether there is evidence, whatever k is."""
 
@@ -144,4 +149,6 @@ def measure(ranked: Sequence[Candidate], request: Request, words: int, count: in
     found[: len(lead), 5] = np.minimum(lead, _MOST_LEAD)
     found[:, 6] = np.minimum(scores[:1] - scores[: len(found)], _MOST_LEAD) if len(found) else 0.0
     found[:, 7] = request.session is not None
+    if len(found):
+        found[:, 8:] = found[:RATED, :2].max(axis=0)
     return found

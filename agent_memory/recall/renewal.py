@@ -24,6 +24,7 @@ _STEP = 1e-6  # by how much the later one's score exceeds the earlier one's
 _MARGIN = 0.25  # a later one that scores so much less is about something else
 _ALIKE = 0.6  # cosine that is enough if the question asks how things are now
 _LEADING = 5  # candidates above which another may be raised for that
+_NEAR = 10  # candidates that may be raised for that
 # Questions about how things are now, or came out.
 _PRESENT = re.compile(
     r"\b(?:now|nowadays|currently|current|latest|newest|last|lately|most recent(?:ly)?|still|these days|at the moment|"
@@ -63,7 +64,7 @@ def renew(tx: Transaction, request: Request, ranked: Sequence[Candidate], *, dat
         return stale
     _raise(first, stale)
     if _PRESENT.search(request.text):
-        _raise(first[:_LEADING], _find_latest(statements, pairs), known=first)
+        _raise(first[:_LEADING], _find_latest(statements, pairs), known=first[:_NEAR])
     return stale
 
 
