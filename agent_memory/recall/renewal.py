@@ -21,7 +21,8 @@ MORE = 10
 
 _MOST = 50
 _STEP = 1e-6  # by how much the later one's score exceeds the earlier one's
-_MARGIN = 0.25  # a later one that scores so much less is about something else
+_MARGIN = 0.5  # a later one that scores so much less is about something else
+_NEAR_MARGIN = 0.25  # the same, if it is only alike
 _ALIKE = 0.6  # cosine that is enough if the question asks how things are now
 _LEADING = 5  # candidates above which another may be raised for that
 _NEAR = 10  # candidates that may be raised for that
@@ -62,18 +63,20 @@ def renew(tx: Transaction, request: Request, ranked: Sequence[Candidate], *, dat
     stale = follow_updates(statements, [pair for pair, cosine in pairs.items() if cosine >= LIKENESS])
     if request.mode is Mode.DENSE or dated or request.text is None or _PAST.search(request.text):
         return stale
-    _raise(first, stale)
+    _raise(first, stale, first, _MARGIN)
     if _PRESENT.search(request.text):
-        _raise(first[:_LEADING], _find_latest(statements, pairs), known=first[:_NEAR])
+        _raise(first[:_LEADING], _find_latest(statements, pairs), first[:_NEAR], _NEAR_MARGIN)
     return stale
 
 
-def _raise(candidates: Sequence[Candidate], later: Mapping[int, int], known: Sequence[Candidate] = ()) -> None:
-    """Raise the later one of each candidate that has one, unless it answers far worse."""
-    scored = {candidate.id: candidate for candidate in known or candidates}
+def _raise(
+    candidates: Sequence[Candidate], later: Mapping[int, int], known: Sequence[Candidate], margin: float
+) -> None:
+    """Raise the later one of each candidate that has one among the known, unless it scores less by the margin."""
+    scored = {candidate.id: candidate for candidate in known}
     for candidate in rank_candidates(candidates):
         other = scored.get(later.get(candidate.id, -1))
-        if other is not None and candidate.score - _MARGIN <= other.score <= candidate.score:
+        if other is not None and candidate.score - margin <= other.score <= candidate.score:
             other.newer += candidate.score - other.score + _STEP
 
 
