@@ -70,21 +70,24 @@ class Calibration:
         return "strong" if best >= self.strong else "weak"
 
     def needed(self, features: Mapping[str, float], confidence: float, name: str) -> float | None:
-        """Return the value that one feature of a hit would have to have for a confidence, all else being the same.
+        """Return the value that a hit's cosine or words would have to have for a confidence, all else being the same.
 
         Args:
             features: The hit's, by name.
             confidence: Above 0 and below 1.
-            name: One of ``FEATURES``.
+            name: ``cosine`` or ``words``; with it rises the best of all hits once the hit is the best.
 
         Returns:
-            The value; None if more of the feature does not help.
+            The value; None if more of it does not help.
         """
-        weight = float(self.weights[FEATURES.index(name)])
-        if weight <= 0:
-            return None
+        own, together = (float(self.weights[FEATURES.index(each)]) for each in (name, f"best_{name}"))
         odds = float(self.weights @ np.array([features[each] for each in FEATURES], np.float32)) + self.offset
-        return features[name] + (math.log(confidence / (1 - confidence)) - odds) / weight
+        missing = math.log(confidence / (1 - confidence)) - odds
+        value, best = features[name], features[f"best_{name}"]
+        if own > 0 and missing <= own * (best - value):
+            return value + missing / own
+        missing -= own * (best - value)
+        return best + missing / (own + together) if own + together > 0 else None
 
 
 def find_calibration(request: Request, spec: EncoderSpec) -> Calibration | None:
