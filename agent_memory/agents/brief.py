@@ -30,14 +30,8 @@ _CHARS = 1200  # of one block; three of them are far below what agents cut
 _HITS = 4
 _WAIT_S = 0.3
 
-CLEAR_SHARE = 0.4
-"""Share of a prompt's words, weighted by how rare they are, from which an entry is shown unasked."""
-
-SHARE_FLOOR = 0.25
-"""Share that is enough if two words are held."""
-
-WORDS_FLOOR = 1 / 3
-"""Share of the words, each counted alike, that is enough if two are held: in a small store no word is rare."""
+MIN_CONFIDENCE = 0.1
+"""Chance that an entry answers, by the words of a prompt alone, from which it is shown unasked."""
 
 
 def make_brief(store: Path, namespace: tuple[str, ...], session: str | None = None) -> str:
@@ -85,20 +79,11 @@ def recall_first(store: Path, namespace: tuple[str, ...], prompt: str, session: 
         if memory is None or not prompt:
             return ""
         query = prompt[-memory.config.max_query_chars :]
-        from agent_memory.storage.words.terms import choose_words
-
-        hits = memory.recall(query, k=_HITS * 3, mode="lexical", explain=True)
-        words = len(choose_words(query, list))
-        near = [hit for hit in hits if hit.entry.session != session and _is_near(hit, words)]
+        hits = memory.recall(query, k=_HITS * 3, mode="lexical", min_confidence=MIN_CONFIDENCE)
+        near = [hit for hit in hits if hit.entry.session != session]
     if not near:
         return ""
     return f"Remembered from earlier sessions, found by the words of the prompt:\n{format_hits(near[:_HITS])}"
-
-
-def _is_near(hit: Hit, words: int) -> bool:
-    lexical: dict[str, Any] = (hit.trace or {}).get("lexical") or {}
-    share, held = float(lexical.get("share", 0.0)), len(lexical.get("words", ()))
-    return share >= CLEAR_SHARE or (held > 1 and (share >= SHARE_FLOOR or held >= words * WORDS_FLOOR))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from agent_memory.errors import StorageError
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.recall import ranking
+from agent_memory.recall.confidence import FEATURES
 from agent_memory.recall.passages import find_passages
 from agent_memory.recall.ranking import Candidate
 from agent_memory.recall.request import Request
@@ -41,8 +42,11 @@ def recall_many(store: Store, space: Space, requests: Sequence[Request]) -> list
 
 def _make_hits(tx: Transaction, search: Search, best: list[Candidate]) -> Hits:
     explain = search.request.explain
+    if floor := search.request.min_confidence:
+        best = [candidate for candidate in best if search.confidences.get(candidate.id, 0.0) >= floor]
     lenders = [candidate.lender for candidate in best if candidate.lender is not None] if explain else []
-    entries = tx.entries.fetch([*(candidate.id for candidate in best), *lenders])
+    later = [search.stale[candidate.id] for candidate in best if candidate.id in search.stale]
+    entries = tx.entries.fetch([*(candidate.id for candidate in best), *lenders, *later])
     if missing := [candidate.id for candidate in best if candidate.id not in entries]:
         raise StorageError(f"the full-text index refers to missing entries {missing[:3]}")
     found = {candidate.id: entries[candidate.id] for candidate in best}
@@ -52,12 +56,15 @@ def _make_hits(tx: Transaction, search: Search, best: list[Candidate]) -> Hits:
             entry=entries[candidate.id],
             score=candidate.score,
             rank=rank,
+            confidence=search.confidences.get(candidate.id),
+            stale_by=entries[search.stale[candidate.id]].key if candidate.id in search.stale else None,
             passage=spans.get(candidate.id),
             trace=explain_score(tx, search, candidate, entries) if explain else None,
         )
         for rank, candidate in enumerate(best, start=1)
     ]
-    return Hits(hits, tier_reached=search.tiers.tier_reached if search.tiers is not None else None)
+    reached = search.tiers.tier_reached if search.tiers is not None else None
+    return Hits(hits, tier_reached=reached, evidence=search.evidence)
 
 
 def explain_score(
@@ -86,10 +93,21 @@ def explain_score(
         "time": {"adds": candidate.time, "words": [interval.words for interval in search.intervals]},
         "importance": candidate.importance,
         "recency": candidate.recency,
+        "newer": candidate.newer,
         "rerank": candidate.rerank,
+        "confidence": _explain_confidence(search, candidate.id),
         "score": candidate.score,
         "filter": bool(search.searcher.select_allowed([candidate.id])),
     }
+
+
+def _explain_confidence(search: Search, entry_id: int) -> dict[str, Any] | None:
+    """Return a candidate's confidence, and what it is made of."""
+    features = search.features.get(entry_id)
+    if features is None:
+        return None
+    parts = dict(zip(FEATURES, map(float, features), strict=True))
+    return {"chance": search.confidences.get(entry_id), "from": parts}
 
 
 def _list_tier_ranks(search: Search, entry_id: int) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ An entry's score is a sum, so that every answer can be explained and compared wi
     + 0.05 · share of a time that its text mentions in one            0 … 0.05
     + 0.1 · (importance - 0.5), if it has an importance
     + 0.2 · 0.5^(age / half_life), if a half_life was given
+    + what it takes to rank before an earlier entry that it updates
 
 The weights were tuned on held-out parts of the training conversations, never on the reported ones.
 """
@@ -53,6 +54,7 @@ class Candidate:
         time: Bonus for an event time, or a time that the text mentions, that the query names.
         importance: Bonus or penalty for its importance.
         recency: Bonus for a recent event time.
+        newer: What it takes to rank before an earlier entry that it probably updates.
         rerank: Score of the cross-encoder; replaces all others.
     """
 
@@ -65,6 +67,7 @@ class Candidate:
     time: float = 0.0
     importance: float = 0.0
     recency: float = 0.0
+    newer: float = 0.0
     rerank: float | None = None
 
     @property
@@ -77,7 +80,7 @@ class Candidate:
         """Final score; higher is better."""
         if self.rerank is not None:
             return self.rerank
-        return self.text_score + self.neighbour + self.time + self.importance + self.recency
+        return self.text_score + self.neighbour + self.time + self.importance + self.recency + self.newer
 
 
 @dataclass(frozen=True, slots=True)

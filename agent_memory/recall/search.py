@@ -13,13 +13,16 @@ from agent_memory.errors import StorageError
 from agent_memory.live.searcher import Searcher, slice_result
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
-from agent_memory.recall import ranking
+from agent_memory.recall import confidence, ranking
 from agent_memory.recall.passages import find_passages
 from agent_memory.recall.ranking import Candidate
+from agent_memory.recall.renewal import MORE, renew
 from agent_memory.recall.request import Mode, Request
+from agent_memory.records import Evidence
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import LexicalQuery
 from agent_memory.telemetry.stages import stage
+from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
     from agent_memory.encoders.reranker import Reranker
@@ -51,6 +54,10 @@ class Search:
         words: The words of the query that are searched for.
         lexical_ranks: Rank by words, by entry id.
         intervals: Intervals of time that the query names.
+        calibration: What the numbers of a hit are worth; None if nothing was measured for such a question.
+        features: What the confidence of the best candidates is made of, by entry id.
+        confidences: Their confidence, by entry id.
+        stale: Id of the later candidate that probably updates a candidate, by id of that one.
     """
 
     def __init__(
@@ -71,6 +78,10 @@ class Search:
         self._shares: dict[int, float] = {}
         self.ranked: list[Candidate] = []
         self._searcher: Searcher | None = None
+        self.calibration = confidence.find_calibration(request, space.spec)
+        self.features: dict[int, FloatArray] = {}
+        self.confidences: dict[int, float] = {}
+        self.stale: dict[int, int] = {}
 
     @property
     def searcher(self) -> Searcher:
@@ -139,6 +150,8 @@ class Search:
         ranked = ranking.rank_candidates(found)
         if request.mode is Mode.LEXICAL:
             ranked = [candidate for candidate in ranked if candidate.lexical > 0]
+        self._rate(ranked)
+        ranked = self._renew(ranked)
         if request.rerank is not None and request.text is not None:
             with stage("rerank"):
                 ranked = self._rerank(ranked, request.rerank, request.text)
@@ -281,6 +294,35 @@ class Search:
         ranking.add_circumstances(
             self.candidates, known, intervals=self.intervals, now=request.now, half_life=request.half_life
         )
+
+    def _rate(self, ranked: Sequence[Candidate]) -> None:
+        """Set the confidence of the best candidates, and of those that were asked for."""
+        if self.calibration is None and not self.request.explain:
+            return
+        rated = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
+        count = self.request.k + MORE  # as many as may come to be among the hits
+        if any(entry_id in self.candidates for entry_id in self._extra):
+            count = len(rated)
+        features = confidence.measure(rated, self.request, len(self.words.phrases), count)
+        ids = [candidate.id for candidate in rated[: len(features)]]
+        self.features = dict(zip(ids, features, strict=True))
+        if self.calibration is not None:
+            self.confidences = dict(zip(ids, self.calibration.rate(features).tolist(), strict=True))
+
+    def _renew(self, ranked: list[Candidate]) -> list[Candidate]:
+        if self._is_out_of_time():
+            return ranked
+        shown = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
+        self.stale = renew(self._tx, self.request, shown, dated=bool(self.intervals))
+        return ranking.rank_candidates(ranked) if self.stale else ranked
+
+    @property
+    def evidence(self) -> Evidence:
+        """Whether anything that was found answers the question."""
+        if self.calibration is None:
+            return "unknown"
+        first = list(self.confidences.values())[: confidence.RATED]
+        return self.calibration.judge(max(first, default=None))
 
     # --- selection ------------------------------------------------------------------------------------------
 
