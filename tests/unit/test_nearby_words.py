@@ -92,7 +92,7 @@ def test_a_script_that_the_encoder_cannot_read_is_ranked_by_own_words(open_memor
     encoder.scripts = ("GREEK",)
     memory = open_memory(encoder=encoder)
     memory.add_many(make_turns("s"))
-    traces = trace_by_key(memory, QUERY, session="s")
+    traces = trace_by_key(memory, "今天天气 harbour", session="s")
     assert {trace["trust"] for trace in traces.values()} == {UNREAD}
     assert {trace["nearby"]["adds"] for trace in traces.values()} == {0.0}
 
