@@ -86,6 +86,10 @@ class Searcher:
             return found
         return set(np.intersect1d(np.array(sorted(found), np.int64), self._allowed).tolist())
 
+    def list_allowed(self) -> IdArray | None:
+        """Return the ids that the condition allows, int64 (n,), ascending; None if it allows all."""
+        return None if self._allowed is None else np.sort(self._allowed)
+
     # --- by meaning --------------------------------------------------------------------------------------
 
     def search(

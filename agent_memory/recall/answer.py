@@ -8,7 +8,6 @@ from typing import Any
 from agent_memory.errors import StorageError
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
-from agent_memory.recall import ranking
 from agent_memory.recall.confidence import FEATURES
 from agent_memory.recall.passages import find_passages
 from agent_memory.recall.ranking import Candidate
@@ -44,7 +43,8 @@ def _make_hits(tx: Transaction, search: Search, best: list[Candidate]) -> Hits:
     explain = search.request.explain
     if floor := search.request.min_confidence:
         best = [candidate for candidate in best if search.confidences.get(candidate.id, 0.0) >= floor]
-    lenders = [candidate.lender for candidate in best if candidate.lender is not None] if explain else []
+    named = [one for candidate in best for one in (candidate.lender, candidate.nearby_id)] if explain else []
+    lenders = [entry_id for entry_id in named if entry_id is not None]
     later = [search.stale[candidate.id] for candidate in best if candidate.id in search.stale]
     entries = tx.entries.fetch([*(candidate.id for candidate in best), *lenders, *later])
     if missing := [candidate.id for candidate in best if candidate.id not in entries]:
@@ -76,9 +76,10 @@ def explain_score(
         tx: The search's transaction.
         search: The search, finished.
         candidate: One of its candidates.
-        entries: Entries by id; the one that lends to the candidate is named if it is among them.
+        entries: Entries by id; those that lend to the candidate are named if they are among them.
     """
     lender = None if candidate.lender is None else entries.get(candidate.lender)
+    near = None if candidate.nearby_id is None else entries.get(candidate.nearby_id)
     return {
         "tiers": _list_tier_ranks(search, candidate.id),
         "dense": candidate.dense,
@@ -87,7 +88,12 @@ def explain_score(
             "share": candidate.lexical,
             "rank": search.lexical_ranks.get(candidate.id),
             "words": tx.lexical.find_matched(search.words, candidate.id),
-            "adds": ranking.LEXICAL_WEIGHT * candidate.lexical,
+            "adds": candidate.weights.lexical * candidate.lexical,
+        },
+        "nearby": {
+            "share": candidate.nearby,
+            "adds": candidate.weights.nearby * candidate.nearby,
+            "key": None if near is None else near.key,
         },
         "neighbour": {"adds": candidate.neighbour, "key": None if lender is None else lender.key},
         "time": {"adds": candidate.time, "words": [interval.words for interval in search.intervals]},

@@ -12,7 +12,15 @@ An entry's score is a sum, so that every answer can be explained and compared wi
     + 0.2 · 0.5^(age / half_life), if a half_life was given
     + what it takes to rank before an earlier entry that it updates
 
-The weights were tuned on held-out parts of the training conversations, never on the reported ones.
+Asked in a session, words count for the turns around them, too: what is asked about is often said in another turn than
+the one that names it. Then the second and third parts are::
+
+    + 0.3 · share of the query's words in the entry         0 … 0.3
+    + 0.5 · the largest such share within three turns       0 … 0.5
+    + 0.15 · (score of its better neighbour in the session - 0.3), if positive
+
+The weights were fitted on held-out parts of the training conversations, never on the reported ones, by
+``benchmarks/weights.py``.
 """
 
 from __future__ import annotations
@@ -28,16 +36,38 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from agent_memory.storage.records import Span
     from agent_memory.timewords import Interval
+    from agent_memory.types import IdArray
 
 LEXICAL_WEIGHT = 0.7
 UNREAD = 0.2
 NEIGHBOUR_WEIGHT = 0.3
 NEIGHBOUR_FLOOR = 0.3
+NEARBY_TURNS = 3
 TIME_BONUS = 0.3
 MENTION_BONUS = 0.05
 IMPORTANCE_WEIGHT = 0.1
 RECENCY_WEIGHT = 0.2
 DUPLICATE_COSINE = 0.97
+_NEAREST_FIRST = tuple(sorted(range(-NEARBY_TURNS, NEARBY_TURNS + 1), key=abs))
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What words and neighbours count for.
+
+    Attributes:
+        lexical: Weight of the share of the query's words that the entry holds.
+        nearby: Weight of the largest share among the entry and the turns around it.
+        neighbour: Weight of what the better neighbour's score exceeds ``NEIGHBOUR_FLOOR`` by.
+    """
+
+    lexical: float = LEXICAL_WEIGHT
+    nearby: float = 0.0
+    neighbour: float = NEIGHBOUR_WEIGHT
+
+
+PLAIN = Weights()
+IN_SESSION = Weights(lexical=0.3, nearby=0.5, neighbour=0.15)
 
 
 @dataclass(slots=True)
@@ -49,6 +79,9 @@ class Candidate:
         dense: Cosine at the native dimension.
         trust: Weight of ``dense``.
         lexical: Share of the query's words that the entry holds, from 0 to 1.
+        nearby: The largest such share among the entry and the turns around it; 0 if they are not looked at.
+        nearby_id: Id of the turn around it that holds more of them than the entry.
+        weights: Weights of both.
         neighbour: Score lent by the entry right before or after it in the session.
         lender: Id of the entry that lends it.
         time: Bonus for an event time, or a time that the text mentions, that the query names.
@@ -62,6 +95,9 @@ class Candidate:
     dense: float = 0.0
     trust: float = 1.0
     lexical: float = 0.0
+    nearby: float = 0.0
+    nearby_id: int | None = None
+    weights: Weights = PLAIN
     neighbour: float = 0.0
     lender: int | None = None
     time: float = 0.0
@@ -72,7 +108,7 @@ class Candidate:
 
     @property
     def text_score(self) -> float:
-        """Score of the entry's text alone."""
+        """Score of the entry's text alone, by which neighbours lend."""
         return self.trust * self.dense + LEXICAL_WEIGHT * self.lexical
 
     @property
@@ -80,7 +116,9 @@ class Candidate:
         """Final score; higher is better."""
         if self.rerank is not None:
             return self.rerank
-        return self.text_score + self.neighbour + self.time + self.importance + self.recency + self.newer
+        words = self.weights.lexical * self.lexical + self.weights.nearby * self.nearby
+        around = self.neighbour + self.time + self.importance + self.recency + self.newer
+        return self.trust * self.dense + words + around
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +130,9 @@ class Circumstances:
     mentions: Sequence[Span] = ()
 
 
-def lend_scores(candidates: Mapping[int, Candidate], neighbours: Mapping[int, Sequence[int]]) -> None:
+def lend_scores(
+    candidates: Mapping[int, Candidate], neighbours: Mapping[int, Sequence[int]], weight: float = NEIGHBOUR_WEIGHT
+) -> None:
     """Add to each entry's score a share of its better neighbour's in the session.
 
     A short answer and the question before it are rarely found alone.
@@ -104,8 +144,40 @@ def lend_scores(candidates: Mapping[int, Candidate], neighbours: Mapping[int, Se
             continue
         best = max(lenders, key=lambda lender: lender.text_score)
         if best.text_score > NEIGHBOUR_FLOOR:
-            candidate.neighbour = NEIGHBOUR_WEIGHT * (best.text_score - NEIGHBOUR_FLOOR)
+            candidate.neighbour = weight * (best.text_score - NEIGHBOUR_FLOOR)
             candidate.lender = best.id
+
+
+def lend_words(candidates: Mapping[int, Candidate], turns: IdArray, shares: Mapping[int, float]) -> None:
+    """Tell each candidate of a session the largest share of the query's words that it or a turn near it holds.
+
+    Args:
+        candidates: The candidates.
+        turns: The session's entries in order, int64 (n,), ascending.
+        shares: Share of the query's words that entries hold, by id; 0 where missing.
+    """
+    if not len(turns) or not candidates:
+        return
+    # Room on both sides, so that a turn at the end has silence around it.
+    worth = np.zeros(len(turns) + 2 * NEARBY_TURNS)
+    holders = np.fromiter(shares, np.int64, len(shares))
+    at, there = _find_places(turns, holders)
+    worth[at[there] + NEARBY_TURNS] = np.fromiter(shares.values(), np.float64, len(shares))[there]
+    ids = np.fromiter(candidates, np.int64, len(candidates))
+    at, there = _find_places(turns, ids)
+    around = worth[at[:, None] + NEARBY_TURNS + np.array(_NEAREST_FIRST)]
+    best = around.argmax(axis=1)
+    for row in np.flatnonzero(there).tolist():
+        candidate, shift = candidates[int(ids[row])], _NEAREST_FIRST[best[row]]
+        candidate.weights = IN_SESSION
+        candidate.nearby = float(around[row, best[row]])
+        candidate.nearby_id = int(turns[at[row] + shift]) if shift else None
+
+
+def _find_places(turns: IdArray, ids: IdArray) -> tuple[IdArray, npt.NDArray[np.bool_]]:
+    """Return the places of ids among ascending turns, and which of them are there."""
+    at = np.minimum(np.searchsorted(turns, ids), len(turns) - 1)
+    return at, turns[at] == ids
 
 
 def add_circumstances(

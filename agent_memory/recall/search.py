@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agent_memory.encoders.reranker import Reranker
     from agent_memory.index import SearchResult
     from agent_memory.timewords import Interval
+    from agent_memory.types import IdArray
 
 _POOL = 100  # minimum number of candidates from each source
 _LENDERS = 50  # candidates whose neighbours are looked up
@@ -192,11 +193,15 @@ class Search:
         if request.as_of is not None:
             self._add_former()
         self._set_shares()
+        turns = None
         if request.text is not None and request.mode is Mode.HYBRID and not self._is_out_of_time():
-            self._add_neighbours()
+            turns = self._find_turns()
+            self._add_neighbours((ranking.PLAIN if turns is None else ranking.IN_SESSION).neighbour)
         self._unfound = self.searcher.select_allowed(self._extra) - self.candidates.keys()
         self._add_by_cosine(self._unfound, blank=True)
         self._set_shares()
+        if turns is not None:
+            ranking.lend_words(self.candidates, turns, self._shares)
         self._add_circumstances()
 
     def _is_out_of_time(self) -> bool:
@@ -272,7 +277,20 @@ class Search:
         for entry_id, score in cosines.items():
             self.candidates[entry_id] = Candidate(entry_id, score, self.trust)
 
-    def _add_neighbours(self) -> None:
+    def _find_turns(self) -> IdArray | None:
+        """Return the turns of the session that is searched, in order; None if words count for their own turn alone."""
+        request = self.request
+        if request.session is None or not self._store.config.nearby_words:
+            return None
+        # Former versions have ids that say nothing of their place. In a script that the encoder cannot read, an
+        # entry's own words are all there is to rank it by.
+        if request.as_of is not None or not request.readable:
+            return None
+        if self._tx.sessions.count_named(request.scope, request.session) != 1:
+            return None
+        return self.searcher.list_allowed()
+
+    def _add_neighbours(self, weight: float) -> None:
         strongest = sorted(self.candidates.values(), key=lambda candidate: -candidate.text_score)[:_LENDERS]
         beside = self._tx.entries.find_neighbours([candidate.id for candidate in strongest])
         new = {entry_id for others in beside.values() for entry_id in others} - self.candidates.keys()
@@ -282,7 +300,7 @@ class Search:
         for entry_id, others in beside.items():
             for other in others:
                 mutual.setdefault(other, []).append(entry_id)
-        ranking.lend_scores(self.candidates, mutual)
+        ranking.lend_scores(self.candidates, mutual, weight)
 
     def _add_circumstances(self) -> None:
         request = self.request
