@@ -171,6 +171,21 @@ class RowView:
             if width >= total or (merged.scores[:, -1] >= found.scores[:, -1]).all():
                 return merged
 
+    def score(self, query: FloatArray, ids: IdArray) -> tuple[IdArray, FloatArray]:
+        """Return those of some entries that have rows, int64 (m,), and the scores that ``search`` gives them, (m,).
+
+        Args:
+            query: float32 (dimension,).
+            ids: The entries, int64 (n,), each once.
+        """
+        theirs = find_extras(self._extras, ids)
+        rows, scores = self.rows.score(query, np.concatenate([ids, theirs]) if len(theirs) else ids)
+        if not len(theirs):
+            return rows, scores
+        order = np.lexsort((-scores, entries_of(rows)))
+        entries, first = np.unique(entries_of(rows)[order], return_index=True)
+        return entries, scores[order][first] - measure_luck(self._count_passages(entries))
+
     def _merge(self, found: SearchResult, k: int) -> SearchResult:
         """Return the nearest k entries of a result over rows."""
         entries = entries_of(found.ids)

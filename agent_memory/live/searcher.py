@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from agent_memory.index.words import WordsView
 
 _log = logging.getLogger("agent_memory")
+
+_Answer = TypeVar("_Answer")
 
 _FEW_EXPIRED = 1_000
 
@@ -119,9 +121,8 @@ class Searcher:
         wanted = np.array(sorted(ids), np.int64)
         if not len(wanted):
             return {}
-        found = self._search(query[None], len(wanted), wanted, exact=True, budget_ms=None, explain=False)
-        pairs = zip(found.ids[0].tolist(), found.scores[0].tolist(), strict=True)
-        return {entry_id: score for entry_id, score in pairs if entry_id >= 0}
+        found, scores = self._ask(lambda view: view.score(query, wanted))
+        return dict(zip(found.tolist(), scores.tolist(), strict=True))
 
     def score_former(self, query: FloatArray) -> dict[int, float]:
         """Return the cosines of a query with entries that satisfy the condition but have left the index, by id."""
@@ -147,19 +148,21 @@ class Searcher:
         budget_ms: float | None,
         explain: bool,
     ) -> SearchResult:
+        return self._ask(
+            lambda view: view.search(queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain)
+        )
+
+    def _ask(self, ask: Callable[[RowView], _Answer]) -> _Answer:
+        """Return what the index answers; it is built from the store first if its files are damaged."""
         if self._view is None:
             raise StorageError("a recall by words alone has no index to search")
-
-        def search(view: RowView) -> SearchResult:
-            return view.search(queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain)
-
         try:
-            return search(self._view)
+            return ask(self._view)
         except CorruptSnapshotError as error:
             # Rows are verified when they are first read, which may be long after the snapshot was opened.
             _log.warning("rebuilding the index from the store: %s", error)
             self._view = self._live_index.start_over(self._tx, self._accept) or self._view
-            return search(self._view)
+            return ask(self._view)
 
     # --- by words ----------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ MENTION_BONUS = 0.05
 IMPORTANCE_WEIGHT = 0.1
 RECENCY_WEIGHT = 0.2
 DUPLICATE_COSINE = 0.97
+_SLACK = 1e-9  # sums in another order differ by less
 
 
 @dataclass(slots=True)
@@ -123,6 +124,16 @@ def add_circumstances(
         if half_life is not None:
             age = max(now - facts.event_time, timedelta(0))
             candidate.recency = RECENCY_WEIGHT * 0.5 ** (age / half_life)
+
+
+def measure_scope(*, intervals: bool, half_life: bool) -> float:
+    """Return by how much circumstances can move two candidates past each other, and a little more.
+
+    Args:
+        intervals: Whether the query names times.
+        half_life: Whether recent entries get a bonus.
+    """
+    return IMPORTANCE_WEIGHT + TIME_BONUS * intervals + RECENCY_WEIGHT * half_life + _SLACK
 
 
 def _rate_time(facts: Circumstances, intervals: Collection[Interval]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -275,12 +276,30 @@ class Search:
         request = self.request
         if request.mode is Mode.DENSE and request.half_life is None:
             return
-        rows = self._tx.entries.select_circumstances(list(self.candidates))
-        mentions = self._tx.mentions.select(list(self.candidates)) if self.intervals else {}
+        promising = self._list_promising()
+        rows = self._tx.entries.select_circumstances(promising)
+        mentions = self._tx.mentions.select(promising) if self.intervals else {}
         known = {row[0]: ranking.Circumstances(row[1], row[2], mentions.get(row[0], ())) for row in rows}
         ranking.add_circumstances(
             self.candidates, known, intervals=self.intervals, now=request.now, half_life=request.half_life
         )
+
+    def _list_promising(self) -> list[int]:
+        """Return the candidates that may be returned, whatever their circumstances add."""
+        request = self.request
+        if self._extra or request.explain or request.diversity or request.collapse or request.rerank:
+            return list(self.candidates)
+        hidden, lexical = self.searcher.hidden, request.mode is Mode.LEXICAL
+        scores = {
+            number: one.score
+            for number, one in self.candidates.items()
+            if number not in hidden and (one.lexical > 0 or not lexical)
+        }
+        if len(scores) <= request.k:
+            return list(scores)
+        most = ranking.measure_scope(intervals=bool(self.intervals), half_life=request.half_life is not None)
+        bar = heapq.nlargest(request.k, scores.values())[-1] - most
+        return [number for number, score in scores.items() if score >= bar]
 
     # --- selection ------------------------------------------------------------------------------------------
 

@@ -165,6 +165,14 @@ _SEARCH = f"SELECT {_SCORE} FROM lexical WHERE lexical MATCH ? {_BEST_FIRST}"
 _SEARCH_AMONG = f"SELECT {_SCORE} FROM lexical JOIN entries ON entries.id = lexical.rowid WHERE lexical MATCH ? AND "
 
 
+_HOLDING = "SELECT rowid FROM temp.texts WHERE texts MATCH ?"
+_EMPTY_TEXTS = "INSERT INTO temp.texts(texts) VALUES ('delete-all')"
+_MAKE_TEXTS = (
+    "CREATE VIRTUAL TABLE IF NOT EXISTS temp.texts "
+    f"USING fts5(terms, tokenize='{TOKENIZER}', content='', columnsize=0)"
+)
+
+
 def _search_among(condition: Condition) -> Select[Any]:
     """Return the query that ``_SEARCH`` is, among the entries of which a condition holds."""
     lexical, entries = sa.table("lexical", sa.column("rowid")), tables.entries
@@ -353,15 +361,22 @@ class SqliteLexical(Group, Lexical):
         if not entries or not query.phrases:
             return {}
         raw = driver(self._connection)
-        raw.execute(f"CREATE VIRTUAL TABLE temp.former USING fts5(terms, tokenize='{TOKENIZER}')")
+        values = [(number, list_terms(one.text, one.speaker)) for number, one in entries.items()]
+        scores: dict[int, float] = {}
+        _empty_texts(raw)
         try:
-            values = [(entry_id, list_terms(one.text, one.speaker)) for entry_id, one in entries.items()]
-            raw.executemany("INSERT INTO temp.former(rowid, terms) VALUES (?, ?)", values)
-            scores: dict[int, float] = {}
-            holds = "SELECT rowid FROM temp.former WHERE former MATCH ?"
+            raw.executemany("INSERT INTO temp.texts(rowid, terms) VALUES (?, ?)", values)
             for phrase, weight in zip(query.phrases, query.weights, strict=True):
-                for (row_id,) in raw.execute(holds, (phrase,)).fetchall():
+                for (row_id,) in raw.execute(_HOLDING, (phrase,)).fetchall():
                     scores[row_id] = scores.get(row_id, 0.0) + weight / query.best
-            return scores
         finally:
-            raw.execute("DROP TABLE temp.former")
+            _empty_texts(raw)
+        return scores
+
+
+def _empty_texts(raw: sqlite3.Connection) -> None:
+    """Empty the temporary full-text index that a connection keeps for texts which are in no other."""
+    try:
+        raw.execute(_EMPTY_TEXTS)
+    except ERRORS:
+        raw.execute(_MAKE_TEXTS)
