@@ -56,10 +56,13 @@ def find_extras(extras: IdArray, entry_ids: IdArray) -> IdArray:
 
     Args:
         extras: The rows of passages that there are, ascending.
-        entry_ids: The entries, int64 (m,).
+        entry_ids: The entries, int64 (m,), each once.
     """
     if not len(extras) or not len(entry_ids):
         return np.empty(0, np.int64)
+    if len(entry_ids) > len(extras):
+        ordered, owners = np.sort(entry_ids), entries_of(extras)
+        return extras[ordered[np.minimum(np.searchsorted(ordered, owners), len(ordered) - 1)] == owners]
     first = _FIRST + (entry_ids.astype(np.int64) << _BITS)
     low, high = np.searchsorted(extras, first), np.searchsorted(extras, first + _MOST)
     counts = high - low

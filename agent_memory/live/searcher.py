@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from agent_memory.errors import CorruptSnapshotError, StorageError
+from agent_memory.live.columns import LiveColumns
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.rows import RowView, evolve_passages, measure_luck
 from agent_memory.live.words import LiveWords
@@ -35,6 +36,7 @@ class Searcher:
     Args:
         live_index: The index.
         live_words: The words tier.
+        live_columns: The columns that filters look at.
         tx: A read transaction in which nothing was read yet.
         accept: Raises if the caller cannot work with the generation found.
         condition: Which entries may be returned.
@@ -45,13 +47,15 @@ class Searcher:
         self,
         live_index: LiveIndex,
         live_words: LiveWords,
+        live_columns: LiveColumns,
         tx: Transaction,
         accept: Accept,
         condition: Condition,
         *,
         dense: bool = True,
     ) -> None:
-        self._live_index, self._live_words, self._tx, self._accept = live_index, live_words, tx, accept
+        self._live_index, self._live_words, self._live_columns = live_index, live_words, live_columns
+        self._tx, self._accept = tx, accept
         self._condition = condition
         self._view = live_index.view(tx, accept) if dense else None
         self._words: tuple[WordsView | None] | None = None
@@ -75,7 +79,8 @@ class Searcher:
             expired = entries.select_expired_ids(self._condition.moment)
             if len(expired) <= _FEW_EXPIRED:
                 return frozenset(expired), None
-        return frozenset(), entries.select_ids(self._condition)
+        found = self._live_columns.select(self._tx, self._condition)
+        return frozenset(), np.sort(entries.select_ids(self._condition)) if found is None else found
 
     @property
     def _allowed(self) -> IdArray | None:
@@ -83,10 +88,11 @@ class Searcher:
 
     def select_allowed(self, ids: Iterable[int]) -> set[int]:
         """Return the given ids that the condition allows, hidden ones included."""
-        found = set(ids)
-        if self._allowed is None:
-            return found
-        return set(np.intersect1d(np.array(sorted(found), np.int64), self._allowed).tolist())
+        allowed, found = self._allowed, set(ids)
+        if allowed is None or not len(allowed):
+            return found if allowed is None else set()
+        given = np.array(sorted(found), np.int64)
+        return set(given[allowed[np.minimum(np.searchsorted(allowed, given), len(allowed) - 1)] == given].tolist())
 
     # --- by meaning --------------------------------------------------------------------------------------
 

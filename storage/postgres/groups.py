@@ -41,6 +41,11 @@ WITH RECURSIVE line(id) AS (
 class PostgresEntries(Filtering, SqliteEntries):
     """``Entries`` in PostgreSQL."""
 
+    @property
+    @override
+    def has_columns(self) -> bool:
+        return False
+
     @override
     def _select_filtered(
         self, condition: Condition, session_id: int | None, after_id: int, page: tuple[int, int], *, newest_first: bool

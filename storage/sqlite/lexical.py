@@ -168,8 +168,7 @@ _SEARCH_AMONG = f"SELECT {_SCORE} FROM lexical JOIN entries ON entries.id = lexi
 _HOLDING = "SELECT rowid FROM temp.texts WHERE texts MATCH ?"
 _EMPTY_TEXTS = "INSERT INTO temp.texts(texts) VALUES ('delete-all')"
 _MAKE_TEXTS = (
-    "CREATE VIRTUAL TABLE IF NOT EXISTS temp.texts "
-    f"USING fts5(terms, tokenize='{TOKENIZER}', content='', columnsize=0)"
+    f"CREATE VIRTUAL TABLE IF NOT EXISTS temp.texts USING fts5(terms, tokenize='{TOKENIZER}', content='', columnsize=0)"
 )
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support import WordEncoder
 
 from agent_memory import Memory
+from agent_memory.live import columns
 
 FIELDS = ("a", "b", "c")
 LISTS = ([], ["x"], ["y", 1], [0, 2.5, "x"], [None, True], [["x"]])
@@ -119,8 +120,8 @@ filters = st.recursive(
 ROWS = 400
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
+@pytest.fixture(scope="module", params=["by the database", "from columns"])
+def store(request, tmp_path_factory):
     generator = np.random.default_rng(3)
     documents = [
         {name: VALUES[generator.integers(len(VALUES))] for name in FIELDS if generator.random() < 0.7}
@@ -128,7 +129,9 @@ def store(tmp_path_factory):
     ]
     encoder = WordEncoder()
     texts = [f"entry {number} about {number % 17} and {number % 5}" for number in range(ROWS)]
-    with Memory(tmp_path_factory.mktemp("filters"), encoder=encoder) as memory:
+    with pytest.MonkeyPatch.context() as patch, Memory(tmp_path_factory.mktemp("filters"), encoder=encoder) as memory:
+        patch.setattr(columns, "SMALLEST", 1 if request.param == "from columns" else 10**9)
+        patch.setattr(columns, "PATIENCE", 0)
         memory.add_many(
             {"text": text, "key": str(number), "metadata": documents[number]} for number, text in enumerate(texts)
         )
