@@ -13,9 +13,6 @@ from agent_memory.storage.numbered import Column, Field, Mask, Numbered, lengthe
 from agent_memory.storage.records import Condition
 from agent_memory.types import IdArray, Namespace
 
-NEVER = np.iinfo(np.int64).max
-"""When an entry expires that does not."""
-
 
 @dataclass(frozen=True, slots=True)
 class EntryFacts:
@@ -26,14 +23,12 @@ class EntryFacts:
         namespaces: The namespace of each.
         speakers: The speaker of each.
         event_times: Microseconds from 1970, int64 (n,).
-        expiries: When each expires, microseconds from 1970, int64 (n,); ``NEVER`` if it does not.
     """
 
     ids: IdArray
     namespaces: Sequence[Namespace]
     speakers: Sequence[str | None]
     event_times: IdArray
-    expiries: IdArray
 
 
 def list_paths(where: Filter) -> set[Path] | None:
@@ -57,7 +52,7 @@ def can_answer(condition: Condition) -> bool:
     """Return whether columns can answer a condition, given those of the members that its filter looks at."""
     given = (condition.key, condition.session, condition.spans)
     return (
-        condition.state in ("current", "unsuperseded", "expired")
+        condition.state in ("current", "unsuperseded")
         and not condition.superseded
         and all(one is None for one in given)
         and list_paths(condition.where) is not None
@@ -69,7 +64,7 @@ class Columns:
 
     def __init__(self) -> None:
         self._count = 0
-        self._ids, self._times, self._expiries = (np.zeros(0, np.int64) for _ in range(3))
+        self._ids, self._times = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._alive = np.zeros(0, np.bool_)
         self._namespaces, self._speakers = Numbered(()), Numbered(None)
         self._members: dict[Path, Column] = {}
@@ -113,7 +108,7 @@ class Columns:
         rows[new] = np.arange(self._count, self._count + added)
         capacity = self._reserve(self._count + added)
         self._count += added
-        self._ids[rows], self._times[rows], self._expiries[rows] = facts.ids, facts.event_times, facts.expiries
+        self._ids[rows], self._times[rows] = facts.ids, facts.event_times
         self._namespaces.put(rows, facts.namespaces, capacity)
         self._speakers.put(rows, facts.speakers, capacity)
         for path, column in self._members.items():
@@ -124,9 +119,7 @@ class Columns:
     def _reserve(self, count: int) -> int:
         if count > len(self._ids):
             capacity = count + count // 4
-            self._ids, self._times, self._expiries = (
-                lengthen(array, capacity) for array in (self._ids, self._times, self._expiries)
-            )
+            self._ids, self._times = lengthen(self._ids, capacity), lengthen(self._times, capacity)
             self._alive = lengthen(self._alive, capacity)
         return len(self._ids)
 
@@ -146,25 +139,26 @@ class Columns:
     def purge(self) -> None:
         """Keep nothing of entries that were taken out."""
         alive = self._alive[: self._count].copy()
-        self._ids, self._times, self._expiries = (
-            array[: self._count][alive] for array in (self._ids, self._times, self._expiries)
-        )
+        self._ids, self._times = self._ids[: self._count][alive], self._times[: self._count][alive]
         self._alive = np.ones(len(self._ids), np.bool_)
         for one in (self._namespaces, self._speakers, *self._members.values()):
             one.keep(alive)
         self._count = len(self._ids)
 
-    def select(self, condition: Condition) -> IdArray:
+    def select(self, condition: Condition, expired: IdArray) -> IdArray:
         """Return the entries that satisfy a condition, int64 (n,), ascending.
 
         Args:
             condition: One that ``can_answer`` accepts; the members that it looks at are held.
+            expired: Entries that have expired by its moment, int64 (m,): no change is logged when an expiry is moved.
 
         Raises:
             ValueError: A member is not what a back end could have read.
         """
         count = self._count
-        mask: Mask = self._alive[:count] & self._test_state(condition)
+        mask: Mask = self._alive[:count].copy()
+        rows = self.find_rows(expired)
+        mask[rows[rows >= 0]] = False
         if scope := condition.namespace:
             mask &= self._namespaces.look_up(scope, lambda one: one[: len(scope)] == scope, count)
         if (speaker := condition.speaker) is not None:
@@ -176,12 +170,6 @@ class Columns:
         if condition.where != AllOf():
             mask &= self._test(condition.where)
         return self._ids[:count][mask]
-
-    def _test_state(self, condition: Condition) -> Mask:
-        if condition.moment is None or condition.state == "unsuperseded":
-            return np.ones(self._count, np.bool_)
-        expired = self._expiries[: self._count] <= count_micros(condition.moment)
-        return expired if condition.state == "expired" else ~expired
 
     def _test(self, where: Filter) -> Mask:
         match where:

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from agent_memory.files import reset_in_child
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.columns import Columns, can_answer, list_paths
@@ -83,7 +85,7 @@ class LiveColumns:
             try:
                 self._held = None  # until it is whole again
                 self._add_members(tx, held.columns, paths)
-                found = held.columns.select(condition)
+                found = held.columns.select(condition, _list_expired(tx, condition))
             except (ValueError, RecursionError) as error:
                 # Not what this library writes: the database says what is wrong with it, or that nothing is.
                 _log.info("a filter is left to the database: %s", error)
@@ -147,6 +149,12 @@ def _take_in(held: _Held, tx: Transaction, seq: int) -> bool:
         if not columns.put(facts, members):
             return False
     return True
+
+
+def _list_expired(tx: Transaction, condition: Condition) -> IdArray:
+    if condition.state != "current" or condition.moment is None:
+        return np.empty(0, np.int64)
+    return np.array(tx.entries.select_expired_ids(condition.moment), np.int64)
 
 
 def _read_fields(tx: Transaction, path: Path, ids: IdArray) -> list[Field]:

@@ -62,7 +62,9 @@ def find_extras(extras: IdArray, entry_ids: IdArray) -> IdArray:
         return np.empty(0, np.int64)
     if len(entry_ids) > len(extras):
         ordered, owners = np.sort(entry_ids), entries_of(extras)
-        return extras[ordered[np.minimum(np.searchsorted(ordered, owners), len(ordered) - 1)] == owners]
+        places = np.minimum(np.searchsorted(ordered, owners), len(ordered) - 1)
+        mine: IdArray = extras[ordered[places] == owners]
+        return mine
     first = _FIRST + (entry_ids.astype(np.int64) << _BITS)
     low, high = np.searchsorted(extras, first), np.searchsorted(extras, first + _MOST)
     counts = high - low

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agent_memory.storage.columns import NEVER, EntryFacts
+from agent_memory.storage.columns import EntryFacts
 from agent_memory.storage.filters import Path
 from agent_memory.storage.numbered import ABSENT, Field
 from agent_memory.storage.sqlite.slots import Link, driver
@@ -20,7 +20,7 @@ _PAGE = 8_192
 _CURRENT = "FROM entries WHERE superseded_at IS NULL AND id > ?"
 _AMONG = f"{_CURRENT} AND id IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?"
 _ALL = f"{_CURRENT} ORDER BY id LIMIT ?"
-_FACTS = "SELECT id, namespace, speaker, event_time, expires_at"
+_FACTS = "SELECT id, namespace, speaker, event_time"
 _MEMBER = "SELECT id, json_type(metadata, ?1), json_extract(metadata, ?1)"
 _CONSTANTS = ("null", "true", "false")
 
@@ -34,7 +34,6 @@ def read_facts(connection: Link, ids: IdArray | None) -> Iterator[EntryFacts]:
             namespaces=[decode(read_text(row[1])) for row in page],
             speakers=[read_text(row[2]) for row in page],
             event_times=np.array([read_integer(row[3]) for row in page], np.int64),
-            expiries=np.array([NEVER if row[4] is None else read_integer(row[4]) for row in page], np.int64),
         )
 
 

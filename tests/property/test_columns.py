@@ -40,6 +40,7 @@ steps = st.one_of(
     st.tuples(st.just("update"), keys, namespaces, metadata),
     st.tuples(st.just("forget"), keys, namespaces),
     st.tuples(st.just("supersede"), keys, namespaces),
+    st.tuples(st.just("expire"), keys, namespaces, st.sampled_from(["2020-01-01", "2199-01-01", None])),
     st.tuples(st.just("ask"), st.sampled_from(WHERES), st.sampled_from([(), ("team",), ("team", "bob")])),
     st.tuples(st.just("ask of a speaker"), st.sampled_from(["Ann", "Ben", "Cleo"]), st.integers(0, 9)),
 )
@@ -80,6 +81,8 @@ def act(memory, step):
         return
     if kind == "update":
         memory.update(key, metadata=rest[0], namespace=name)
+    elif kind == "expire":
+        memory.set_expiry({key: rest[0]}, namespace=name)
     elif kind == "forget":
         memory.forget(key, namespace=name)
     else:
