@@ -143,8 +143,15 @@ class Entries(ABC):
         """
 
     @abstractmethod
-    def select_circumstances(self, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
-        """Return (id, event time, importance) of the given entries."""
+    def select_circumstances(
+        self, ids: Sequence[int], *, important: bool = False
+    ) -> list[tuple[int, datetime, float | None]]:
+        """Return (id, event time, importance) of the given entries.
+
+        Args:
+            ids: The entries.
+            important: True to leave out those without an importance.
+        """
 
     @abstractmethod
     def count(self, condition: Condition) -> int:

@@ -97,13 +97,14 @@ def lend_scores(candidates: Mapping[int, Candidate], neighbours: Mapping[int, Se
     """
     for entry_id, beside in neighbours.items():
         candidate = candidates.get(entry_id)
-        lenders = [candidates[other] for other in beside if other in candidates]
-        if candidate is None or not lenders:
+        if candidate is None:
             continue
-        best = max(lenders, key=lambda lender: lender.text_score)
-        if best.text_score > NEIGHBOUR_FLOOR:
-            candidate.neighbour = NEIGHBOUR_WEIGHT * (best.text_score - NEIGHBOUR_FLOOR)
-            candidate.lender = best.id
+        best = NEIGHBOUR_FLOOR
+        for other in beside:
+            lender = candidates.get(other)
+            if lender is not None and (score := lender.text_score) > best:
+                best, candidate.lender = score, other
+                candidate.neighbour = NEIGHBOUR_WEIGHT * (score - NEIGHBOUR_FLOOR)
 
 
 def add_circumstances(

@@ -70,6 +70,7 @@ class Search:
         self.dropped: dict[int, int] = {}
         self._unfound: set[int] = set()
         self._shares: dict[int, float] = {}
+        self._promising: list[int] | None = None
         self.ranked: list[Candidate] = []
         self._searcher: Searcher | None = None
 
@@ -136,15 +137,21 @@ class Search:
     def _finish(self) -> list[Candidate]:
         request = self.request
         self._collect()
-        found = [candidate for candidate in self.candidates.values() if candidate.id not in self._unfound]
-        ranked = ranking.rank_candidates(found)
+        ranked = ranking.rank_candidates(self._list_found())
         if request.mode is Mode.LEXICAL:
             ranked = [candidate for candidate in ranked if candidate.lexical > 0]
         if request.rerank is not None and request.text is not None:
             with stage("rerank"):
                 ranked = self._rerank(ranked, request.rerank, request.text)
-        self.ranked = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
+        hidden = self.searcher.hidden
+        self.ranked = [candidate for candidate in ranked if candidate.id not in hidden] if hidden else ranked
         return self._select(self.ranked)
+
+    def _list_found(self) -> list[Candidate]:
+        """Return the candidates that may be returned."""
+        if self._promising is not None:
+            return [self.candidates[number] for number in self._promising]
+        return [candidate for candidate in self.candidates.values() if candidate.id not in self._unfound]
 
     def _evolve(self) -> None:
         """Evolve the query's vector with the latent memory of its session."""
@@ -179,12 +186,10 @@ class Search:
             self._add_dated()
         if request.as_of is not None:
             self._add_former()
-        self._set_shares()
         if request.text is not None and request.mode is Mode.HYBRID and not self._is_out_of_time():
             self._add_neighbours()
         self._unfound = self.searcher.select_allowed(self._extra) - self.candidates.keys()
         self._add_by_cosine(self._unfound, blank=True)
-        self._set_shares()
         self._add_circumstances()
 
     def _is_out_of_time(self) -> bool:
@@ -216,6 +221,8 @@ class Search:
         # Neighbours need their shares too, so more entries are scored here than become candidates.
         self._shares = self.searcher.search_words(self.words, max(self._pool_size, _WORDS_POOL))
         self.lexical_ranks = {entry_id: rank for rank, entry_id in enumerate(self._shares, start=1)}
+        for entry_id, candidate in self.candidates.items():
+            candidate.lexical = self._shares.get(entry_id, 0.0)
         self._add_by_cosine(list(self._shares)[: self._pool_size], blank=True)
 
     def _add_dated(self) -> None:
@@ -229,10 +236,6 @@ class Search:
             # An open span may hold most of the store, too much to compare the query with every vector of.
             result = self.searcher.search(self.request.vector[None], self._pool_size, spans=spans, exact=not is_open)
             self._add_by_cosine({entry_id for entry_id in result.ids[0].tolist() if entry_id >= 0})
-
-    def _set_shares(self) -> None:
-        for entry_id, candidate in self.candidates.items():
-            candidate.lexical = self._shares.get(entry_id, candidate.lexical)
 
     def _add_former(self) -> None:
         """Add the versions that were current at ``as_of`` and have left the index since."""
@@ -252,20 +255,23 @@ class Search:
         """
         missing = set(ids) - self.candidates.keys()
         if not self._dense:
-            self.candidates |= {entry_id: Candidate(entry_id) for entry_id in sorted(missing)}
+            shares = self._shares
+            self.candidates |= {
+                number: Candidate(number, lexical=shares.get(number, 0.0)) for number in sorted(missing)
+            }
             return
         cosines = self.searcher.score(self.request.vector, missing)
         if blank:
             cosines |= {entry_id: 0.0 for entry_id in sorted(missing - cosines.keys())}
         for entry_id, score in cosines.items():
-            self.candidates[entry_id] = Candidate(entry_id, score, self.trust)
+            self.candidates[entry_id] = Candidate(entry_id, score, self.trust, self._shares.get(entry_id, 0.0))
 
     def _add_neighbours(self) -> None:
-        strongest = sorted(self.candidates.values(), key=lambda candidate: -candidate.text_score)[:_LENDERS]
-        beside = self._tx.entries.find_neighbours([candidate.id for candidate in strongest])
+        scores = {entry_id: candidate.text_score for entry_id, candidate in self.candidates.items()}
+        strongest = heapq.nlargest(_LENDERS, scores, key=scores.__getitem__)
+        beside = self._tx.entries.find_neighbours(strongest)
         new = {entry_id for others in beside.values() for entry_id in others} - self.candidates.keys()
         self._add_by_cosine(self.searcher.select_allowed(new))
-        self._set_shares()
         mutual: dict[int, list[int]] = {}
         for entry_id, others in beside.items():
             for other in others:
@@ -276,19 +282,21 @@ class Search:
         request = self.request
         if request.mode is Mode.DENSE and request.half_life is None:
             return
-        promising = self._list_promising()
-        rows = self._tx.entries.select_circumstances(promising)
+        self._promising = self._list_promising()
+        promising = list(self.candidates) if self._promising is None else self._promising
+        timed = bool(self.intervals) or request.half_life is not None
+        rows = self._tx.entries.select_circumstances(promising, important=not timed)
         mentions = self._tx.mentions.select(promising) if self.intervals else {}
         known = {row[0]: ranking.Circumstances(row[1], row[2], mentions.get(row[0], ())) for row in rows}
         ranking.add_circumstances(
             self.candidates, known, intervals=self.intervals, now=request.now, half_life=request.half_life
         )
 
-    def _list_promising(self) -> list[int]:
-        """Return the candidates that may be returned, whatever their circumstances add."""
+    def _list_promising(self) -> list[int] | None:
+        """Return candidates among which the best k are, whatever circumstances add; None if all are looked at."""
         request = self.request
-        if self._extra or request.explain or request.diversity or request.collapse or request.rerank:
-            return list(self.candidates)
+        if self._extra or request.explain or request.diversity or request.collapse or request.rerank is not None:
+            return None
         hidden, lexical = self.searcher.hidden, request.mode is Mode.LEXICAL
         scores = {
             number: one.score

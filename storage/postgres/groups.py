@@ -65,8 +65,10 @@ class PostgresEntries(Filtering, SqliteEntries):
         return dict(sorted(super().fetch(ids).items()))
 
     @override
-    def select_circumstances(self, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
-        return sorted(super().select_circumstances(ids))
+    def select_circumstances(
+        self, ids: Sequence[int], *, important: bool = False
+    ) -> list[tuple[int, datetime, float | None]]:
+        return sorted(super().select_circumstances(ids, important=important))
 
     @override
     def _list_ids(self, condition: Condition, entry_id: int | None = None) -> list[int]:

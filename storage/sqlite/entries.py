@@ -258,8 +258,11 @@ class SqliteEntries(Group, Entries):
         return rows[0]
 
     @override
-    def select_circumstances(self, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
-        rows = driver(self._connection).execute(_CIRCUMSTANCES, (json.dumps(list(ids)),)).fetchall()
+    def select_circumstances(
+        self, ids: Sequence[int], *, important: bool = False
+    ) -> list[tuple[int, datetime, float | None]]:
+        statement = f"{_CIRCUMSTANCES} AND importance IS NOT NULL" if important else _CIRCUMSTANCES
+        rows = driver(self._connection).execute(statement, (json.dumps(list(ids)),)).fetchall()
         return [(read_integer(one), _read_moment(moment), read_number(importance)) for one, moment, importance in rows]
 
     @override
