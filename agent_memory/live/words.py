@@ -172,6 +172,7 @@ class LiveWords(SnapshotCache[_Held]):
         tier = WordsTier()
         for terms in tx.lexical.read_all_terms():
             tier.add(_to_page(terms))
+        tier.compact()
         self._passed = 0
         return _Held(tier=tier, rules=_name_rules(tx), seq=seq, saved_seq=0, erasures=erasures)
 

@@ -182,6 +182,8 @@ def _search_among(condition: Condition) -> Select[Any]:
 
 
 _MARK_STEMS: dict[str, str] = {}
+_QUERY_STEMS: dict[str, str] = {}
+_MOST_STEMS = 10_000
 
 
 class Stems:
@@ -201,7 +203,8 @@ class Stems:
         if self._counts is not None:
             new = dict.fromkeys(term for several in forms for form in several for term in form)
             new = {term: None for term in new if term not in self._known}
-            self._known |= zip(new, self._stem(list(new)), strict=True)
+            if new:
+                self._known |= zip(new, self._stem(list(new)), strict=True)
 
     def learn_marks(self) -> None:
         """Look up the stems of the marks of languages; they never change."""
@@ -284,7 +287,14 @@ class SqliteLexical(Group, Lexical):
 
     def _stem(self, terms: Sequence[str]) -> list[str]:
         """Return what the index holds for each of some terms, which hold nothing that separates terms."""
-        return stem_terms(self._connection, terms)
+        found = {term: _QUERY_STEMS.get(term) for term in terms}
+        if missing := [term for term, stem in found.items() if stem is None]:
+            if len(_QUERY_STEMS) > _MOST_STEMS:
+                _QUERY_STEMS.clear()
+            new = dict(zip(missing, stem_terms(self._connection, missing), strict=True))
+            _QUERY_STEMS.update(new)
+            found |= new
+        return [found[term] or "" for term in terms]
 
     def _list_languages(self, stems: Stems) -> list[str]:
         """Return the languages that texts are marked with, beside English."""
