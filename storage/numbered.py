@@ -30,7 +30,7 @@ Field: TypeAlias = tuple[str, str | int | float | None]
 """A member of metadata: its JSON type, and its value; of an array or object the JSON, of a constant None."""
 
 ABSENT: Field = ("absent", None)
-_MOST_TABLES = 64
+_MOST_TABLES, _MOST_ANSWERS = 64, 4_000_000
 _FIELD_BYTES = 150  # what a distinct value costs beside its characters
 
 
@@ -90,7 +90,7 @@ class Numbered:
         table = self._tables.pop(name, None)
         if table is None or len(table) != len(self.values):
             table = np.fromiter(map(test, self.values), np.bool_, len(self.values))
-        while len(self._tables) >= _MOST_TABLES:
+        while len(self._tables) >= max(1, min(_MOST_TABLES, _MOST_ANSWERS // len(table))):
             del self._tables[next(iter(self._tables))]
         self._tables[name] = table
         return table[self.codes[:count]]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from agent_memory.errors import StorageError
 from agent_memory.files import reset_in_child
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.columns import Columns, can_answer, list_paths
@@ -28,6 +29,8 @@ SMALLEST = 1_000
 """Changes from which on a store has columns."""
 PATIENCE = 1
 """Filters that are left to the database before the columns are read."""
+_AFTER_DAMAGE = 100
+"""Filters that are left to it beside those after the columns could not be read."""
 _AT_ONCE = 10_000
 """Changes that are taken in one by one; for more, the columns are read again."""
 _MOST_PATHS = 16
@@ -79,21 +82,30 @@ class LiveColumns:
         with self._lock:
             if not self._refused.isdisjoint(paths):
                 return None
-            held = self._catch_up(tx)
-            if held is None:
-                return None
             try:
+                held = self._catch_up(tx)
+                if held is None:
+                    return None
                 self._held = None  # until it is whole again
                 self._add_members(tx, held.columns, paths)
                 found = held.columns.select(condition, _list_expired(tx, condition))
-            except (ValueError, RecursionError) as error:
-                # Not what this library writes: the database says what is wrong with it, or that nothing is.
+            except (StorageError, ValueError, RecursionError) as error:
+                # A row is not what this library writes: the database says so, if it is one that matters.
                 _log.info("a filter is left to the database: %s", error)
-                self._refused |= paths
-                found = None
+                self._held, self._passed = None, -_AFTER_DAMAGE
+                return None
             self._held = held
             self._drop_large(held.columns, paths)
             return found
+
+    def erase(self, tx: Transaction) -> None:
+        """Keep nothing of what was forgotten."""
+        with self._lock:
+            try:
+                if self._held is not None:
+                    self._catch_up(tx)
+            except (StorageError, ValueError, RecursionError):
+                self._held = None
 
     def _catch_up(self, tx: Transaction) -> _Held | None:
         """Return the columns, brought up to date; they are held while they are whole."""

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from agent_memory.errors import StorageError
 from agent_memory.storage.columns import EntryFacts
 from agent_memory.storage.filters import Path
 from agent_memory.storage.numbered import ABSENT, Field
+from agent_memory.storage.sqlite.driver import ERRORS
 from agent_memory.storage.sqlite.slots import Link, driver
 from agent_memory.storage.sqlite.values import decode_namespace, read_integer, read_text
 from agent_memory.types import IdArray
@@ -48,6 +50,13 @@ def read_members(connection: Link, path: Path, ids: IdArray | None) -> Iterator[
 def _read(connection: Link, columns: str, given: tuple[str, ...], ids: IdArray | None) -> Iterator[list[Any]]:
     among = () if ids is None else (json.dumps(ids.tolist()),)
     after, statement = 0, f"{columns} {_ALL if ids is None else _AMONG}"
-    while page := driver(connection).execute(statement, (*given, after, *among, _PAGE)).fetchall():
+    while page := _read_page(connection, statement, (*given, after, *among, _PAGE)):
         yield page
         after = read_integer(page[-1][0])
+
+
+def _read_page(connection: Link, statement: str, given: tuple[object, ...]) -> list[Any]:
+    try:
+        return driver(connection).execute(statement, given).fetchall()
+    except ERRORS as error:
+        raise StorageError(f"columns of entries cannot be read: {error}") from error

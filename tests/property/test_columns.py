@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import gc
+import contextlib
 import os
+import sqlite3
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -129,10 +130,20 @@ def test_columns_keep_nothing_of_what_is_forgotten(tmp_path):
         assert len(ask(memory, where={"a": {"$exists": True}})[0]) == 2
         assert ("text", "secret") in list_held(memory)
         memory.forget("gone", namespace=("secret",))
+        assert "secret" not in str(list_held(memory))
         found, expected = ask(memory, where={"a": {"$exists": True}})
         assert found == expected and len(found) == 1
-        gc.collect()
         assert "secret" not in str(list_held(memory)) and "Zoe" not in str(list_held(memory))
+
+
+def test_a_damaged_row_does_not_keep_filters_from_finding_others(tmp_path):
+    with Memory(tmp_path, encoder=WordEncoder()) as memory:
+        memory.add_many({"text": f"text {number}", "metadata": {"a": number % 2}} for number in range(4))
+    with contextlib.closing(sqlite3.connect(tmp_path / "memory.db")) as raw, raw:
+        raw.execute("UPDATE entries SET event_time = 'never' WHERE id = 1")
+    with Memory(tmp_path, encoder=WordEncoder()) as memory:
+        assert ask(memory, where={"a": 1}) == (None, [2, 4])
+        assert {hit.text for hit in memory.recall("text", where={"a": 1})} == {"text 1", "text 3"}
 
 
 def test_what_columns_cannot_answer_is_left_to_the_database(tmp_path, monkeypatch):
