@@ -13,6 +13,7 @@ from agent_memory.config import Config
 from agent_memory.errors import EncoderMismatchError, MissingDependencyError, StorageError
 from agent_memory.files import clean_parts, make_folder
 from agent_memory.live.attempt import begin_to_write
+from agent_memory.live.columns import LiveColumns
 from agent_memory.live.gathering import Gathering
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.searcher import Searcher
@@ -151,6 +152,7 @@ class Store:
                 read_erasures=self._read_erasures,
                 read_seq=self._read_seq,
             )
+            self.columns = LiveColumns(self._read_seq)
             with self.read() as tx:
                 for cache in (self.index, self.words):
                     cache.discard_newer(tx)
@@ -221,7 +223,7 @@ class Store:
 
     def searcher(self, tx: Transaction, space: Space, condition: Condition, *, dense: bool = True) -> Searcher:
         """Return what finds the entries that satisfy a condition; nothing may have been read in ``tx`` yet."""
-        return Searcher(self.index, self.words, tx, space.accept, condition, dense=dense)
+        return Searcher(self.index, self.words, self.columns, tx, space.accept, condition, dense=dense)
 
     # --- the space of the live generation ----------------------------------------------------------------
 

@@ -48,6 +48,7 @@ MENTION_BONUS = 0.05
 IMPORTANCE_WEIGHT = 0.1
 RECENCY_WEIGHT = 0.2
 DUPLICATE_COSINE = 0.97
+_SLACK = 1e-9  # sums in another order differ by less
 _NEAREST_FIRST = tuple(sorted(range(-NEARBY_TURNS, NEARBY_TURNS + 1), key=abs))
 
 
@@ -139,13 +140,14 @@ def lend_scores(
     """
     for entry_id, beside in neighbours.items():
         candidate = candidates.get(entry_id)
-        lenders = [candidates[other] for other in beside if other in candidates]
-        if candidate is None or not lenders:
+        if candidate is None:
             continue
-        best = max(lenders, key=lambda lender: lender.text_score)
-        if best.text_score > NEIGHBOUR_FLOOR:
-            candidate.neighbour = weight * (best.text_score - NEIGHBOUR_FLOOR)
-            candidate.lender = best.id
+        best = NEIGHBOUR_FLOOR
+        for other in beside:
+            lender = candidates.get(other)
+            if lender is not None and (score := lender.text_score) > best:
+                best, candidate.lender = score, other
+                candidate.neighbour = weight * (score - NEIGHBOUR_FLOOR)
 
 
 def lend_words(candidates: Mapping[int, Candidate], turns: IdArray, shares: Mapping[int, float]) -> None:
@@ -198,6 +200,16 @@ def add_circumstances(
         if half_life is not None:
             age = max(now - facts.event_time, timedelta(0))
             candidate.recency = RECENCY_WEIGHT * 0.5 ** (age / half_life)
+
+
+def measure_scope(*, intervals: bool, half_life: bool) -> float:
+    """Return by how much circumstances can move two candidates past each other, and a little more.
+
+    Args:
+        intervals: Whether the query names times.
+        half_life: Whether recent entries get a bonus.
+    """
+    return IMPORTANCE_WEIGHT + TIME_BONUS * intervals + RECENCY_WEIGHT * half_life + _SLACK
 
 
 def _rate_time(facts: Circumstances, intervals: Collection[Interval]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -77,6 +78,7 @@ class Search:
         self.dropped: dict[int, int] = {}
         self._unfound: set[int] = set()
         self._shares: dict[int, float] = {}
+        self._promising: list[int] | None = None
         self.ranked: list[Candidate] = []
         self._searcher: Searcher | None = None
         self.calibration = confidence.find_calibration(request, space.spec)
@@ -147,8 +149,7 @@ class Search:
     def _finish(self) -> list[Candidate]:
         request = self.request
         self._collect()
-        found = [candidate for candidate in self.candidates.values() if candidate.id not in self._unfound]
-        ranked = ranking.rank_candidates(found)
+        ranked = ranking.rank_candidates(self._list_found())
         if request.mode is Mode.LEXICAL:
             ranked = [candidate for candidate in ranked if candidate.lexical > 0]
         self._rate(ranked)
@@ -156,8 +157,15 @@ class Search:
         if request.rerank is not None and request.text is not None:
             with stage("rerank"):
                 ranked = self._rerank(ranked, request.rerank, request.text)
-        self.ranked = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
+        hidden = self.searcher.hidden
+        self.ranked = [candidate for candidate in ranked if candidate.id not in hidden] if hidden else ranked
         return self._select(self.ranked)
+
+    def _list_found(self) -> list[Candidate]:
+        """Return the candidates that may be returned."""
+        if self._promising is not None:
+            return [self.candidates[number] for number in self._promising]
+        return [candidate for candidate in self.candidates.values() if candidate.id not in self._unfound]
 
     def _evolve(self) -> None:
         """Evolve the query's vector with the latent memory of its session."""
@@ -192,14 +200,12 @@ class Search:
             self._add_dated()
         if request.as_of is not None:
             self._add_former()
-        self._set_shares()
         turns = None
         if request.text is not None and request.mode is Mode.HYBRID and not self._is_out_of_time():
             turns = self._find_turns()
             self._add_neighbours((ranking.PLAIN if turns is None else ranking.IN_SESSION).neighbour)
         self._unfound = self.searcher.select_allowed(self._extra) - self.candidates.keys()
         self._add_by_cosine(self._unfound, blank=True)
-        self._set_shares()
         if turns is not None:
             ranking.lend_words(self.candidates, turns, self._shares)
         self._add_circumstances()
@@ -233,6 +239,8 @@ class Search:
         # Neighbours need their shares too, so more entries are scored here than become candidates.
         self._shares = self.searcher.search_words(self.words, max(self._pool_size, _WORDS_POOL))
         self.lexical_ranks = {entry_id: rank for rank, entry_id in enumerate(self._shares, start=1)}
+        for entry_id, candidate in self.candidates.items():
+            candidate.lexical = self._shares.get(entry_id, 0.0)
         self._add_by_cosine(list(self._shares)[: self._pool_size], blank=True)
 
     def _add_dated(self) -> None:
@@ -246,10 +254,6 @@ class Search:
             # An open span may hold most of the store, too much to compare the query with every vector of.
             result = self.searcher.search(self.request.vector[None], self._pool_size, spans=spans, exact=not is_open)
             self._add_by_cosine({entry_id for entry_id in result.ids[0].tolist() if entry_id >= 0})
-
-    def _set_shares(self) -> None:
-        for entry_id, candidate in self.candidates.items():
-            candidate.lexical = self._shares.get(entry_id, candidate.lexical)
 
     def _add_former(self) -> None:
         """Add the versions that were current at ``as_of`` and have left the index since."""
@@ -269,13 +273,16 @@ class Search:
         """
         missing = set(ids) - self.candidates.keys()
         if not self._dense:
-            self.candidates |= {entry_id: Candidate(entry_id) for entry_id in sorted(missing)}
+            shares = self._shares
+            self.candidates |= {
+                number: Candidate(number, lexical=shares.get(number, 0.0)) for number in sorted(missing)
+            }
             return
         cosines = self.searcher.score(self.request.vector, missing)
         if blank:
             cosines |= {entry_id: 0.0 for entry_id in sorted(missing - cosines.keys())}
         for entry_id, score in cosines.items():
-            self.candidates[entry_id] = Candidate(entry_id, score, self.trust)
+            self.candidates[entry_id] = Candidate(entry_id, score, self.trust, self._shares.get(entry_id, 0.0))
 
     def _find_turns(self) -> IdArray | None:
         """Return the turns of the session that is searched, in order; None if words count for their own turn alone."""
@@ -291,11 +298,11 @@ class Search:
         return self.searcher.list_allowed()
 
     def _add_neighbours(self, weight: float) -> None:
-        strongest = sorted(self.candidates.values(), key=lambda candidate: -candidate.text_score)[:_LENDERS]
-        beside = self._tx.entries.find_neighbours([candidate.id for candidate in strongest])
+        scores = {entry_id: candidate.text_score for entry_id, candidate in self.candidates.items()}
+        strongest = heapq.nlargest(_LENDERS, scores, key=scores.__getitem__)
+        beside = self._tx.entries.find_neighbours(strongest)
         new = {entry_id for others in beside.values() for entry_id in others} - self.candidates.keys()
         self._add_by_cosine(self.searcher.select_allowed(new))
-        self._set_shares()
         mutual: dict[int, list[int]] = {}
         for entry_id, others in beside.items():
             for other in others:
@@ -306,8 +313,11 @@ class Search:
         request = self.request
         if request.mode is Mode.DENSE and request.half_life is None:
             return
-        rows = self._tx.entries.select_circumstances(list(self.candidates))
-        mentions = self._tx.mentions.select(list(self.candidates)) if self.intervals else {}
+        self._promising = self._list_promising()
+        promising = list(self.candidates) if self._promising is None else self._promising
+        timed = bool(self.intervals) or request.half_life is not None
+        rows = self._tx.entries.select_circumstances(promising, important=not timed)
+        mentions = self._tx.mentions.select(promising) if self.intervals else {}
         known = {row[0]: ranking.Circumstances(row[1], row[2], mentions.get(row[0], ())) for row in rows}
         ranking.add_circumstances(
             self.candidates, known, intervals=self.intervals, now=request.now, half_life=request.half_life
@@ -341,6 +351,24 @@ class Search:
             return "unknown"
         first = list(self.confidences.values())[: confidence.RATED]
         return self.calibration.judge(max(first, default=None))
+
+    def _list_promising(self) -> list[int] | None:
+        """Return candidates among which the best k are, whatever circumstances add; None if all are looked at."""
+        request = self.request
+        if self._extra or request.explain or request.diversity or request.collapse or request.rerank is not None:
+            return None
+        hidden, lexical = self.searcher.hidden, request.mode is Mode.LEXICAL
+        scores = {
+            number: one.score
+            for number, one in self.candidates.items()
+            if number not in hidden and (one.lexical > 0 or not lexical)
+        }
+        reach = request.k + MORE + 1  # a later one may be raised, and confidence looks at what comes next
+        if len(scores) <= reach:
+            return list(scores)
+        most = ranking.measure_scope(intervals=bool(self.intervals), half_life=request.half_life is not None)
+        bar = heapq.nlargest(reach, scores.values())[-1] - most
+        return [number for number, score in scores.items() if score >= bar]
 
     # --- selection ------------------------------------------------------------------------------------------
 

@@ -211,6 +211,7 @@ class Eraser:
             with store.read() as tx:
                 files += store.index.erase(tx, store.space.accept, wait_s=store.config.lock_timeout_s)
             with store.read() as tx:
+                store.columns.erase(tx)
                 files += store.words.erase(tx, wait_s=store.config.lock_timeout_s)
         except IndexStateError as error:
             pending.append(f"index: {error}")

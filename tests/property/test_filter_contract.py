@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support import WordEncoder
 
 from agent_memory import Memory
+from agent_memory.live import columns
 
 FIELDS = ("a", "b", "c")
 LISTS = ([], ["x"], ["y", 1], [0, 2.5, "x"], [None, True], [["x"]])
@@ -119,9 +120,12 @@ filters = st.recursive(
 ROWS = 400
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    yield from fill(tmp_path_factory.mktemp("filters"))
+@pytest.fixture(scope="module", params=["by the database", "from columns"])
+def store(request, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "SMALLEST", 1 if request.param == "from columns" else 10**9)
+        patch.setattr(columns, "PATIENCE", 0)
+        yield from fill(tmp_path_factory.mktemp("filters"))
 
 
 @pytest.fixture(scope="module")
