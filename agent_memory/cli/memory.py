@@ -41,7 +41,6 @@ from agent_memory.cli.shared import (
 from agent_memory.errors import InvalidInputError, NotFoundError
 from agent_memory.files import write_bytes
 from agent_memory.formats import payload
-from agent_memory.formats.prompt import without_recalled
 from agent_memory.resident import once
 
 if TYPE_CHECKING:
@@ -97,6 +96,8 @@ def _find_added(memory: Memory, text: str, key: str | None) -> Entry | None:
     """Return the entry if a helper, which died then, has already added it for this command."""
     if not once.since:
         return None
+    from agent_memory.formats.prompt import without_recalled  # brings NumPy, which --help can do without
+
     try:
         versions = memory.history(key or once.key)
     except NotFoundError:

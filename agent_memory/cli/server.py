@@ -32,7 +32,7 @@ from agent_memory.cli.shared import (
 )
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.resident.client import is_off
-from agent_memory.resident.wire import HAS_SOCKETS
+from agent_memory.resident.wire import HAS_SOCKETS, SOCKET
 
 if TYPE_CHECKING:
     from agent_memory.storage.sqlite.ledger import Ledger
@@ -153,8 +153,10 @@ def _help_commands(path: str, encoder: str | None, *, as_json: bool, until_close
 _END_S = 10.0
 
 
-def _end(helper: subprocess.Popen[bytes]) -> None:
-    """Let a helper finish the command that it is at, and wait for its end."""
+def _end(helper: subprocess.Popen[bytes], folder: Path) -> None:
+    """Let a helper finish the command that it is at, and wait for its end; one that has not begun is not waited for."""
+    if not (folder / SOCKET).exists():
+        helper.kill()
     if helper.stdin is not None:
         helper.stdin.close()
     try:
@@ -179,7 +181,7 @@ def _offer_help(place: Path | str, encoder: str | None) -> Iterator[None]:
         try:
             yield
         finally:
-            _end(helper)
+            _end(helper, folder)
 
 
 def _parse_place(path: str) -> Path | str:

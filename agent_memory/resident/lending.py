@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from agent_memory.types import Namespace
+if TYPE_CHECKING:
+    from agent_memory.types import Namespace  # brings NumPy, which --help can do without
 
-Lender = Callable[[Path, Namespace], Any]
+Lender: TypeAlias = "Callable[[Path, Namespace], Any]"
 """Returns the memory of a folder as it is seen in a namespace, or None."""
 
 _lender: Lender | None = None
