@@ -158,6 +158,18 @@ def test_what_columns_cannot_answer_is_left_to_the_database(tmp_path, monkeypatc
         assert ask(memory, where={"b": {"$exists": False}}) == (None, [1])
 
 
+def test_a_recall_without_time_reads_no_columns(tmp_path):
+    with Memory(tmp_path, encoder=WordEncoder()) as memory:
+        memory.add("one", metadata={"a": 1})
+        columns = memory._store.columns
+        for read in (False, True):
+            if read:
+                memory.recall("one", where={"b": {"$exists": False}})
+            assert len(memory.recall("one", where={"a": 1}, budget_ms=1_000)) == 1
+            assert (columns._held is not None) == read
+        assert columns._held.columns.paths == [("b",)]
+
+
 def test_columns_ahead_of_a_transaction_do_not_answer_it(tmp_path):
     with Memory(tmp_path, encoder=WordEncoder()) as memory:
         memory.add("one", metadata={"a": 1})
