@@ -72,8 +72,14 @@ class LiveColumns:
         self._passed = 0
         self._refused: set[Path] = set()
 
-    def select(self, tx: Transaction, condition: Condition) -> IdArray | None:
-        """Return the entries that satisfy a condition, int64 (n,), ascending; None if the database is to be asked."""
+    def select(self, tx: Transaction, condition: Condition, *, in_haste: bool = False) -> IdArray | None:
+        """Return the entries that satisfy a condition, int64 (n,), ascending; None if the database is to be asked.
+
+        Args:
+            tx: A read transaction.
+            condition: The condition.
+            in_haste: True if the call has no time to read columns.
+        """
         if not (tx.entries.has_columns and can_answer(condition)):
             return None
         paths = list_paths(condition.where) or set()
@@ -83,8 +89,8 @@ class LiveColumns:
             if not self._refused.isdisjoint(paths):
                 return None
             try:
-                held = self._catch_up(tx)
-                if held is None:
+                held = self._catch_up(tx, in_haste=in_haste)
+                if held is None or (in_haste and not paths.issubset(held.columns.paths)):
                     return None
                 self._held = None  # until it is whole again
                 self._add_members(tx, held.columns, paths)
@@ -107,7 +113,7 @@ class LiveColumns:
             except (StorageError, ValueError, RecursionError):
                 self._held = None
 
-    def _catch_up(self, tx: Transaction) -> _Held | None:
+    def _catch_up(self, tx: Transaction, *, in_haste: bool = False) -> _Held | None:
         """Return the columns, brought up to date; they are held while they are whole."""
         seq, erasures = tx.changes.last_seq(), tx.erasures.read_state()
         held = self._held
@@ -121,7 +127,7 @@ class LiveColumns:
                 held.columns.purge()
             self._held = replace(held, seq=seq, erasures=erasures)
             return self._held
-        if seq < SMALLEST:
+        if seq < SMALLEST or in_haste:
             return None
         if self._passed < PATIENCE:
             self._passed += 1
@@ -153,7 +159,7 @@ def _take_in(held: _Held, tx: Transaction, seq: int) -> bool:
     changed = tx.changes.ids_since(held.seq) if held.seq < seq else None
     if changed is None or not len(changed):
         return True
-    if len(changed) > _AT_ONCE:
+    if len(changed) > max(_AT_ONCE, len(columns) // 2):
         return False
     columns.remove(changed)
     for facts in tx.entries.read_facts(changed):

@@ -41,6 +41,7 @@ class Searcher:
         accept: Raises if the caller cannot work with the generation found.
         condition: Which entries may be returned.
         dense: False if no vectors will be searched; the index is then not loaded.
+        in_haste: True if there is no time to read columns, or to build the words tier.
     """
 
     def __init__(
@@ -53,10 +54,11 @@ class Searcher:
         condition: Condition,
         *,
         dense: bool = True,
+        in_haste: bool = False,
     ) -> None:
         self._live_index, self._live_words, self._live_columns = live_index, live_words, live_columns
         self._tx, self._accept = tx, accept
-        self._condition = condition
+        self._condition, self._in_haste = condition, in_haste
         self._view = live_index.view(tx, accept) if dense else None
         self._words: tuple[WordsView | None] | None = None
         self.empty = dense and self._view is None
@@ -79,7 +81,7 @@ class Searcher:
             expired = entries.select_expired_ids(self._condition.moment)
             if len(expired) <= _FEW_EXPIRED:
                 return frozenset(expired), None
-        found = self._live_columns.select(self._tx, self._condition)
+        found = self._live_columns.select(self._tx, self._condition, in_haste=self._in_haste)
         return frozenset(), np.sort(entries.select_ids(self._condition)) if found is None else found
 
     @property
@@ -176,15 +178,10 @@ class Searcher:
 
     # --- by words ----------------------------------------------------------------------------------------
 
-    def parse_words(self, text: str, *, in_haste: bool = False) -> LexicalQuery:
-        """Return the rarest words of a query.
-
-        Args:
-            text: The query.
-            in_haste: True if there is no time to build the words tier; the full-text index is asked instead.
-        """
+    def parse_words(self, text: str) -> LexicalQuery:
+        """Return the rarest words of a query."""
         if self._words is None:
-            self._words = (self._live_words.view(self._tx, in_haste=in_haste),)
+            self._words = (self._live_words.view(self._tx, in_haste=self._in_haste),)
         return self._tx.lexical.parse(text, counts=self._words[0])
 
     def search_words(self, query: LexicalQuery, limit: int) -> dict[int, float]:

@@ -221,9 +221,13 @@ class Store:
         self.index.save()
         self.words.save()
 
-    def searcher(self, tx: Transaction, space: Space, condition: Condition, *, dense: bool = True) -> Searcher:
+    def searcher(
+        self, tx: Transaction, space: Space, condition: Condition, *, dense: bool = True, in_haste: bool = False
+    ) -> Searcher:
         """Return what finds the entries that satisfy a condition; nothing may have been read in ``tx`` yet."""
-        return Searcher(self.index, self.words, self.columns, tx, space.accept, condition, dense=dense)
+        return Searcher(
+            self.index, self.words, self.columns, tx, space.accept, condition, dense=dense, in_haste=in_haste
+        )
 
     # --- the space of the live generation ----------------------------------------------------------------
 

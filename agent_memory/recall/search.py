@@ -131,7 +131,11 @@ class Search:
     def _begin(self, searcher: Searcher | None = None) -> bool:
         """Open a searcher, or use another search's; returns False if the store is empty."""
         self._searcher = searcher or self._store.searcher(
-            self._tx, self._space, self.request.condition, dense=self._dense
+            self._tx,
+            self._space,
+            self.request.condition,
+            dense=self._dense,
+            in_haste=self.request.budget_ms is not None,
         )
         if self._searcher.empty:
             return False
@@ -235,7 +239,7 @@ class Search:
                 self.candidates[entry_id] = Candidate(entry_id, score, self.trust)
 
     def _add_lexical(self, text: str) -> None:
-        self.words = self.searcher.parse_words(text, in_haste=self.request.budget_ms is not None)
+        self.words = self.searcher.parse_words(text)
         # Neighbours need their shares too, so more entries are scored here than become candidates.
         self._shares = self.searcher.search_words(self.words, max(self._pool_size, _WORDS_POOL))
         self.lexical_ranks = {entry_id: rank for rank, entry_id in enumerate(self._shares, start=1)}

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -156,6 +157,37 @@ def test_what_columns_cannot_answer_is_left_to_the_database(tmp_path, monkeypatc
         monkeypatch.setattr(live_columns, "_MOST_BYTES", 10)
         assert ask(memory, where={"b": {"$exists": False}}) == ([1], [1])
         assert ask(memory, where={"b": {"$exists": False}}) == (None, [1])
+
+
+def test_threads_that_filter_while_others_write_see_their_own_state(tmp_path):
+    with Memory(tmp_path, encoder=WordEncoder()) as memory, ThreadPoolExecutor(4) as pool:
+        memory.add("the first", metadata={"a": 0})
+
+        def read(number):
+            found, expected = ask(memory, where={"a": {"$gte": number % 3}})
+            return found is None or found == expected
+
+        def write(number):
+            memory.add(f"text {number}", key=f"k{number % 10}", metadata={"a": number % 4})
+            if number % 5 == 0:
+                memory.forget(f"k{number % 10}")
+            return True
+
+        assert all(pool.map(lambda number: (read, write)[number % 4 == 0](number), range(80)))
+        found, expected = ask(memory, where={"a": {"$gte": 1}})
+        assert found == expected
+
+
+def test_a_recall_without_time_reads_no_columns(tmp_path):
+    with Memory(tmp_path, encoder=WordEncoder()) as memory:
+        memory.add("one", metadata={"a": 1})
+        columns = memory._store.columns
+        for read in (False, True):
+            if read:
+                memory.recall("one", where={"b": {"$exists": False}})
+            assert len(memory.recall("one", where={"a": 1}, budget_ms=1_000)) == 1
+            assert (columns._held is not None) == read
+        assert columns._held.columns.paths == [("b",)]
 
 
 def test_columns_ahead_of_a_transaction_do_not_answer_it(tmp_path):
