@@ -20,7 +20,7 @@ from agent_memory.live.searcher import Searcher
 from agent_memory.live.space import Space
 from agent_memory.live.spaces import Spaces
 from agent_memory.live.targets import DATABASE
-from agent_memory.live.words import LiveWords
+from agent_memory.live.words import PATIENCE_SERVED, LiveWords
 from agent_memory.storage.base import Database, Transaction
 from agent_memory.storage.calls import Calls
 from agent_memory.storage.records import Condition
@@ -151,6 +151,7 @@ class Store:
                 read_only=self.database.read_only or served is not None,
                 read_erasures=self._read_erasures,
                 read_seq=self._read_seq,
+                patience=None if served is None else PATIENCE_SERVED,
             )
             self.columns = LiveColumns(self._read_seq)
             with self.read() as tx:

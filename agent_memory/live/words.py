@@ -34,7 +34,9 @@ _PAGE_ROWS = 8_192
 _AT_ONCE = 2_000
 """Changes that a call without time still takes in."""
 _PATIENCE = 64
-"""Searches that are left to the full-text index before the tier is built where it cannot be kept."""
+"""Searches that are left to FTS5 before the tier is built where it cannot be kept."""
+PATIENCE_SERVED = 8
+"""The same of PostgreSQL, whose searches by words take several times as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,8 @@ class LiveWords(SnapshotCache[_Held]):
         read_only: True to never write snapshots.
         read_erasures: Returns what ``Erasures.read_state`` says now.
         read_seq: Returns the last change in the store now.
+        patience: Searches that are left to the full-text index before a tier is built that cannot be kept;
+            as many as suit FTS5 if left out.
     """
 
     _levels = 2
@@ -72,8 +76,9 @@ class LiveWords(SnapshotCache[_Held]):
         read_only: bool,
         read_erasures: Callable[[], tuple[int, int]],
         read_seq: Callable[[], int],
+        patience: int | None = None,
     ) -> None:
-        self._read_seq = read_seq
+        self._read_seq, self._patience = read_seq, _PATIENCE if patience is None else patience
         super().__init__(folder, config, read_only=read_only, read_erasures=read_erasures)
 
     @override
@@ -142,7 +147,7 @@ class LiveWords(SnapshotCache[_Held]):
         held = self._load(tx, seq, erasures)
         if held is not None and tx.changes.reach_back_to(held.seq):
             return held
-        if in_haste or (self._read_only and self._passed < _PATIENCE):
+        if in_haste or (self._read_only and self._passed < self._patience):
             self._passed += 1
             return None
         return self._build(tx, seq, erasures)

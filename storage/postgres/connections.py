@@ -159,8 +159,13 @@ class Connections:
         """Return (version, whether nothing can be written); raise if this server cannot keep what is promised."""
         names = ("server_version", "server_encoding", "fsync", "synchronous_commit", "transaction_read_only")
         asked = ", ".join(f"current_setting('{name}')" for name in names)
-        row = raw.execute(f"SELECT {asked}, pg_is_in_recovery()").fetchone()
-        version, encoding, fsync, commit, read_only, standby = row or ("",) * 6
+        row = raw.execute(f"SELECT {asked}, pg_is_in_recovery(), pg_backend_pid()").fetchone()
+        version, encoding, fsync, commit, read_only, standby, pid = row or ("",) * 7
+        if pid != raw.info.backend_pid:
+            raise StorageError(
+                f"{self.address.name} is a pooler of connections, such as PgBouncer: it may give each transaction "
+                "another connection, and what is set for one would hold for others. Connect to the server itself"
+            )
         if raw.info.server_version < OLDEST:
             raise StorageError(
                 f"{self.address.name} is PostgreSQL {version}; agent-memory needs {OLDEST // 10_000} or newer"

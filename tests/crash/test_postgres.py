@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import socket
 import threading
 
 import pytest
@@ -308,3 +310,34 @@ def test_rows_that_do_not_fit_are_refused_when_the_block_ends_and_nothing_is_wri
     with database.read() as tx:
         assert tx.changes.last_seq() == 0
     database.close()
+
+
+class Pooler(threading.Thread):
+    """Passes bytes between one client and a server, and tells the client a process number of its own, as poolers do."""
+
+    def __init__(self, folder):
+        super().__init__(daemon=True)
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.connect(f"{folder}/.s.PGSQL.5432")
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.port = self._door.getsockname()[1]
+
+    def run(self):
+        client, _ = self._door.accept()
+        with self._door, self._server, client:
+            while ready := select.select([client, self._server], [], [], 30)[0]:
+                for one in ready:
+                    data = one.recv(65536)
+                    if not data:
+                        return
+                    if one is self._server and (at := data.find(b"K\0\0\0\x0c")) >= 0:
+                        data = data[: at + 5] + (12345).to_bytes(4, "big") + data[at + 9 :]
+                    (client if one is self._server else self._server).sendall(data)
+
+
+def test_a_pooler_of_connections_is_refused_by_name(postgres):
+    pooler = Pooler(postgres.folder)
+    pooler.start()
+    with pytest.raises(StorageError, match="PgBouncer"):
+        Memory(f"postgresql://memory@127.0.0.1:{pooler.port}/postgres?sslmode=disable&schema=pooled")
+    pooler.join(30)
