@@ -293,11 +293,8 @@ class Search:
         request = self.request
         if request.session is None or not self._store.config.nearby_words:
             return None
-        # Former versions have ids that say nothing of their place. In a script that the encoder cannot read, an
-        # entry's own words are all there is to rank it by.
-        if request.as_of is not None or not request.readable:
-            return None
-        if self._tx.sessions.count_named(request.scope, request.session) != 1:
+        # Former versions have ids that say nothing of their place.
+        if request.as_of is not None or self._tx.sessions.count_named(request.scope, request.session) != 1:
             return None
         return self.searcher.list_allowed()
 

@@ -87,14 +87,14 @@ def test_the_setting_turns_it_off(open_memory):
     assert {trace["nearby"]["adds"] for trace in trace_by_key(memory, session="s").values()} == {0.0}
 
 
-def test_a_script_that_the_encoder_cannot_read_is_ranked_by_own_words(open_memory):
+def test_words_of_a_script_that_the_encoder_cannot_read_lend_as_well(open_memory):
     encoder = Alike()
     encoder.scripts = ("GREEK",)
     memory = open_memory(encoder=encoder)
     memory.add_many(make_turns("s"))
     traces = trace_by_key(memory, "今天天气 harbour", session="s")
     assert {trace["trust"] for trace in traces.values()} == {UNREAD}
-    assert {trace["nearby"]["adds"] for trace in traces.values()} == {0.0}
+    assert {key for key, trace in traces.items() if trace["nearby"]["key"] == "s10"} >= {"s7", "s13"}
 
 
 def test_nearness_is_that_of_the_session_however_sessions_are_mixed(open_memory):
