@@ -273,8 +273,8 @@ class Hits(list[Hit]):
     Attributes:
         tier_reached: Dimension of the index tier that ranked the candidates: the native one, or a smaller one if
             ``budget_ms`` ran out; None if no index was searched.
-        evidence: Whether the memory knows: ``strong``, ``weak`` or ``none``, by the best confidence of all that was
-            found, whatever ``k`` and ``min_confidence`` left of it; ``unknown`` where hits have no confidence.
+        evidence: Whether the memory knows: ``strong``, ``weak`` or ``none``, by the best confidence of the first
+            ten that were found, whatever ``k`` and ``min_confidence`` left of them; ``unknown`` where hits have no confidence.
     """
 
     def __init__(

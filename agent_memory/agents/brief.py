@@ -33,6 +33,10 @@ _WAIT_S = 0.3
 MIN_CONFIDENCE = 0.1
 """Chance that an entry answers, by the words of a prompt alone, from which it is shown unasked."""
 
+WORDS_FLOOR = 1 / 3
+"""Share of the words, each counted alike, that is enough too if two are held: in a small store no word is rare, so that
+words give little confidence."""
+
 
 def make_brief(store: Path, namespace: tuple[str, ...], session: str | None = None) -> str:
     """Return what a project decided, prefers and has left open; empty if nothing of the kind is known.
@@ -79,11 +83,20 @@ def recall_first(store: Path, namespace: tuple[str, ...], prompt: str, session: 
         if memory is None or not prompt:
             return ""
         query = prompt[-memory.config.max_query_chars :]
-        hits = memory.recall(query, k=_HITS * 3, mode="lexical", min_confidence=MIN_CONFIDENCE)
-        near = [hit for hit in hits if hit.entry.session != session]
+        from agent_memory.storage.words.terms import choose_words
+
+        hits = memory.recall(query, k=_HITS * 3, mode="lexical", explain=True)
+        words = len(choose_words(query, list))
+        near = [hit for hit in hits if hit.entry.session != session and _is_near(hit, words)]
     if not near:
         return ""
     return f"Remembered from earlier sessions, found by the words of the prompt:\n{format_hits(near[:_HITS])}"
+
+
+def _is_near(hit: Hit, words: int) -> bool:
+    lexical: dict[str, Any] = (hit.trace or {}).get("lexical") or {}
+    held = len(lexical.get("words", ()))
+    return (hit.confidence or 0.0) >= MIN_CONFIDENCE or (held > 1 and held >= words * WORDS_FLOOR)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ RATED = 10
 WORDS = "words"
 """Stands for the encoder in the calibration that needs none."""
 
-_MOST_LEAD = 0.2  # more tells nothing: in a small memory everything leads
+_MOST_LEAD = 0.1  # more tells nothing: in a small memory everything leads
 _FURTHEST = 30.0
 
 
