@@ -181,7 +181,7 @@ def _offer_help(place: Path | str, encoder: str | None) -> Iterator[None]:
         try:
             yield
         finally:
-            _end(helper, folder)
+            _end(helper, place)
 
 
 def _parse_place(path: str) -> Path | str:
