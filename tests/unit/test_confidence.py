@@ -182,9 +182,7 @@ def test_without_evidence_there_is_no_block_of_tokens(known):
     assert format_hits(hits, max_tokens=500) == "" and format_hits(hits) != ""
 
 
-@pytest.mark.parametrize(
-    "text", ["word " * 400, "日本語の長い文です。" * 60, "x" * 3_000, "…!?" * 300, "ответ " * 300]
-)
+@pytest.mark.parametrize("text", ["word " * 400, "日本語の長い文です。" * 60, "x" * 3_000, "…!?" * 300, "ответ " * 300])
 @pytest.mark.parametrize("most", [120, 200, 1_000])
 def test_a_block_is_never_longer_than_its_tokens(known, text, most):
     entry = known.add(text, namespace=("long",))
