@@ -36,12 +36,11 @@ SETS = {
     "realmem": 1,
     "qmsum_train": 9,
     "crd3": 3,
-    "beam_500k": 2,
+    "beam_500k": 1,
 }
 """Training sets whose questions are asked of a conversation, and the number of conversations used."""
 
 DEPTH = 100
-QUESTIONS = 500
 REACHES = (2, 3, 5)
 LEXICAL = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 NEARBY = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -66,7 +65,7 @@ SHIPPED = Choice(IN_SESSION.lexical, IN_SESSION.nearby, IN_SESSION.neighbour, NE
 
 
 def read_conversations(folder: Path, count: int) -> tuple[list[dict[str, Any]], list[Question]]:
-    """Return conversations of a set and a sample of the questions about them."""
+    """Return conversations of a set and the questions about them."""
     rows = [json.loads(line) for line in (folder / "conversations.jsonl").read_text(encoding="utf-8").splitlines()]
     asked = [question for question in read_questions(folder) if question.evidence]
     if folder.name == "friendsqa_dev":
@@ -75,8 +74,6 @@ def read_conversations(folder: Path, count: int) -> tuple[list[dict[str, Any]], 
         rows = [row for row in rows if is_validation(row["id"])][:count]
         names = {row["id"] for row in rows}
         asked = [question for question in asked if question.session in names]
-        random.Random(0).shuffle(asked)
-        asked = asked[:QUESTIONS]
     return rows, asked
 
 
@@ -103,18 +100,22 @@ def join_scenes(
     return joined, moved
 
 
-def collect(folder: Path, work: Path, count: int) -> Table:
+def collect(folder: Path, work: Path, count: int, most: int) -> Table:
     """Ask the questions of a set, and return the terms of what they find."""
-    file = work / f"{folder.name}.npy"
+    file = work / f"{folder.name}-{most}.npy"
     if file.exists():
         found: Table = np.load(file)
         return found
     rows, asked = read_conversations(folder, count)
+    random.Random(0).shuffle(asked)
+    asked = asked[:most]
     work.mkdir(parents=True, exist_ok=True)
     lines = work / f"{folder.name}.jsonl"
     lines.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     with Memory(work / folder.name / "store", config=Config(nearby_words=False)) as memory:
-        memory.import_(lines, assume_now=True)
+        if memory.stats().entries < sum(len(row["segments"]) for row in rows):
+            print(f"{folder.name}: encoding", flush=True)
+            memory.import_(lines, assume_now=True)
         table = np.stack(list(_iter_terms(memory, asked, folder.name)))
     with write_atomically(file) as handle:
         np.save(handle, table)
@@ -175,8 +176,9 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of the training sets")
     parser.add_argument("work", type=Path, help="folder for stores and terms")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="all by default")
+    parser.add_argument("--questions", type=int, default=1200, help="maximum number of each set; 1200 by default")
     given = parser.parse_args()
-    tables = {name: collect(given.data / name, given.work, SETS[name]) for name in given.sets}
+    tables = {name: collect(given.data / name, given.work, SETS[name], given.questions) for name in given.sets}
     before = {name: measure(table, BEFORE) for name, table in tables.items()}
     grid = [Choice(*one) for one in itertools.product(LEXICAL, NEARBY, NEIGHBOUR, REACHES)]
     gains = {one: {name: measure(table, one) - before[name] for name, table in tables.items()} for one in grid}
