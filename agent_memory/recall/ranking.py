@@ -12,15 +12,15 @@ An entry's score is a sum, so that every answer can be explained and compared wi
     + 0.2 · 0.5^(age / half_life), if a half_life was given
     + what it takes to rank before an earlier entry that it updates
 
-With ``Config.nearby_words``, asked in a session, words count for the turns around them, too: what is asked about is
-often said in another turn than the one that names it. Then the second and third parts are::
+Asked in a session, words count for the turns around them, too: what is asked about is often said in another turn than
+the one that names it. Then the second and third parts are::
 
     + 0.3 · share of the query's words in the entry         0 … 0.3
     + 0.5 · the largest such share within three turns       0 … 0.5
     + 0.15 · (score of its better neighbour in the session - 0.3), if positive
 
-The weights were tuned on held-out parts of the training conversations, never on the reported ones; those of nearby
-words by ``benchmarks/weights.py``.
+The weights were fitted on held-out parts of the training conversations, never on the reported ones, by
+``benchmarks/weights.py``.
 """
 
 from __future__ import annotations

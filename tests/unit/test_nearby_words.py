@@ -11,7 +11,6 @@ from support import WordEncoder
 from agent_memory import Config
 from agent_memory.recall.ranking import IN_SESSION, LEXICAL_WEIGHT, NEARBY_TURNS, PLAIN, UNREAD, Candidate, lend_words
 
-ON = Config(nearby_words=True)
 QUERY = "Which harbour did Wilhelmina choose?"
 
 
@@ -25,7 +24,7 @@ class Alike(WordEncoder):
 @pytest.fixture
 def memory(open_memory):
     """A session whose turn 10 names what is asked about."""
-    memory = open_memory(encoder=Alike(), config=ON)
+    memory = open_memory(encoder=Alike())
     memory.add_many(make_turns("s"))
     return memory
 
@@ -82,8 +81,8 @@ def test_all_else_is_ranked_as_before(memory, options):
         assert trace["lexical"]["adds"] == LEXICAL_WEIGHT * trace["lexical"]["share"]
 
 
-def test_it_is_off_unless_asked_for(open_memory):
-    memory = open_memory(encoder=Alike())
+def test_the_setting_turns_it_off(open_memory):
+    memory = open_memory(encoder=Alike(), config=Config(nearby_words=False))
     memory.add_many(make_turns("s"))
     assert {trace["nearby"]["adds"] for trace in trace_by_key(memory, session="s").values()} == {0.0}
 
@@ -91,7 +90,7 @@ def test_it_is_off_unless_asked_for(open_memory):
 def test_words_of_a_script_that_the_encoder_cannot_read_lend_as_well(open_memory):
     encoder = Alike()
     encoder.scripts = ("GREEK",)
-    memory = open_memory(encoder=encoder, config=ON)
+    memory = open_memory(encoder=encoder)
     memory.add_many(make_turns("s"))
     traces = trace_by_key(memory, "今天天气 harbour", session="s")
     assert {trace["trust"] for trace in traces.values()} == {UNREAD}
@@ -99,7 +98,7 @@ def test_words_of_a_script_that_the_encoder_cannot_read_lend_as_well(open_memory
 
 
 def test_nearness_is_that_of_the_session_however_sessions_are_mixed(open_memory):
-    memory = open_memory(encoder=Alike(), config=ON)
+    memory = open_memory(encoder=Alike())
     for one, other in zip(make_turns("s"), make_turns("t"), strict=True):
         memory.add_many([one, other])
     lent = {key for key, trace in trace_by_key(memory, session="s").items() if trace["nearby"]["key"] == "s10"}
@@ -107,7 +106,7 @@ def test_nearness_is_that_of_the_session_however_sessions_are_mixed(open_memory)
 
 
 def test_sessions_of_one_name_in_several_namespaces_do_not_lend_to_each_other(open_memory):
-    memory = open_memory(encoder=Alike(), config=ON)
+    memory = open_memory(encoder=Alike())
     for place in ("a", "b"):
         memory.add_many(make_turns("s", namespace=(place,)))
     assert {trace["nearby"]["adds"] for trace in trace_by_key(memory, session="s").values()} == {0.0}
@@ -115,7 +114,7 @@ def test_sessions_of_one_name_in_several_namespaces_do_not_lend_to_each_other(op
 
 
 def test_what_a_filter_hides_lends_nothing_and_is_not_named(open_memory):
-    memory = open_memory(encoder=Alike(), config=ON)
+    memory = open_memory(encoder=Alike())
     memory.add_many([turn | {"metadata": {"n": at}} for at, turn in enumerate(make_turns("s"))])
     traces = trace_by_key(memory, session="s", where={"n": {"$ne": 10}})
     assert len(traces) == 19
