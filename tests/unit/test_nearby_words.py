@@ -29,8 +29,15 @@ def memory(open_memory):
     return memory
 
 
+# No two share most of their words: none looks like an update of another.
+FILLERS = (
+    "apple brick cloud daisy eagle flint grape hedge ivory jelly knoll lemon maple nylon olive pearl quilt raven slate "
+    "tulip"
+).split()
+
+
 def make_turns(session, **more):
-    texts = [f"omega filler number {number}" for number in range(20)]
+    texts = [f"omega {word}" for word in FILLERS]
     texts[10] = "Wilhelmina had to choose a harbour"
     return [{"text": text, "key": f"{session}{at}", "session": session} | more for at, text in enumerate(texts)]
 
