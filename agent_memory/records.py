@@ -243,7 +243,8 @@ class Hits(list[Hit]):
         tier_reached: Dimension of the index tier that ranked the candidates: the native one, or a smaller one if
             ``budget_ms`` ran out; None if no index was searched.
         evidence: Whether the memory knows: ``strong``, ``weak`` or ``none``, by the best confidence of the first
-            ten that were found, whatever ``k`` and ``min_confidence`` left of them; ``unknown`` where hits have no confidence.
+            ten that were found, whatever ``k`` and ``min_confidence`` left of them; ``unknown`` where hits have no
+            confidence.
     """
 
     def __init__(
