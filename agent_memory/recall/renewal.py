@@ -16,10 +16,9 @@ from agent_memory.storage.base import Transaction
 if TYPE_CHECKING:
     from agent_memory.types import FloatArray
 
-MORE = 10
-"""Candidates beyond k that may be the later ones."""
+FIRST = 20
+"""Candidates that are compared, whatever k is, so that rankings for several k agree."""
 
-_MOST = 50
 _STEP = 1e-6  # by how much the later one's score exceeds the earlier one's
 _MARGIN = 0.5  # a later one that scores so much less is about something else
 _NEAR_MARGIN = 0.25  # the same, if it is only alike
@@ -54,7 +53,7 @@ def renew(tx: Transaction, request: Request, ranked: Sequence[Candidate], *, dat
     Returns:
         Id of the later candidate, by id of the one that it updates.
     """
-    first = list(ranked[: min(_MOST, request.k + MORE)])
+    first = list(ranked[:FIRST])
     pairs = _find_alike(tx, first)
     if not pairs:
         return {}

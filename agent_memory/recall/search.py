@@ -17,7 +17,7 @@ from agent_memory.live.store import Store
 from agent_memory.recall import confidence, ranking
 from agent_memory.recall.passages import find_passages
 from agent_memory.recall.ranking import Candidate
-from agent_memory.recall.renewal import MORE, renew
+from agent_memory.recall.renewal import FIRST, renew
 from agent_memory.recall.request import Mode, Request
 from agent_memory.records import Evidence
 from agent_memory.storage.base import Transaction
@@ -148,7 +148,7 @@ class Search:
         """Number of candidates to take from each source."""
         request = self.request
         simple = request.mode is Mode.DENSE and not (request.diversity or request.collapse or request.rerank)
-        return (request.k if simple else max(_POOL, 4 * request.k)) + len(self.searcher.hidden)
+        return (max(FIRST + 1, request.k) if simple else max(_POOL, 4 * request.k)) + len(self.searcher.hidden)
 
     def _finish(self) -> list[Candidate]:
         request = self.request
@@ -329,7 +329,7 @@ class Search:
         if self.calibration is None and not self.request.explain:
             return
         rated = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
-        count = self.request.k + MORE  # as many as may come to be among the hits
+        count = max(self.request.k, FIRST)  # as many as may come to be among the hits
         if any(entry_id in self.candidates for entry_id in self._extra):
             count = len(rated)
         features = confidence.measure(rated, self.request, len(self.words.phrases), count)

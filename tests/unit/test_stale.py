@@ -146,3 +146,18 @@ def test_a_bulk_load_reports_nothing(memory):
 def test_long_texts_say_too_much_to_be_updated():
     long = " ".join(f"word{number}" for number in range(60))
     assert not statement(f"{long} Berlin").updates(statement(f"{long} Rome"))
+
+
+def test_rankings_for_several_k_agree(memory):
+    scope = ("paged",)
+    memory.add_many(
+        [
+            {"text": f"The code of the gate is {number}.", "key": f"g{number}", "namespace": scope}
+            for number in range(30)
+        ]
+    )
+    whole = [hit.entry.key for hit in memory.recall("What is the code of the gate?", k=30, namespace=scope)]
+    for k in (1, 5, 21):
+        assert [hit.entry.key for hit in memory.recall("What is the code of the gate?", k=k, namespace=scope)] == whole[
+            :k
+        ]
