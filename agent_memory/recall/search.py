@@ -364,7 +364,7 @@ class Search:
             for number, one in self.candidates.items()
             if number not in hidden and (one.lexical > 0 or not lexical)
         }
-        reach = request.k + MORE + 1  # a later one may be raised, and confidence looks at what comes next
+        reach = max(request.k, FIRST) + 1  # a later one may be raised, and confidence looks at what comes next
         if len(scores) <= reach:
             return list(scores)
         most = ranking.measure_scope(intervals=bool(self.intervals), half_life=request.half_life is not None)
