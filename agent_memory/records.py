@@ -58,8 +58,8 @@ class Entry:
         duplicate_of: Key of an older entry in the same namespace with the same text; set by ``add`` and
             ``add_many`` only.
         may_supersede: Keys of older entries of the same namespace and speaker that say nearly the same with another
-            value, so that this one is probably newer knowledge; best first. Set by ``add`` and ``add_many`` only.
-            Nothing is changed: ``supersede`` or ``forget`` them if it is so.
+            value, so that this one is probably newer knowledge; best first. Set by ``add``, and by ``add_many`` of at
+            most 64 items, unless vectors were given. Nothing is changed: ``supersede`` or ``forget`` them if it is so.
     """
 
     key: str

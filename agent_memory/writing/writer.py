@@ -157,7 +157,7 @@ class Writer:
         if not all(draft.generated for draft in drafts):
             sessions.warm(self._store.database, lambda tx: _find_replaced(tx, drafts, now))
         later = any(draft.vector == LATER for draft in drafts)
-        updates = self._find_updates(drafts, now)
+        updates = self._find_updates(batch, drafts, now)
         with self._store.write() as tx:
             generation = space.find_or_begin(tx, now)
             _attach(tx, drafts, prepared)
@@ -169,9 +169,12 @@ class Writer:
         pairs = zip(written, updates, strict=True)
         return [replace(entry, may_supersede=keys) if keys else entry for entry, keys in pairs]
 
-    def _find_updates(self, drafts: Sequence[Draft], now: datetime) -> list[tuple[str, ...]]:
-        """Return the keys of earlier entries that drafts probably update; none for a bulk load."""
-        if len(drafts) > MOST or not any(draft.has_vector for draft in drafts):
+    def _find_updates(self, batch: Sequence[_Pending], drafts: Sequence[Draft], now: datetime) -> list[tuple[str, ...]]:
+        """Return the keys of earlier entries that drafts probably update.
+
+        None for a bulk load, nor beside given vectors: it would cost more than all else that writing them does.
+        """
+        if len(drafts) > MOST or any(item.vector is not None for item in batch):
             return [()] * len(drafts)
         with self._store.read() as tx:
             return find_updates(tx, drafts, now)
