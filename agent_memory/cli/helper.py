@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import logging
 import os
 import select
 import signal
 import socket
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
 
-from agent_memory.cli.shared import ERR, OUT
+from agent_memory.cli.disguise import disguised
 from agent_memory.errors import LeaseHeldError, StorageError
 from agent_memory.files import failpoint
 from agent_memory.memory import Memory
@@ -42,30 +39,6 @@ class _Answer(NamedTuple):
     code: int
     parts: list[tuple[int, int]]
     printed: bytes
-
-
-class _Sink(io.RawIOBase):
-    """What a command writes to: keeps it, with the number of the stream.
-
-    Args:
-        number: 1 for standard output, 2 for standard error.
-        kept: Where it is kept.
-        is_terminal: What ``isatty`` says.
-    """
-
-    def __init__(self, number: int, kept: list[tuple[int, bytes]], *, is_terminal: bool) -> None:
-        self._number, self._kept, self._is_terminal = number, kept, is_terminal
-
-    def writable(self) -> bool:
-        return True
-
-    def isatty(self) -> bool:
-        return self._is_terminal
-
-    def write(self, given: Any) -> int:  # noqa: ANN401 - a buffer
-        part = bytes(given)
-        self._kept.append((self._number, part))
-        return len(part)
 
 
 class Helper:
@@ -182,7 +155,7 @@ class Helper:
         kept: list[tuple[int, bytes]] = []
         arguments = [str(word) for word in request["arguments"]]
         try:
-            with _disguised(request, said, kept), lending.lending(self.lend):
+            with disguised(request, said, kept), lending.lending(self.lend):
                 once.begin(new_key)
                 once.since = 0.0  # nobody else has begun it
                 code = self._call(arguments, float(request["started"]))
@@ -253,48 +226,6 @@ def _stamp_code() -> tuple[tuple[str, int, int], ...]:
                 facts = os.stat(os.path.join(place, name))
                 found.append((name, facts.st_mtime_ns, facts.st_size))
     return tuple(sorted(found))
-
-
-@contextlib.contextmanager
-def _disguised(request: Mapping[str, Any], said: bytes, kept: list[tuple[int, bytes]]) -> Iterator[None]:
-    """Give this process the arguments, streams, environment and folder of another one while the block runs."""
-    arguments, environment = sys.argv, dict(os.environ)
-    streams = sys.stdin, sys.stdout, sys.stderr
-    try:
-        os.chdir(request["folder"])
-        _set_environment(request["environment"])
-        sys.argv = [request["program"], *request["arguments"]]
-        sys.stdin, sys.stdout, sys.stderr = _make_streams(request, said, kept)
-        for screen in (OUT, ERR):
-            screen.reset()
-        yield
-    finally:
-        sys.argv = arguments
-        sys.stdin, sys.stdout, sys.stderr = streams
-        _set_environment(environment)
-        os.chdir("/")  # keeps nobody's folder in use
-
-
-def _set_environment(wanted: Mapping[str, str]) -> None:
-    zone = os.environ.get("TZ")
-    os.environ.clear()
-    os.environ.update(wanted)
-    if os.environ.get("TZ") != zone:
-        time.tzset()
-
-
-def _make_streams(
-    request: Mapping[str, Any], said: bytes, kept: list[tuple[int, bytes]]
-) -> tuple[io.TextIOWrapper, io.TextIOWrapper, io.TextIOWrapper]:
-    facts = request["streams"]
-    source: Any = io.BytesIO(said)
-    if not request["has_input"] and facts["stdin"]["tty"]:
-        source.isatty = lambda: True
-    made = [io.TextIOWrapper(source, facts["stdin"]["encoding"], facts["stdin"]["errors"])]
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        sink: Any = _Sink(number, kept, is_terminal=facts[name]["tty"])
-        made.append(io.TextIOWrapper(sink, facts[name]["encoding"], facts[name]["errors"], write_through=True))
-    return made[0], made[1], made[2]
 
 
 def run(

@@ -12,6 +12,7 @@ from agent_memory.live.stale import LIKENESS, Statement, is_later
 from agent_memory.recall.ranking import Candidate, rank_candidates
 from agent_memory.recall.request import Mode, Request
 from agent_memory.storage.base import Transaction
+from agent_memory.storage.words.terms import choose_words
 
 if TYPE_CHECKING:
     from agent_memory.types import FloatArray
@@ -32,6 +33,7 @@ _PRESENT = re.compile(
     r"maintenant|actuellement|finalement|derni[eè]re?|ahora|actualmente|finalmente|últim[oa])\b|现在|目前|最后|最近|現在|今は",
     re.IGNORECASE,
 )
+_POLAR = re.compile(r"\W*(?:is|are|am|do|does|has|have|can|will|ist|sind|hat|est-ce|ha|es|está)\b", re.IGNORECASE)
 # Questions about what was, to which the earlier one is the answer.
 _PAST = re.compile(
     r"\b(?:first|originally?|initially?|at first|earliest|earlier|previous(?:ly)?|former(?:ly)?|before|used to|"
@@ -62,10 +64,25 @@ def renew(tx: Transaction, request: Request, ranked: Sequence[Candidate], *, dat
     stale = follow_updates(statements, [pair for pair, cosine in pairs.items() if cosine >= LIKENESS])
     if request.mode is Mode.DENSE or dated or request.text is None or _PAST.search(request.text):
         return stale
-    _raise(first, stale, first, _MARGIN)
+    asked = frozenset(word.forms[0][0] for word in choose_words(request.text, tuple))
+    if _POLAR.match(request.text):  # "Does Alice live in Berlin?" is answered by where she lives now
+        asked = frozenset()
+    _raise(first, _leave_named(stale, statements, asked), first, _MARGIN)
     if _PRESENT.search(request.text):
-        _raise(first[:_LEADING], _find_latest(statements, pairs), first[:_NEAR], _NEAR_MARGIN)
+        latest = _leave_named(_find_latest(statements, pairs), statements, asked)
+        _raise(first[:_LEADING], latest, first[:_NEAR], _NEAR_MARGIN)
     return stale
+
+
+def _leave_named(
+    later: Mapping[int, int], statements: Mapping[int, Statement], asked: frozenset[str]
+) -> dict[int, int]:
+    """Return the pairs of which the question does not name what the earlier one alone says."""
+    return {
+        earlier: other
+        for earlier, other in later.items()
+        if not asked & (statements[earlier].words - statements[other].words)
+    }
 
 
 def _raise(

@@ -161,3 +161,15 @@ def test_rankings_for_several_k_agree(memory):
         assert [hit.entry.key for hit in memory.recall("What is the code of the gate?", k=k, namespace=scope)] == whole[
             :k
         ]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "lexical"])
+def test_who_names_the_former_value_finds_it_first(memory, mode):
+    scope = ("named", mode)
+    memory.add("My flight leaves at 3 pm.", key="old", event_time="2024-05-01", namespace=scope)
+    memory.add("My flight leaves at 5 pm.", key="new", event_time="2024-05-02", namespace=scope)
+    named, open_ = (
+        [hit.entry.key for hit in memory.recall(question, mode=mode, namespace=scope)]
+        for question in ("Which flight leaves at 3 pm?", "When does my flight leave?")
+    )
+    assert (named[0], open_[0]) == ("old", "new")
