@@ -61,6 +61,8 @@ def renew(tx: Transaction, request: Request, ranked: Sequence[Candidate], *, dat
         return {}
     entries = tx.entries.fetch(sorted({entry_id for pair in pairs for entry_id in pair}))
     statements = {entry_id: Statement(entry) for entry_id, entry in entries.items()}
+    # In a damaged store a vector may belong to no entry.
+    pairs = {pair: cosine for pair, cosine in pairs.items() if statements.keys() >= {*pair}}
     stale = follow_updates(statements, [pair for pair, cosine in pairs.items() if cosine >= LIKENESS])
     if request.mode is Mode.DENSE or dated or request.text is None or _PAST.search(request.text):
         return stale
