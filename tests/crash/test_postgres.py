@@ -279,11 +279,12 @@ def test_adding_and_recalling_take_few_round_trips(url, monkeypatch):
             memory.recall(f"harbour {number} again")
         trips = count_trips(monkeypatch)
         memory.add("The harbour number five was quiet.", session="s")
-        assert len(trips) <= 6, trips
+        assert len(trips) <= 10, trips  # four of them look for what the text may update
         memory.recall("harbour five")
+        memory.recall("harbour six")
         del trips[:]
         memory.recall("quiet harbour")
-        assert len(trips) <= 8, trips
+        assert len(trips) <= 10, trips  # two of them read what the first hits may update
 
 
 def test_a_transaction_asks_again_what_it_has_changed_itself(url):
