@@ -199,6 +199,11 @@ class Copy:
     older_than: tuple[str, ...]
     holds: int | None
 
+    def __post_init__(self) -> None:
+        """Make a path of what is no address: JSON has texts alone."""
+        if isinstance(self.path, str) and "://" not in self.path:
+            object.__setattr__(self, "path", Path(self.path))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copied:
