@@ -26,15 +26,17 @@ _WORDS = 4  # the rarest of an entry, by which others are found
 _FOUND = 12
 
 
-def find_updates(tx: Transaction, drafts: Sequence[Draft], now: datetime) -> list[tuple[str, ...]]:
+def find_updates(
+    tx: Transaction, generation: Generation | None, drafts: Sequence[Draft], now: datetime
+) -> list[tuple[str, ...]]:
     """Return the keys of the entries that each draft probably updates, those among the drafts before it included.
 
     Args:
         tx: A read transaction.
+        generation: The live one, whose encoder made the vectors; None in an empty store.
         drafts: What is about to be written, with its vectors.
         now: The time of writing.
     """
-    generation = tx.generations.live()
     found: list[tuple[str, ...]] = []
     for place, draft in enumerate(drafts):
         entry = _preview(draft, now)

@@ -157,7 +157,7 @@ class Writer:
         if not all(draft.generated for draft in drafts):
             sessions.warm(self._store.database, lambda tx: _find_replaced(tx, drafts, now))
         later = any(draft.vector == LATER for draft in drafts)
-        updates = self._find_updates(batch, drafts, now)
+        updates = self._find_updates(batch, drafts, space, now)
         with self._store.write() as tx:
             generation = space.find_or_begin(tx, now)
             _attach(tx, drafts, prepared)
@@ -169,7 +169,9 @@ class Writer:
         pairs = zip(written, updates, strict=True)
         return [replace(entry, may_supersede=keys) if keys else entry for entry, keys in pairs]
 
-    def _find_updates(self, batch: Sequence[_Pending], drafts: Sequence[Draft], now: datetime) -> list[tuple[str, ...]]:
+    def _find_updates(
+        self, batch: Sequence[_Pending], drafts: Sequence[Draft], space: Space, now: datetime
+    ) -> list[tuple[str, ...]]:
         """Return the keys of earlier entries that drafts probably update.
 
         None for a bulk load, nor beside given vectors: it would cost more than all else that writing them does.
@@ -177,7 +179,10 @@ class Writer:
         if len(drafts) > MOST or any(item.vector is not None for item in batch):
             return [()] * len(drafts)
         with self._store.read() as tx:
-            return find_updates(tx, drafts, now)
+            generation = tx.generations.live()
+            if generation is not None:  # another process may have moved the store to another encoder
+                space.accept(generation)
+            return find_updates(tx, generation, drafts, now)
 
     def _prepare(self, drafts: Sequence[Draft], space: Space, now: datetime) -> dict[Place, Prepared]:
         """Evolve the entries of sessions outside of the write transaction, because it is slow."""
