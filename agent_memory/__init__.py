@@ -12,9 +12,11 @@ Names are loaded when they are first used, so that importing the package costs n
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing alone takes longer to import than all of a command that a helper answers
 if TYPE_CHECKING:
+    from typing import Any
+
     from agent_memory.aio import AsyncMemory
     from agent_memory.config import Config, Retention
     from agent_memory.encoders.base import Encoder, EncoderSpec
@@ -37,10 +39,11 @@ if TYPE_CHECKING:
         SchemaTooNewError,
         StaleGenerationError,
         StorageError,
+        UnfinishedCopyError,
     )
     from agent_memory.formats.prompt import format_hits
     from agent_memory.memory import Memory
-    from agent_memory.records import Copy, Entry, Erasure, Hit, Hits, Session, Topic, Topics, Trace
+    from agent_memory.records import Copied, Copy, Entry, Erasure, Hit, Hits, Session, Topic, Topics, Trace
     from agent_memory.remote.client import RemoteMemory
     from agent_memory.reports import (
         GenerationInfo,
@@ -84,10 +87,12 @@ _HOMES = {
         "SchemaTooNewError",
         "StaleGenerationError",
         "StorageError",
+        "UnfinishedCopyError",
     ],
     "memory": ["Memory"],
     "formats.prompt": ["format_hits"],
     "records": [
+        "Copied",
         "Copy",
         "Entry",
         "Erasure",
@@ -125,6 +130,7 @@ __all__ = [
     "Choice",
     "ClosedError",
     "Config",
+    "Copied",
     "Copy",
     "CorruptSnapshotError",
     "DimensionMismatchError",
@@ -169,6 +175,7 @@ __all__ = [
     "Topic",
     "Topics",
     "Trace",
+    "UnfinishedCopyError",
     "format_hits",
 ]
 

@@ -6,7 +6,16 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. A hook goes its own way: Typer and Rich would take it longer than what it does."""
+    """Run the command line, by the store's helper if there is one.
+
+    A hook goes its own way: Typer and Rich would take it longer than what it does.
+    """
+    from agent_memory.resident import client
+
+    sys.argv[1:] = client.drop_option(sys.argv[1:])
+    code = client.run(sys.argv[1:])
+    if code is not None:
+        sys.exit(code)
     if sys.argv[1:2] == ["hook"] and not {"-h", "--help"} & set(sys.argv):
         from agent_memory.agents import hook
 

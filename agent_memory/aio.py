@@ -18,8 +18,8 @@ from agent_memory.memory import Memory
 if TYPE_CHECKING:
     from agent_memory.config import Config
     from agent_memory.encoders import Encoder, SessionEncoder
-    from agent_memory.records import Erasure
-    from agent_memory.types import Namespace
+    from agent_memory.records import Copied, Erasure
+    from agent_memory.types import Namespace, Progress
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -205,6 +205,15 @@ class AsyncMemory:
             Memory.restore, backup, path, replace=replace, apply_forgets=apply_forgets, receipts=receipts
         )
         return await run_in_thread(restore, whole=True)
+
+    @staticmethod
+    async def copy(
+        source: str | Path, target: str | Path, *, dry_run: bool = False, progress: Progress | None = None
+    ) -> Copied:
+        """Copy a store to another place; see ``Memory.copy``."""
+        return await run_in_thread(
+            functools.partial(Memory.copy, source, target, dry_run=dry_run, progress=progress), whole=True
+        )
 
     async def close(self) -> None:
         """Write the index snapshot and close. Later calls raise ClosedError; a second close does nothing."""

@@ -93,6 +93,8 @@ class Config:
             (``Europe/Berlin``) or an offset (``+02:00``). It changes how times are read, never those that are stored.
         date_order: What ``5/8/2023`` in a query means: ``day-first``, ``month-first``, or ``auto``: what another date
             of the query shows (``25/12/2023``), else the custom of its language, which is month first in English.
+        nearby_words: Whether a recall in a session counts the query's words for the three turns before and after the
+            one that holds them, too.
     """
 
     lock_timeout_s: float = field(default=30.0, metadata={"gt": 0, "le": 3600})
@@ -110,6 +112,7 @@ class Config:
     max_mention_chars: int = field(default=2_000, metadata={"ge": 0})
     timezone: str = "UTC"
     date_order: Literal["auto", "day-first", "month-first"] = "auto"
+    nearby_words: bool = True
 
     def __post_init__(self) -> None:
         _check(self)

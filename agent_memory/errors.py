@@ -16,7 +16,8 @@
     │  ├─ LeaseHeldError
     │  ├─ LockTimeoutError
     │  ├─ MigrationError
-    │  └─ SchemaTooNewError
+    │  ├─ SchemaTooNewError
+    │  └─ UnfinishedCopyError
     └─ ClosedError
 
 Errors of FAISS, SQLAlchemy and the model libraries are wrapped where they arise, with the original as
@@ -146,6 +147,10 @@ class MigrationError(StorageError):
 
 class SchemaTooNewError(StorageError):
     """The store was written by a newer version of this package; it was not touched."""
+
+
+class UnfinishedCopyError(StorageError):
+    """The store is a copy of another that was begun and not finished: run the same copy again, or delete it."""
 
 
 class ClosedError(AgentMemoryError):

@@ -312,6 +312,7 @@ class Memory:
         timezone: str | tzinfo | None = None,
         budget_ms: float | None = None,
         rerank: Reranker | None = None,
+        min_confidence: float = 0.0,
         explain: bool = False,
     ) -> Hits:
         """Find the entries that answer a query, best first.
@@ -339,6 +340,7 @@ class Memory:
             timezone: Where days begin; if left out, the zone of ``now`` unless that is UTC, else ``Config.timezone``.
             budget_ms: Begin no further tier or source after so many milliseconds; see ``Hits.tier_reached``.
             rerank: A cross-encoder that scores the best candidates again.
+            min_confidence: Leave out hits with less ``Hit.confidence``, and those without one; 0 keeps all.
             explain: Fill ``Hit.trace``.
 
         Raises:
@@ -367,6 +369,7 @@ class Memory:
             "timezone": timezone,
             "budget_ms": budget_ms,
             "rerank": rerank,
+            "min_confidence": min_confidence,
             "explain": explain,
         }
         return self._recaller.recall(query, namespace, options)
@@ -408,6 +411,7 @@ class Memory:
     run_job = _delegate("_worker", Worker.run_job)
     work = _delegate("_worker", Worker.work)
     restore = staticmethod(Operator.restore)
+    copy = staticmethod(Operator.copy)
     export = _delegate("_transfer", Transfer.export)
     import_ = _delegate("_transfer", Transfer.import_)
 

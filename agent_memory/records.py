@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent_memory.errors import StorageError
 
@@ -57,6 +57,9 @@ class Entry:
         superseded_at: When a newer version or another entry replaced it (UTC); None for a current entry.
         duplicate_of: Key of an older entry in the same namespace with the same text; set by ``add`` and
             ``add_many`` only.
+        may_supersede: Keys of older entries of the same namespace and speaker that say nearly the same with another
+            value, so that this one is probably newer knowledge; best first. Set by ``add``, and by ``add_many`` of at
+            most 64 items, unless vectors were given. Nothing is changed: ``supersede`` or ``forget`` them if it is so.
     """
 
     key: str
@@ -72,6 +75,7 @@ class Entry:
     importance: float | None = None
     superseded_at: datetime | None = None
     duplicate_of: str | None = None
+    may_supersede: tuple[str, ...] = ()
 
     @property
     def provenance(self) -> str | None:
@@ -177,23 +181,59 @@ def _make_erasure(count: int, facts: dict[str, Any]) -> Erasure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """A backup or an export that a store has made of itself.
+    """A backup, an export or a copy that was made of a store, or the store that it is a copy of.
 
     Attributes:
-        path: The file.
-        kind: ``backup`` or ``export``.
+        path: The file; of a copy its folder, or its address.
+        kind: ``backup``, ``export``, or ``copy`` for a store in another place.
         made_at: When it was made.
-        exists: Whether there is still a file of that name.
+        exists: Whether there is still something of that name; a server is not asked.
         older_than: Tokens of the receipts of ``forget`` that are later, and are about rows that may be in it.
-        holds: Number of forgotten rows in it; None for an export, which is not looked into, and a file that is gone.
+        holds: Number of forgotten rows in it; None for what is not looked into, and a file that is gone.
     """
 
-    path: Path
+    path: Path | str
     kind: str
     made_at: datetime
     exists: bool
     older_than: tuple[str, ...]
     holds: int | None
+
+    def __post_init__(self) -> None:
+        """Make a path of what is no address: JSON has texts alone."""
+        if isinstance(self.path, str) and "://" not in self.path:
+            object.__setattr__(self, "path", Path(self.path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """What ``Memory.copy`` did; after a dry run, what it would do.
+
+    Attributes:
+        source: Where the store is: its folder or address.
+        target: Where the copy is.
+        entries: Number of entry rows, former versions included.
+        sessions: Number of sessions.
+        vectors: Number of rows with vectors, latents among them.
+        receipts: Number of receipts of ``forget``.
+        rows: Number of rows of all kinds.
+        found: Number of rows that were in the target before: of an unfinished copy that was continued.
+        damaged: Number of rows that are damaged in the source, by their checksums, and so in the copy; see ``check``.
+        digest: SHA-256 of all rows, in hexadecimal digits, the same on both sides; empty after a dry run.
+        dry_run: Whether nothing was written.
+    """
+
+    source: str
+    target: str
+    entries: int
+    sessions: int
+    vectors: int
+    receipts: int
+    rows: int
+    found: int
+    damaged: int
+    digest: str
+    dry_run: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +246,9 @@ class Hit:
             long text that of its best passage, less what the best of so many is better by chance); in hybrid mode that
             plus bonuses for words, neighbours, time and importance; see ``ranking.py``.
         rank: 1 for the best hit.
+        confidence: Calibrated chance that the entry holds evidence for the question, from 0 to 1; None where nothing
+            was calibrated (a question given as a vector, or by meaning alone with an encoder that is not known).
+        stale_by: Key of a later hit that says nearly the same with another value; None for what seems up to date.
         passage: Of a long entry, where the passage that answers best begins and ends, in characters of ``text``; None
             for a short one.
         trace: The parts of the score, with ``explain=True``.
@@ -214,6 +257,8 @@ class Hit:
     entry: Entry
     score: float
     rank: int
+    confidence: float | None = None
+    stale_by: str | None = None
     passage: tuple[int, int] | None = None
     trace: Mapping[str, Any] | None = field(default=None, hash=False)
 
@@ -223,17 +268,26 @@ class Hit:
         return self.entry.text
 
 
+Evidence = Literal["strong", "weak", "none", "unknown"]
+"""How sure a memory is that it knows the answer; see ``Hits``."""
+
+
 class Hits(list[Hit]):
     """The hits of one recall, best first.
 
     Attributes:
         tier_reached: Dimension of the index tier that ranked the candidates: the native one, or a smaller one if
             ``budget_ms`` ran out; None if no index was searched.
+        evidence: Whether the memory knows: ``strong``, ``weak`` or ``none``, by the best confidence of the first
+            ten that were found, whatever ``k`` and ``min_confidence`` left of them; ``unknown`` where hits have no
+            confidence.
     """
 
-    def __init__(self, hits: Iterable[Hit] = (), *, tier_reached: int | None = None) -> None:
+    def __init__(
+        self, hits: Iterable[Hit] = (), *, tier_reached: int | None = None, evidence: Evidence = "unknown"
+    ) -> None:
         super().__init__(hits)
-        self.tier_reached = tier_reached
+        self.tier_reached, self.evidence = tier_reached, evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +299,7 @@ class Trace:
         returned: Whether it was among the hits.
         stage: The stage that dropped it: ``unknown``, ``superseded``, ``expired``, ``filter``, ``tier 64`` (or another
             dimension), ``words`` (it holds none of them, in lexical mode), ``duplicate``, ``diversity``,
-            ``rank`` (others were better), or ``returned``.
+            ``rank`` (others were better), ``confidence`` (it had less than ``min_confidence``), or ``returned``.
         reason: The stage in a sentence, with figures.
         rank: Its rank among all candidates, if it reached the ranking.
         score: Its score, if it has one.

@@ -8,6 +8,9 @@ processors (user and system) says what it costs where something else runs. Modul
 is not counted, as pip does where it installs. The store has entries with random vectors
 around centres and the words of invented notes, half of them in sessions of forty.
 
+With ``--helper`` the same commands, and a hook, take their turns while ``agent-memory serve --socket-only`` runs on the
+store; their part of the time without it is printed.
+
 ``--peers`` names the Python of an environment in which mem0 and chromadb are installed; those that cannot be imported
 are left out. ``--before`` names that of another version of agent-memory, whose commands then take their turns, too.
 """
@@ -22,16 +25,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-COMMAND = "import sys; from agent_memory.cli import main; sys.exit(main())"
+COMMAND = "import sys; from agent_memory.__main__ import main; sys.exit(main())"
 VECTOR = "from agent_memory.encoders import load_encoder; load_encoder().encode_queries(['Where does Alice live?'])"
 PEERS = {"import mem0": "import mem0", "import chromadb": "import chromadb"}
 WORDS = "paint brush harbour budget committee shelf lamp garden ticket train coach report letter bridge river".split()
 
-Case = tuple[list[str], dict[str, str]]
-"""A command, and what it finds in its environment beside ours."""
+EVENT = {"session_id": "bench", "source": "startup", "prompt": "Which ticket is for the train?"}
+HELPED = " by a helper"
+
+
+class Case(NamedTuple):
+    """A command, what it finds in its environment beside ours, and what it is sent."""
+
+    command: list[str]
+    environment: dict[str, str]
+    said: bytes = b""
 
 
 def fill(folder: Path, count: int) -> None:
@@ -56,7 +69,7 @@ def fill(folder: Path, count: int) -> None:
 
 def list_cases(python: str, store: Path, label: str) -> Iterator[tuple[str, Case]]:
     """Yield the cases of one version of agent-memory by name."""
-    environment = {"AGENT_MEMORY_PATH": str(store)}
+    environment = {"AGENT_MEMORY_PATH": str(store), "AGENT_MEMORY_HELPER": "0"}
     for name, arguments in {
         "--help": ["--help"],
         "recall": ["recall", "Where does Alice live?"],
@@ -64,8 +77,32 @@ def list_cases(python: str, store: Path, label: str) -> Iterator[tuple[str, Case
         "add": ["add", "Alice moved to Berlin in May."],
         "add to a session": ["add", "Alice moved to Berlin in May.", "-s", "session 7", "--speaker", "alice"],
     }.items():
-        yield f"{label}{name}", ([python, "-c", COMMAND, *arguments], environment)
-    yield f"{label}import to first vector", ([python, "-c", VECTOR], environment)
+        yield f"{label}{name}", Case([python, "-c", COMMAND, *arguments], environment)
+    sent = json.dumps(EVENT | {"cwd": str(store.parent)}).encode()
+    yield f"{label}hook", Case([python, "-c", COMMAND, "hook", "SessionStart"], environment, sent)
+    yield f"{label}import to first vector", Case([python, "-c", VECTOR], environment)
+
+
+def list_helped_cases(cases: Mapping[str, Case]) -> dict[str, Case]:
+    """Return the cases that a helper answers, with it."""
+    return {
+        name + HELPED: case._replace(environment=case.environment | {"AGENT_MEMORY_HELPER": "1"})
+        for name, case in cases.items()
+        if name.startswith(("recall", "add", "hook"))
+    }
+
+
+@contextmanager
+def help_commands(store: Path) -> Iterator[None]:
+    """Run a helper for a store while the block runs."""
+    command = [sys.executable, "-m", "agent_memory", "serve", "--socket-only", "--json", "--path", str(store)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as helper:
+        try:
+            if helper.stdout is None or not helper.stdout.readline():
+                raise SystemExit("the helper did not start")
+            yield
+        finally:
+            helper.terminate()
 
 
 def can_run(python: str, code: str) -> bool:
@@ -75,10 +112,13 @@ def can_run(python: str, code: str) -> bool:
 
 def measure(case: Case) -> dict[str, float]:
     """Run a process, and return its seconds of wall and processor time and its peak memory."""
-    command, environment = case
-    started = time.perf_counter()
+    command, environment, said = case
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=inherited | environment)
+    with tempfile.TemporaryFile() as sent:
+        sent.write(said)
+        sent.seek(0)
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdin=sent, stdout=subprocess.DEVNULL, env=inherited | environment)
     _, status, used = os.wait4(process.pid, 0)
     wall = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -104,6 +144,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--peers", default=sys.executable)
     parser.add_argument("--before")
+    parser.add_argument("--helper", action="store_true")
     parser.add_argument("--only", default="", help="measure the cases whose names have this in them")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--fill", type=Path, help=argparse.SUPPRESS)
@@ -111,17 +152,20 @@ def main() -> None:
     if options.fill:
         fill(options.fill, options.entries)
         return
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         store = Path(scratch) / "store"
         # In a process of its own: the peak memory of a child is never reported below that of its parent.
         command = [sys.executable, __file__, "--fill", str(store), "--entries", str(options.entries)]
         subprocess.run(command, check=True)
-        cases: dict[str, Case] = {"python, nothing else": ([sys.executable, "-c", "pass"], {})}
+        cases: dict[str, Case] = {"python, nothing else": Case([sys.executable, "-c", "pass"], {})}
         cases |= dict(list_cases(sys.executable, store, ""))
+        if options.helper:
+            cases |= list_helped_cases(cases)
+            stack.enter_context(help_commands(store))
         if options.before:
             cases |= dict(list_cases(options.before, store, "before: "))
         cases |= {
-            name: ([options.peers, "-c", code], {}) for name, code in PEERS.items() if can_run(options.peers, code)
+            name: Case([options.peers, "-c", code], {}) for name, code in PEERS.items() if can_run(options.peers, code)
         }
         cases = {name: case for name, case in cases.items() if options.only in name}
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
@@ -132,11 +176,13 @@ def main() -> None:
                     runs[name].append(found)
             print(f"turn {turn} of {options.repeats}", file=sys.stderr, flush=True)
     results = {name: summarise(found) for name, found in runs.items()}
-    print(f"{'':28}{'wall s':>22}{'processor s':>22}{'peak MB':>10}")
+    print(f"{'':34}{'wall s':>22}{'processor s':>22}{'peak MB':>10}")
     for name, measures in results.items():
         wall, cpu, peak = measures["wall_s"], measures["cpu_s"], measures["peak_mb"]
         cells = [f"{middle:.2f} ({low:.2f}-{high:.2f})" for low, middle, high in (wall, cpu)]
-        print(f"{name:28}{cells[0]:>22}{cells[1]:>22}{peak[1]:>10.0f}")
+        alone = results.get(name.removesuffix(HELPED), {}).get("wall_s") if name.endswith(HELPED) else None
+        ratio = "" if alone is None else f"   {wall[1] / alone[1]:.2f} of it alone"
+        print(f"{name:34}{cells[0]:>22}{cells[1]:>22}{peak[1]:>10.0f}{ratio}")
     if options.out:
         options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

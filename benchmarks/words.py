@@ -28,7 +28,6 @@ import numpy as np
 from timing import summarise
 
 from agent_memory import Config, EncoderSpec, Memory
-from agent_memory.live.searcher import Searcher
 from agent_memory.storage.filters import parse_filter
 from agent_memory.storage.records import Condition, LexicalQuery
 
@@ -96,7 +95,7 @@ class Ours:
         """Return the best entries."""
         store = self._store
         with store.read() as tx:
-            searcher = Searcher(store.index, store.words, tx, store.space.accept, self._condition, dense=False)
+            searcher = store.searcher(tx, store.space, self._condition, dense=False)
             if not self._tier:
                 searcher._words = (None,)
             return list(searcher.search_words(searcher.parse_words(question), LIMIT))

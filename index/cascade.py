@@ -124,12 +124,6 @@ class Cascade:
             return np.arange(start, self.state.count)
         return start + np.flatnonzero(self.mask[start:])
 
-    def _score_native(self, query: FloatArray, rows: RowArray) -> FloatArray:
-        if len(rows) <= _CHUNK:
-            return score_rows(self.state.native.take(rows), query)
-        pieces = np.array_split(rows, -(-len(rows) // _CHUNK))
-        return np.concatenate([score_rows(self.state.native.take(piece), query) for piece in pieces])
-
     def _scan(self, queries: FloatArray, coarse: CoarseTier) -> list[Answer]:
         tail = self._list_tail(len(coarse))
         count = min(self.coarse_count, len(coarse))
@@ -182,7 +176,7 @@ class Cascade:
         self, query: FloatArray, rows: RowArray, traces: list[TierTrace], *, reached: int | None = None
     ) -> Answer:
         """Rank candidates at the native tier and keep the best k."""
-        scores = self._score_native(query, rows)
+        scores = score_native(self.state, rows, query)
         ids = self.state.ids.read_ids(self.state.count)[rows]
         order = sort_best(scores, ids, len(rows) if self.explain else self.k)
         if self.explain:
@@ -197,6 +191,14 @@ class Cascade:
             return traces
         ids = self.state.ids.read_ids(self.state.count)[rows]
         return [*traces, TierTrace(tier=self.tiers[tier], ids=ids, scores=scores, kept=min(kept, len(rows)))]
+
+
+def score_native(state: State, rows: RowArray, query: FloatArray) -> FloatArray:
+    """Return the scores (m,) of rows (m,) at the native tier for one query (d,)."""
+    if len(rows) <= _CHUNK:
+        return score_rows(state.native.take(rows), query)
+    pieces = np.array_split(rows, -(-len(rows) // _CHUNK))
+    return np.concatenate([score_rows(state.native.take(piece), query) for piece in pieces])
 
 
 def score_main(state: State, main: Rows, rows: RowArray, queries: FloatArray) -> FloatArray:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import InvalidInputError
-from agent_memory.index.cascade import Answer, Cascade
+from agent_memory.index.cascade import Answer, Cascade, score_native
 from agent_memory.index.records import IndexOptions, SearchResult, TierTrace
 from agent_memory.index.state import State
 from agent_memory.index.vectors import check_ids, deduplicate, normalise_queries
@@ -68,6 +68,22 @@ class IndexView:
         rows = None if allowed is None else self._find_rows(allowed)
         cascade = Cascade(self._state, self._tiers, rows, int(k), exact=exact, deadline=deadline, explain=explain)
         return _assemble(self._answer(cascade, unit), int(k), self._tiers[-1], explain)
+
+    def score(self, query: npt.ArrayLike, ids: npt.ArrayLike) -> tuple[IdArray, FloatArray]:
+        """Return those of some ids that are live, int64 (m,), and what an exact search gives each, float32 (m,).
+
+        Args:
+            query: (d,), normalised here.
+            ids: int64 (n,), in any order.
+
+        Raises:
+            DimensionMismatchError: A query of another dimension.
+            InvalidInputError: A query that is NaN, infinite or zero, or ids that are not integers.
+            CorruptSnapshotError: A mapped file was damaged since it was saved.
+        """
+        unit = normalise_queries(query, self._tiers[-1])
+        rows = self._find_rows(ids)
+        return self._state.ids.read_ids(self._state.count)[rows], score_native(self._state, rows, unit[0])
 
     def _find_rows(self, ids: npt.ArrayLike) -> RowArray:
         """Return the live rows of these ids, each once."""

@@ -7,7 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from agent_memory.errors import StorageError
 from agent_memory.records import Entry, Session
+from agent_memory.storage.columns import EntryFacts
+from agent_memory.storage.filters import Path
+from agent_memory.storage.numbered import Field
 from agent_memory.storage.records import (
     Condition,
     Draft,
@@ -63,6 +67,24 @@ class Entries(ABC):
     @abstractmethod
     def select_ids(self, condition: Condition) -> IdArray:
         """Return the ids of all entries that satisfy a condition, shape (n,), in no order."""
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether ``read_facts`` and ``read_members`` are offered."""
+        return False
+
+    def read_facts(self, ids: IdArray | None = None) -> Iterator[EntryFacts]:
+        """Yield what is told of the unsuperseded entries, or of those among some, by id, some thousand at once."""
+        raise StorageError("this back end has no columns to read")
+
+    def read_members(self, path: Path, ids: IdArray | None = None) -> Iterator[tuple[IdArray, Sequence[Field]]]:
+        """Yield (ids, a member of the metadata of each) of what ``read_facts`` yields.
+
+        Args:
+            path: The member, of plain names.
+            ids: As for ``read_facts``.
+        """
+        raise StorageError("this back end has no columns to read")
 
     @abstractmethod
     def select_surplus(self, namespace: Namespace, *, before: datetime | None, newest: int | None) -> IdArray:
@@ -121,8 +143,15 @@ class Entries(ABC):
         """
 
     @abstractmethod
-    def select_circumstances(self, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
-        """Return (id, event time, importance) of the given entries."""
+    def select_circumstances(
+        self, ids: Sequence[int], *, important: bool = False
+    ) -> list[tuple[int, datetime, float | None]]:
+        """Return (id, event time, importance) of the given entries.
+
+        Args:
+            ids: The entries.
+            important: True to leave out those without an importance.
+        """
 
     @abstractmethod
     def count(self, condition: Condition) -> int:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ class StoredCopy:
 
     Attributes:
         path: The file.
-        kind: ``backup`` or ``export``.
+        kind: ``backup``, ``export``, or ``copy`` for a store in another place.
         made_at: When it was made.
         last_id: The largest row number used by then: rows up to it may be in the copy.
     """
@@ -50,6 +51,13 @@ class StoredCopy:
     kind: str
     made_at: datetime
     last_id: int
+
+    @property
+    def exists(self) -> bool:
+        """Whether it is there still; of a store on a server, True, since that is not asked."""
+        if self.kind != "copy":
+            return Path(self.path).is_file()
+        return "://" in self.path or (Path(self.path) / "memory.db").is_file()
 
 
 class Erasures(ABC):
@@ -92,7 +100,7 @@ class Erasures(ABC):
 
         Args:
             path: The file.
-            kind: ``backup`` or ``export``.
+            kind: As of ``StoredCopy``.
             now: When it was made.
             last_id: As of ``StoredCopy``; the largest row number used until now if left out.
         """

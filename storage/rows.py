@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
+from agent_memory.errors import UnfinishedCopyError
 from agent_memory.storage.sqlite.changes import last_number
 from agent_memory.storage.sqlite.slots import Link, driver
 
@@ -51,6 +53,10 @@ _KEYS = {
 _NOTES = ("mentions", "vectors_awaited", "store_id")  # in ``meta``: all but how words are written
 
 Row = Sequence[Any]
+Keyed = tuple[tuple[Any, ...], tuple[Any, ...]]
+
+MARK = "copying "
+"""What the revision of a store begins with while rows are copied into it: no version opens it meanwhile."""
 
 
 def _key_of(table: str) -> tuple[str, ...]:
@@ -62,20 +68,73 @@ def list_columns(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
+def read_keyed(source: Link, table: str, columns: Sequence[str]) -> Iterator[list[Keyed]]:
+    """Yield a table's rows with their primary keys in steps, in the order of the keys."""
+    after: Row | None = None
+    while page := _read_page(source, table, columns, after):
+        yield page
+        after = page[-1][0]
+
+
+def _read_page(source: Link, table: str, columns: Sequence[str], after: Row | None) -> list[Keyed]:
+    key = _key_of(table)
+    where, given = ("", ()) if after is None else (f"WHERE {_compare(key, '>')}", tuple(after))
+    query = f'SELECT {list_columns((*key, *columns))} FROM "{table}" {where} ORDER BY {list_columns(key)} LIMIT ?'
+    return _split(driver(source).execute(query, (*given, PAGE_ROWS)).fetchall(), key)
+
+
+def _compare(key: Sequence[str], sign: str) -> str:
+    return f"({list_columns(key)}) {sign} ({', '.join('?' * len(key))})"
+
+
+def _split(found: Sequence[Row], key: Sequence[str]) -> list[Keyed]:
+    return [(tuple(row[: len(key)]), tuple(row[len(key) :])) for row in found]
+
+
 def read_pages(source: Link, table: str, columns: Sequence[str]) -> Iterator[list[Row]]:
     """Yield a table's rows in steps, in the order of its primary key."""
+    for page in read_keyed(source, table, columns):
+        yield [row for _, row in page]
+
+
+def read_keyed_apart(
+    begin: Callable[[], AbstractContextManager[Link]], table: str, columns: Sequence[str]
+) -> Iterator[list[Keyed]]:
+    """Yield rows as ``read_keyed`` does, each step of a transaction of its own: rows may be deleted in between."""
     after: Row | None = None
-    key = _key_of(table)
-    marks = ", ".join("?" * len(key))
-    names = list_columns((*key, *columns))
     while True:
-        where, given = ("", ()) if after is None else (f"WHERE ({list_columns(key)}) > ({marks})", tuple(after))
-        query = f'SELECT {names} FROM "{table}" {where} ORDER BY {list_columns(key)} LIMIT ?'
-        page = driver(source).execute(query, (*given, PAGE_ROWS)).fetchall()
+        with begin() as link:
+            page = _read_page(link, table, columns, after)
         if not page:
             return
-        yield [row[len(key) :] for row in page]
-        after = page[-1][: len(key)]
+        yield page
+        after = page[-1][0]
+
+
+def read_between(link: Link, table: str, columns: Sequence[str], first: Row, last: Row) -> list[Keyed]:
+    """Return the rows from one primary key to another, both included."""
+    key = _key_of(table)
+    query = (
+        f'SELECT {list_columns((*key, *columns))} FROM "{table}" WHERE {_compare(key, ">=")} AND {_compare(key, "<=")}'
+    )
+    return _split(driver(link).execute(query, (*first, *last)).fetchall(), key)
+
+
+def delete_keys(target: Link, table: str, keys: Sequence[Row]) -> None:
+    """Delete the rows of some primary keys, and what refers to them."""
+    driver(target).executemany(f'DELETE FROM "{table}" WHERE {_compare(_key_of(table), "=")}', keys)
+
+
+def merge_page(target: Link, table: str, columns: Sequence[str], page: Sequence[Row]) -> None:
+    """Write rows as they are, over those of the same primary keys."""
+    key = _key_of(table)
+    changed = ", ".join(f'"{name}" = excluded."{name}"' for name in columns if name not in key)
+    marks = ", ".join("?" * len(columns))
+    driver(target).executemany(
+        f'INSERT INTO "{table}" ({list_columns(columns)}) VALUES ({marks}) '
+        f"ON CONFLICT ({list_columns(key)}) DO UPDATE SET {changed}",
+        page,
+    )
 
 
 def insert_page(target: Link, table: str, columns: Sequence[str], page: Sequence[Row]) -> None:
@@ -95,9 +154,9 @@ def link_versions(source: Link, write: Callable[[Sequence[Row]], object]) -> Non
 LINK = "UPDATE entries SET superseded_by = ? WHERE id = ?"
 
 
-def copy_notes(source: Link, target: Link) -> None:
+def copy_notes(source: Link, target: Link, but: Sequence[str] = ()) -> None:
     """Copy the rows of ``meta`` that go with the entries, the store's id among them."""
-    for name in _NOTES:
+    for name in set(_NOTES).difference(but):
         row = driver(source).execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         if row is not None:
             driver(target).execute("REPLACE INTO meta (name, value) VALUES (?, ?)", (name, row[0]))
@@ -111,3 +170,16 @@ def read_numbers(source: Link) -> dict[str, int]:
 def count_rows(link: Link, tables: Sequence[str]) -> dict[str, int]:
     """Return how many rows tables have."""
     return {table: int(driver(link).execute(f'SELECT count(*) FROM "{table}"').fetchone()[0]) for table in tables}
+
+
+def write_revision(link: Link, revision: str) -> None:
+    """Set the revision of a store's schema."""
+    driver(link).execute("UPDATE alembic_version SET version_num = ?", (revision,))
+
+
+def refuse_unfinished(revision: object, name: object) -> None:
+    """Raise UnfinishedCopyError if that is the revision of a store that rows are being copied into."""
+    if isinstance(revision, str) and revision.startswith(MARK):
+        raise UnfinishedCopyError(
+            f"{name} is an unfinished copy of another store; run the same copy again to finish it, or delete it"
+        )

@@ -280,6 +280,10 @@ class Sessions(ABC):
         """Return the id of the named session in exactly a namespace, else of the only one below it, else None."""
 
     @abstractmethod
+    def count_named(self, scope: Namespace, name: str) -> int:
+        """Return the number of sessions of a name in and below a namespace."""
+
+    @abstractmethod
     def move_head(self, session_id: int, seq: int) -> None:
         """Record the latest change of a session, which changes its head."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from support import WordEncoder
 from agent_memory import Config, Memory
 
 Open = Callable[..., Memory]
+_NUMBERS = itertools.count()
 
 
 @pytest.fixture
@@ -48,3 +50,20 @@ def postgres() -> Iterator[Any]:
     server = Server(fsync="off", full_page_writes="off")
     yield server
     server.stop()
+
+
+@pytest.fixture(params=["folder", "postgres"])
+def place(request: pytest.FixtureRequest) -> Path | str:
+    """Where a new store may be: in a folder, and on a server."""
+    return request.getfixturevalue("folder" if request.param == "folder" else "url")
+
+
+@pytest.fixture
+def url(postgres: Any) -> Iterator[str]:
+    """The address of a store on PostgreSQL that is not there yet; its schema is dropped at the end."""
+    import psycopg
+
+    schema = f"store_{next(_NUMBERS)}"
+    yield postgres.url(schema=schema)
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")

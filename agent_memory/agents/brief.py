@@ -13,6 +13,7 @@ from agent_memory.agents.kinds import DECISION, OPEN, PREFERENCE, find_kinds
 from agent_memory.agents.spool import read_waiting
 from agent_memory.formats.prompt import format_hits
 from agent_memory.records import Entry, Hit
+from agent_memory.resident.lending import borrow
 
 if TYPE_CHECKING:
     from agent_memory.memory import Memory
@@ -29,14 +30,12 @@ _CHARS = 1200  # of one block; three of them are far below what agents cut
 _HITS = 4
 _WAIT_S = 0.3
 
-CLEAR_SHARE = 0.4
-"""Share of a prompt's words, weighted by how rare they are, from which an entry is shown unasked."""
-
-SHARE_FLOOR = 0.25
-"""Share that is enough if two words are held."""
+MIN_CONFIDENCE = 0.1
+"""Chance that an entry answers, by the words of a prompt alone, from which it is shown unasked."""
 
 WORDS_FLOOR = 1 / 3
-"""Share of the words, each counted alike, that is enough if two are held: in a small store no word is rare."""
+"""Share of the words, each counted alike, that is enough too if two are held: in a small store no word is rare, so that
+words give little confidence."""
 
 
 def make_brief(store: Path, namespace: tuple[str, ...], session: str | None = None) -> str:
@@ -96,8 +95,8 @@ def recall_first(store: Path, namespace: tuple[str, ...], prompt: str, session: 
 
 def _is_near(hit: Hit, words: int) -> bool:
     lexical: dict[str, Any] = (hit.trace or {}).get("lexical") or {}
-    share, held = float(lexical.get("share", 0.0)), len(lexical.get("words", ()))
-    return share >= CLEAR_SHARE or (held > 1 and (share >= SHARE_FLOOR or held >= words * WORDS_FLOOR))
+    held = len(lexical.get("words", ()))
+    return (hit.confidence or 0.0) >= MIN_CONFIDENCE or (held > 1 and held >= words * WORDS_FLOOR)
 
 
 @contextmanager
@@ -105,6 +104,9 @@ def _opened(store: Path, namespace: tuple[str, ...]) -> Iterator[Memory | None]:
     """Open the store, which is not made if it is missing."""
     if not (store / "memory.db").is_file():
         yield None
+        return
+    if (lent := borrow(store, namespace)) is not None:
+        yield lent
         return
     from agent_memory.memory import Memory
 

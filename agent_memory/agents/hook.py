@@ -37,6 +37,7 @@ class _Call(NamedTuple):
     event: str
     agent: str
     store: str | None
+    strict: bool = False  # whether errors are raised instead of noted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,11 +51,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if call.event == _TAKE_IN:
             _take_in(call)
-        elif os.environ.get(SWITCH, "").casefold() not in ("off", "0", "no", "false"):
-            _run(call, started)
+        elif not _is_off():
+            _run_limited(call, started)
     except (Exception, KeyboardInterrupt) as error:
         _note(call, error)
     return 0
+
+
+def run_resident(arguments: Sequence[str], started: float) -> int:
+    """Run a hook in a process that stays; returns the exit code, which is always 0.
+
+    Args:
+        arguments: As for ``main``.
+        started: ``time.monotonic()`` when the hook began.
+
+    Raises:
+        Exception: Whatever went wrong; the hook is to be run by its own process then.
+    """
+    if not _is_off():
+        _run(_parse(arguments)._replace(strict=True), started)
+    return 0
+
+
+def _is_off() -> bool:
+    return os.environ.get(SWITCH, "").casefold() in ("off", "0", "no", "false")
 
 
 def _parse(arguments: Sequence[str]) -> _Call:
@@ -72,11 +92,18 @@ def _parse(arguments: Sequence[str]) -> _Call:
     return _Call(event, agent, named["--path"] or None)
 
 
-def _run(call: _Call, started: float) -> None:
+def _run_limited(call: _Call, started: float) -> None:
     limit = _read_limit()
     timer = threading.Timer(limit, _give_up, [call, limit])
     timer.daemon = True
     timer.start()
+    try:
+        _run(call, started)
+    finally:
+        timer.cancel()
+
+
+def _run(call: _Call, started: float) -> None:
     context, event = "", None
     try:
         event = events.read_event(call.event, call.agent, _read_input())
@@ -85,7 +112,6 @@ def _run(call: _Call, started: float) -> None:
             context = _answer(event, store, call)
         notes.note_run(store, call.agent, call.event, started)
     finally:
-        timer.cancel()
         # Cursor waits for JSON whatever happened to the hook.
         if event is not None:
             _print(events.answer(event, context))
@@ -156,6 +182,8 @@ def _try(call: _Call, make: Callable[..., str], *given: object) -> str:
     try:
         return make(*given)
     except Exception as error:
+        if call.strict:
+            raise
         _note(call, error)
         return ""
 

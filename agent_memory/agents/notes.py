@@ -13,9 +13,11 @@ from typing import Any
 
 from agent_memory.agents.places import FOLDER
 from agent_memory.files import create_file, make_folder, write_bytes
+from agent_memory.resident import once
 
 _KEPT_S = 30 * 24 * 3600  # how long a session is known to have had its first prompt
 _CHARS = 300
+_CLOCKS_S = 0.05  # by which times of files lag behind
 
 
 def note_run(store: Path, agent: str, event: str, started: float) -> None:
@@ -59,7 +61,8 @@ def is_first(store: Path, agent: str, session: str) -> bool:
     try:
         os.close(create_file(folder / name))
     except FileExistsError:
-        return False
+        # A helper may have made it for this very hook, and died.
+        return bool(once.since) and (folder / name).stat().st_mtime >= once.since - _CLOCKS_S
     return True
 
 

@@ -14,9 +14,11 @@ def find_store(path: str | None = None) -> Path:
     """Return the folder of the store: the given one, ``AGENT_MEMORY_PATH``, or that in the home folder.
 
     Raises:
-        FileNotFoundError: There is no home folder; nothing was made.
+        FileNotFoundError: There is no home folder, or an address was given; nothing was made.
     """
     given = path or os.environ.get(VARIABLE) or DEFAULT
+    if "://" in given:
+        raise FileNotFoundError(f"hooks need a folder, and {given.split(':')[0]}:// is an address")
     try:
         folder = Path(given).expanduser()
     except RuntimeError as error:

@@ -24,6 +24,7 @@ from agent_memory.cli.shared import (
     print_line,
     printable,
     progress_bar,
+    require_folder,
     say,
 )
 from agent_memory.errors import InvalidInputError, NotFoundError
@@ -63,7 +64,7 @@ def install(
 
     check_installed()
     scope, root = _find_scope(user, project)
-    store = find_store(path)
+    store = _find_store(path)
     given = None if path == DEFAULT_PATH else str(store)
     _print_parts(write(agent, scope, root, store, given_store=given), as_json)
     if agent is Agent.CODEX and not as_json:
@@ -82,7 +83,7 @@ def uninstall(
     from agent_memory.agents.install import uninstall as undo
 
     scope, root = _find_scope(user, project)
-    _print_parts(undo(agent, scope, root, find_store(path)), as_json)
+    _print_parts(undo(agent, scope, root, _find_store(path)), as_json)
 
 
 @app.command(epilog="Example: agent-memory agent status")
@@ -94,7 +95,7 @@ def status(
     """Show what is installed, when a hook last ran, its last error, and what waits to be written."""
     from agent_memory.agents.install import inspect
 
-    store = find_store(path)
+    store = _find_store(path)
     roots = {Scope.USER: _find_home(), Scope.PROJECT: _find_project_folder()}
     facts: dict[str, Any] = {
         "project": "/".join(find_project()),
@@ -163,10 +164,15 @@ def plugin(
     say(written, "\n".join(printable(str(file)) for file in written), as_json=as_json)
 
 
+def _find_store(path: str) -> Path:
+    require_folder(path, "hooks keep what they capture in the folder of the store")
+    return find_store(path)
+
+
 @app.command("take-in", epilog="Example: agent-memory agent take-in")
 def take_in(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
     """Write what hooks have captured into the store now; they start this by themselves."""
-    written = spool.take_in(find_store(path))
+    written = spool.take_in(_find_store(path))
     say({"written": written}, f"{written} entries written", as_json=as_json)
 
 

@@ -29,7 +29,7 @@ _ABOUT = (
     "Every command takes --json and then prints one JSON value on standard output; jobs run, mcp and serve, which "
     "report while they run, print JSON Lines. Times are in UTC, in JSON as ISO 8601 with the offset. Progress and "
     "errors go to standard error.",
-    "Only add, import, restore, demo, agent backfill, mcp and serve make a store where there is none.",
+    "Only add, import, restore, copy, demo, agent backfill, mcp and serve make a store where there is none.",
 )
 
 app = typer.Typer(
@@ -66,6 +66,9 @@ def _version(wanted: bool) -> None:
 def _options(
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    no_helper: Annotated[
+        bool, typer.Option("--no-helper", help="Do the work here, also if `serve` runs; as AGENT_MEMORY_HELPER=0.")
     ] = False,
 ) -> None:
     pass

@@ -18,12 +18,14 @@ from agent_memory.cli.shared import (
     NamespaceOption,
     PathOption,
     TimezoneOption,
+    has_store,
     open_store,
     print_json,
     print_line,
     progress_bar,
     read_receipt,
     say,
+    show_place,
 )
 from agent_memory.errors import InvalidInputError, NotFoundError
 
@@ -65,7 +67,7 @@ def import_(
         raise NotFoundError(f"there is no file {file}")
     started = time.perf_counter()
     with ExitStack() as stack:
-        if dry_run and not (Path(path).expanduser() / "memory.db").is_file():  # nor is one made for counting
+        if dry_run and not has_store(path):  # nor is one made for counting
             path = stack.enter_context(TemporaryDirectory())
         memory = stack.enter_context(open_store(path, namespace, encoder=encoder, create=True, timezone=timezone))
         with progress_bar("importing", quiet=as_json) as progress:
@@ -176,4 +178,31 @@ def restore(
 
     receipts = [read_receipt(one) for one in receipt or ()]
     entries = Memory.restore(file, path, replace=replace, apply_forgets=apply_forgets, receipts=receipts)
-    say({"entries": entries, "path": path}, f"{entries} entries in {path}", as_json=as_json)
+    place = show_place(path)
+    say({"entries": entries, "path": place}, f"{entries} entries in {place}", as_json=as_json)
+
+
+@app.command(epilog="Example: agent-memory copy ./my-agent postgresql://me@db.example/agents")
+def copy(
+    source: Annotated[str, typer.Argument(help="Folder or address of a store.")],
+    target: Annotated[str, typer.Argument(help="Folder or address where none is, or an unfinished copy of it.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look at both and count; write nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a store between a folder and a PostgreSQL database, vectors and versions included, and compare all rows.
+
+    If it is killed, the same command goes on with it; until it is done, nobody can open the copy.
+    """
+    from agent_memory.memory import Memory
+
+    with progress_bar("copying", quiet=as_json) as progress:
+        done = Memory.copy(source, target, dry_run=dry_run, progress=progress)
+    what = f"{done.entries} entries, {done.vectors} with vectors, {done.sessions} sessions, {done.rows} rows in all"
+    lines = [f"would copy {what} to {done.target}" if dry_run else f"copied {what} to {done.target}"]
+    if done.found:
+        lines.append(f"{done.found} rows were there already")
+    if done.damaged:
+        lines.append(f"{done.damaged} rows were damaged before they were copied; see agent-memory check")
+    if not dry_run:
+        lines.append(f"all rows are the same, SHA-256 {done.digest}")
+    say(done, "\n".join(lines), as_json=as_json)

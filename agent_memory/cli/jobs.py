@@ -22,6 +22,7 @@ from agent_memory.cli.shared import (
     print_json_line,
     printable,
     say,
+    show_place,
 )
 from agent_memory.errors import InvalidInputError
 from agent_memory.formats import payload
@@ -67,9 +68,9 @@ def _run_once(memory: Memory, kinds: list[str], as_json: bool) -> None:
 
 def _announce(state: str, path: str, as_json: bool) -> None:
     if as_json:
-        print_json_line({"state": state, "path": path})
+        print_json_line({"state": state, "path": show_place(path)})
     else:
-        OUT.print(f"{state} on {path}" if state == "working" else state)
+        OUT.print(f"{state} on {show_place(path)}" if state == "working" else state)
 
 
 @app.command("list", epilog="Example: agent-memory jobs list")

@@ -22,6 +22,7 @@ from agent_memory.cli.shared import (
     TimezoneOption,
     open_store,
     print_json_line,
+    show_place,
 )
 from agent_memory.errors import InvalidInputError
 from agent_memory.integrations._mcp_transport import Transport
@@ -86,7 +87,7 @@ def mcp(
         if as_json:
             print_json_line({"url": url})
         else:
-            ERR.print(f"serving {path} at {url}")
+            ERR.print(f"serving {show_place(path)} at {url}")
         run_server(memory, transport, host=host, port=port, token=token, hosts=allow_host or (), tools=described)
 
 

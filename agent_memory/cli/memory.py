@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,11 +38,13 @@ from agent_memory.cli.shared import (
     say,
     shorten,
 )
-from agent_memory.errors import InvalidInputError
+from agent_memory.errors import InvalidInputError, NotFoundError
 from agent_memory.files import write_bytes
 from agent_memory.formats import payload
+from agent_memory.resident import once
 
 if TYPE_CHECKING:
+    from agent_memory.memory import Memory
     from agent_memory.records import Entry
 
 app = typer.Typer()
@@ -75,11 +78,11 @@ def add(
     """Remember a text."""
     what, facts = read_text(text), parse_object(metadata, "--metadata")
     with open_store(path, namespace, encoder=encoder, create=True, timezone=timezone) as memory:
-        entry = memory.add(
+        entry = _find_added(memory, what, key) or memory.add(
             what,
             session=session,
             speaker=speaker,
-            key=key,
+            key=key or once.key or None,
             metadata=facts,
             event_time=event_time,
             expires_at=expires_at,
@@ -87,6 +90,21 @@ def add(
         )
     note = f" (same text as {entry.duplicate_of})" if entry.duplicate_of else ""
     say(entry, f"remembered {entry.key}{note}", as_json=as_json)
+
+
+def _find_added(memory: Memory, text: str, key: str | None) -> Entry | None:
+    """Return the entry if a helper, which died then, has already added it for this command."""
+    if not once.since:
+        return None
+    from agent_memory.formats.prompt import without_recalled  # brings NumPy, which --help can do without
+
+    try:
+        versions = memory.history(key or once.key)
+    except NotFoundError:
+        return None
+    began = datetime.fromtimestamp(once.since, UTC)
+    wanted = without_recalled(text)
+    return next((one for one in versions[::-1] if one.updated_at >= began and one.text == wanted), None)
 
 
 @app.command(epilog="Example: agent-memory get home")

@@ -59,6 +59,9 @@ def recall(
     timezone: TimezoneOption = None,
     mode: ModeOption = "hybrid",
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every entry.")] = False,
+    min_confidence: Annotated[
+        float, typer.Option(help="Leave out what answers with less chance than this, from 0 to 1.")
+    ] = 0.0,
     explain: Annotated[bool, typer.Option("--explain", help="Show how each score came about.")] = False,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
@@ -79,8 +82,11 @@ def recall(
             now=now,
             mode=mode,
             exact=exact,
+            min_confidence=min_confidence,
             explain=explain,
         )
+    if hits.evidence == "none" and hits:
+        ERR.print("nothing of this seems to answer: the memory has no evidence")
     if as_json:
         print_json(hits)
         return
@@ -88,7 +94,10 @@ def recall(
         ERR.print("nothing matches")
     for hit in hits:
         shown = hit.text if hit.passage is None else _excerpt(hit.text, hit.passage)
-        print_line((f"{hit.score:.3f}", "bold"), "  ", (describe_origin(hit.entry), "dim"), "  ", shorten(shown))
+        sure = "" if hit.confidence is None else f"  {hit.confidence:4.0%}"
+        print_line((f"{hit.score:.3f}", "bold"), sure, "  ", (describe_origin(hit.entry), "dim"), "  ", shorten(shown))
+        if hit.stale_by is not None:
+            print_line(("       probably out of date: see ", "dim"), printable(hit.stale_by))
         if hit.trace:
             OUT.print("       " + payload.dumps(hit.trace))
 

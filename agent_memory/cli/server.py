@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -26,11 +28,23 @@ from agent_memory.cli.shared import (
     printable,
     require_store,
     say,
+    show_place,
 )
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+from agent_memory.resident.client import is_off
+from agent_memory.resident.wire import HAS_SOCKETS, SOCKET
 
 if TYPE_CHECKING:
     from agent_memory.storage.sqlite.ledger import Ledger
+
+LedgerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        metavar="FOLDER",
+        help="Folder of the server's keys and records; that of the store if left out. PostgreSQL needs one.",
+    ),
+]
 
 app = typer.Typer()
 keys = new_group("Make, list and revoke the keys of a store's server.")
@@ -56,17 +70,28 @@ def serve(
         float, typer.Option(help="Milliseconds within which questions are encoded together; 0 for each by itself.")
     ] = 2.0,
     reranker: Annotated[str | None, typer.Option(help="Folder of a cross-encoder that searches may ask for.")] = None,
+    ledger: LedgerOption = None,
     otel: Annotated[
         bool, typer.Option("--otel", help="Send OpenTelemetry spans, to where OTEL_EXPORTER_OTLP_ENDPOINT says.")
     ] = False,
     otel_content: Annotated[
         bool | None, typer.Option("--otel-content/--no-otel-content", help="Tell texts and questions in spans.")
     ] = None,
+    socket_only: Annotated[
+        bool, typer.Option("--socket-only", help="No port: only help the commands that are run on this store.")
+    ] = False,
+    until_closed: Annotated[bool, typer.Option(hidden=True, help="End when standard input does.")] = False,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
     as_json: JsonLinesOption = False,
 ) -> None:
-    """Serve the memory over HTTP: REST at /v1, MCP at /mcp, and the inspector for a browser at /."""
+    """Serve the memory over HTTP: REST at /v1, MCP at /mcp, and the inspector for a browser at /.
+
+    The commands of this machine that name the same folder are then answered by it as well, in a blink.
+    """
+    if socket_only:
+        _help_commands(path, encoder, as_json=as_json, until_closed=until_closed)
+        return
     _need_server()
     from pydantic import ValidationError
 
@@ -86,6 +111,7 @@ def serve(
             max_entries=max_entries,
             timeout_s=timeout,
             reranker=reranker,
+            ledger=ledger,
             otel=otel,
             otel_content=otel_content,
         )
@@ -98,16 +124,70 @@ def serve(
         if as_json:
             print_json_line({"url": url})
         else:
-            ERR.print(printable(f"serving {path} at {url}"))
+            ERR.print(printable(f"serving {show_place(path)} at {url}"))
 
     scope = _split(namespace)
-    run(_parse_path(path), settings, namespace=scope, encoder=encoder, config=config, announce=announce)
+    place = _parse_place(path)
+    with _offer_help(place, encoder):
+        run(place, settings, namespace=scope, encoder=encoder, config=config, announce=announce)
 
 
-def _parse_path(path: str) -> Path:
-    from agent_memory.inputs import parse_path  # NumPy comes with it, which --help can do without
+def _help_commands(path: str, encoder: str | None, *, as_json: bool, until_closed: bool) -> None:
+    from agent_memory.agents.hook import run_resident
+    from agent_memory.cli.app import app as whole
+    from agent_memory.cli.helper import run
 
-    return parse_path("path", path)
+    def announce(place: Path) -> None:
+        if as_json:
+            print_json_line({"socket": str(place)})
+        else:
+            ERR.print(printable(f"helping the commands of {path} at {place}"))
+
+    command, lifeline = typer.main.get_group(whole), 0 if until_closed else None
+    place = _parse_place(path)
+    if isinstance(place, str):
+        raise InvalidInputError("--socket-only helps the commands of a folder, and this store has none")
+    run(place, command, run_resident, encoder=encoder, lifeline=lifeline, announce=announce)
+
+
+_END_S = 10.0
+
+
+def _end(helper: subprocess.Popen[bytes], folder: Path) -> None:
+    """Let a helper finish the command that it is at, and wait for its end; one that has not begun is not waited for."""
+    if not (folder / SOCKET).exists():
+        helper.kill()
+    if helper.stdin is not None:
+        helper.stdin.close()
+    try:
+        helper.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        helper.kill()
+
+
+@contextmanager
+def _offer_help(place: Path | str, encoder: str | None) -> Iterator[None]:
+    """Let a process of its own help the commands of a store while the block runs; it ends with this one."""
+    if is_off() or not HAS_SOCKETS or isinstance(place, str):  # an address has no folder for the socket
+        yield
+        return
+    command = [sys.executable, "-P", "-m", "agent_memory", "serve", "--socket-only", "--until-closed"]
+    command += ["--path", str(place), *([] if encoder is None else ["--encoder", encoder])]
+    nowhere = subprocess.DEVNULL
+    # Not in the terminal's group: Ctrl-C is for the server, which then closes the helper's standard input.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, start_new_session=True, cwd="/"
+    ) as helper:
+        try:
+            yield
+        finally:
+            _end(helper, place)
+
+
+def _parse_place(path: str) -> Path | str:
+    from agent_memory.inputs import parse_place  # NumPy comes with it, which --help can do without
+
+    return parse_place("path", path)
 
 
 def _split(namespace: str) -> tuple[str, ...]:
@@ -126,11 +206,17 @@ def _need_server() -> None:
 
 
 @contextmanager
-def _open_ledger(path: str) -> Iterator[Ledger]:
+def _open_ledger(path: str, given: str | None) -> Iterator[Ledger]:
+    from agent_memory.files import make_folder
+    from agent_memory.server.serving import find_ledger
     from agent_memory.storage.sqlite.ledger import open_ledger
 
-    require_store(path)
-    with open_ledger(_parse_path(path)) as ledger:
+    folder = find_ledger(_parse_place(path), given)
+    if given is None:
+        require_store(path)
+    else:
+        make_folder(folder)
+    with open_ledger(folder) as ledger:
         yield ledger
 
 
@@ -143,15 +229,16 @@ def create(
     expires_at: Annotated[str | None, typer.Option(help="When it stops working, ISO 8601.")] = None,
     rate: Annotated[int | None, typer.Option(help="Requests a minute in its namespace.")] = None,
     max_entries: Annotated[int | None, typer.Option(help="Entries that its namespace may hold.")] = None,
+    ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key, and print it: it is kept as a hash, and cannot be shown again."""
     _need_server()
     from agent_memory.server.keys import create_key
 
-    with _open_ledger(path) as ledger:
+    with _open_ledger(path, ledger) as opened:
         key, text = create_key(
-            ledger,
+            opened,
             namespace=_split(namespace),
             role=role,
             name=name,
@@ -163,10 +250,10 @@ def create(
 
 
 @keys.command("list", epilog="Example: agent-memory keys list")
-def list_(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
+def list_(path: PathOption = DEFAULT_PATH, ledger: LedgerOption = None, as_json: JsonOption = False) -> None:
     """List the keys, without their secret part."""
-    with _open_ledger(path) as ledger:
-        found = ledger.list_keys()
+    with _open_ledger(path, ledger) as opened:
+        found = opened.list_keys()
     if as_json:
         print_json(found)
         return
@@ -189,9 +276,10 @@ def list_(path: PathOption = DEFAULT_PATH, as_json: JsonOption = False) -> None:
 def revoke(
     key: Annotated[str, typer.Argument(help="Id of the key, as list shows it.")],
     path: PathOption = DEFAULT_PATH,
+    ledger: LedgerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Revoke a key: it stops working at once, also in servers that run."""
-    with _open_ledger(path) as ledger:
-        revoked = ledger.revoke_key(key, datetime.now(UTC))
+    with _open_ledger(path, ledger) as opened:
+        revoked = opened.revoke_key(key, datetime.now(UTC))
     say(revoked, f"revoked {revoked.id}", as_json=as_json)

@@ -3,83 +3,46 @@
 from __future__ import annotations
 
 import codecs
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent_memory.cli.screen import Screen
 from agent_memory.errors import InvalidInputError, NotFoundError
 from agent_memory.formats import payload
+from agent_memory.resident.lending import borrow
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from agent_memory.memory import Memory
     from agent_memory.records import Entry
 
 LINE_CHARS = 300
+_PASSWORD = re.compile("(://[^/@:]*:)[^/@]*@")
+_PASSWORD_OPTION = re.compile("([?&](?:ssl)?password=)[^&]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_COLOURS = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")  # with any of them, Rich may take a file for a terminal
-_WIDE = None if sys.stdout.isatty() else 150  # columns, where there is no terminal to ask
 
 
-class Screen:
-    """Prints to standard output or standard error; Rich, which takes a tenth of a second, comes with the first line.
-
-    Args:
-        options: As of ``rich.console.Console``.
-    """
-
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - Rich's
-        self._options = options
-
-    @cached_property
-    def console(self) -> Console:
-        """What prints."""
-        from rich.console import Console
-
-        return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, **self._options)
-
-    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - Rich's
-        """Print as ``rich.console.Console.print`` does; lines that no terminal shows are written as they are."""
-        if self._is_plain and not options and all(isinstance(one, str) for one in objects):
-            self._file.write(" ".join(objects) + "\n")
-            self._file.flush()
-        else:
-            self.console.print(*objects, **options)
-
-    def print_parts(self, *parts: str | tuple[str, str]) -> None:
-        """Print texts, some with a style behind them, on one line."""
-        if self._is_plain:
-            self.print("".join(part if isinstance(part, str) else part[0] for part in parts))
-            return
-        from rich.text import Text
-
-        self.console.print(Text.assemble(*parts))
-
-    @property
-    def _file(self) -> TextIO:
-        return sys.stderr if self._options.get("stderr") else sys.stdout
-
-    @property
-    def _is_plain(self) -> bool:
-        return not self._file.isatty() and not any(name in os.environ for name in _COLOURS)
-
-
-OUT = Screen(width=_WIDE)
+OUT = Screen()
 ERR = Screen(stderr=True)
 
 DEFAULT_PATH = "~/.agent-memory"
 PathOption = Annotated[
-    str, typer.Option("--path", "-p", envvar="AGENT_MEMORY_PATH", metavar="FOLDER", help="Folder of the store.")
+    str,
+    typer.Option(
+        "--path",
+        "-p",
+        envvar="AGENT_MEMORY_PATH",
+        metavar="FOLDER",
+        help="Folder of the store, or its address on PostgreSQL.",
+    ),
 ]
 NamespaceOption = Annotated[
     str, typer.Option("--namespace", "-n", help="Scope, its parts separated by slashes: acme/user-42.")
@@ -112,16 +75,30 @@ KeyArgument = Annotated[str, typer.Argument(help="Key of the entry.")]
 
 
 def has_store(path: str) -> bool:
-    """Return whether there is a store in a folder; raises InvalidInputError for an address."""
-    if "://" in path:
-        raise InvalidInputError(f"--path takes a folder; an address of {path.split(':')[0]} is opened in Python")
-    return bool(path) and (Path(path).expanduser() / "memory.db").is_file()
+    """Return whether there is a store in a folder, or at an address of a PostgreSQL database."""
+    if "://" not in path:  # what --help and mistakes need not wait for
+        return bool(path) and (Path(path).expanduser() / "memory.db").is_file()
+    from agent_memory.inputs import parse_place
+    from agent_memory.live.store import has_store as look
+
+    return look(parse_place("--path", path))
 
 
 def require_store(path: str) -> None:
-    """Raise NotFoundError if there is no store in a folder."""
+    """Raise NotFoundError if there is no store in a folder or at an address."""
     if not has_store(path):
-        raise NotFoundError(f"there is no store in {path or repr(path)}; add, import and restore make one")
+        raise NotFoundError(f"there is no store in {show_place(path) or repr(path)}; add, import and restore make one")
+
+
+def require_folder(path: str, what: str) -> None:
+    """Raise InvalidInputError if a place is an address, where a command keeps something of its own in the folder."""
+    if "://" in path:
+        raise InvalidInputError(f"{what}: --path must be a folder, got the address {show_place(path)}")
+
+
+def show_place(path: str) -> str:
+    """Return a folder as it was given, an address without its password."""
+    return _PASSWORD.sub(r"\1***@", _PASSWORD_OPTION.sub(r"\1***", path)) if "://" in path else path
 
 
 @contextmanager
@@ -132,15 +109,17 @@ def open_store(
     encoder: str | None = None,
     create: bool = False,
     timezone: str | None = None,
+    shared: bool = True,
 ) -> Iterator[Memory]:
     """Open a store while the block runs.
 
     Args:
-        path: Its folder.
+        path: Its folder or address.
         namespace: Its parts, separated by slashes.
         encoder: As for ``Memory``.
         create: Make the store if there is none.
         timezone: As ``Config.timezone``; UTC if left out.
+        shared: Whether a memory will do that a helper has open; not if the command tells about the process.
 
     Raises:
         NotFoundError: There is none, and ``create`` is false; nothing was made.
@@ -150,17 +129,20 @@ def open_store(
         require_store(path)
     from agent_memory.memory import Memory  # takes a second, which --help and mistakes need not wait for
 
-    if there:
-        _bring_up(Path(path).expanduser().absolute())
-
     parts = tuple(namespace.split("/")) if namespace else ()
+    if shared and encoder is None and timezone is None and (lent := borrow(path, parts)) is not None:
+        yield lent
+        return
+    if there:
+        _bring_up(path)
     config = None if timezone is None else {"timezone": timezone}
     with Memory(path, encoder=encoder, namespace=parts, config=config) as memory:
         yield memory
 
 
-def _bring_up(folder: Path) -> None:
+def _bring_up(path: str) -> None:
     """Show how far the full-text index is, if it must be written again."""
+    from agent_memory.inputs import parse_place
     from agent_memory.live.store import bring_up
 
     with ExitStack() as shown:
@@ -171,7 +153,7 @@ def _bring_up(folder: Path) -> None:
                 bars.append(shown.enter_context(progress_bar("writing the full-text index again", quiet=False)))
             bars[0](done, total)
 
-        bring_up(folder, report)
+        bring_up(parse_place("--path", path), report)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ queries = new_group("The query log (Config.query_log): delete it.")
 @app.command(epilog="Example: agent-memory stats --json")
 def stats(path: PathOption = DEFAULT_PATH, namespace: NamespaceOption = "", as_json: JsonOption = False) -> None:
     """Show counts, the encoder and sizes on disk."""
-    with open_store(path, namespace) as memory:
+    with open_store(path, namespace, shared=False) as memory:
         found = memory.stats()
     if as_json:
         print_json(found)

@@ -17,7 +17,9 @@ from agent_memory.errors import InvalidInputError
 from agent_memory.evaluation.peers import load_peers
 from agent_memory.evaluation.published import Benchmark, Haystack, LabelledQuestion
 from agent_memory.evaluation.ranking import Estimate, estimate, measure_ranking
+from agent_memory.evaluation.reliability import Answer, Reliability, measure_reliability
 from agent_memory.memory import Memory
+from agent_memory.records import Hits
 from agent_memory.types import FloatArray, Progress
 
 DATED = "dated"
@@ -27,6 +29,9 @@ MODES = ("hybrid", "dense", "lexical")
 _SESSION = "haystack"  # a store holds one; its id may be none that a session can have
 _DEPTH = 50
 """Turns that are asked for: enough to know the first ten sessions of most questions."""
+
+_RATED = 5
+"""Hits of a question whose confidence is compared with the evidence."""
 
 StageProgress = Callable[[str, int, int], None]
 """Called with (way, haystacks done, haystacks in all)."""
@@ -62,6 +67,7 @@ class Card:
         missing: Why ways that were asked for could not run, by way.
         outcomes: By level (``turn``, ``session``), then by way.
         recall_ms: Median time of a recall, the encoding of the question included, by way.
+        reliability: What the confidence of the hits is worth, by way; ways without confidence are left out.
     """
 
     name: str
@@ -74,6 +80,7 @@ class Card:
     missing: dict[str, str] = field(default_factory=dict)
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     recall_ms: dict[str, float] = field(default_factory=dict)
+    reliability: dict[str, Reliability] = field(default_factory=dict)
 
 
 class _OnceEncoder:
@@ -134,12 +141,18 @@ def run_benchmark(
         questions=benchmark.questions,
         notes=dict(sorted((+benchmark.notes).items())),
     )
-    rankings, times = _run_modes(benchmark, modes, loaded, report)
+    asked: dict[str, list[Answer]] = {}
+    rankings, times = _run_modes(benchmark, modes, loaded, report, asked)
+    card.reliability = {
+        way: measure_reliability(answers)
+        for way, answers in asked.items()
+        if any(answer.evidence != "unknown" for answer in answers)
+    }
     if peers:
         ways, card.missing = load_peers(loaded)
         for way, rank in ways.items():
             for done, haystack in enumerate(benchmark.haystacks, start=1):
-                rankings.setdefault(way, []).extend(rank(haystack, _DEPTH))
+                rankings.setdefault(way, []).extend(rank(haystack, _DEPTH) if haystack.questions else ())
                 report(way, done, len(benchmark.haystacks))
     card.recall_ms = {way: sorted(taken)[len(taken) // 2] for way, taken in times.items()}
     _add_outcomes(card, benchmark, rankings)
@@ -147,23 +160,32 @@ def run_benchmark(
 
 
 def _run_modes(
-    benchmark: Benchmark, modes: Sequence[str], encoder: Encoder, report: StageProgress
+    benchmark: Benchmark,
+    modes: Sequence[str],
+    encoder: Encoder,
+    report: StageProgress,
+    asked: dict[str, list[Answer]],
 ) -> tuple[dict[str, list[list[str]]], dict[str, list[float]]]:
-    """Return what every question finds, and the milliseconds that it took, by way."""
+    """Return what every question finds, and the milliseconds that it took, by way; adds the answers to ``asked``."""
     rankings: dict[str, list[list[str]]] = {}
     times: dict[str, list[float]] = {}
     timed = any(turn.time for haystack in benchmark.haystacks for turn in haystack.turns)
     for done, haystack in enumerate(benchmark.haystacks, start=1):
         once = _OnceEncoder(encoder)
         for dated in (False, True) if timed else (False,):
-            for way, rows in _recall_all(haystack, modes, once, dated, times).items():
+            for way, rows in _recall_all(haystack, modes, once, dated, times, asked).items():
                 rankings.setdefault(way, []).extend(rows)
         report("recall", done, len(benchmark.haystacks))
     return rankings, times
 
 
 def _recall_all(
-    haystack: Haystack, modes: Sequence[str], encoder: Encoder, dated: bool, times: dict[str, list[float]]
+    haystack: Haystack,
+    modes: Sequence[str],
+    encoder: Encoder,
+    dated: bool,
+    times: dict[str, list[float]],
+    asked: dict[str, list[Answer]],
 ) -> dict[str, list[list[str]]]:
     """Return the turns that each question of a haystack finds, by way; the store lives no longer than this."""
     session = _SESSION if any(turn.session for turn in haystack.turns) else None
@@ -178,8 +200,20 @@ def _recall_all(
                     question.text, k=_DEPTH, session=session, mode=mode, now=question.time if dated else None
                 )
                 times.setdefault(way, []).append((time.perf_counter() - started) * 1000)
-                rows.setdefault(way, []).append([haystack.turns[int(hit.entry.key)].id for hit in hits])
+                found = [haystack.turns[int(hit.entry.key)].id for hit in hits]
+                rows.setdefault(way, []).append(found)
+                asked.setdefault(way, []).append(_rate_answer(question, hits, found))
+            for question in haystack.unanswered:
+                now = question.time if dated else None
+                hits = memory.recall(question.text, k=_DEPTH, session=session, mode=mode, now=now)
+                asked.setdefault(way, []).append(_rate_answer(question, hits, [""] * len(hits)))
     return rows
+
+
+def _rate_answer(question: LabelledQuestion, hits: Hits, found: Sequence[str]) -> Answer:
+    rated = [(hit.confidence or 0.0, turn in question.turns) for hit, turn in zip(hits, found, strict=True)]
+    known = bool(question.turns or question.sessions)
+    return Answer(answerable=known, evidence=hits.evidence, hits=rated[:_RATED] if question.turns or not known else [])
 
 
 def _make_item(number: int, haystack: Haystack, session: str | None, dated: bool) -> dict[str, Any]:

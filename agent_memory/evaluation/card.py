@@ -11,6 +11,7 @@ from agent_memory.errors import MissingDependencyError
 from agent_memory.evaluation.benchmark import Card, Outcome
 from agent_memory.evaluation.plots import plot_benchmark
 from agent_memory.evaluation.ranking import Estimate
+from agent_memory.evaluation.reliability import Reliability
 from agent_memory.files import SHARED, make_folder, write_bytes
 
 SHOWN = ("any@1", "any@5", "any@10", "all@5", "all@10", "MRR", "NDCG@10")
@@ -65,6 +66,7 @@ def format_card(card: Card, plot: str | None = None) -> str:
     for level, outcomes in card.outcomes.items():
         lines += [f"## By {level}", "", *_format_table(outcomes), ""]
         lines += [f"any@10 of each category of questions, by {level}:", "", *_format_categories(outcomes), ""]
+    lines += list(_format_reliability(card.reliability))
     if card.recall_ms:
         taken = ", ".join(f"{way} {ms:.0f} ms" for way, ms in card.recall_ms.items())
         lines += [f"Median time of a recall, the encoding of the question included: {taken}.", ""]
@@ -73,6 +75,30 @@ def format_card(card: Card, plot: str | None = None) -> str:
         lines += [f"* {what}: {count:,}" for what, count in card.notes.items()]
         lines += [f"* {way}: {why}" for way, why in card.missing.items()]
     return "\n".join(lines).rstrip()
+
+
+def _format_reliability(worth: Mapping[str, Reliability]) -> Iterator[str]:
+    """Yield the lines about what confidences are worth; none if no way had any."""
+    if not worth:
+        return
+    yield from ("## Confidence", "")
+    yield (
+        "*ECE*: how far the confidence of the first five hits and the share of them that holds evidence are apart. "
+        "*lost*: questions with evidence of which `Hits.evidence` said *none*. *found out*: questions without evidence "
+        "of which it said so. *precision*: share of the questions of which it said so that have none. Percent."
+    )
+    yield ""
+    yield from _format_row("way", "hits", "ECE", "with evidence", "lost", "without", "found out", "precision")
+    yield from _format_row(*["---"] * 8)
+    for way, one in worth.items():
+        lost, found_out, precision = map(_format_share, (one.lost, one.found_out, one.precision))
+        counts = [f"{one.hits:,}", f"{one.error:.3f}", f"{one.answerable:,}", lost, f"{one.unanswerable:,}"]
+        yield from _format_row(way, *counts, found_out, precision)
+    yield ""
+
+
+def _format_share(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 def _format_table(outcomes: Mapping[str, Outcome]) -> Iterator[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent_memory.errors import MissingDependencyError, StorageError
 from agent_memory.evaluation.benchmark import Card
 from agent_memory.evaluation.datasets import Evaluation
+from agent_memory.evaluation.reliability import Reliability
 from agent_memory.evaluation.session_view import SessionView
 from agent_memory.records import Topics
 
@@ -70,6 +71,8 @@ def plot_session_view(view: SessionView, path: Path) -> None:
 def plot_benchmark(card: Card, path: Path) -> None:
     """Plot how often any of the evidence is among the first ten, with its confidence interval, one panel per level.
 
+    One more panel shows the reliability curve: the share of hits that hold evidence against their confidence.
+
     Args:
         card: The results of a benchmark.
         path: The file to write; PNG, or the format of the suffix.
@@ -79,8 +82,9 @@ def plot_benchmark(card: Card, path: Path) -> None:
         StorageError: The file cannot be written.
     """
     pyplot = _load_pyplot()
-    figure, axes = pyplot.subplots(1, len(card.outcomes), figsize=(5.5 * len(card.outcomes), 4), squeeze=False)
-    for axis, (level, outcomes) in zip(axes[0], card.outcomes.items(), strict=True):
+    panels = len(card.outcomes) + bool(card.reliability)
+    figure, axes = pyplot.subplots(1, panels, figsize=(5.5 * panels, 4), squeeze=False)
+    for axis, (level, outcomes) in zip(axes[0], card.outcomes.items(), strict=False):
         found = [outcome.overall["any@10"] for outcome in outcomes.values()]
         means = [estimate.mean for estimate in found]
         reach = [[e.mean - e.low for e in found], [e.high - e.mean for e in found]]
@@ -91,7 +95,18 @@ def plot_benchmark(card: Card, path: Path) -> None:
         axis.set(
             title=f"{card.name}: {level} level", xlabel="any of the evidence among the first ten, %", xlim=(0, 100)
         )
+    if card.reliability:
+        plot_reliability(axes[0][-1], card.reliability)
     _save(figure, path)
+
+
+def plot_reliability(axis: Any, worth: Mapping[str, Reliability]) -> None:  # noqa: ANN401 - as above
+    """Draw the reliability curve of each way, and the line on which confidence and share are equal."""
+    for way, one in worth.items():
+        axis.plot([part.confidence for part in one.curve], [part.share for part in one.curve], "o-", label=way)
+    axis.plot((0, 1), (0, 1), ":", color="grey", label="as it should be")
+    axis.set(title="reliability", xlabel="confidence of hits", ylabel="share with evidence", xlim=(0, 1), ylim=(0, 1))
+    axis.legend()
 
 
 def plot_topics(topics: Topics, path: Path) -> None:

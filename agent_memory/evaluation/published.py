@@ -73,13 +73,25 @@ class LabelledQuestion:
     time: datetime | None = None
 
 
+UNANSWERED = "questions without evidence, for confidence alone"
+"""What the notes call questions of which it is known that nothing answers them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Haystack:
-    """Turns, and questions that are asked of them alone."""
+    """Turns, and questions that are asked of them alone.
+
+    Attributes:
+        id: Its name.
+        turns: What is searched.
+        questions: Those with evidence.
+        unanswered: Those without, of which only the confidence is measured.
+    """
 
     id: str
     turns: tuple[Turn, ...]
     questions: tuple[LabelledQuestion, ...]
+    unanswered: tuple[LabelledQuestion, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +101,7 @@ class Benchmark:
     Attributes:
         name: Name of its file or folder.
         format: One of ``FORMATS``.
-        haystacks: Where to search, and for what. Only questions with evidence are kept.
+        haystacks: Where to search, and for what.
         notes: How often something was left out or mended, by what it was.
     """
 
@@ -145,7 +157,8 @@ def _thin(benchmark: Benchmark, limit: int) -> None:
         chosen = tuple(q for at, q in enumerate(haystack.questions, count) if at % max(1, step) == 0)
         count += len(haystack.questions)
         if chosen:
-            kept.append(Haystack(id=haystack.id, turns=haystack.turns, questions=chosen))
+            unanswered = haystack.unanswered[:: max(1, step)]
+            kept.append(Haystack(id=haystack.id, turns=haystack.turns, questions=chosen, unanswered=unanswered))
     benchmark.haystacks = kept
 
 
@@ -220,7 +233,8 @@ def _make_haystack(
     present = {turn.id: turn for turn in turns}
     if len(present) != len(turns):
         raise InvalidInputError(f"conversation {name!r} has {len(turns)} turns, but only {len(present)} ids of turns")
-    questions = []
+    questions: list[LabelledQuestion] = []
+    unanswered: list[LabelledQuestion] = []
     for number, row in enumerate(rows, start=1):
         given = row.get("evidence") or []
         named = parse_evidence(given)
@@ -229,14 +243,14 @@ def _make_haystack(
         notes["evidence strings that name no turn"] += sum(1 for item in listed if not parse_evidence(item))
         evidence = [turn for turn in named if turn in present]
         notes["evidence that is no turn of the conversation"] += len(named) - len(evidence)
-        if not evidence:
+        if not evidence and given:
             notes["questions without evidence, left out"] += 1
             continue
         if not _is_usable(str(row["question"]), _MAX_QUESTION):
             notes["questions that cannot be asked, left out"] += 1
             continue
         category = row.get("category", "all")
-        questions.append(
+        (questions if evidence else unanswered).append(
             LabelledQuestion(
                 id=f"{name}:{number}",
                 text=str(row["question"]),
@@ -245,7 +259,9 @@ def _make_haystack(
                 category=categories.get(category, str(category)) if isinstance(category, int) else str(category),
             )
         )
-    return Haystack(id=name, turns=tuple(turns), questions=tuple(questions))
+    if unanswered:
+        notes[UNANSWERED] += len(unanswered)
+    return Haystack(id=name, turns=tuple(turns), questions=tuple(questions), unanswered=tuple(unanswered))
 
 
 def _read_longmemeval(path: Path, notes: Counter[str]) -> Iterator[Haystack]:
@@ -258,7 +274,8 @@ def _read_longmemeval(path: Path, notes: Counter[str]) -> Iterator[Haystack]:
                 f"and {len(sessions)} sessions"
             )
         answering = {str(name) for name in row.get("answer_session_ids") or ()}
-        if question_id.endswith("_abs") or not answering:
+        unanswerable = question_id.endswith("_abs")
+        if not answering and not unanswerable:
             notes["questions without evidence, left out"] += 1
             continue
         if not _is_usable(str(row["question"]), _MAX_QUESTION):
@@ -277,19 +294,20 @@ def _read_longmemeval(path: Path, notes: Counter[str]) -> Iterator[Haystack]:
                 turn = f"{label}:{place}"
                 speaker = _read_speaker(line["role"])
                 turns.append(Turn(id=turn, text=str(line["content"]), session=label, speaker=speaker, time=time))
-                if line.get("has_answer") and str(name) in answering:
+                if line.get("has_answer") and str(name) in answering and not unanswerable:
                     evidence[turn] = 1.0
         if not evidence:
-            notes["questions whose turns are not labelled"] += 1
+            notes[UNANSWERED if unanswerable else "questions whose turns are not labelled"] += 1
         question = LabelledQuestion(
             id=question_id,
             text=str(row["question"]),
             turns=evidence,
-            sessions=frozenset(label for label, name in places.items() if name in answering),
+            sessions=frozenset(label for label, name in places.items() if name in answering and not unanswerable),
             category=str(row.get("question_type", "all")),
             time=_read_time(row.get("question_date"), notes),
         )
-        yield Haystack(id=question_id, turns=tuple(turns), questions=(question,))
+        asked = {"questions": (), "unanswered": (question,)} if unanswerable else {"questions": (question,)}
+        yield Haystack(id=question_id, turns=tuple(turns), **asked)
 
 
 def _read_beir(path: Path, notes: Counter[str]) -> Iterator[Haystack]:

@@ -44,9 +44,11 @@ def to_json(value: object, *, brief: bool = False) -> Any:  # noqa: ANN401 - wha
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Hit):
-        more = {"passage": list(value.passage)} if value.passage else {}
+        more: dict[str, Any] = {} if value.stale_by is None else {"stale_by": value.stale_by}
+        more |= {"passage": list(value.passage)} if value.passage else {}
         more |= {"trace": to_json(value.trace)} if value.trace else {}
-        return {"rank": value.rank, "score": value.score, **to_json(value.entry, brief=brief), **more}
+        place = {"rank": value.rank, "score": value.score, "confidence": value.confidence}
+        return {**place, **to_json(value.entry, brief=brief), **more}
     return _compound(value, brief)
 
 

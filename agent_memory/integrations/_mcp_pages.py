@@ -77,6 +77,10 @@ def brief(entry: Entry) -> Object:
 def ranked(hit: Hit) -> Object:
     """Return a hit as one of many; of a long text that is cut, it shows the passage that answers."""
     shown = {"rank": hit.rank, "score": hit.score, **brief(hit.entry)}
+    if hit.confidence is not None:
+        shown["confidence"] = round(hit.confidence, 3)
+    if hit.stale_by is not None:
+        shown["stale_by"] = hit.stale_by
     if hit.passage is not None:
         shown["passage"] = list(hit.passage)
         if len(hit.text) > _TEXT_CHARS:

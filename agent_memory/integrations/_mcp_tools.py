@@ -115,15 +115,25 @@ class Tools(_Shared):
             EMPTY,
             Field(description="Zone of the user's days, e.g. Europe/Berlin; the server's if left out."),
         ] = None,
+        min_confidence: Annotated[
+            Annotated[float, Field(ge=0, le=1)] | None,
+            EMPTY,
+            Field(description="Leave out what answers with less chance than this; nothing is left out by default."),
+        ] = None,
         cursor: Cursor = None,
     ) -> Object:
-        """Find what is remembered about a question or statement, best first. `read` shows texts that were cut."""
+        """Find what is remembered about a question or statement, best first. `read` shows texts that were cut.
+
+        `evidence` says whether the memory knows: with "none", say so rather than answer from what was found.
+        """
         filters: Object = {"session": session, "speaker": speaker, "where": where}
-        filters |= {"since": since, "until": until, "timezone": timezone}
+        filters |= {"since": since, "until": until, "timezone": timezone, "min_confidence": min_confidence or 0.0}
         start = await self._run(start_of, cursor)
         most = min(start + k + 1, MAX_K)
-        hits = (await self._run(self._memory.recall, query, k=most, **filters))[start:]
-        return page("hits", [ranked(hit) for hit in hits[:k]], cursor, more=len(hits) > k)
+        found = await self._run(self._memory.recall, query, k=most, **filters)
+        hits = found[start:]
+        shown = page("hits", [ranked(hit) for hit in hits[:k]], cursor, more=len(hits) > k)
+        return {**shown, "evidence": found.evidence}
 
     async def read(self, key: Key, cursor: Cursor = None) -> Object:
         """Read one entry whole; a very long text comes in stretches."""

@@ -7,16 +7,37 @@ import shutil
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
 
 from agent_memory.config import Config
+from agent_memory.errors import AgentMemoryError, IndexStateError, StorageError
 from agent_memory.files import failpoint, reset_in_child, wait_for_scratch
 from agent_memory.storage.base import Transaction
 
 _log = logging.getLogger("agent_memory")
 
 
-class SnapshotCache(ABC):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Which state of the store a cache in memory equals.
+
+    Attributes:
+        seq: The last change in it.
+        saved_seq: The last change in the newest snapshot.
+        erasures: The erasures that it has seen; see ``Erasures.read_state``.
+    """
+
+    seq: int
+    saved_seq: int
+    erasures: tuple[int, int]
+
+
+_H = TypeVar("_H", bound=Held)
+
+
+class SnapshotCache(ABC, Generic[_H]):
     """A cache of a store in this process, and the snapshots of it.
 
     Args:
@@ -29,6 +50,9 @@ class SnapshotCache(ABC):
         folder: Where snapshots live.
     """
 
+    _held: _H | None
+    _name: ClassVar[str]
+    """What it is called in messages."""
     _levels = 1
     """How many folders of the path, from the end, belong to the store."""
 
@@ -49,9 +73,74 @@ class SnapshotCache(ABC):
         self._lock = threading.Lock()
         self._drop()
 
-    @abstractmethod
     def _drop(self) -> None:
         """Forget what is in memory."""
+        self._held = None
+
+    @abstractmethod
+    def _write(self, held: _H) -> Path | None:
+        """Write a snapshot; returns its folder, or None if something was forgotten meanwhile that may be in it."""
+
+    @abstractmethod
+    def _purge(self, held: _H) -> None:
+        """Take out of memory what was forgotten."""
+
+    def _tidy(self, held: _H) -> None:
+        """Prepare what is in memory for a snapshot."""
+
+    def save(self) -> None:
+        """Write a snapshot if the cache has moved since the last one; does nothing in a read-only folder."""
+        with self._lock:
+            if self._held is not None and self._held.seq != self._held.saved_seq:
+                self._save(self._held)
+
+    def _save(self, held: _H) -> _H:
+        self._held = None  # until it is whole again
+        saved = replace(held, saved_seq=held.seq)
+        if not self._read_only:
+            try:
+                self._tidy(held)
+                self._write(held)
+            except (IndexStateError, StorageError) as error:
+                # No call needs it: the next process to open the store rebuilds or replays. A store that was moved or
+                # damaged says so to whoever reads or writes.
+                _log.warning("no snapshot of the %s was written: %s", self._name, error)
+        self._held = saved
+        return saved
+
+    def _erase(self, catch_up: Callable[[], _H | None], *, wait_s: float) -> list[str]:
+        """Write what is in memory again without what was forgotten, and delete all other snapshots.
+
+        Args:
+            catch_up: Brings what is in memory up to date, without what was forgotten, and returns it.
+            wait_s: Seconds to wait for other processes that are writing a snapshot.
+
+        Returns:
+            Names of the snapshots deleted.
+
+        Raises:
+            IndexStateError: A snapshot could not be deleted.
+        """
+        if self._linked and self.folder.exists():
+            raise IndexStateError(f"{self.folder} is a link, or in one: what lies there is not touched")
+        if self._read_only or not self.folder.is_dir():
+            return []
+        from agent_memory.index import discard_all
+
+        with self._lock:
+            kept, before = None, [path for _, path in self.snapshots()]
+            if self._held is not None and before:
+                try:
+                    held = catch_up()
+                    if held is not None:
+                        self._purge(held)
+                        kept = self._write(held)
+                        self._held = replace(held, saved_seq=held.seq)
+                except AgentMemoryError as error:
+                    self._held = None
+                    _log.warning("no snapshot of the %s was written: %s", self._name, error)
+            discard_all(self.folder, keep=kept, wait_s=wait_s)
+            return [path.name for path in before if path != kept]
 
     def snapshots(self) -> list[tuple[int, Path]]:
         """Return (seq, path) of the snapshots on disk, newest first."""

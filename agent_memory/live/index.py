@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from typing_extensions import override
 
-from agent_memory.errors import (
-    AgentMemoryError,
-    CorruptSnapshotError,
-    IndexStateError,
-    StaleGenerationError,
-    StorageError,
-)
-from agent_memory.live.cache import SnapshotCache
+from agent_memory.errors import CorruptSnapshotError, StaleGenerationError
+from agent_memory.live.cache import Held, SnapshotCache
 from agent_memory.live.rows import RowView, find_extras, iter_rows, read_rows, replace_extras, select_extras
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Accept, Generation
@@ -30,32 +24,26 @@ if TYPE_CHECKING:
 _log = logging.getLogger("agent_memory")
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held(Held):
     """An index, and which state of which generation it equals.
 
     Attributes:
         index: The index.
         extras: Its rows of passages, ascending; int64 of shape (n,), never written to.
         identity: The generation's.
-        seq: The last change in it.
-        saved_seq: The last change in the newest snapshot.
-        erasures: The erasures that it has seen; see ``Erasures.read_state``.
     """
 
     index: TieredIndex
     extras: IdArray
     identity: str
-    seq: int
-    saved_seq: int
-    erasures: tuple[int, int]
 
     def view(self) -> RowView:
         """Return the index as it is now."""
         return RowView(self.index.view(), self.extras)
 
 
-class LiveIndex(SnapshotCache):
+class LiveIndex(SnapshotCache[_Held]):
     """The index of one generation in this process, kept equal to the store.
 
     Args:
@@ -65,11 +53,7 @@ class LiveIndex(SnapshotCache):
         read_erasures: Returns what ``Erasures.read_state`` says now.
     """
 
-    _held: _Held | None
-
-    @override
-    def _drop(self) -> None:
-        self._held = None
+    _name = "index"
 
     @property
     def options(self) -> IndexOptions:
@@ -160,7 +144,7 @@ class LiveIndex(SnapshotCache):
         if seq > newest_seq:
             _log.warning("rebuilding the index: its snapshot is ahead of the store (%d > %d)", seq, newest_seq)
             return None
-        return _Held(index, select_extras(index.ids()), generation.identity, seq, saved_seq=seq, erasures=erasures)
+        return _hold(index, generation, seq, saved_seq=seq, erasures=erasures)
 
     def _rebuild(self, tx: Transaction, generation: Generation, seq: int, erasures: tuple[int, int]) -> _Held:
         from agent_memory.index import TieredIndex
@@ -169,7 +153,7 @@ class LiveIndex(SnapshotCache):
         for ids, vectors in iter_rows(tx, generation):
             index.add(ids, vectors)
         index.maintain()
-        return _Held(index, select_extras(index.ids()), generation.identity, seq, saved_seq=0, erasures=erasures)
+        return _hold(index, generation, seq, saved_seq=0, erasures=erasures)
 
     def faults(self, tx: Transaction, accept: Accept) -> list[str]:
         """Return what is wrong with the index in memory and with the snapshots on disk, one sentence each."""
@@ -222,54 +206,23 @@ class LiveIndex(SnapshotCache):
         Raises:
             IndexStateError: A snapshot could not be deleted.
         """
-        if self._linked:
-            raise IndexStateError(f"{self.folder} is a link: what lies there is not touched")
-        if self._read_only or not self.folder.is_dir():
-            return []
-        from agent_memory.index import discard_all
+        return self._erase(lambda: self._catch_up(tx, accept, trust_snapshots=False, purge=True), wait_s=wait_s)
 
-        with self._lock:
-            kept, before = None, [path for _, path in self.snapshots()]
-            if self._held is not None and before:
-                try:
-                    held = self._catch_up(tx, accept, trust_snapshots=False, purge=True)
-                    if held is not None:
-                        held.index.purge()
-                        kept = self._write(held)
-                        self._held = replace(held, saved_seq=held.seq)
-                except AgentMemoryError as error:
-                    self._held = None
-                    _log.warning("no index snapshot was written: %s", error)
-            discard_all(self.folder, keep=kept, wait_s=wait_s)
-            return [path.name for path in before if path != kept]
+    @override
+    def _purge(self, held: _Held) -> None:
+        held.index.purge()
+
+    @override
+    def _tidy(self, held: _Held) -> None:
+        held.index.maintain()
 
     def stats(self) -> IndexStats | None:
         """Return facts about the index in memory, or None before the first recall."""
         held = self._held
         return None if held is None else held.index.stats()
 
-    def save(self) -> None:
-        """Write a snapshot if the index has moved since the last one; does nothing in a read-only folder."""
-        with self._lock:
-            if self._held is not None and self._held.seq != self._held.saved_seq:
-                self._save(self._held)
-
-    def _save(self, held: _Held) -> _Held:
-        self._held = None  # until it is whole again
-        saved = replace(held, saved_seq=held.seq)
-        if not self._read_only:
-            try:
-                held.index.maintain()
-                self._write(held)
-            except (IndexStateError, StorageError) as error:
-                # No call needs it: the next process to open the store rebuilds or replays. A store that was moved or
-                # damaged says so to whoever reads or writes.
-                _log.warning("no index snapshot was written: %s", error)
-        self._held = saved
-        return saved
-
+    @override
     def _write(self, held: _Held) -> Path | None:
-        """Write a snapshot; returns its folder, or None if something was forgotten meanwhile that may be in it."""
         return self.keep(held.index, held.identity, held.seq, held.erasures)
 
     def keep(self, index: TieredIndex, identity: str, seq: int, erasures: tuple[int, int]) -> Path | None:
@@ -285,6 +238,17 @@ class LiveIndex(SnapshotCache):
             IndexStateError: It cannot be written.
         """
         return self._keep(lambda: index.save(self.folder, generation=identity, seq=seq), erasures)
+
+
+def _hold(index: TieredIndex, generation: Generation, seq: int, *, saved_seq: int, erasures: tuple[int, int]) -> _Held:
+    return _Held(
+        index=index,
+        extras=select_extras(index.ids()),
+        identity=generation.identity,
+        seq=seq,
+        saved_seq=saved_seq,
+        erasures=erasures,
+    )
 
 
 def _continues(held: _Held, generation: Generation, seq: int, tx: Transaction) -> bool:

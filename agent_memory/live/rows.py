@@ -56,10 +56,15 @@ def find_extras(extras: IdArray, entry_ids: IdArray) -> IdArray:
 
     Args:
         extras: The rows of passages that there are, ascending.
-        entry_ids: The entries, int64 (m,).
+        entry_ids: The entries, int64 (m,), each once.
     """
     if not len(extras) or not len(entry_ids):
         return np.empty(0, np.int64)
+    if len(entry_ids) > len(extras):
+        ordered, owners = np.sort(entry_ids), entries_of(extras)
+        places = np.minimum(np.searchsorted(ordered, owners), len(ordered) - 1)
+        mine: IdArray = extras[ordered[places] == owners]
+        return mine
     first = _FIRST + (entry_ids.astype(np.int64) << _BITS)
     low, high = np.searchsorted(extras, first), np.searchsorted(extras, first + _MOST)
     counts = high - low
@@ -170,6 +175,21 @@ class RowView:
             # What was not found is no better than the last row; it cannot be among the best k.
             if width >= total or (merged.scores[:, -1] >= found.scores[:, -1]).all():
                 return merged
+
+    def score(self, query: FloatArray, ids: IdArray) -> tuple[IdArray, FloatArray]:
+        """Return those of some entries that have rows, int64 (m,), and the scores that ``search`` gives them, (m,).
+
+        Args:
+            query: float32 (dimension,).
+            ids: The entries, int64 (n,), each once.
+        """
+        theirs = find_extras(self._extras, ids)
+        rows, scores = self.rows.score(query, np.concatenate([ids, theirs]) if len(theirs) else ids)
+        if not len(theirs):
+            return rows, scores
+        order = np.lexsort((-scores, entries_of(rows)))
+        entries, first = np.unique(entries_of(rows)[order], return_index=True)
+        return entries, scores[order][first] - measure_luck(self._count_passages(entries))
 
     def _merge(self, found: SearchResult, k: int) -> SearchResult:
         """Return the nearest k entries of a result over rows."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from agent_memory.errors import CorruptSnapshotError, StorageError
+from agent_memory.live.columns import LiveColumns
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.rows import RowView, evolve_passages, measure_luck
 from agent_memory.live.words import LiveWords
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("agent_memory")
 
+_Answer = TypeVar("_Answer")
+
 _FEW_EXPIRED = 1_000
 
 
@@ -33,24 +36,29 @@ class Searcher:
     Args:
         live_index: The index.
         live_words: The words tier.
+        live_columns: The columns that filters look at.
         tx: A read transaction in which nothing was read yet.
         accept: Raises if the caller cannot work with the generation found.
         condition: Which entries may be returned.
         dense: False if no vectors will be searched; the index is then not loaded.
+        in_haste: True if there is no time to read columns, or to build the words tier.
     """
 
     def __init__(
         self,
         live_index: LiveIndex,
         live_words: LiveWords,
+        live_columns: LiveColumns,
         tx: Transaction,
         accept: Accept,
         condition: Condition,
         *,
         dense: bool = True,
+        in_haste: bool = False,
     ) -> None:
-        self._live_index, self._live_words, self._tx, self._accept = live_index, live_words, tx, accept
-        self._condition = condition
+        self._live_index, self._live_words, self._live_columns = live_index, live_words, live_columns
+        self._tx, self._accept = tx, accept
+        self._condition, self._in_haste = condition, in_haste
         self._view = live_index.view(tx, accept) if dense else None
         self._words: tuple[WordsView | None] | None = None
         self.empty = dense and self._view is None
@@ -73,7 +81,8 @@ class Searcher:
             expired = entries.select_expired_ids(self._condition.moment)
             if len(expired) <= _FEW_EXPIRED:
                 return frozenset(expired), None
-        return frozenset(), entries.select_ids(self._condition)
+        found = self._live_columns.select(self._tx, self._condition, in_haste=self._in_haste)
+        return frozenset(), np.sort(entries.select_ids(self._condition)) if found is None else found
 
     @property
     def _allowed(self) -> IdArray | None:
@@ -81,10 +90,15 @@ class Searcher:
 
     def select_allowed(self, ids: Iterable[int]) -> set[int]:
         """Return the given ids that the condition allows, hidden ones included."""
-        found = set(ids)
-        if self._allowed is None:
-            return found
-        return set(np.intersect1d(np.array(sorted(found), np.int64), self._allowed).tolist())
+        allowed, found = self._allowed, set(ids)
+        if allowed is None or not len(allowed):
+            return found if allowed is None else set()
+        given = np.array(sorted(found), np.int64)
+        return set(given[allowed[np.minimum(np.searchsorted(allowed, given), len(allowed) - 1)] == given].tolist())
+
+    def list_allowed(self) -> IdArray | None:
+        """Return the ids that the condition allows, int64 (n,), ascending; None if it allows all."""
+        return None if self._allowed is None else np.sort(self._allowed)
 
     # --- by meaning --------------------------------------------------------------------------------------
 
@@ -119,9 +133,8 @@ class Searcher:
         wanted = np.array(sorted(ids), np.int64)
         if not len(wanted):
             return {}
-        found = self._search(query[None], len(wanted), wanted, exact=True, budget_ms=None, explain=False)
-        pairs = zip(found.ids[0].tolist(), found.scores[0].tolist(), strict=True)
-        return {entry_id: score for entry_id, score in pairs if entry_id >= 0}
+        found, scores = self._ask(lambda view: view.score(query, wanted))
+        return dict(zip(found.tolist(), scores.tolist(), strict=True))
 
     def score_former(self, query: FloatArray) -> dict[int, float]:
         """Return the cosines of a query with entries that satisfy the condition but have left the index, by id."""
@@ -147,31 +160,28 @@ class Searcher:
         budget_ms: float | None,
         explain: bool,
     ) -> SearchResult:
+        return self._ask(
+            lambda view: view.search(queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain)
+        )
+
+    def _ask(self, ask: Callable[[RowView], _Answer]) -> _Answer:
+        """Return what the index answers; it is built from the store first if its files are damaged."""
         if self._view is None:
             raise StorageError("a recall by words alone has no index to search")
-
-        def search(view: RowView) -> SearchResult:
-            return view.search(queries, k, allowed=allowed, exact=exact, budget_ms=budget_ms, explain=explain)
-
         try:
-            return search(self._view)
+            return ask(self._view)
         except CorruptSnapshotError as error:
             # Rows are verified when they are first read, which may be long after the snapshot was opened.
             _log.warning("rebuilding the index from the store: %s", error)
             self._view = self._live_index.start_over(self._tx, self._accept) or self._view
-            return search(self._view)
+            return ask(self._view)
 
     # --- by words ----------------------------------------------------------------------------------------
 
-    def parse_words(self, text: str, *, in_haste: bool = False) -> LexicalQuery:
-        """Return the rarest words of a query.
-
-        Args:
-            text: The query.
-            in_haste: True if there is no time to build the words tier; the full-text index is asked instead.
-        """
+    def parse_words(self, text: str) -> LexicalQuery:
+        """Return the rarest words of a query."""
         if self._words is None:
-            self._words = (self._live_words.view(self._tx, in_haste=in_haste),)
+            self._words = (self._live_words.view(self._tx, in_haste=self._in_haste),)
         return self._tx.lexical.parse(text, counts=self._words[0])
 
     def search_words(self, query: LexicalQuery, limit: int) -> dict[int, float]:

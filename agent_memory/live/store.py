@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,12 +13,14 @@ from agent_memory.config import Config
 from agent_memory.errors import EncoderMismatchError, MissingDependencyError, StorageError
 from agent_memory.files import clean_parts, make_folder
 from agent_memory.live.attempt import begin_to_write
+from agent_memory.live.columns import LiveColumns
 from agent_memory.live.gathering import Gathering
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.searcher import Searcher
 from agent_memory.live.space import Space
 from agent_memory.live.spaces import Spaces
-from agent_memory.live.words import LiveWords
+from agent_memory.live.targets import DATABASE
+from agent_memory.live.words import PATIENCE_SERVED, LiveWords
 from agent_memory.storage.base import Database, Transaction
 from agent_memory.storage.calls import Calls
 from agent_memory.storage.records import Condition
@@ -44,16 +46,31 @@ def read_dimension(folder: Path) -> int | None:
         database.close()
 
 
-def bring_up(folder: Path, progress: Progress) -> None:
+def has_store(place: Path | str) -> bool:
+    """Return whether there is a store in a folder, or at the URL of a PostgreSQL database; nothing is made."""
+    if isinstance(place, Path):
+        return (place / DATABASE).is_file()
+    with closing(open_served(place, Config())) as database:
+        return database.exists
+
+
+def open_database(place: Path | str) -> SqliteDatabase | PostgresDatabase:
+    """Return the database of a folder, which must exist, or of a URL; it is not looked at yet."""
+    if isinstance(place, str):
+        return open_served(place, Config())
+    return SqliteDatabase(place / DATABASE, lock_timeout_s=Config().lock_timeout_s)
+
+
+def bring_up(place: Path | str, progress: Progress) -> None:
     """Migrate a store to this version, and write its full-text index again if its rules have changed.
 
     Opening a store does the same, without a word on how far it is.
 
     Args:
-        folder: The store's folder.
+        place: The store's folder, or the URL of a PostgreSQL database.
         progress: Called with (entries done, entries in all) while the full-text index is written.
     """
-    database = SqliteDatabase(folder / "memory.db", lock_timeout_s=Config().lock_timeout_s)
+    database = open_database(place)
     try:
         database.prepare(progress)
     finally:
@@ -134,7 +151,9 @@ class Store:
                 read_only=self.database.read_only or served is not None,
                 read_erasures=self._read_erasures,
                 read_seq=self._read_seq,
+                patience=None if served is None else PATIENCE_SERVED,
             )
+            self.columns = LiveColumns(self._read_seq)
             with self.read() as tx:
                 for cache in (self.index, self.words):
                     cache.discard_newer(tx)
@@ -203,9 +222,13 @@ class Store:
         self.index.save()
         self.words.save()
 
-    def searcher(self, tx: Transaction, space: Space, condition: Condition, *, dense: bool = True) -> Searcher:
+    def searcher(
+        self, tx: Transaction, space: Space, condition: Condition, *, dense: bool = True, in_haste: bool = False
+    ) -> Searcher:
         """Return what finds the entries that satisfy a condition; nothing may have been read in ``tx`` yet."""
-        return Searcher(self.index, self.words, tx, space.accept, condition, dense=dense)
+        return Searcher(
+            self.index, self.words, self.columns, tx, space.accept, condition, dense=dense, in_haste=in_haste
+        )
 
     # --- the space of the live generation ----------------------------------------------------------------
 

@@ -18,14 +18,8 @@ import numpy as np
 from typing_extensions import override
 
 from agent_memory.config import Config
-from agent_memory.errors import (
-    AgentMemoryError,
-    CorruptSnapshotError,
-    IndexStateError,
-    StaleGenerationError,
-    StorageError,
-)
-from agent_memory.live.cache import SnapshotCache
+from agent_memory.errors import CorruptSnapshotError, StaleGenerationError
+from agent_memory.live.cache import Held, SnapshotCache
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import EntryTerms
 
@@ -40,29 +34,25 @@ _PAGE_ROWS = 8_192
 _AT_ONCE = 2_000
 """Changes that a call without time still takes in."""
 _PATIENCE = 64
-"""Searches that are left to the full-text index before the tier is built where it cannot be kept."""
+"""Searches that are left to FTS5 before the tier is built where it cannot be kept."""
+PATIENCE_SERVED = 8
+"""The same of PostgreSQL, whose searches by words take several times as long."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held(Held):
     """A tier, and which state of the store it equals.
 
     Attributes:
         tier: The tier.
         rules: What made its terms of texts, in which store.
-        seq: The last change in it.
-        saved_seq: The last change in the newest snapshot.
-        erasures: The erasures that it has seen; see ``Erasures.read_state``.
     """
 
     tier: WordsTier
     rules: str
-    seq: int
-    saved_seq: int
-    erasures: tuple[int, int]
 
 
-class LiveWords(SnapshotCache):
+class LiveWords(SnapshotCache[_Held]):
     """The words of a store's entries in this process, kept equal to the store.
 
     Args:
@@ -71,10 +61,12 @@ class LiveWords(SnapshotCache):
         read_only: True to never write snapshots.
         read_erasures: Returns what ``Erasures.read_state`` says now.
         read_seq: Returns the last change in the store now.
+        patience: Searches that are left to the full-text index before a tier is built that cannot be kept;
+            as many as suit FTS5 if left out.
     """
 
     _levels = 2
-    _held: _Held | None
+    _name = "words"
 
     def __init__(
         self,
@@ -84,13 +76,15 @@ class LiveWords(SnapshotCache):
         read_only: bool,
         read_erasures: Callable[[], tuple[int, int]],
         read_seq: Callable[[], int],
+        patience: int | None = None,
     ) -> None:
-        self._read_seq = read_seq
+        self._read_seq, self._patience = read_seq, _PATIENCE if patience is None else patience
         super().__init__(folder, config, read_only=read_only, read_erasures=read_erasures)
 
     @override
     def _drop(self) -> None:
-        self._held, self._passed = None, 0
+        super()._drop()
+        self._passed = 0
 
     def view(self, tx: Transaction, *, in_haste: bool = False) -> WordsView | None:
         """Return a fixed view of the tier that equals the store as ``tx``'s transaction sees it.
@@ -153,7 +147,7 @@ class LiveWords(SnapshotCache):
         held = self._load(tx, seq, erasures)
         if held is not None and tx.changes.reach_back_to(held.seq):
             return held
-        if in_haste or (self._read_only and self._passed < _PATIENCE):
+        if in_haste or (self._read_only and self._passed < self._patience):
             self._passed += 1
             return None
         return self._build(tx, seq, erasures)
@@ -175,7 +169,7 @@ class LiveWords(SnapshotCache):
         if seq > newest_seq:
             _log.warning("rebuilding the words tier: its snapshot is ahead of the store (%d > %d)", seq, newest_seq)
             return None
-        return _Held(WordsTier(pieces), rules, seq, saved_seq=seq, erasures=erasures)
+        return _Held(tier=WordsTier(pieces), rules=rules, seq=seq, saved_seq=seq, erasures=erasures)
 
     def _build(self, tx: Transaction, seq: int, erasures: tuple[int, int]) -> _Held:
         from agent_memory.index.words import WordsTier
@@ -183,8 +177,9 @@ class LiveWords(SnapshotCache):
         tier = WordsTier()
         for terms in tx.lexical.read_all_terms():
             tier.add(_to_page(terms))
+        tier.compact()
         self._passed = 0
-        return _Held(tier, _name_rules(tx), seq, saved_seq=0, erasures=erasures)
+        return _Held(tier=tier, rules=_name_rules(tx), seq=seq, saved_seq=0, erasures=erasures)
 
     def faults(self, tx: Transaction) -> list[str]:
         """Return what is wrong with the tier in memory and with the snapshots on disk, one sentence each."""
@@ -230,45 +225,13 @@ class LiveWords(SnapshotCache):
         Raises:
             IndexStateError: A snapshot could not be deleted.
         """
-        if self._linked and self.folder.exists():
-            raise IndexStateError(f"{self.folder} is a link, or in one: what lies there is not touched")
-        if self._read_only or not self.folder.is_dir():
-            return []
-        from agent_memory.index import discard_all
+        return self._erase(lambda: self._catch_up(tx, tx.changes.last_seq(), purge=True), wait_s=wait_s)
 
-        with self._lock:
-            kept, before = None, [path for _, path in self.snapshots()]
-            if self._held is not None and before:
-                try:
-                    held = self._catch_up(tx, tx.changes.last_seq(), purge=True)
-                    if held is not None:
-                        held.tier.purge()
-                        kept = self._write(held)
-                        self._held = replace(held, saved_seq=held.seq)
-                except AgentMemoryError as error:
-                    self._held = None
-                    _log.warning("no snapshot of the words was written: %s", error)
-            discard_all(self.folder, keep=kept, wait_s=wait_s)
-            return [path.name for path in before if path != kept]
+    @override
+    def _purge(self, held: _Held) -> None:
+        held.tier.purge()
 
-    def save(self) -> None:
-        """Write a snapshot if the tier has moved since the last one; does nothing in a read-only folder."""
-        with self._lock:
-            if self._held is not None and self._held.seq != self._held.saved_seq:
-                self._save(self._held)
-
-    def _save(self, held: _Held) -> _Held:
-        self._held = None  # until it is whole again
-        saved = replace(held, saved_seq=held.seq)
-        if not self._read_only:
-            try:
-                self._write(held)
-            except (IndexStateError, StorageError) as error:
-                # No call needs it: the next process to open the store rebuilds or replays.
-                _log.warning("no snapshot of the words was written: %s", error)
-        self._held = saved
-        return saved
-
+    @override
     def _write(self, held: _Held) -> Path | None:
         return self._keep(lambda: held.tier.save(self.folder, rules=held.rules, seq=held.seq), held.erasures)
 

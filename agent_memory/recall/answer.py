@@ -8,7 +8,7 @@ from typing import Any
 from agent_memory.errors import StorageError
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
-from agent_memory.recall import ranking
+from agent_memory.recall.confidence import FEATURES
 from agent_memory.recall.passages import find_passages
 from agent_memory.recall.ranking import Candidate
 from agent_memory.recall.request import Request
@@ -41,8 +41,12 @@ def recall_many(store: Store, space: Space, requests: Sequence[Request]) -> list
 
 def _make_hits(tx: Transaction, search: Search, best: list[Candidate]) -> Hits:
     explain = search.request.explain
-    lenders = [candidate.lender for candidate in best if candidate.lender is not None] if explain else []
-    entries = tx.entries.fetch([*(candidate.id for candidate in best), *lenders])
+    if floor := search.request.min_confidence:
+        best = [candidate for candidate in best if search.confidences.get(candidate.id, 0.0) >= floor]
+    named = [one for candidate in best for one in (candidate.lender, candidate.nearby_id)] if explain else []
+    lenders = [entry_id for entry_id in named if entry_id is not None]
+    later = [search.stale[candidate.id] for candidate in best if candidate.id in search.stale]
+    entries = tx.entries.fetch([*(candidate.id for candidate in best), *lenders, *later])
     if missing := [candidate.id for candidate in best if candidate.id not in entries]:
         raise StorageError(f"the full-text index refers to missing entries {missing[:3]}")
     found = {candidate.id: entries[candidate.id] for candidate in best}
@@ -52,12 +56,15 @@ def _make_hits(tx: Transaction, search: Search, best: list[Candidate]) -> Hits:
             entry=entries[candidate.id],
             score=candidate.score,
             rank=rank,
+            confidence=search.confidences.get(candidate.id),
+            stale_by=entries[search.stale[candidate.id]].key if candidate.id in search.stale else None,
             passage=spans.get(candidate.id),
             trace=explain_score(tx, search, candidate, entries) if explain else None,
         )
         for rank, candidate in enumerate(best, start=1)
     ]
-    return Hits(hits, tier_reached=search.tiers.tier_reached if search.tiers is not None else None)
+    reached = search.tiers.tier_reached if search.tiers is not None else None
+    return Hits(hits, tier_reached=reached, evidence=search.evidence)
 
 
 def explain_score(
@@ -69,9 +76,10 @@ def explain_score(
         tx: The search's transaction.
         search: The search, finished.
         candidate: One of its candidates.
-        entries: Entries by id; the one that lends to the candidate is named if it is among them.
+        entries: Entries by id; those that lend to the candidate are named if they are among them.
     """
     lender = None if candidate.lender is None else entries.get(candidate.lender)
+    near = None if candidate.nearby_id is None else entries.get(candidate.nearby_id)
     return {
         "tiers": _list_tier_ranks(search, candidate.id),
         "dense": candidate.dense,
@@ -80,16 +88,32 @@ def explain_score(
             "share": candidate.lexical,
             "rank": search.lexical_ranks.get(candidate.id),
             "words": tx.lexical.find_matched(search.words, candidate.id),
-            "adds": ranking.LEXICAL_WEIGHT * candidate.lexical,
+            "adds": candidate.weights.lexical * candidate.lexical,
+        },
+        "nearby": {
+            "share": candidate.nearby,
+            "adds": candidate.weights.nearby * candidate.nearby,
+            "key": None if near is None else near.key,
         },
         "neighbour": {"adds": candidate.neighbour, "key": None if lender is None else lender.key},
         "time": {"adds": candidate.time, "words": [interval.words for interval in search.intervals]},
         "importance": candidate.importance,
         "recency": candidate.recency,
+        "newer": candidate.newer,
         "rerank": candidate.rerank,
+        "confidence": _explain_confidence(search, candidate.id),
         "score": candidate.score,
         "filter": bool(search.searcher.select_allowed([candidate.id])),
     }
+
+
+def _explain_confidence(search: Search, entry_id: int) -> dict[str, Any] | None:
+    """Return a candidate's confidence, and what it is made of."""
+    features = search.features.get(entry_id)
+    if features is None:
+        return None
+    parts = dict(zip(FEATURES, map(float, features), strict=True))
+    return {"chance": search.confidences.get(entry_id), "from": parts}
 
 
 def _list_tier_ranks(search: Search, entry_id: int) -> list[dict[str, Any]]:

@@ -59,8 +59,8 @@ class Recaller:
             queries: Questions or statements.
             namespace: As for ``recall``.
             **options: ``k``, ``session``, ``speaker``, ``where``, ``since``, ``until``, ``as_of``, ``mode``, ``exact``,
-                ``diversity``, ``collapse``, ``half_life``, ``now``, ``timezone``, ``budget_ms``, ``rerank`` and
-                ``explain``, as for ``recall``.
+                ``diversity``, ``collapse``, ``half_life``, ``now``, ``timezone``, ``budget_ms``, ``rerank``,
+                ``min_confidence`` and ``explain``, as for ``recall``.
 
         Raises:
             InvalidInputError: A question or an argument is unusable.

@@ -43,6 +43,7 @@ class RecallOptions(TypedDict, total=False):
     timezone: str | tzinfo | None
     budget_ms: float | None
     rerank: Reranker | None
+    min_confidence: float
     explain: bool
 
 
@@ -76,6 +77,7 @@ class Request:
         half_life: Age at which the bonus for recent entries is halved; None for no bonus.
         budget_ms: Milliseconds after which no further tier or source is started.
         rerank: Cross-encoder that scores the best candidates; None for none.
+        min_confidence: Least confidence of a hit, from 0 to 1; 0 returns those without one too.
         explain: True to fill ``Hit.trace``.
     """
 
@@ -96,6 +98,7 @@ class Request:
     half_life: timedelta | None
     budget_ms: float | None
     rerank: Reranker | None
+    min_confidence: float
     explain: bool
 
 
@@ -173,6 +176,7 @@ def make_request(
         half_life=_check_half_life(options.get("half_life")),
         budget_ms=None if budget_ms is None else inputs.check_duration("budget_ms", budget_ms),
         rerank=_check_reranker(options.get("rerank")),
+        min_confidence=inputs.check_share("min_confidence", options.get("min_confidence", 0.0)),
         explain=inputs.check_flag("explain", options.get("explain", False)),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -13,18 +14,22 @@ from agent_memory.errors import StorageError
 from agent_memory.live.searcher import Searcher, slice_result
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
-from agent_memory.recall import ranking
+from agent_memory.recall import confidence, ranking
 from agent_memory.recall.passages import find_passages
 from agent_memory.recall.ranking import Candidate
+from agent_memory.recall.renewal import FIRST, renew
 from agent_memory.recall.request import Mode, Request
+from agent_memory.records import Evidence
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import LexicalQuery
 from agent_memory.telemetry.stages import stage
+from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
     from agent_memory.encoders.reranker import Reranker
     from agent_memory.index import SearchResult
     from agent_memory.timewords import Interval
+    from agent_memory.types import IdArray
 
 _POOL = 100  # minimum number of candidates from each source
 _LENDERS = 50  # candidates whose neighbours are looked up
@@ -51,6 +56,10 @@ class Search:
         words: The words of the query that are searched for.
         lexical_ranks: Rank by words, by entry id.
         intervals: Intervals of time that the query names.
+        calibration: What the numbers of a hit are worth; None if nothing was measured for such a question.
+        features: What the confidence of the best candidates is made of, by entry id.
+        confidences: Their confidence, by entry id.
+        stale: Id of the later candidate that probably updates a candidate, by id of that one.
     """
 
     def __init__(
@@ -69,8 +78,13 @@ class Search:
         self.dropped: dict[int, int] = {}
         self._unfound: set[int] = set()
         self._shares: dict[int, float] = {}
+        self._promising: list[int] | None = None
         self.ranked: list[Candidate] = []
         self._searcher: Searcher | None = None
+        self.calibration = confidence.find_calibration(request, space.spec)
+        self.features: dict[int, FloatArray] = {}
+        self.confidences: dict[int, float] = {}
+        self.stale: dict[int, int] = {}
 
     @property
     def searcher(self) -> Searcher:
@@ -117,7 +131,11 @@ class Search:
     def _begin(self, searcher: Searcher | None = None) -> bool:
         """Open a searcher, or use another search's; returns False if the store is empty."""
         self._searcher = searcher or self._store.searcher(
-            self._tx, self._space, self.request.condition, dense=self._dense
+            self._tx,
+            self._space,
+            self.request.condition,
+            dense=self._dense,
+            in_haste=self.request.budget_ms is not None,
         )
         if self._searcher.empty:
             return False
@@ -130,20 +148,28 @@ class Search:
         """Number of candidates to take from each source."""
         request = self.request
         simple = request.mode is Mode.DENSE and not (request.diversity or request.collapse or request.rerank)
-        return (request.k if simple else max(_POOL, 4 * request.k)) + len(self.searcher.hidden)
+        return (max(FIRST + 1, request.k) if simple else max(_POOL, 4 * request.k)) + len(self.searcher.hidden)
 
     def _finish(self) -> list[Candidate]:
         request = self.request
         self._collect()
-        found = [candidate for candidate in self.candidates.values() if candidate.id not in self._unfound]
-        ranked = ranking.rank_candidates(found)
+        ranked = ranking.rank_candidates(self._list_found())
         if request.mode is Mode.LEXICAL:
             ranked = [candidate for candidate in ranked if candidate.lexical > 0]
+        self._rate(ranked)
+        ranked = self._renew(ranked)
         if request.rerank is not None and request.text is not None:
             with stage("rerank"):
                 ranked = self._rerank(ranked, request.rerank, request.text)
-        self.ranked = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
+        hidden = self.searcher.hidden
+        self.ranked = [candidate for candidate in ranked if candidate.id not in hidden] if hidden else ranked
         return self._select(self.ranked)
+
+    def _list_found(self) -> list[Candidate]:
+        """Return the candidates that may be returned."""
+        if self._promising is not None:
+            return [self.candidates[number] for number in self._promising]
+        return [candidate for candidate in self.candidates.values() if candidate.id not in self._unfound]
 
     def _evolve(self) -> None:
         """Evolve the query's vector with the latent memory of its session."""
@@ -178,12 +204,14 @@ class Search:
             self._add_dated()
         if request.as_of is not None:
             self._add_former()
-        self._set_shares()
+        turns = None
         if request.text is not None and request.mode is Mode.HYBRID and not self._is_out_of_time():
-            self._add_neighbours()
+            turns = self._find_turns()
+            self._add_neighbours((ranking.PLAIN if turns is None else ranking.IN_SESSION).neighbour)
         self._unfound = self.searcher.select_allowed(self._extra) - self.candidates.keys()
         self._add_by_cosine(self._unfound, blank=True)
-        self._set_shares()
+        if turns is not None:
+            ranking.lend_words(self.candidates, turns, self._shares)
         self._add_circumstances()
 
     def _is_out_of_time(self) -> bool:
@@ -211,10 +239,12 @@ class Search:
                 self.candidates[entry_id] = Candidate(entry_id, score, self.trust)
 
     def _add_lexical(self, text: str) -> None:
-        self.words = self.searcher.parse_words(text, in_haste=self.request.budget_ms is not None)
+        self.words = self.searcher.parse_words(text)
         # Neighbours need their shares too, so more entries are scored here than become candidates.
         self._shares = self.searcher.search_words(self.words, max(self._pool_size, _WORDS_POOL))
         self.lexical_ranks = {entry_id: rank for rank, entry_id in enumerate(self._shares, start=1)}
+        for entry_id, candidate in self.candidates.items():
+            candidate.lexical = self._shares.get(entry_id, 0.0)
         self._add_by_cosine(list(self._shares)[: self._pool_size], blank=True)
 
     def _add_dated(self) -> None:
@@ -228,10 +258,6 @@ class Search:
             # An open span may hold most of the store, too much to compare the query with every vector of.
             result = self.searcher.search(self.request.vector[None], self._pool_size, spans=spans, exact=not is_open)
             self._add_by_cosine({entry_id for entry_id in result.ids[0].tolist() if entry_id >= 0})
-
-    def _set_shares(self) -> None:
-        for entry_id, candidate in self.candidates.items():
-            candidate.lexical = self._shares.get(entry_id, candidate.lexical)
 
     def _add_former(self) -> None:
         """Add the versions that were current at ``as_of`` and have left the index since."""
@@ -251,36 +277,99 @@ class Search:
         """
         missing = set(ids) - self.candidates.keys()
         if not self._dense:
-            self.candidates |= {entry_id: Candidate(entry_id) for entry_id in sorted(missing)}
+            shares = self._shares
+            self.candidates |= {
+                number: Candidate(number, lexical=shares.get(number, 0.0)) for number in sorted(missing)
+            }
             return
         cosines = self.searcher.score(self.request.vector, missing)
         if blank:
             cosines |= {entry_id: 0.0 for entry_id in sorted(missing - cosines.keys())}
         for entry_id, score in cosines.items():
-            self.candidates[entry_id] = Candidate(entry_id, score, self.trust)
+            self.candidates[entry_id] = Candidate(entry_id, score, self.trust, self._shares.get(entry_id, 0.0))
 
-    def _add_neighbours(self) -> None:
-        strongest = sorted(self.candidates.values(), key=lambda candidate: -candidate.text_score)[:_LENDERS]
-        beside = self._tx.entries.find_neighbours([candidate.id for candidate in strongest])
+    def _find_turns(self) -> IdArray | None:
+        """Return the turns of the session that is searched, in order; None if words count for their own turn alone."""
+        request = self.request
+        if request.session is None or not self._store.config.nearby_words:
+            return None
+        # Former versions have ids that say nothing of their place.
+        if request.as_of is not None or self._tx.sessions.count_named(request.scope, request.session) != 1:
+            return None
+        return self.searcher.list_allowed()
+
+    def _add_neighbours(self, weight: float) -> None:
+        scores = {entry_id: candidate.text_score for entry_id, candidate in self.candidates.items()}
+        strongest = heapq.nlargest(_LENDERS, scores, key=scores.__getitem__)
+        beside = self._tx.entries.find_neighbours(strongest)
         new = {entry_id for others in beside.values() for entry_id in others} - self.candidates.keys()
         self._add_by_cosine(self.searcher.select_allowed(new))
-        self._set_shares()
         mutual: dict[int, list[int]] = {}
         for entry_id, others in beside.items():
             for other in others:
                 mutual.setdefault(other, []).append(entry_id)
-        ranking.lend_scores(self.candidates, mutual)
+        ranking.lend_scores(self.candidates, mutual, weight)
 
     def _add_circumstances(self) -> None:
         request = self.request
         if request.mode is Mode.DENSE and request.half_life is None:
             return
-        rows = self._tx.entries.select_circumstances(list(self.candidates))
-        mentions = self._tx.mentions.select(list(self.candidates)) if self.intervals else {}
+        self._promising = self._list_promising()
+        promising = list(self.candidates) if self._promising is None else self._promising
+        timed = bool(self.intervals) or request.half_life is not None
+        rows = self._tx.entries.select_circumstances(promising, important=not timed)
+        mentions = self._tx.mentions.select(promising) if self.intervals else {}
         known = {row[0]: ranking.Circumstances(row[1], row[2], mentions.get(row[0], ())) for row in rows}
         ranking.add_circumstances(
             self.candidates, known, intervals=self.intervals, now=request.now, half_life=request.half_life
         )
+
+    def _rate(self, ranked: Sequence[Candidate]) -> None:
+        """Set the confidence of the best candidates, and of those that were asked for."""
+        if self.calibration is None and not self.request.explain:
+            return
+        rated = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
+        count = max(self.request.k, FIRST)  # as many as may come to be among the hits
+        if any(entry_id in self.candidates for entry_id in self._extra):
+            count = len(rated)
+        features = confidence.measure(rated, self.request, len(self.words.phrases), count)
+        ids = [candidate.id for candidate in rated[: len(features)]]
+        self.features = dict(zip(ids, features, strict=True))
+        if self.calibration is not None:
+            self.confidences = dict(zip(ids, self.calibration.rate(features).tolist(), strict=True))
+
+    def _renew(self, ranked: list[Candidate]) -> list[Candidate]:
+        if self._is_out_of_time():
+            return ranked
+        shown = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
+        self.stale = renew(self._tx, self.request, shown, dated=bool(self.intervals))
+        return ranking.rank_candidates(ranked) if self.stale else ranked
+
+    @property
+    def evidence(self) -> Evidence:
+        """Whether anything that was found answers the question."""
+        if self.calibration is None:
+            return "unknown"
+        first = list(self.confidences.values())[: confidence.RATED]
+        return self.calibration.judge(max(first, default=None))
+
+    def _list_promising(self) -> list[int] | None:
+        """Return candidates among which the best k are, whatever circumstances add; None if all are looked at."""
+        request = self.request
+        if self._extra or request.explain or request.diversity or request.collapse or request.rerank is not None:
+            return None
+        hidden, lexical = self.searcher.hidden, request.mode is Mode.LEXICAL
+        scores = {
+            number: one.score
+            for number, one in self.candidates.items()
+            if number not in hidden and (one.lexical > 0 or not lexical)
+        }
+        reach = max(request.k, FIRST) + 1  # a later one may be raised, and confidence looks at what comes next
+        if len(scores) <= reach:
+            return list(scores)
+        most = ranking.measure_scope(intervals=bool(self.intervals), half_life=request.half_life is not None)
+        bar = heapq.nlargest(reach, scores.values())[-1] - most
+        return [number for number, score in scores.items() if score >= bar]
 
     # --- selection ------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from agent_memory.index.clusters import group_vectors
+from agent_memory.recall.duplicates import find_leaders
 from agent_memory.recall.ranking import DUPLICATE_COSINE
 from agent_memory.records import Entry, Topic, Topics
 from agent_memory.storage.words.common import COMMON
@@ -20,7 +21,6 @@ _LEAST_OF_TOPIC = 8  # entries that a guess must leave for each topic on average
 _SAMPLE = 2000  # rows that a guess is judged by
 _WORDS = 6
 _EXAMPLES = 3
-_BLOCK = 512
 _COMMON = frozenset(word for words in COMMON.values() for word in words.split())
 
 
@@ -149,16 +149,7 @@ def _list_words(text: str) -> Iterable[str]:
 
 def _find_duplicates(entries: Sequence[Entry], vectors: FloatArray) -> tuple[tuple[Entry, ...], ...]:
     """Return the groups of entries that say nearly the same, oldest first in each."""
-    leaders = np.arange(len(entries))
-    for start in range(0, len(entries), _BLOCK):
-        block = vectors[start : start + _BLOCK]
-        likeness = block @ vectors[: start + len(block)].T
-        for at, row in enumerate(likeness):
-            place = start + at
-            twins = np.flatnonzero(row[:place] >= DUPLICATE_COSINE)
-            if len(twins):
-                leaders[place] = leaders[twins[0]]
     groups: dict[int, list[Entry]] = {}
-    for place, leader in enumerate(leaders.tolist()):
+    for place, leader in enumerate(find_leaders(vectors, DUPLICATE_COSINE).tolist()):
         groups.setdefault(leader, []).append(entries[place])
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)

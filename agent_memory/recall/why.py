@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from agent_memory.live.rows import evolve_passages
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.recall.answer import explain_score
+from agent_memory.recall.confidence import FEATURES
 from agent_memory.recall.passages import find_passages
 from agent_memory.recall.request import Mode, Request
 from agent_memory.recall.search import Search
@@ -62,6 +64,12 @@ def _explain(tx: Transaction, search: Search, best: list[Candidate], entry_id: i
     detail = explain_score(tx, search, candidate, {entry_id: entry}) | {"passage": span}
     facts: dict[str, Any] = {"key": entry.key, "score": candidate.score, "detail": detail}
     ranks = {other.id: rank for rank, other in enumerate(search.ranked, start=1)}
+    chance, floor = search.confidences.get(entry_id), search.request.min_confidence
+    if (needed := _find_needed(search, entry_id)) is not None:
+        detail["needed"] = needed
+    if any(other.id == entry_id for other in best) and (chance or 0.0) < floor:
+        reason = f"its confidence is {chance or 0.0:.2f}, and min_confidence {floor:.2f}{_say_needed(needed, detail)}"
+        return Trace(returned=False, stage="confidence", reason=reason, rank=ranks[entry_id], **facts)
     for rank, other in enumerate(best, start=1):
         if other.id == entry_id:
             where = "" if span is None else f", by its characters {span[0]} to {span[1]}"
@@ -82,6 +90,28 @@ def _explain(tx: Transaction, search: Search, best: list[Candidate], entry_id: i
     if (blank := _find_blank(tx, entry_id)) is not None:
         return Trace(returned=False, stage="words", reason=blank, margin=margin, **facts)
     return _explain_tier(tx, search, entry_id, margin, facts)
+
+
+def _find_needed(search: Search, entry_id: int) -> dict[str, float] | None:
+    """Return what an entry lacks to count as evidence: the confidence, and the cosine or the words that give it."""
+    calibration, chance = search.calibration, search.confidences.get(entry_id)
+    if calibration is None or chance is None:
+        return None
+    floor = max(search.request.min_confidence, calibration.weak)
+    if chance >= floor or not 0 < floor < 1:
+        return None
+    features = dict(zip(FEATURES, map(float, search.features[entry_id]), strict=True))
+    values = {name: calibration.needed(features, floor, name) for name in ("cosine", "words")}
+    return {"confidence": floor, **{name: value for name, value in values.items() if value is not None and value <= 1}}
+
+
+def _say_needed(needed: dict[str, float] | None, detail: Mapping[str, Any]) -> str:
+    if needed is None:
+        return ""
+    has = {"cosine": ("cosine", detail["dense"]), "words": ("share of the words", detail["lexical"]["share"])}
+    short = [name for name in has if name in needed]
+    ways = [f"a {has[name][0]} of {needed[name]:.2f} instead of {has[name][1]:.2f}" for name in short]
+    return f"; needed, all else being the same: {' or '.join(ways) or 'more than any cosine or words can give'}"
 
 
 def _find_blank(tx: Transaction, entry_id: int) -> str | None:

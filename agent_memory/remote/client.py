@@ -389,9 +389,11 @@ def _hits(value: Mapping[str, Any]) -> Hits:
             entry=_entry(one),
             score=one["score"],
             rank=one["rank"],
+            confidence=one.get("confidence"),
+            stale_by=one.get("stale_by"),
             passage=None if one.get("passage") is None else (int(one["passage"][0]), int(one["passage"][1])),
             trace=one.get("trace"),
         )
         for one in value["hits"]
     ]
-    return Hits(hits, tier_reached=value["tier_reached"])
+    return Hits(hits, tier_reached=value["tier_reached"], evidence=value.get("evidence", "unknown"))

@@ -242,6 +242,7 @@ class RemoteOperator:
         return Imported.from_dict(answer)
 
     restore = staticmethod(Memory.restore)
+    copy = staticmethod(Memory.copy)
 
     def _scope(self, namespace: object) -> dict[str, list[str]]:
         """Return the namespace of a call as it is sent; nothing if it is this memory's own."""

@@ -56,7 +56,8 @@ class Router:
         namespace: Where in the memory, within its own namespace; for nothing but the routes.
 
     Raises:
-        InvalidInputError: A name or a sentence is unusable; nothing was written.
+        InvalidInputError: A name or a sentence is unusable, or the source is a memory that is not open in this process
+            (``RemoteMemory``, ``AsyncMemory``); nothing was written.
 
     Example:
         >>> router = Router(memory, {"email": "Sends an e-mail.", "alarm": "Wakes a person at a given time."})
@@ -71,9 +72,7 @@ class Router:
         *,
         namespace: Sequence[str] = ("routes",),
     ) -> None:
-        self._kept: Kept = (
-            KeptInMemory(source, namespace) if isinstance(source, Memory) else KeptHere(load_encoder(source))
-        )
+        self._kept: Kept = _keep(source, namespace)
         self._lock = new_lock()
         self._scaled: tuple[Table, Scale] | None = None
         self._everyday: tuple[str, FloatArray] | None = None
@@ -214,6 +213,17 @@ class Router:
                 text = check_text(f"sentence {at + 1} of route {name!r}", sentence, self._kept.config)
                 lines[Line(name, text, False)] = None
         return list(lines)
+
+
+def _keep(source: Memory | Encoder | str | Path | None, namespace: Sequence[str]) -> Kept:
+    if isinstance(source, Memory):
+        return KeptInMemory(source, namespace)
+    if callable(getattr(source, "recall", None)):
+        raise InvalidInputError(
+            f"source must be an open Memory or an encoder, got {type_name(source)}: a router compares vectors, which "
+            "only the process that has opened the store can read"
+        )
+    return KeptHere(load_encoder(source))
 
 
 def _rate(found: Sequence[Found], scale: Scale) -> list[Choice]:

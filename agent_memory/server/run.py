@@ -25,7 +25,7 @@ from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
 from agent_memory.memory import Memory
 from agent_memory.server.app import create_app
-from agent_memory.server.serving import check_exposure, stop_all
+from agent_memory.server.serving import check_exposure, find_ledger, stop_all
 from agent_memory.server.settings import Settings
 from agent_memory.storage.sqlite.ledger import FILE, open_ledger
 from agent_memory.telemetry.tracing import export_spans
@@ -111,7 +111,7 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    path: Path,
+    path: Path | str,
     settings: Settings,
     *,
     namespace: Namespace = (),
@@ -124,7 +124,7 @@ def serve(
     Requests under way are finished first, and the store is closed.
 
     Args:
-        path: The store's folder.
+        path: The store's folder or address.
         settings: What to listen on, and the limits.
         namespace: The widest scope that any request gets.
         encoder: Encoder of a new store.
@@ -136,7 +136,7 @@ def serve(
     """
     handed = _take_socket()
     host = settings.host if handed is None else str(handed.getsockname()[0])
-    check_exposure(host, has_keys=settings.require_keys or _has_keys(path))
+    check_exposure(host, has_keys=settings.require_keys or _has_keys(find_ledger(path, settings.ledger)))
     plan = {
         "path": str(path),
         "settings": settings.model_dump(),

@@ -57,6 +57,7 @@ _BY_NAME: Mapping[str, Schema] = {
     "k": {"type": "integer", "minimum": 1, "maximum": MAX_K, "default": 5},
     "mode": {"type": "string", "enum": [str(mode) for mode in Mode], "default": "hybrid"},
     "diversity": _SHARE,
+    "min_confidence": {**_SHARE, "default": 0},
     "budget_ms": {"type": "number", "exclusiveMinimum": 0},
     "rerank": {"type": "boolean", "description": "Score the best candidates again by the server's cross-encoder."},
 }
@@ -298,6 +299,8 @@ Hit = create_model(
     __base__=Entry,
     rank=(int, ...),
     score=(float, ...),
+    confidence=(Annotated[float, Field(ge=0, le=1)] | None, ...),
+    stale_by=(str | None, None),
     passage=(Annotated[list[int], Field(min_length=2, max_length=2)] | None, None),
     trace=(dict[str, JsonValue] | None, None),
 )
@@ -308,6 +311,7 @@ class Hits(BaseModel):
 
     hits: list[Hit]
     tier_reached: int | None
+    evidence: records.Evidence
 
 
 class Answers(BaseModel):

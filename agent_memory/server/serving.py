@@ -20,7 +20,9 @@ from starlette.datastructures import Headers
 
 from agent_memory import inputs
 from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
-from agent_memory.errors import InvalidInputError
+from agent_memory.errors import InvalidInputError, StorageError
+from agent_memory.files import make_folder
+from agent_memory.inputs import parse_path
 from agent_memory.integrations._mcp_http import is_local
 from agent_memory.memory import Memory
 from agent_memory.server.keys import ANYBODY, Principal, find_principal
@@ -47,7 +49,7 @@ class Serving:
 
     def __init__(self, memory: Memory, settings: Settings) -> None:
         self.memory, self.settings = memory, settings
-        self.ledger = _open_ledger(memory)
+        self.ledger = _open_ledger(memory, settings)
         self.pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="agent-memory-http")
         self.long_pool = ThreadPoolExecutor(4, thread_name_prefix="agent-memory-operation")
         self.stopping = threading.Event()
@@ -186,11 +188,30 @@ def check_exposure(host: str, *, has_keys: bool) -> None:
         )
 
 
-def _open_ledger(memory: Memory) -> Ledger | None:
-    if not isinstance(memory.path, Path):
-        raise InvalidInputError(f"a server keeps its records beside the store, in a folder; {memory.path} has none")
-    folder = memory.path
-    if memory._store.database.read_only and not (folder / FILE).exists():
+def find_ledger(place: Path | str, given: str | None) -> Path:
+    """Return the folder of a server's own records.
+
+    Raises:
+        InvalidInputError: The store has no folder, and none is given.
+    """
+    if given is not None:
+        return parse_path("ledger", given)
+    if isinstance(place, str):
+        raise InvalidInputError(
+            "a server keeps its keys and records in a folder, which a store on PostgreSQL does not have: "
+            "give one with --ledger FOLDER"
+        )
+    return place
+
+
+def _open_ledger(memory: Memory, settings: Settings) -> Ledger | None:
+    folder = find_ledger(memory.path, settings.ledger)
+    if settings.ledger is not None:
+        try:
+            make_folder(folder)
+        except OSError as error:
+            raise StorageError(f"{folder} cannot be the folder of the server's records: {error}") from error
+    elif memory._store.database.read_only and not (folder / FILE).exists():
         return None
     return Ledger(folder, lock_timeout_s=memory.config.lock_timeout_s)
 

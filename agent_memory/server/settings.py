@@ -30,6 +30,8 @@ class Settings(BaseModel):
         rate_per_minute: Requests a minute in the namespace of a key; None for no limit. A key may have its own.
         max_entries: Entries in the namespace of a key; None for no limit. A key may have its own.
         reranker: Folder of the cross-encoder that searches may ask for; None for none.
+        ledger: Folder of the server's own records: keys, audit log, replies. None for that of the store; a store on
+            PostgreSQL has none.
         otel: Whether to write spans of OpenTelemetry.
         otel_content: Whether spans hold content; None for what the environment says, see ``telemetry.tracing``.
     """
@@ -56,5 +58,6 @@ class Settings(BaseModel):
     rate_per_minute: int | None = Field(default=None, ge=1)
     max_entries: int | None = Field(default=None, ge=1)
     reranker: str | None = None
+    ledger: str | None = None
     otel: bool = False
     otel_content: bool | None = None

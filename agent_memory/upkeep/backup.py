@@ -11,18 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace as dataclass_replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
 from agent_memory.files import make_folder, write_beside
-from agent_memory.live.store import Store
+from agent_memory.live.store import Store, open_database
 from agent_memory.live.targets import DATABASE, INDEX, check_target, is_own
 from agent_memory.records import Copy, Erasure
+from agent_memory.storage.base import Database
 from agent_memory.storage.erasures import StoredCopy, StoredErasure
 from agent_memory.storage.sqlite.copying import install_copy, read_store_id, restore_copy
 from agent_memory.storage.sqlite.database import SqliteDatabase
 from agent_memory.types import Progress
+from agent_memory.upkeep.copying import copy
 
 _SHORT_ID = 8
 _HEX = re.compile("[0-9a-f]{32,64}")
@@ -68,43 +71,69 @@ def backup_into(store: Store, folder: Path, keep: int) -> tuple[Path, int]:
 
 def restore(
     source: Path,
-    folder: Path,
+    place: Path | str,
     *,
     replace: bool = False,
     receipts: Sequence[Erasure | Mapping[str, Any]] = (),
     apply_forgets: bool = False,
 ) -> int:
     """Make a store of a backup; see ``Memory.restore``."""
-    folder = Path(os.path.realpath(folder))
-    database = folder / DATABASE
     if not source.is_file():
         raise NotFoundError(f"there is no backup {source}")
+    given = [_parse_receipt(one) for one in receipts]
+    if isinstance(place, str):
+        if replace:
+            raise InvalidInputError(
+                "a store on PostgreSQL is not replaced: others may have it open. Restore to another schema"
+            )
+        return _restore_served(source, place, given, apply=apply_forgets)
+    folder = Path(os.path.realpath(place))
+    database = folder / DATABASE
     if is_own(folder, Path(os.path.realpath(source))):
         raise InvalidInputError(f"{source} is the store itself, or belongs to it")
     if database.exists() and not replace:
         raise InvalidInputError(f"{folder} holds a store already; restore elsewhere, or say replace")
-    given = [_parse_receipt(one) for one in receipts]
     try:
         make_folder(folder)
         restored = restore_copy(source, database, lambda: _drop_index(folder / INDEX))
     except OSError as error:
         raise StorageError(f"cannot restore to {folder}: {error}") from error
-    known = {one.token: one for one in (*restored.receipts, *given) if one.store_id == restored.origin}
-    if known or restored.copies:
-        revived = _forget_again(database, list(known.values()), restored.copies, apply=apply_forgets)
-        if revived and not apply_forgets:
-            _log.warning(
-                "%s is older than what was forgotten since: %d forgotten rows are back in %s; "
-                "restore with apply_forgets=True to forget them again",
-                source,
-                revived,
-                folder,
-            )
-        return restored.entries - (revived if apply_forgets else 0)
-    return restored.entries
+    known = [one for one in (*restored.receipts, *given) if one.store_id == restored.origin]
+    if not known and not restored.copies:
+        return restored.entries
+    opened = SqliteDatabase(database, lock_timeout_s=Config().lock_timeout_s)
+    revived = _forget_again(opened, known, restored.copies, apply=apply_forgets)
+    return _tell(source, folder, restored.entries, revived, apply=apply_forgets)
 
 
-def _forget_again(path: Path, receipts: Sequence[StoredErasure], copies: Sequence[StoredCopy], *, apply: bool) -> int:
+def _restore_served(source: Path, url: str, given: Sequence[StoredErasure], *, apply: bool) -> int:
+    """Make a store on PostgreSQL of a backup: of a copy of the file, which may have to be migrated first."""
+    with TemporaryDirectory(prefix="agent-memory-restore-") as scratch:
+        folder = Path(scratch)
+        entries = restore_copy(source, folder / DATABASE, lambda: None, same_id=True).entries
+        origin = read_store_id(folder / DATABASE)
+        done = copy(folder, url, known=False)
+    known = [one for one in given if one.store_id == origin]
+    revived = _forget_again(open_database(url), known, (), apply=apply) if known else 0
+    return _tell(source, done.target, entries, revived, apply=apply)
+
+
+def _tell(source: Path, place: object, entries: int, revived: int, *, apply: bool) -> int:
+    """Return how many entries were restored, and warn if forgotten ones are among them."""
+    if revived and not apply:
+        _log.warning(
+            "%s is older than what was forgotten since: %d forgotten rows are back in %s; "
+            "restore with apply_forgets=True to forget them again",
+            source,
+            revived,
+            place,
+        )
+    return entries - (revived if apply else 0)
+
+
+def _forget_again(
+    database: Database, receipts: Sequence[StoredErasure], copies: Sequence[StoredCopy], *, apply: bool
+) -> int:
     """Carry receipts and copies over into a restored store; deletes the rows of the receipts if asked.
 
     What sessions were evolved with is cleared, and evolved again when the store is opened.
@@ -112,12 +141,11 @@ def _forget_again(path: Path, receipts: Sequence[StoredErasure], copies: Sequenc
     Returns:
         Number of rows of the receipts that the store holds, or held.
     """
-    database = SqliteDatabase(path, lock_timeout_s=Config().lock_timeout_s)
     try:
         database.prepare()
         with database.write() as tx:
-            for copy in copies:
-                tx.erasures.note_copy(copy.path, copy.kind, copy.made_at, last_id=copy.last_id)
+            for known in copies:
+                tx.erasures.note_copy(known.path, known.kind, known.made_at, last_id=known.last_id)
             tokens = {one.token for one in tx.erasures.list_all()}
             newer = [one for one in receipts if one.token not in tokens]
             ids = sorted({entry_id for one in newer for entry_id in one.ids})
@@ -169,10 +197,18 @@ def list_copies(store: Store) -> list[Copy]:
         later = [erasure for erasure in erasures if erasure.made_at > one.made_at and erasure.ids]
         ids = sorted({entry_id for erasure in later for entry_id in erasure.ids if entry_id <= one.last_id})
         path = Path(one.path)
-        holds = store.database.count_in_copy(path, store_id, ids) if one.kind == "backup" and path.is_file() else None
+        looked = one.kind == "backup" and one.exists
+        holds = store.database.count_in_copy(path, store_id, ids) if looked else None
         older = tuple(erasure.token for erasure in later if erasure.ids[0] <= one.last_id)
         found.append(
-            Copy(path=path, kind=one.kind, made_at=one.made_at, exists=path.is_file(), older_than=older, holds=holds)
+            Copy(
+                path=one.path if "://" in one.path else path,
+                kind=one.kind,
+                made_at=one.made_at,
+                exists=one.exists,
+                older_than=older,
+                holds=holds,
+            )
         )
     return found
 

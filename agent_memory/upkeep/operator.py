@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent_memory import inputs
 from agent_memory.live.store import Store
 from agent_memory.recall.query_log import QueryLog
-from agent_memory.records import Copy, Erasure
+from agent_memory.records import Copied, Copy, Erasure
 from agent_memory.reports import GenerationInfo, Maintenance, ReindexReport, Report, Stats
 from agent_memory.types import Namespace, Progress
 from agent_memory.writing.erasure import Eraser
@@ -292,8 +292,9 @@ class Operator:
 
         Args:
             backup: A file that ``backup`` wrote.
-            path: The folder of the store.
-            replace: True to replace an existing store; its content is lost.
+            path: The folder of the store, or the address of a PostgreSQL database, where a schema without a store
+                is filled. An interrupted restore to an address is finished by the same call.
+            replace: True to replace an existing store in a folder; its content is lost.
             apply_forgets: True to forget again what was forgotten after the backup was made.
             receipts: What ``forget`` returned, or its ``to_dict``, where the store that forgot is not at ``path``.
 
@@ -302,7 +303,8 @@ class Operator:
 
         Raises:
             NotFoundError: There is no such backup.
-            InvalidInputError: The folder holds a store, and ``replace`` is False; or the backup is that store's file.
+            InvalidInputError: There is a store, and ``replace`` is False or ``path`` an address; or the backup is that
+                store's file.
             StorageError: The backup is damaged, holds what no store has, or the store is in use; nothing was changed.
 
         Example:
@@ -311,19 +313,53 @@ class Operator:
             >>> Memory.restore("alice.db", "copy-of-my-agent")
             1
         """
-        source, folder = inputs.parse_path("backup", backup), inputs.parse_path("path", path)
+        source, place = inputs.parse_path("backup", backup), inputs.parse_place("path", path)
         from agent_memory.upkeep import backup as backups
 
         return backups.restore(
             source,
-            folder,
+            place,
             replace=inputs.check_flag("replace", replace),
             receipts=receipts,
             apply_forgets=inputs.check_flag("apply_forgets", apply_forgets),
         )
 
+    @staticmethod
+    def copy(
+        source: str | Path, target: str | Path, *, dry_run: bool = False, progress: Progress | None = None
+    ) -> Copied:
+        """Copy a store to another place: from a folder to a PostgreSQL database, back, or of the same kind.
+
+        Entries with all versions, vectors, latents, sessions, generations, receipts of ``forget`` and logged queries
+        are copied as they are; nothing is encoded. Schedules, jobs and the list of backups stay behind. One state of
+        the source is copied, which others may go on writing to. Until the copy is complete and compared row by row,
+        nobody can open it: if the process is killed, the same call continues it. It gets an id of its own, and the two
+        stores know of each other, so that the receipts of ``forget`` name the other one.
+
+        Args:
+            source: Folder or address of a store.
+            target: Folder or address where no store is, or an unfinished copy of this one. Nobody may have it open.
+            dry_run: True to look at both and write nothing.
+            progress: Called with (rows copied and verified, twice the number of rows).
+
+        Raises:
+            NotFoundError: There is no store at ``source``.
+            InvalidInputError: ``target`` holds another store, or cannot hold some row; nothing was written.
+            StorageError: One of them cannot be read or written, or the copy differs from the source.
+
+        Example:
+            >>> entry = memory.add("Alice moved to Berlin.")
+            >>> Memory.copy("my-agent", "moved-agent").entries
+            1
+        """
+        places = inputs.parse_place("source", source), inputs.parse_place("target", target)
+        inputs.check_progress(progress)
+        from agent_memory.upkeep import copying
+
+        return copying.copy(*places, progress, dry_run=inputs.check_flag("dry_run", dry_run))
+
     def copies(self) -> list[Copy]:
-        """Return the backups and exports that this store has made of itself, oldest first.
+        """Return the backups, exports and copies made of this store, and the store it is a copy of, oldest first.
 
         Each says which receipts of ``forget`` are later, and how many forgotten rows it still holds.
 

@@ -211,6 +211,7 @@ class Eraser:
             with store.read() as tx:
                 files += store.index.erase(tx, store.space.accept, wait_s=store.config.lock_timeout_s)
             with store.read() as tx:
+                store.columns.erase(tx)
                 files += store.words.erase(tx, wait_s=store.config.lock_timeout_s)
         except IndexStateError as error:
             pending.append(f"index: {error}")
@@ -339,13 +340,13 @@ class Eraser:
     def _find_copies(
         self, tx: Transaction, store_id: str, ids: Sequence[int]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the backups that hold some of these rows, and the exports that may."""
+        """Return the backups that hold some of these rows, and the exports and stores elsewhere that may."""
         if not ids:
             return (), ()
-        known = [one for one in tx.erasures.list_copies() if one.last_id >= ids[0] and Path(one.path).is_file()]
+        known = [one for one in tx.erasures.list_copies() if one.last_id >= ids[0] and one.exists]
         backups = [one.path for one in known if one.kind == "backup"]
         backups = [path for path in backups if self._store.database.count_in_copy(Path(path), store_id, ids)]
-        return tuple(backups), tuple(one.path for one in known if one.kind == "export")
+        return tuple(backups), tuple(one.path for one in known if one.kind != "backup")
 
 
 def _make_receipt(erasure: StoredErasure, facts: Mapping[str, int], **more: Any) -> Erasure:  # noqa: ANN401 - as Erasure

@@ -151,8 +151,9 @@ class Importer:
             if format_ is Format.ITEMS or not is_own(format_):
                 if isinstance(item.get("metadata"), Mapping):  # a file cannot vouch for what a person said
                     item["metadata"] = cap_provenance(item["metadata"], "import")
-                item["namespace"] = (*self._home, *inputs.parse_namespace(item.get("namespace") or ()))
-            elif format_ is Format.CONVERSATIONS:
+            if not is_own(format_):
+                item["namespace"] = (*self._home, *item.get("namespace", ()))
+            elif format_ is Format.CONVERSATIONS or item.get("namespace") is None:
                 item["namespace"] = self._home
             entry = parse_entry(item, self._store.config)
             inputs.resolve_namespace(entry.namespace, self._home)

@@ -21,6 +21,7 @@ from agent_memory.storage.records import Condition
 from agent_memory.types import Namespace, Progress
 from agent_memory.writing.writer import Writer
 
+_REPORTED = ("duplicate_of", "may_supersede")  # by a write, to whoever made it
 _PAGE = 1_000
 
 
@@ -81,7 +82,8 @@ class Transfer:
                 files are read, and those in folders below it.
             format: ``"agent-memory"`` (an export), ``"conversations"`` (a list of segments), ``"chatgpt"``,
                 ``"claude"``, ``"claude-code"``, ``"codex"``, ``"messages"`` (role and content), ``"letta"``;
-                ``"mem0"`` (``history.db``), ``"chroma"`` or ``"langgraph"`` (``SqliteStore``). None: the file shows it.
+                ``"mem0"`` (``history.db``), ``"chroma"`` or ``"langgraph"`` (``SqliteStore``);
+                ``"items"``, as ``add_many`` takes them. None: the file shows it.
                 Chroma's collections become namespaces; LangGraph's items come to lie where ``AgentMemoryStore`` looks.
             source: The former name of ``format``.
             dry_run: Check and count only.
@@ -147,5 +149,5 @@ def _read_entries(tx: Transaction, condition: Condition) -> Iterator[Entry]:
 
 
 def _to_line(value: Mapping[str, Any]) -> bytes:
-    known = {name: part for name, part in value.items() if part is not None}
+    known = {name: part for name, part in value.items() if part is not None and name not in _REPORTED}
     return (json.dumps(known, ensure_ascii=False) + "\n").encode()

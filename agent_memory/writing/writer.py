@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ from agent_memory.types import Namespace, Progress, Time
 from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
 from agent_memory.writing.later import Later
 from agent_memory.writing.mentions import list_mentions
+from agent_memory.writing.updates import MOST, find_updates
 
 if TYPE_CHECKING:
     from agent_memory.encoders.session import SessionSegment
@@ -155,6 +157,7 @@ class Writer:
         if not all(draft.generated for draft in drafts):
             sessions.warm(self._store.database, lambda tx: _find_replaced(tx, drafts, now))
         later = any(draft.vector == LATER for draft in drafts)
+        updates = self._find_updates(batch, drafts, space, now)
         with self._store.write() as tx:
             generation = space.find_or_begin(tx, now)
             _attach(tx, drafts, prepared)
@@ -163,7 +166,23 @@ class Writer:
                 tx.vectors.await_later()
         if later:
             self._later.start()
-        return written
+        pairs = zip(written, updates, strict=True)
+        return [replace(entry, may_supersede=keys) if keys else entry for entry, keys in pairs]
+
+    def _find_updates(
+        self, batch: Sequence[_Pending], drafts: Sequence[Draft], space: Space, now: datetime
+    ) -> list[tuple[str, ...]]:
+        """Return the keys of earlier entries that drafts probably update.
+
+        None for a bulk load, nor beside given vectors: it would cost more than all else that writing them does.
+        """
+        if len(drafts) > MOST or any(item.vector is not None for item in batch):
+            return [()] * len(drafts)
+        with self._store.read() as tx:
+            generation = tx.generations.live()
+            if generation is not None:  # another process may have moved the store to another encoder
+                space.accept(generation)
+            return find_updates(tx, generation, drafts, now)
 
     def _prepare(self, drafts: Sequence[Draft], space: Space, now: datetime) -> dict[Place, Prepared]:
         """Evolve the entries of sessions outside of the write transaction, because it is slow."""

@@ -91,6 +91,17 @@ class WordsTier:
             for piece in pieces
         ]
 
+    def compact(self) -> None:
+        """Merge segments as far as they may grow: a search takes about as long in each, however small it is."""
+        self._view = None
+        groups: list[list[Piece]] = []
+        for piece in sorted(self._pieces, key=lambda piece: -piece.count):
+            if groups and sum(one.count for one in groups[-1]) + piece.count <= MAX_ROWS:
+                groups[-1].append(piece)
+            elif piece.count:
+                groups.append([piece])
+        self._pieces = [_merge(group) if len(group) > 1 else group[0] for group in groups]
+
     def purge(self) -> None:
         """Write every segment again that holds something of an entry which is gone."""
         self._view = None

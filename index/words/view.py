@@ -18,6 +18,7 @@ _SLACK = 1 - 1e-9  # sums in another order differ by less
 _MOST_KNOWN = 50_000  # terms whose places a view remembers
 _WORTH = 4_096  # postings that pruning must save to be tried
 _SAMPLE = 4_096
+_SPARSE = 16
 
 Scores = npt.NDArray[np.float64]
 
@@ -123,8 +124,9 @@ class WordsView:
         weights = [self._weigh(self.count([term])) for term in terms]
         found = [self._find(term) for term in terms]
         ids, scores, floor = [np.empty(0, np.int64)], [np.empty(0)], 0.0
+        among = None if allowed is None else _Among(allowed, self.rows)
         for at, piece in enumerate(self._pieces):
-            mask = piece.alive if allowed is None else _make_mask(piece, allowed)
+            mask = piece.alive if among is None else among.make_mask(piece)
             if mask is not None and not mask.any():
                 continue
             search = _PieceSearch(piece.segment, mask, self._get_table(at), limit, floor)
@@ -153,12 +155,33 @@ class WordsView:
         return table
 
 
-def _make_mask(piece: Piece, allowed: IdArray) -> Mask:
-    mask = np.zeros(len(piece.segment), np.bool_)
-    mask[piece.segment.find_rows(allowed)] = True
-    if piece.alive is not None:
-        mask &= piece.alive
-    return mask
+class _Among:
+    """The rows of some entries.
+
+    Args:
+        ids: The entries, int64 (n,).
+        rows: Number of entries that are searched.
+    """
+
+    def __init__(self, ids: IdArray, rows: int) -> None:
+        self._ids = ids
+        highest = int(ids.max(initial=0))
+        self._listed: Mask | None = None
+        if rows < _SPARSE * len(ids) and highest < _SPARSE * rows:
+            # Most are close to each other: looking up is faster than searching.
+            self._listed = np.zeros(highest + 2, np.bool_)
+            self._listed[ids] = True
+
+    def make_mask(self, piece: Piece) -> Mask:
+        """Return which rows of a piece are current and of the entries, bool (n,)."""
+        if self._listed is not None:
+            mask: Mask = self._listed[np.minimum(piece.segment.ids, len(self._listed) - 1)]
+        else:
+            mask = np.zeros(len(piece.segment), np.bool_)
+            mask[piece.segment.find_rows(self._ids)] = True
+        if piece.alive is not None:
+            mask &= piece.alive
+        return mask
 
 
 def _choose(ids: IdArray, scores: Scores, limit: int) -> tuple[IdArray, Scores]:

@@ -16,20 +16,19 @@ import hashlib
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
-from psycopg import sql
 
 from agent_memory.errors import StorageError
 from agent_memory.files import failpoint, reset_in_child
 from agent_memory.storage.calls import Call, Calls
 from agent_memory.storage.postgres import lexical
 from agent_memory.storage.postgres.address import Address
-from agent_memory.storage.postgres.driver import Driver, list_errors, wrap_error
+from agent_memory.storage.postgres.driver import Driver, Habits, Question, list_errors, wrap_error
 from agent_memory.storage.sqlite.slots import Link
 
 if TYPE_CHECKING:
@@ -85,9 +84,30 @@ class _Engines:
 _ENGINES = _Engines()
 
 
+class ServedLink(Link):
+    """A connection to PostgreSQL; what is pending is written before SQLAlchemy's side of it is used."""
+
+    def __init__(self, raw: Driver, connect: Callable[[Any], Connection]) -> None:
+        super().__init__(cast("Any", raw), connect)
+        self._full: Connection | None = None
+
+    @property
+    def full(self) -> Connection:
+        """SQLAlchemy's side."""
+        get_driver(self).leave()
+        if self._full is None:
+            self._full = self._connect(self.raw)
+        return self._full
+
+
+def get_driver(link: Link) -> Driver:
+    """Return what runs the statements of a connection."""
+    return cast("Driver", link.raw)
+
+
 def get_raw(link: Link) -> psycopg.Connection[Any]:
-    """Return psycopg's side of a connection."""
-    return link.raw.raw  # type: ignore[attr-defined, no-any-return]
+    """Return psycopg's side of a connection in a transaction."""
+    return get_driver(link).leave()
 
 
 class Connections:
@@ -110,6 +130,7 @@ class Connections:
         self.lock_key = int.from_bytes(digest[:8], "big", signed=True)
         self._calls = Calls()
         self._facts: tuple[str, bool] | None = None
+        self._habits = Habits()
         self._reset()
         _LIVE.add(self)
         reset_in_child(self, Connections.after_fork_in_child)
@@ -138,8 +159,13 @@ class Connections:
         """Return (version, whether nothing can be written); raise if this server cannot keep what is promised."""
         names = ("server_version", "server_encoding", "fsync", "synchronous_commit", "transaction_read_only")
         asked = ", ".join(f"current_setting('{name}')" for name in names)
-        row = raw.execute(f"SELECT {asked}, pg_is_in_recovery()").fetchone()
-        version, encoding, fsync, commit, read_only, standby = row or ("",) * 6
+        row = raw.execute(f"SELECT {asked}, pg_is_in_recovery(), pg_backend_pid()").fetchone()
+        version, encoding, fsync, commit, read_only, standby, pid = row or ("",) * 7
+        if pid != raw.info.backend_pid:
+            raise StorageError(
+                f"{self.address.name} is a pooler of connections, such as PgBouncer: it may give each transaction "
+                "another connection, and what is set for one would hold for others. Connect to the server itself"
+            )
         if raw.info.server_version < OLDEST:
             raise StorageError(
                 f"{self.address.name} is PostgreSQL {version}; agent-memory needs {OLDEST // 10_000} or newer"
@@ -147,7 +173,7 @@ class Connections:
         if encoding != "UTF8":
             raise StorageError(f"{self.address.name} has the encoding {encoding}; agent-memory needs UTF8")
         self._promises = fsync == "on"
-        self._commits = "SET LOCAL synchronous_commit TO on; " if commit in ("off", "local") else ""
+        self._commits = {"synchronous_commit": "on"} if commit in ("off", "local") else {}
         return str(version), bool(standby) or read_only == "on"
 
     def _take(self) -> tuple[Link, bool]:
@@ -155,18 +181,18 @@ class Connections:
         with self._state:
             while self._idle:
                 link = self._idle.pop()
-                if not get_raw(link).closed:
+                if not get_driver(link).raw.closed:
                     self._used.add(link)
                     return link, False
         # SQLAlchemy closes a connection when it forgets its side of it: both sides live as long as each other.
-        link = Link(Driver(self._connect(), lexical.HANDLERS), _ENGINES.connect)  # type: ignore[arg-type]
+        link = ServedLink(Driver(self._connect(), lexical.HANDLERS, self._habits), _ENGINES.connect)
         self._used.add(link)
         return link, True
 
     def _give_back(self, link: Link) -> None:
         self._used.discard(link)
         with self._state:
-            if not self._calls.closed and not get_raw(link).closed and len(self._idle) < MOST_IDLE:
+            if not self._calls.closed and not get_driver(link).raw.closed and len(self._idle) < MOST_IDLE:
                 self._idle.append(link)
                 return
         self._close(link)
@@ -174,7 +200,7 @@ class Connections:
     def _close(self, link: Link) -> None:
         self._used.discard(link)
         with contextlib.suppress(psycopg.Error):
-            get_raw(link).close()
+            get_driver(link).raw.close()
 
     def _drop_idle(self) -> None:
         with self._state:
@@ -270,7 +296,7 @@ class Connections:
     def _transaction(self, kind: str, wait_s: float) -> Iterator[Link]:
         with self._running(kind):
             try:
-                link = self._begin(self._write_begin(kind, wait_s))
+                link = self._begin(kind, self._list_begin(kind, wait_s))
                 try:
                     yield link
                     if kind == "write":
@@ -288,22 +314,22 @@ class Connections:
             except list_errors() as error:
                 raise self._wrap(error, wait_s) from error
 
-    def _write_begin(self, kind: str, wait_s: float) -> sql.Composed:
-        here = sql.SQL("SET LOCAL search_path TO {}; SET LOCAL jit TO off; ").format(sql.Identifier(self.schema))
+    def _list_begin(self, kind: str, wait_s: float) -> list[Question]:
+        """Return what begins a transaction."""
+        settings = {"search_path": f'"{self.schema}"', "jit": "off"}
         if kind == "read":
-            return sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ") + here
+            return [("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ()), _set(settings)]
+        settings |= self._commits | {"lock_timeout": str(max(1, int(wait_s * 1000)))}
         # READ COMMITTED: the state that statements see is taken after the lock, so that it holds the last writer's.
-        begun = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; ") + here
-        lock = sql.SQL("SELECT pg_advisory_xact_lock({})").format(sql.Literal(self.lock_key))
-        waited = sql.SQL("SET LOCAL lock_timeout TO {}; ").format(sql.Literal(max(1, int(wait_s * 1000))))
-        return begun + sql.SQL(self._commits) + waited + lock
+        begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+        return [(begin, ()), _set(settings), ("SELECT pg_advisory_xact_lock(%s)", (self.lock_key,))]
 
-    def _begin(self, statement: sql.Composed) -> Link:
+    def _begin(self, kind: str, statements: Sequence[Question]) -> Link:
         while True:
             link, is_new = self._take()
-            raw = get_raw(link)
+            raw = get_driver(link).raw
             try:
-                raw.execute(statement)
+                get_driver(link).begin(kind, statements)
                 return link
             except BaseException as error:
                 lost = isinstance(error, psycopg.OperationalError) and raw.broken
@@ -313,12 +339,15 @@ class Connections:
                 self._drop_idle()  # the server was started again: all are lost
 
     def _commit(self, link: Link, kind: str) -> None:
+        if kind == "read":
+            with contextlib.suppress(psycopg.Error):  # all was read
+                get_driver(link).end()
+            return
         try:
-            get_raw(link).execute("COMMIT")
+            get_driver(link).commit()
         except psycopg.OperationalError as error:
-            if kind == "read":
-                return  # all was read
-            self._close(link)
+            if not get_driver(link).raw.closed:
+                raise  # the server has answered: it was not committed
             raise StorageError(
                 f"{self.address.name}: the connection was lost during the commit; it is not known whether this was "
                 f"written: {str(error).strip()}"
@@ -326,7 +355,7 @@ class Connections:
 
     def _roll_back(self, link: Link) -> None:
         try:
-            get_raw(link).execute("ROLLBACK")
+            get_driver(link).roll_back()
         except psycopg.Error:
             self._close(link)
         else:
@@ -370,6 +399,12 @@ class Connections:
         """Leave the parent's connections alone: closing one here would say goodbye to the server in its name."""
         _KEPT.append([*self._idle, *self._used])
         self._reset()
+
+
+def _set(settings: Mapping[str, str]) -> Question:
+    """Return the statement that gives settings values until the transaction ends."""
+    asked = ", ".join("set_config(%s, %s, true)" for _ in settings)
+    return f"SELECT {asked}", tuple(part for pair in settings.items() for part in pair)
 
 
 _LIVE: weakref.WeakSet[Connections] = weakref.WeakSet()

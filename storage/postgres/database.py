@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
 from typing_extensions import override
 
-from agent_memory.storage.base import Database, Transaction
-from agent_memory.storage.postgres import upkeep
+from agent_memory.storage.base import Transaction
+from agent_memory.storage.connected import ConnectedDatabase
+from agent_memory.storage.postgres import receiving, upkeep
 from agent_memory.storage.postgres.address import parse_address
 from agent_memory.storage.postgres.connections import Connections, get_raw
 from agent_memory.storage.postgres.groups import (
@@ -23,7 +23,7 @@ from agent_memory.storage.postgres.groups import (
     PostgresVectors,
 )
 from agent_memory.storage.postgres.lexical import PostgresLexical
-from agent_memory.storage.postgres.migrate import ensure_schema, read_revision
+from agent_memory.storage.postgres.migrate import REVISIONS, ensure_schema, read_revision
 from agent_memory.storage.records import DatabaseState
 from agent_memory.storage.sqlite import upkeep as shared
 from agent_memory.storage.sqlite.database import SqliteTransaction
@@ -87,7 +87,7 @@ class PostgresTransaction(SqliteTransaction):
         return upkeep.find_faults(self._place, self.connection)
 
 
-class PostgresDatabase(Database):
+class PostgresDatabase(ConnectedDatabase):
     """``Database`` in one schema of a PostgreSQL database.
 
     Args:
@@ -101,48 +101,40 @@ class PostgresDatabase(Database):
     )
 
     def __init__(self, url: str, *, lock_timeout_s: float) -> None:
-        self.connections = Connections(parse_address(url), lock_timeout_s=lock_timeout_s)
+        self.connections: Connections = Connections(parse_address(url), lock_timeout_s=lock_timeout_s)
         self.path, self.lock_timeout_s = self.connections.path, lock_timeout_s
         self.name = self.connections.address.name
 
     @property
     def exists(self) -> bool:
         """Whether there is a store."""
-        with self.connections.read() as link:
-            return read_revision(get_raw(link), self.connections) is not None
-
-    @property
-    @override
-    def read_only(self) -> bool:
-        return self.connections.read_only
+        return self.find_revision() is not None
 
     @override
     def prepare(self, progress: Progress | None = None) -> None:
         ensure_schema(self.connections, progress)
 
     @override
-    @contextmanager
-    def read(self) -> Iterator[Transaction]:
+    def _begin(self, link: Link) -> PostgresTransaction:
+        return PostgresTransaction(self.connections, link)
+
+    @property
+    @override
+    def revision(self) -> str:
+        return REVISIONS[-1]
+
+    @override
+    def find_revision(self) -> str | None:
         with self.connections.read() as link:
-            yield PostgresTransaction(self.connections, link)
+            return read_revision(get_raw(link), self.connections)
 
     @override
-    @contextmanager
-    def write(self, *, wait_s: float | None = None) -> Iterator[Transaction]:
-        with self.connections.write(wait_s=wait_s) as link:
-            yield PostgresTransaction(self.connections, link)
+    def set_numbers(self, link: Link, numbers: Mapping[str, int]) -> None:
+        receiving.set_numbers(get_raw(link), numbers)
 
     @override
-    def assert_open(self) -> None:
-        self.connections.assert_open()
-
-    @override
-    def close(self) -> None:
-        self.connections.close()
-
-    @override
-    def abandon(self) -> None:
-        self.connections.abandon()
+    def check_storable(self, source: Link) -> None:
+        receiving.check_storable(source)
 
     @override
     def describe(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -15,35 +15,195 @@ ERRORS = (psycopg.Error,)
 NO_NUL = "PostgreSQL stores no text that holds the character NUL (U+0000); take it out, or use a store on SQLite"
 
 Handler = Callable[["Driver", Sequence[Sequence[Any]]], None]
+Row = tuple[Any, ...]
+Question = tuple[str, Sequence[Any]]
+
+_MOST_FORESEEN = 12
+_MOST_KEPT = 200  # rows of an answer
+_MOST_PENDING = 1_000  # rows
+_LONGEST_NAME = 1_000
 
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
+class Answer:
+    """The rows that a statement has returned.
+
+    Args:
+        rows: The rows.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+        self._left = iter(rows)
+
+    def fetchone(self) -> Row | None:
+        """Return the next row; None behind the last."""
+        return next(self._left, None)
+
+    def fetchall(self) -> list[Row]:
+        """Return the rows that are left."""
+        return list(self._left)
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._left
+
+
+class Habits:
+    """What transactions of a store ask first, so that it can be asked along with their beginning.
+
+    Statements are foreseen that the last two transactions of a kind have both asked, with the same values. What nobody
+    asks in the end has cost the server some microseconds; a round trip over a network costs hundreds.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, dict[str, Question]] = {}
+        self._foreseen: dict[str, tuple[Question, ...]] = {}
+
+    def foresee(self, kind: str) -> tuple[Question, ...]:
+        """Return what a transaction of a kind (read, write) is likely to ask."""
+        return self._foreseen.get(kind, ())
+
+    def note(self, kind: str, asked: Mapping[str, Question]) -> None:
+        """Note what a transaction has asked."""
+        last = self._last.get(kind, {})
+        both = [question for key, question in asked.items() if key in last]
+        self._foreseen[kind] = tuple(both[:_MOST_FORESEEN])
+        self._last[kind] = dict(asked)
+
+
 class Driver:
-    """A connection that runs SQLite's statements in PostgreSQL's words.
+    """A connection that runs SQLite's statements in PostgreSQL's words, in few round trips.
+
+    * Rows that are written and return nothing are sent along with the next statement, or the commit.
+    * A statement that a transaction asks again is answered from memory, as long as nothing was written: a read-only
+      transaction sees one state, and a write transaction is the only writer. So is what was foreseen; see ``Habits``.
 
     Args:
         raw: psycopg's connection, in autocommit mode: transactions begin and end by statements.
         handlers: What is done in the place of statements that PostgreSQL has no form of, by their text.
+        habits: Of the store.
     """
 
     text_factory: Any = None  # what SQLite's module has to read damaged text; this server checks what it stores
 
-    def __init__(self, raw: psycopg.Connection[Any], handlers: dict[str, Handler]) -> None:
-        self.raw, self._handlers = raw, handlers
+    def __init__(self, raw: psycopg.Connection[Any], handlers: dict[str, Handler], habits: Habits) -> None:
+        self.raw, self._handlers, self._habits = raw, handlers, habits
+        self._kind = "read"
+        self._known: dict[str, Answer] | None = None
+        self._asked: dict[str, Question] = {}
+        self._pending: list[tuple[str, list[Row]]] = []
+        self._is_settled = True
 
-    def execute(self, sql: str, given: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
-        """Run a statement; returns its rows."""
+    # --- transactions ------------------------------------------------------------------------------------
+
+    def begin(self, kind: str, statements: Sequence[Question]) -> None:
+        """Begin a transaction, and ask what is foreseen, in one round trip.
+
+        Args:
+            kind: ``read`` or ``write``.
+            statements: What begins it.
+        """
+        self.settle()
+        self._kind, self._known, self._asked, self._pending = kind, {}, {}, []
+        foreseen = self._habits.foresee(kind)
+        with self.raw.pipeline():
+            for sql, given in statements:
+                self.raw.execute(sql, given)
+            answers = [self.raw.execute(sql, given) for sql, given in foreseen]
+        for (sql, given), cursor in zip(foreseen, answers, strict=True):
+            self._known[_name(sql, given)] = Answer(cursor.fetchall())
+
+    def commit(self) -> None:
+        """Write what is pending and commit, in one round trip."""
+        self._habits.note("write", self._asked)
+        pending, self._pending = self._pending, []
+        with self.raw.pipeline():
+            self._send(pending)
+            self.raw.execute("COMMIT")
+        self._known = None
+
+    def end(self) -> None:
+        """End a transaction that only read, without waiting for the answer; ``settle`` takes it."""
+        self._habits.note("read", self._asked)
+        self._known = None
+        self.raw.pgconn.send_query(b"COMMIT")
+        self._is_settled = False
+        self.raw.pgconn.flush()
+
+    def roll_back(self) -> None:
+        """Give up a transaction."""
+        self._pending, self._known = [], None
+        self.settle()
+        self.raw.execute("ROLLBACK")
+
+    def settle(self) -> None:
+        """Take the answer to the end of the last transaction, if it was not waited for."""
+        if self._is_settled:
+            return
+        self._is_settled = True
+        while self.raw.pgconn.get_result() is not None:
+            pass
+
+    # --- statements --------------------------------------------------------------------------------------
+
+    def execute(self, sql: str, given: Sequence[Any] = ()) -> Any:  # noqa: ANN401 - a cursor, or rows like one
+        """Run a statement of SQLite; returns its rows."""
         if sql in self._handlers:
             self._handlers[sql](self, [given])
-            return self.raw.cursor()
+            return Answer([])
         statement = translate(sql)
         if statement.before is not None:
-            self.raw.execute(statement.before, tuple(given[: statement.taken]))
-        return self.raw.execute(statement.sql, tuple(given))
+            self.send(statement.before, [given[: statement.taken]])
+        return self.run(statement.sql, given)
+
+    def run(self, sql: str, given: Sequence[Any] = ()) -> Any:  # noqa: ANN401 - as of ``execute``
+        """Run a statement in PostgreSQL's own words; returns its rows."""
+        begun = sql.lstrip()
+        if self._kind == "write" and not begun.startswith(("SELECT", "WITH")):
+            self._known = None
+        if self._known is None or not begun.startswith("SELECT"):
+            return self._execute(sql, given)
+        name = _name(sql, given)
+        if len(name) <= _LONGEST_NAME:
+            self._asked[name] = sql, tuple(given)
+        if (known := self._known.get(name)) is not None:
+            return Answer(known.rows)
+        answer = Answer(self.raw.execute(sql, tuple(given)).fetchall())
+        if len(answer.rows) <= _MOST_KEPT and len(name) <= _LONGEST_NAME:
+            self._known[name] = answer
+        return answer
+
+    def _execute(self, sql: str, given: Sequence[Any]) -> psycopg.Cursor[Any]:
+        """Run a statement behind what is pending, in one round trip."""
+        if not self._pending:
+            return self.raw.execute(sql, tuple(given))
+        pending, self._pending = self._pending, []
+        with self.raw.pipeline():
+            self._send(pending)
+            return self.raw.execute(sql, tuple(given))
+
+    def ask(self, questions: Sequence[Question]) -> None:
+        """Ask several things that will be asked one by one, in one round trip."""
+        if self._known is None:
+            return
+        new = {name: one for one in questions if (name := _name(*one)) not in self._known}
+        if len(new) < 2:
+            return
+        with self.raw.pipeline():
+            answers = [self.raw.execute(sql, tuple(given)) for sql, given in new.values()]
+        for name, cursor in zip(new, answers, strict=True):
+            self._known[name] = Answer(cursor.fetchall())
+
+    def stream(self, sql: str) -> Iterator[Row]:
+        """Yield the rows of a statement as they are needed, since they may be more than memory holds."""
+        self.flush()
+        with self.raw.cursor(name="stream") as cursor:
+            cursor.itersize = 500
+            yield from cursor.execute(translate(sql).sql)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Run a statement for each row of values, in one round trip."""
+        """Run a statement of SQLite for each row of values; it returns nothing."""
         found = [tuple(row) for row in rows]
         if not found:
             return
@@ -51,10 +211,39 @@ class Driver:
             self._handlers[sql](self, found)
             return
         statement = translate(sql)
-        with self.raw.cursor() as cursor:
-            if statement.before is not None:
-                cursor.executemany(statement.before, [row[: statement.taken] for row in found])
-            cursor.executemany(statement.sql, found)
+        if statement.before is not None:
+            self.send(statement.before, [row[: statement.taken] for row in found])
+        self.send(statement.sql, found)
+
+    def send(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement in PostgreSQL's own words for each row of values, with the next one or the commit."""
+        self._known = None
+        self._pending.append((sql, [tuple(row) for row in rows]))
+        if sum(len(found) for _, found in self._pending) > _MOST_PENDING:
+            self.flush()
+
+    def flush(self) -> None:
+        """Run what is pending."""
+        if self._pending:
+            pending, self._pending = self._pending, []
+            with self.raw.pipeline():
+                self._send(pending)
+
+    def leave(self) -> psycopg.Connection[Any]:
+        """Return psycopg's side for others to use: what is pending is written, and what they write not known."""
+        self.flush()
+        if self._kind == "write":
+            self._known = None
+        return self.raw
+
+    def _send(self, pending: Sequence[tuple[str, list[Row]]]) -> None:
+        for sql, rows in pending:
+            with self.raw.cursor() as cursor:
+                cursor.executemany(sql, rows)
+
+
+def _name(sql: str, given: Sequence[Any]) -> str:
+    return f"{sql}\0{tuple(given)!r}"
 
 
 def list_errors() -> tuple[type[Exception], ...]:

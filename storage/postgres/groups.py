@@ -41,6 +41,11 @@ WITH RECURSIVE line(id) AS (
 class PostgresEntries(Filtering, SqliteEntries):
     """``Entries`` in PostgreSQL."""
 
+    @property
+    @override
+    def has_columns(self) -> bool:
+        return False
+
     @override
     def _select_filtered(
         self, condition: Condition, session_id: int | None, after_id: int, page: tuple[int, int], *, newest_first: bool
@@ -60,8 +65,10 @@ class PostgresEntries(Filtering, SqliteEntries):
         return dict(sorted(super().fetch(ids).items()))
 
     @override
-    def select_circumstances(self, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
-        return sorted(super().select_circumstances(ids))
+    def select_circumstances(
+        self, ids: Sequence[int], *, important: bool = False
+    ) -> list[tuple[int, datetime, float | None]]:
+        return sorted(super().select_circumstances(ids, important=important))
 
     @override
     def _list_ids(self, condition: Condition, entry_id: int | None = None) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from typing_extensions import override
@@ -25,7 +25,7 @@ from agent_memory.storage.sqlite.scopes import write_condition
 from agent_memory.storage.sqlite.slots import driver
 from agent_memory.storage.sqlite.terms import describe_rules
 from agent_memory.storage.words.languages import stem_latin
-from agent_memory.storage.words.terms import join_labels, list_terms
+from agent_memory.storage.words.terms import Word, join_labels, list_terms
 from agent_memory.types import IdArray
 
 if TYPE_CHECKING:
@@ -73,6 +73,13 @@ def _count(form: _Form) -> tuple[str, list[Any]]:
     return sql, [form[0], len(form) - 1, list(form)]
 
 
+def _ask_count(forms: Sequence[_Form]) -> tuple[str, list[Any]]:
+    """Return the question of how many rows hold one of some forms."""
+    parts = [_hold(form) for form in forms]
+    held = parts[0][0] if len(parts) == 1 else " OR ".join(f"({sql})" for sql, _ in parts)
+    return f"SELECT count(*) FROM lexical WHERE {held}", [value for _, values in parts for value in values]
+
+
 # --- writing ---------------------------------------------------------------------------------------------
 
 _INSERT = "INSERT INTO lexical (entry_id, size, terms) VALUES (%s, %s, %s)"
@@ -82,25 +89,23 @@ _DELETE = "DELETE FROM lexical WHERE entry_id = ANY(%s) RETURNING size"
 
 def _insert_rows(driver: Driver, rows: Sequence[Sequence[Any]]) -> None:
     found = [(entry_id, split_terms(terms)) for entry_id, terms in rows]
-    with driver.raw.cursor() as cursor:
-        cursor.executemany(_INSERT, [(entry_id, len(terms), terms) for entry_id, terms in found])
-        _add(cursor, len(found), sum(len(terms) for _, terms in found))
+    driver.send(_INSERT, [(entry_id, len(terms), terms) for entry_id, terms in found])
+    _add(driver, len(found), sum(len(terms) for _, terms in found))
 
 
 def _delete_rows(driver: Driver, rows: Sequence[Sequence[Any]]) -> None:
-    with driver.raw.cursor() as cursor:
-        sizes = cursor.execute(_DELETE, ([row[0] for row in rows],)).fetchall()
-        _add(cursor, -len(sizes), -sum(size for (size,) in sizes))
+    sizes = driver.run(_DELETE, ([row[0] for row in rows],)).fetchall()
+    _add(driver, -len(sizes), -sum(size for (size,) in sizes))
 
 
-def _add(cursor: Any, rows: int, terms: int) -> None:  # noqa: ANN401 - a cursor of any rows
+def _add(driver: Driver, rows: int, terms: int) -> None:
     if rows:
-        cursor.executemany(_ADD, [(rows, "lexical_rows"), (terms, "lexical_terms")])
+        driver.send(_ADD, [(rows, "lexical_rows"), (terms, "lexical_terms")])
 
 
 def _delete_all(driver: Driver, _: Sequence[Sequence[Any]]) -> None:
-    driver.raw.execute("DELETE FROM lexical")
-    driver.raw.execute("UPDATE totals SET value = 0 WHERE name IN ('lexical_rows', 'lexical_terms')")
+    driver.run("DELETE FROM lexical")
+    driver.run("UPDATE totals SET value = 0 WHERE name IN ('lexical_rows', 'lexical_terms')")
 
 
 HANDLERS: dict[str, Handler] = {
@@ -148,12 +153,12 @@ class PostgresLexical(Filtering, SqliteLexical):
     """``Lexical`` in PostgreSQL."""
 
     @property
-    def _raw(self) -> Any:  # noqa: ANN401 - psycopg's connection
-        return driver(self._connection).raw  # type: ignore[attr-defined]
+    def _driver(self) -> Driver:
+        return cast("Driver", driver(self._connection))
 
     @override
     def find_faults(self) -> list[str]:
-        numbers = {what: self._raw.execute(query).fetchone()[0] for what, query in _DIFFERENCES.items()}
+        numbers = {what: self._driver.run(query).fetchone()[0] for what, query in _DIFFERENCES.items()}
         found = [f"full-text index: {number} {what}" for what, number in numbers.items() if number]
         wrong = self._count_wrong()
         return [*found, f"full-text index: {wrong} rows in it have other words than their entries"] if wrong else found
@@ -164,7 +169,7 @@ class PostgresLexical(Filtering, SqliteLexical):
             "SELECT id, text, speaker, terms FROM entries JOIN lexical ON entry_id = id "
             "WHERE superseded_at IS NULL AND id > %s ORDER BY id LIMIT %s"
         )
-        while rows := self._raw.execute(page, (after, shared.PAGE_ROWS)).fetchall():
+        while rows := self._driver.run(page, (after, shared.PAGE_ROWS)).fetchall():
             wrong += sum(split_terms(list_terms(text, speaker)) != terms for _, text, speaker, terms in rows)
             after = rows[-1][0]
         return wrong
@@ -178,7 +183,7 @@ class PostgresLexical(Filtering, SqliteLexical):
 
     @override
     def _count_indexed(self) -> int:
-        return int(self._raw.execute(_TOTAL, ("lexical_rows",)).fetchone()[0])
+        return int(self._driver.run(_TOTAL, ("lexical_rows",)).fetchone()[0])
 
     @override
     def _stem(self, terms: Sequence[str]) -> list[str]:
@@ -191,12 +196,12 @@ class PostgresLexical(Filtering, SqliteLexical):
 
     @override
     def read_terms(self, ids: IdArray) -> EntryTerms:
-        return _make_terms(self._raw.execute(_TERMS_AMONG, (ids.tolist(),)).fetchall())
+        return _make_terms(self._driver.run(_TERMS_AMONG, (ids.tolist(),)).fetchall())
 
     @override
     def read_all_terms(self) -> Iterator[EntryTerms]:
         after = 0
-        while rows := self._raw.execute(_TERMS_PAGE, (after, _TERMS_ROWS)).fetchall():
+        while rows := self._driver.run(_TERMS_PAGE, (after, _TERMS_ROWS)).fetchall():
             yield _make_terms(rows)
             after = rows[-1][0]
 
@@ -206,15 +211,20 @@ class PostgresLexical(Filtering, SqliteLexical):
         if counted is not None:
             return counted > 0
         [stem] = split_terms(term)
-        found = self._raw.execute("SELECT 1 FROM lexical WHERE terms @> %s::text[] LIMIT 1", ([stem],))
+        found = self._driver.run("SELECT 1 FROM lexical WHERE terms @> %s::text[] LIMIT 1", ([stem],))
         return found.fetchone() is not None
 
     @override
     def _count_hits(self, phrase: str) -> int:
-        parts = [_hold(form) for form in _list_forms(phrase)]
-        held = " OR ".join(f"({sql})" for sql, _ in parts)
-        given = [value for _, values in parts for value in values]
-        return int(self._raw.execute(f"SELECT count(*) FROM lexical WHERE {held}", given).fetchone()[0])
+        return int(self._driver.run(*_ask_count(_list_forms(phrase))).fetchone()[0])
+
+    @override
+    def _count(self, words: Sequence[Word], stems: Stems) -> list[tuple[int, str, Word]]:
+        if stems.count(()) is None:  # nobody else counts: all words are counted at once
+            self._driver.ask(
+                [_ask_count([tuple(split_terms(" ".join(form))) for form in word.forms]) for word in words]
+            )
+        return super()._count(words, stems)
 
     @override
     def search(self, query: LexicalQuery, *, limit: int, condition: Condition | None = None) -> dict[int, float]:
@@ -228,17 +238,17 @@ class PostgresLexical(Filtering, SqliteLexical):
             f"SELECT entry_id, score FROM (SELECT entry_id, {score} AS score FROM lexical WHERE terms && %s::text[]"
             f"{where}) AS found WHERE score > 0 ORDER BY score DESC, entry_id LIMIT %s"
         )
-        rows = self._raw.execute(statement, (*weights, first, *given, limit)).fetchall()
+        rows = self._driver.run(statement, (*weights, first, *given, limit)).fetchall()
         return {entry_id: min(1.0, max(0.0, float(score)) / query.best) for entry_id, score in rows}
 
     def _write_score(self, forms: Sequence[_Form]) -> tuple[str, list[Any]]:
         """Return BM25 as SQL over a row of the index, and its values."""
         rows = self._count_indexed()
-        average = int(self._raw.execute(_TOTAL, ("lexical_terms",)).fetchone()[0]) / max(1, rows)
+        average = int(self._driver.run(_TOTAL, ("lexical_terms",)).fetchone()[0]) / max(1, rows)
         parts, given = [], []
+        self._driver.ask([_ask_count([form]) for form in forms])
         for form in forms:
-            held, values = _hold(form)
-            hits = int(self._raw.execute(f"SELECT count(*) FROM lexical WHERE {held}", values).fetchone()[0])
+            hits = int(self._driver.run(*_ask_count([form])).fetchone()[0])
             weight = math.log((rows - hits + 0.5) / (hits + 0.5))
             counted, values = _count(form)
             long = "%s::float8 * (1 - %s::float8 + %s::float8 * size / %s::float8)"
@@ -259,7 +269,7 @@ class PostgresLexical(Filtering, SqliteLexical):
 
     @override
     def find_matched(self, query: LexicalQuery, entry_id: int) -> list[str]:
-        row = self._raw.execute("SELECT terms FROM lexical WHERE entry_id = %s", (entry_id,)).fetchone()
+        row = self._driver.run("SELECT terms FROM lexical WHERE entry_id = %s", (entry_id,)).fetchone()
         if row is None:
             return []
         words = zip(query.phrases, query.words, strict=True)

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from agent_memory.errors import MigrationError, SchemaTooNewError, StorageError
+from agent_memory.storage import rows
 from agent_memory.storage.postgres.connections import Connections, get_raw
 from agent_memory.storage.sqlite.rewriting import rewrite_words
 from agent_memory.types import Progress
@@ -37,6 +38,7 @@ def ensure_schema(connections: Connections, progress: Progress | None = None) ->
         )
     with connections.read() as link:
         revision = read_revision(get_raw(link), connections)
+    rows.refuse_unfinished(revision, connections.address.name)
     if revision != REVISIONS[-1]:
         if connections.read_only:
             raise StorageError(f"{connections.address.name} is read-only and needs a migration from {revision}")
@@ -45,7 +47,7 @@ def ensure_schema(connections: Connections, progress: Progress | None = None) ->
 
 
 def read_revision(raw: psycopg.Connection[Any], connections: Connections) -> str | None:
-    """Return a store's revision, None if its schema is not there or empty.
+    """Return a store's revision, ``rows.MARK`` before it in an unfinished copy; None if there is no store.
 
     Raises:
         SchemaTooNewError: A newer version of this package wrote it.
@@ -57,14 +59,14 @@ def read_revision(raw: psycopg.Connection[Any], connections: Connections) -> str
         return None
     if "alembic_version" not in names:
         raise StorageError(f"{connections.address.name}: the schema is not a store of agent-memory")
-    rows = raw.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
-    if len(rows) != 1 or rows[0][0] not in REVISIONS:
-        found = rows[0][0] if len(rows) == 1 else None
+    found = raw.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
+    stored = found[0][0] if len(found) == 1 else None
+    if str(stored).removeprefix(rows.MARK) not in REVISIONS:
         raise SchemaTooNewError(
-            f"{connections.address.name} has schema {found!r}; this version of agent-memory knows up to "
+            f"{connections.address.name} has schema {stored!r}; this version of agent-memory knows up to "
             f"{REVISIONS[-1]!r}. Upgrade agent-memory. The store was not touched."
         )
-    return str(rows[0][0])
+    return str(stored)
 
 
 def _migrate(connections: Connections) -> None:

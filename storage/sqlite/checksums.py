@@ -13,10 +13,13 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.storage.sqlite.values import microseconds
+
+if TYPE_CHECKING:
+    from agent_memory.storage.sqlite.slots import Raw
 
 COVERED: dict[tuple[str, str], tuple[str, ...]] = {
     ("entries", "checksum"): (
@@ -128,14 +131,13 @@ def seal(raw: sqlite3.Connection, table: str, where: str, given: Sequence[object
         )
 
 
-def find_altered(raw: sqlite3.Connection, table: str, column: str) -> Iterator[tuple[object, ...]]:
+def find_altered(raw: Raw, table: str, column: str) -> Iterator[tuple[object, ...]]:
     """Yield the covered columns of each row whose checksum does not fit; reads the whole table."""
     columns, blobs = COVERED[table, column], BLOBS.get((table, column), 0)
     names = ", ".join(f'"{name}"' for name in columns)
     empty = [None] * 2 if column == "evolved_checksum" else []
     with exact_text(raw):
-        cursor = raw.execute(f'SELECT "{column}", {names} FROM "{table}"')
-        for stored, *values in cursor:
+        for stored, *values in raw.stream(f'SELECT "{column}", {names} FROM "{table}"'):
             if empty and values[2:] == empty:
                 sound = stored is None
             else:

@@ -120,13 +120,14 @@ def _empty_log(path: Path) -> None:
         raise StorageError(f"{path} is in use; close every memory that has it open")
 
 
-def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) -> Restored:
+def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None], *, same_id: bool = False) -> Restored:
     """Put a copy in the place of a database that nobody has open.
 
     Args:
         source: What ``copy_online`` wrote.
         target: The database file; a former one is lost.
         drop_caches: Deletes what was derived from the former database; called right before it is replaced.
+        same_id: Whether it keeps its id, since it is only a step on the way to another place.
 
     Raises:
         StorageError: The copy is damaged, or the database is in use; nothing was changed.
@@ -147,7 +148,7 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None]) ->
                 former = _read_receipts(target)
             origin = read_store_id(part)
             same = origin is not None and origin == read_store_id(target)
-            _adopt(part, read_store_id(target))
+            _adopt(part, origin if same_id else read_store_id(target))
             # The former write-ahead log belongs to the former database and must not be replayed into this one. What
             # it held was moved into the former database just now.
             for tail in ("-wal", "-shm", "-journal"):

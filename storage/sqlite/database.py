@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing_extensions import override
 
 from agent_memory.errors import StorageError
 from agent_memory.files import failpoint
-from agent_memory.storage.base import Database, Transaction
+from agent_memory.storage.base import Transaction
+from agent_memory.storage.connected import ConnectedDatabase
 from agent_memory.storage.records import AlteredRow, DatabaseState
 from agent_memory.storage.sqlite.changes import SqliteChanges
 from agent_memory.storage.sqlite.connections import Connections
@@ -24,7 +24,7 @@ from agent_memory.storage.sqlite.erasures import SqliteErasures
 from agent_memory.storage.sqlite.generations import SqliteGenerations
 from agent_memory.storage.sqlite.lexical import SqliteLexical
 from agent_memory.storage.sqlite.mentions import SqliteMentions
-from agent_memory.storage.sqlite.migrate import ensure_schema
+from agent_memory.storage.sqlite.migrate import REVISIONS, ensure_schema, find_revision
 from agent_memory.storage.sqlite.passages import SqlitePassages
 from agent_memory.storage.sqlite.sessions import SqliteSessions
 from agent_memory.storage.sqlite.slots import Link, driver
@@ -155,7 +155,7 @@ class SqliteTransaction(Transaction):
         return upkeep.find_altered(self.connection)
 
 
-class SqliteDatabase(Database):
+class SqliteDatabase(ConnectedDatabase):
     """``Database`` in one SQLite file.
 
     Args:
@@ -166,13 +166,8 @@ class SqliteDatabase(Database):
     erased = "the write-ahead log was empty, and the unused space of all pages zero"
 
     def __init__(self, path: Path, *, lock_timeout_s: float) -> None:
-        self.connections = Connections(path, lock_timeout_s=lock_timeout_s)
-        self.path, self.lock_timeout_s = path, lock_timeout_s
-
-    @property
-    @override
-    def read_only(self) -> bool:
-        return self.connections.read_only
+        self.connections: Connections = Connections(path, lock_timeout_s=lock_timeout_s)
+        self.path, self.lock_timeout_s, self.name = path, lock_timeout_s, str(path)
 
     @override
     def prepare(self, progress: Progress | None = None) -> None:
@@ -180,28 +175,27 @@ class SqliteDatabase(Database):
         ensure_schema(self.connections, progress)
 
     @override
-    @contextmanager
-    def read(self) -> Iterator[Transaction]:
-        with self.connections.read() as connection:
-            yield SqliteTransaction(self.connections, connection)
+    def _begin(self, link: Link) -> SqliteTransaction:
+        return SqliteTransaction(self.connections, link)
+
+    @property
+    @override
+    def revision(self) -> str:
+        return REVISIONS[-1]
 
     @override
-    @contextmanager
-    def write(self, *, wait_s: float | None = None) -> Iterator[Transaction]:
-        with self.connections.write(wait_s=wait_s) as connection:
-            yield SqliteTransaction(self.connections, connection)
+    def find_revision(self) -> str | None:
+        return find_revision(self.connections)
 
     @override
-    def assert_open(self) -> None:
-        self.connections.assert_open()
+    def set_numbers(self, link: Link, numbers: Mapping[str, int]) -> None:
+        from agent_memory.storage.sqlite import receiving
+
+        receiving.set_numbers(link, numbers)
 
     @override
-    def close(self) -> None:
-        self.connections.close()
-
-    @override
-    def abandon(self) -> None:
-        self.connections.abandon()
+    def check_storable(self, source: Link) -> None:
+        """Do nothing: SQLite stores every value in every column."""
 
     @override
     def describe(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, lru_cache
@@ -18,8 +18,12 @@ from typing_extensions import override
 
 from agent_memory.errors import NotFoundError, StorageError
 from agent_memory.records import Entry, Session
+from agent_memory.storage.columns import EntryFacts
 from agent_memory.storage.entries import Entries
+from agent_memory.storage.filters import Path
+from agent_memory.storage.numbered import Field
 from agent_memory.storage.records import Condition
+from agent_memory.storage.sqlite import columns
 from agent_memory.storage.sqlite.checksums import COVERED, checksum
 from agent_memory.storage.sqlite.lazy import conditions, sa, tables
 from agent_memory.storage.sqlite.scopes import write_condition
@@ -254,8 +258,11 @@ class SqliteEntries(Group, Entries):
         return rows[0]
 
     @override
-    def select_circumstances(self, ids: Sequence[int]) -> list[tuple[int, datetime, float | None]]:
-        rows = driver(self._connection).execute(_CIRCUMSTANCES, (json.dumps(list(ids)),)).fetchall()
+    def select_circumstances(
+        self, ids: Sequence[int], *, important: bool = False
+    ) -> list[tuple[int, datetime, float | None]]:
+        statement = f"{_CIRCUMSTANCES} AND importance IS NOT NULL" if important else _CIRCUMSTANCES
+        rows = driver(self._connection).execute(statement, (json.dumps(list(ids)),)).fetchall()
         return [(read_integer(one), _read_moment(moment), read_number(importance)) for one, moment, importance in rows]
 
     @override
@@ -304,6 +311,19 @@ class SqliteEntries(Group, Entries):
     def select_ids(self, condition: Condition) -> npt.NDArray[np.int64]:
         ids = self._list_ids(condition)
         return np.fromiter(ids, dtype=np.int64, count=len(ids))
+
+    @property
+    @override
+    def has_columns(self) -> bool:
+        return True
+
+    @override
+    def read_facts(self, ids: IdArray | None = None) -> Iterator[EntryFacts]:
+        return columns.read_facts(self._connection, ids)
+
+    @override
+    def read_members(self, path: Path, ids: IdArray | None = None) -> Iterator[tuple[IdArray, Sequence[Field]]]:
+        return columns.read_members(self._connection, path, ids)
 
     @override
     def select_surplus(self, namespace: Namespace, *, before: datetime | None, newest: int | None) -> IdArray:

@@ -165,6 +165,13 @@ _SEARCH = f"SELECT {_SCORE} FROM lexical WHERE lexical MATCH ? {_BEST_FIRST}"
 _SEARCH_AMONG = f"SELECT {_SCORE} FROM lexical JOIN entries ON entries.id = lexical.rowid WHERE lexical MATCH ? AND "
 
 
+_HOLDING = "SELECT rowid FROM temp.texts WHERE texts MATCH ?"
+_EMPTY_TEXTS = "INSERT INTO temp.texts(texts) VALUES ('delete-all')"
+_MAKE_TEXTS = (
+    f"CREATE VIRTUAL TABLE IF NOT EXISTS temp.texts USING fts5(terms, tokenize='{TOKENIZER}', content='', columnsize=0)"
+)
+
+
 def _search_among(condition: Condition) -> Select[Any]:
     """Return the query that ``_SEARCH`` is, among the entries of which a condition holds."""
     lexical, entries = sa.table("lexical", sa.column("rowid")), tables.entries
@@ -175,6 +182,8 @@ def _search_among(condition: Condition) -> Select[Any]:
 
 
 _MARK_STEMS: dict[str, str] = {}
+_QUERY_STEMS: dict[str, str] = {}
+_MOST_STEMS = 10_000
 
 
 class Stems:
@@ -194,7 +203,8 @@ class Stems:
         if self._counts is not None:
             new = dict.fromkeys(term for several in forms for form in several for term in form)
             new = {term: None for term in new if term not in self._known}
-            self._known |= zip(new, self._stem(list(new)), strict=True)
+            if new:
+                self._known |= zip(new, self._stem(list(new)), strict=True)
 
     def learn_marks(self) -> None:
         """Look up the stems of the marks of languages; they never change."""
@@ -277,7 +287,14 @@ class SqliteLexical(Group, Lexical):
 
     def _stem(self, terms: Sequence[str]) -> list[str]:
         """Return what the index holds for each of some terms, which hold nothing that separates terms."""
-        return stem_terms(self._connection, terms)
+        found = {term: _QUERY_STEMS.get(term) for term in terms}
+        if missing := [term for term, stem in found.items() if stem is None]:
+            if len(_QUERY_STEMS) > _MOST_STEMS:
+                _QUERY_STEMS.clear()
+            new = dict(zip(missing, stem_terms(self._connection, missing), strict=True))
+            _QUERY_STEMS.update(new)
+            found |= new
+        return [found[term] or "" for term in terms]
 
     def _list_languages(self, stems: Stems) -> list[str]:
         """Return the languages that texts are marked with, beside English."""
@@ -353,15 +370,22 @@ class SqliteLexical(Group, Lexical):
         if not entries or not query.phrases:
             return {}
         raw = driver(self._connection)
-        raw.execute(f"CREATE VIRTUAL TABLE temp.former USING fts5(terms, tokenize='{TOKENIZER}')")
+        values = [(number, list_terms(one.text, one.speaker)) for number, one in entries.items()]
+        scores: dict[int, float] = {}
+        _empty_texts(raw)
         try:
-            values = [(entry_id, list_terms(one.text, one.speaker)) for entry_id, one in entries.items()]
-            raw.executemany("INSERT INTO temp.former(rowid, terms) VALUES (?, ?)", values)
-            scores: dict[int, float] = {}
-            holds = "SELECT rowid FROM temp.former WHERE former MATCH ?"
+            raw.executemany("INSERT INTO temp.texts(rowid, terms) VALUES (?, ?)", values)
             for phrase, weight in zip(query.phrases, query.weights, strict=True):
-                for (row_id,) in raw.execute(holds, (phrase,)).fetchall():
+                for (row_id,) in raw.execute(_HOLDING, (phrase,)).fetchall():
                     scores[row_id] = scores.get(row_id, 0.0) + weight / query.best
-            return scores
         finally:
-            raw.execute("DROP TABLE temp.former")
+            _empty_texts(raw)
+        return scores
+
+
+def _empty_texts(raw: sqlite3.Connection) -> None:
+    """Empty the temporary full-text index that a connection keeps for texts which are in no other."""
+    try:
+        raw.execute(_EMPTY_TEXTS)
+    except ERRORS:
+        raw.execute(_MAKE_TEXTS)

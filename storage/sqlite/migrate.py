@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agent_memory.errors import LockTimeoutError, MigrationError, SchemaTooNewError, StorageError
 from agent_memory.files import failpoint
+from agent_memory.storage import rows
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.known import find_difference, read_objects
 from agent_memory.storage.sqlite.rewriting import rewrite_words
@@ -34,8 +35,8 @@ def ensure_schema(connections: Connections, progress: Progress | None = None) ->
         MigrationError: A migration failed; its transaction was rolled back.
         StorageError: The file is not a store of this package, or is read-only and outdated.
     """
-    with connections.read() as connection:
-        revision = _read_revision(connection, connections.path)
+    revision = find_revision(connections)
+    rows.refuse_unfinished(revision, connections.path)
     if revision is not None and not connections.read_only:
         enable_log(connections)
     if revision != REVISIONS[-1]:
@@ -57,10 +58,23 @@ def check_revision(path: Path, source: Path) -> None:
     connections = Connections(path, lock_timeout_s=1)
     try:
         with connections.read() as connection:
-            if _read_revision(connection, source) is None:
+            revision = _read_revision(connection, source)
+            rows.refuse_unfinished(revision, source)
+            if revision is None:
                 raise StorageError(f"{source} is an empty database, not a store of agent-memory")
     finally:
         connections.close()
+
+
+def find_revision(connections: Connections) -> str | None:
+    """Return a database's revision, ``rows.MARK`` before it in an unfinished copy; None if it is empty.
+
+    Raises:
+        SchemaTooNewError: A newer version of this package wrote it.
+        StorageError: It is no store, or its schema is not exactly that revision's.
+    """
+    with connections.read() as connection:
+        return _read_revision(connection, connections.path)
 
 
 def _read_revision(connection: Link, path: Path) -> str | None:
@@ -71,18 +85,18 @@ def _read_revision(connection: Link, path: Path) -> str | None:
         return None
     if "alembic_version" not in {name for kind, name, *_ in objects if kind == "table"}:
         raise StorageError(f"{path} is a SQLite file, but not a store of agent-memory")
-    rows = raw.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
-    if len(rows) != 1 or rows[0][0] not in REVISIONS:
-        found = rows[0][0] if len(rows) == 1 else None
+    found = raw.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
+    stored = found[0][0] if len(found) == 1 else None
+    revision = str(stored).removeprefix(rows.MARK)
+    if revision not in REVISIONS:
         raise SchemaTooNewError(
-            f"{path} has schema {found!r}; this version of agent-memory knows up to "
+            f"{path} has schema {stored!r}; this version of agent-memory knows up to "
             f"{REVISIONS[-1]!r}. Upgrade agent-memory. The store was not touched."
         )
-    revision = str(rows[0][0])
     difference = find_difference(objects, revision)
     if difference is not None:
         raise StorageError(f"{path} is not opened, since a stranger may have changed it: {difference}")
-    return revision
+    return str(stored)
 
 
 def _prepare_new_file(connections: Connections) -> None:

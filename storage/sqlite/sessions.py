@@ -109,6 +109,12 @@ class SqliteSessions(Group, Sessions):
         return found[0] if len(found) == 1 else None
 
     @override
+    def count_named(self, scope: Namespace, name: str) -> int:
+        here = conditions.in_namespace(tables.sessions.c.namespace, scope)
+        query = sa.select(sa.func.count()).where(here, tables.sessions.c.name == name)
+        return int(self._connection.execute(query).scalar_one())
+
+    @override
     def move_head(self, session_id: int, seq: int) -> None:
         self._connection.execute(
             sa.update(tables.sessions).where(tables.sessions.c.id == session_id).values(head_seq=seq)

@@ -36,6 +36,10 @@ class Raw(sqlite3.Connection):
         with _CLOSING:
             super().close()
 
+    def stream(self, sql: str) -> sqlite3.Cursor:
+        """Return the rows of a statement, which are read as they are needed."""
+        return self.execute(sql)
+
 
 class Engines:
     """SQLAlchemy's side of a database, made when a statement is first built with it."""

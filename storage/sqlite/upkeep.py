@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 from sqlalchemy import ColumnElement, delete, func, select, text, true
 
@@ -16,7 +17,7 @@ from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
 from agent_memory.storage.sqlite.mentions import SqliteMentions
 from agent_memory.storage.sqlite.schema import changes, entries
-from agent_memory.storage.sqlite.slots import Link, driver
+from agent_memory.storage.sqlite.slots import Link, Raw, driver
 
 _NAMES = {
     "entries": "entry",
@@ -77,7 +78,7 @@ def find_altered(connection: Link) -> list[AlteredRow]:
     raw = driver(connection)
     found = []
     for table, column in COVERED:
-        for values in find_rows(raw, table, column):
+        for values in find_rows(cast("Raw", raw), table, column):
             row = dict(zip(COVERED[table, column], values, strict=True))
             kind = _ALTERED.get((table, column), AlteredKind.OTHER)
             number = row.get("entry_id", row.get("id"))

@@ -228,6 +228,7 @@ class EntryContract:
         ids = put(database, make_draft("a", event_time=at(-9), importance=0.25), make_draft("b"))
         with database.read() as tx:
             assert sorted(tx.entries.select_circumstances([*ids, 77])) == [(ids[0], at(-9), 0.25), (ids[1], NOW, None)]
+            assert tx.entries.select_circumstances([*ids, 77], important=True) == [(ids[0], at(-9), 0.25)]
 
     def test_sessions_are_listed_in_the_order_they_began(self, database):
         put(database, *(make_draft(f"k{number}", session=name) for number, name in enumerate(("z", "a", "m", "a"))))

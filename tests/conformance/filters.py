@@ -6,11 +6,13 @@ import random
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta, timezone
 
+import numpy as np
 import pytest
 from conformance.oracle import holds
 from conformance.samples import current, find_keys, make_draft, put
 from unit.test_where import CASES, DOCUMENTS
 
+from agent_memory.storage.columns import Columns, list_paths
 from agent_memory.storage.filters import parse_filter
 
 TABLE = [(where, expected) for where, expected in CASES if expected is not None]
@@ -112,6 +114,16 @@ def draw_where(draw, used, depth=0):
     return where
 
 
+def select_from_columns(tx, condition):
+    """The entries that columns find, read as the back end reads them."""
+    columns = Columns()
+    for facts in tx.entries.read_facts():
+        assert columns.put(facts, {})
+    for path in list_paths(condition.where):
+        columns.add_member(path, tx.entries.read_members(path))
+    return columns.select(condition, np.empty(0, np.int64)).tolist()
+
+
 class FilterContract:
     """``Condition.where``."""
 
@@ -169,6 +181,8 @@ class FilterContract:
         tree = parse_filter(where)
         expected = [entry_id for entry_id, metadata in documents.items() if holds(tree, metadata)]
         assert sorted(tx.entries.select_ids(current(where=tree)).tolist()) == expected, where
+        if tx.entries.has_columns and list_paths(tree) is not None:
+            assert select_from_columns(tx, current(where=tree)) == expected, where
         return expected
 
     def test_the_largest_filters_are_answered(self, database):

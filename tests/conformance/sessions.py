@@ -98,6 +98,8 @@ class SessionContract:
             assert tx.sessions.find_only((), "two") is None
             assert tx.sessions.find_only((), "s") is None
             assert tx.sessions.find_only(("x",), "s") is None
+            asked = [((), "s"), (("n",), "s"), (("n", "m"), "s"), ((), "deep"), (("x",), "s"), ((), "unheard of")]
+            assert [tx.sessions.count_named(*place) for place in asked] == [2, 2, 1, 1, 0, 0]
             names = [(one.namespace, one.name) for one in tx.entries.list_sessions(current(namespace=("n", "m")))]
         assert names == places[1:3]
 

@@ -6,21 +6,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conformance.conditions import ConditionContract, EntryContract
-from conformance.drafts import DraftContract
-from conformance.filters import FilterContract
-from conformance.generations import ChangeContract, GenerationContract
-from conformance.lexical import LexicalContract
-from conformance.mentions import MentionContract
-from conformance.operations import JobContract, LeaseContract, QueryContract, ScheduleContract
+from conformance.contracts import list_tests
 from conformance.samples import make_draft, make_segment, put, read_store
-from conformance.segments import SegmentContract
-from conformance.sessions import SessionContract
-from conformance.transactions import TransactionContract
-from conformance.upkeep import UpkeepContract
-from conformance.vectors import VectorContract
-from conformance.versions import VersionContract
-from conformance.words import WordContract
 
 from agent_memory.storage.postgres.database import PostgresDatabase
 from agent_memory.storage.postgres.migrate import REVISIONS
@@ -86,79 +73,10 @@ def test_every_migration_is_a_revision_that_is_known():
     assert tuple(file.name[:4] for file in files) == REVISIONS
 
 
-class TestTransactions(TransactionContract):
-    pass
+globals().update(list_tests())
 
 
-class TestConditions(ConditionContract):
-    pass
-
-
-class TestEntries(EntryContract):
-    pass
-
-
-class TestFilters(FilterContract):
-    pass
-
-
-class TestDrafts(DraftContract):
-    pass
-
-
-class TestVersions(VersionContract):
-    pass
-
-
-class TestSessions(SessionContract):
-    pass
-
-
-class TestSegments(SegmentContract):
-    pass
-
-
-class TestGenerations(GenerationContract):
-    pass
-
-
-class TestChanges(ChangeContract):
-    pass
-
-
-class TestVectors(VectorContract):
-    pass
-
-
-class TestLexical(LexicalContract):
-    pass
-
-
-class TestWords(WordContract):
-    pass
-
-
-class TestMentions(MentionContract):
-    pass
-
-
-class TestQueries(QueryContract):
-    pass
-
-
-class TestJobs(JobContract):
-    pass
-
-
-class TestLeases(LeaseContract):
-    pass
-
-
-class TestSchedules(ScheduleContract):
-    pass
-
-
-class TestUpkeep(UpkeepContract):
+class TestServed:
     def test_a_copy_is_a_store_on_sqlite_that_says_the_same(self, database, tmp_path):
         put(database, make_segment("a"), make_draft("b"))
         put(database, make_draft("a", "new"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
+import select
+import socket
 import threading
 
 import pytest
@@ -11,23 +13,13 @@ import pytest
 pytest.importorskip("psycopg", reason="pip install 'agent-memory[postgres]'")
 
 import psycopg
+from conformance.samples import NOW, make_draft
 from support import WordEncoder
 from support_postgres import Server
 
 from agent_memory import Memory
 from agent_memory.errors import AgentMemoryError, InvalidInputError, StorageError
 from agent_memory.storage.postgres.database import PostgresDatabase
-
-_NUMBERS = itertools.count()
-
-
-@pytest.fixture
-def url(postgres):
-    """The address of a new store; its schema is dropped at the end."""
-    schema = f"store_{next(_NUMBERS)}"
-    yield postgres.url(schema=schema)
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
 
 
 def open_store(url, **options):
@@ -239,13 +231,114 @@ def test_a_backup_is_a_store_in_a_file_that_can_be_restored(url, tmp_path):
         assert memory.check().problems == ()
 
 
-def test_other_doors_take_a_folder_and_say_so(url, tmp_path, monkeypatch):
+def test_a_backup_and_an_export_are_files_and_a_store_on_a_server_is_not_replaced(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with open_store(url) as memory:
         memory.add("something")
         memory.backup("backup.db")
-        with pytest.raises(InvalidInputError, match="must be a path"):
+        for write in (memory.backup, memory.export):
+            with pytest.raises(InvalidInputError, match="must be a path"):
+                write(url)
+        with pytest.raises(InvalidInputError, match="holds a store already"):
             Memory.restore("backup.db", url)
-        with pytest.raises(InvalidInputError, match="must be a path"):
-            memory.backup(url)
+        with pytest.raises(InvalidInputError, match="is not replaced"):
+            Memory.restore("backup.db", url, replace=True)
     assert [path.name for path in tmp_path.iterdir()] == ["backup.db"]
+
+
+def count_trips(monkeypatch):
+    """Count how often a client waits for the server: each pipeline once, each statement outside of one."""
+    trips: list[str] = []
+    inside = []
+    begin, run = psycopg.Connection.pipeline, psycopg.Cursor.execute
+
+    @contextlib.contextmanager
+    def pipeline(self):
+        trips.append("several")
+        inside.append(self)
+        try:
+            with begin(self) as made:
+                yield made
+        finally:
+            inside.pop()
+
+    def execute(self, query, *arguments, **options):
+        if not inside:
+            trips.append(str(query))
+        return run(self, query, *arguments, **options)
+
+    monkeypatch.setattr(psycopg.Connection, "pipeline", pipeline)
+    monkeypatch.setattr(psycopg.Cursor, "execute", execute)
+    return trips
+
+
+def test_adding_and_recalling_take_few_round_trips(url, monkeypatch):
+    with open_store(url) as memory:
+        for number in range(4):
+            memory.add(f"The harbour number {number} was quiet.", session="s")
+            memory.recall(f"harbour {number} again")
+        trips = count_trips(monkeypatch)
+        memory.add("The harbour number five was quiet.", session="s")
+        assert len(trips) <= 10, trips  # four of them look for what the text may update
+        memory.recall("harbour five")
+        memory.recall("harbour six")
+        del trips[:]
+        memory.recall("quiet harbour")
+        assert len(trips) <= 10, trips  # two of them read what the first hits may update
+
+
+def test_a_transaction_asks_again_what_it_has_changed_itself(url):
+    database = PostgresDatabase(url, lock_timeout_s=5)
+    database.prepare()
+    with open_store(url) as memory:
+        memory.add("one")
+        for number in range(1, 4):  # the last ones foresee what the first have asked
+            with database.write() as tx:
+                assert tx.changes.last_seq() == 2 * number - 1
+                tx.drafts.put([make_draft(f"own {number}", vector=None)], 1, NOW, keep_versions=1)
+                assert tx.changes.last_seq() == 2 * number
+            memory.add(f"text {number}")
+            with database.read() as tx:
+                assert tx.changes.last_seq() == 2 * number + 1
+    database.close()
+
+
+def test_rows_that_do_not_fit_are_refused_when_the_block_ends_and_nothing_is_written(url):
+    database = PostgresDatabase(url, lock_timeout_s=5)
+    database.prepare()
+    with pytest.raises(StorageError), database.connections.write() as link:
+        link.raw.executemany("INSERT INTO changes (seq, entry_id, op) VALUES (?, ?, ?)", [(1, 1, "put"), (1, 1, "put")])
+    with database.read() as tx:
+        assert tx.changes.last_seq() == 0
+    database.close()
+
+
+class Pooler(threading.Thread):
+    """Passes bytes between one client and a server, and tells the client a process number of its own, as poolers do."""
+
+    def __init__(self, folder):
+        super().__init__(daemon=True)
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.connect(f"{folder}/.s.PGSQL.5432")
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.port = self._door.getsockname()[1]
+
+    def run(self):
+        client, _ = self._door.accept()
+        with self._door, self._server, client:
+            while ready := select.select([client, self._server], [], [], 30)[0]:
+                for one in ready:
+                    data = one.recv(65536)
+                    if not data:
+                        return
+                    if one is self._server and (at := data.find(b"K\0\0\0\x0c")) >= 0:
+                        data = data[: at + 5] + (12345).to_bytes(4, "big") + data[at + 9 :]
+                    (client if one is self._server else self._server).sendall(data)
+
+
+def test_a_pooler_of_connections_is_refused_by_name(postgres):
+    pooler = Pooler(postgres.folder)
+    pooler.start()
+    with pytest.raises(StorageError, match="PgBouncer"):
+        Memory(f"postgresql://memory@127.0.0.1:{pooler.port}/postgres?sslmode=disable&schema=pooled")
+    pooler.join(30)

@@ -16,8 +16,8 @@ from agent_memory.integrations.langchain import AgentMemoryRetriever, AgentMemor
 
 class TestVectorStore(VectorStoreIntegrationTests):
     @pytest.fixture
-    def vectorstore(self, tmp_path) -> Iterator[VectorStore]:
-        with AgentMemoryVectorStore(self.get_embeddings(), path=tmp_path / "store") as store:
+    def vectorstore(self, place) -> Iterator[VectorStore]:
+        with AgentMemoryVectorStore(self.get_embeddings(), path=place) as store:
             yield store
 
 
@@ -33,16 +33,16 @@ class TestVectorStoreOfAMemory(VectorStoreIntegrationTests):
     """The same over an open memory, in a namespace of it that has neighbours."""
 
     @pytest.fixture
-    def vectorstore(self, tmp_path) -> Iterator[VectorStore]:
-        with Memory(tmp_path / "store", encoder=WordEncoder()) as memory:
+    def vectorstore(self, place) -> Iterator[VectorStore]:
+        with Memory(place, encoder=WordEncoder()) as memory:
             memory.add("foo", namespace=("neighbour",))
             yield AgentMemoryVectorStore(memory=memory, namespace=("documents",))
 
 
 class TestRetriever(RetrieversIntegrationTests):
     @pytest.fixture(autouse=True)
-    def _memory(self, tmp_path) -> Iterator[None]:
-        with Memory(tmp_path / "store", encoder=WordEncoder()) as memory:
+    def _memory(self, place) -> Iterator[None]:
+        with Memory(place, encoder=WordEncoder()) as memory:
             memory.add_many([f"a text about subject {number}" for number in range(10)])
             self.memory = memory
             yield

@@ -60,10 +60,20 @@ def sqlite(tmp_path):
 
 @pytest.fixture
 def ours(folder):
+    yield from open_stores(lambda number: folder / str(number))
+
+
+@pytest.fixture
+def served(url):
+    yield from open_stores(lambda number: f"{url}_{number}" if number else url)
+
+
+def open_stores(place):
+    """Yield what opens stores of this package, each in its own place; all are closed at the end."""
     opened = []
 
     def make(index=None, ttl=None):
-        store = AgentMemoryStore(folder / str(len(opened)), index=False if index is None else index, ttl=ttl)
+        store = AgentMemoryStore(place(len(opened)), index=False if index is None else index, ttl=ttl)
         opened.append(store)
         return store
 
@@ -512,3 +522,9 @@ class TestAgentMemoryStore(Contract, RankingContract, AsyncContract, ExpiryContr
     @pytest.fixture
     def make(self, ours):
         return ours
+
+
+class TestAgentMemoryStoreOnPostgresql(Contract, RankingContract, AsyncContract, ExpiryContract):
+    @pytest.fixture
+    def make(self, served):
+        return served

@@ -106,7 +106,7 @@ async def use(session):
         assert message in result.content[0].text
     assert await call(session, "forget", key="k") == {"forgotten": 1}
     assert await call(session, "forget", session="s 1") == {"forgotten": 1}
-    assert await call(session, "recall", query="likes") == {"hits": []}
+    assert await call(session, "recall", query="likes") == {"hits": [], "evidence": "none"}
 
 
 async def test_over_stdio(folder):

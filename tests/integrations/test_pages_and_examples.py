@@ -55,7 +55,7 @@ def test_the_page_of_mcp():
             "  without           So, what would you like?\n"
             "after it\n"
             "  with the session  Wait, no shoes please, my sister got me some. I would love a cookbook instead.\n"
-            "  without           So, what would you like?\n",
+            "  without           Wait, no shoes please, my sister got me some. I would love a cookbook instead.\n",
         ),
         ("amem_retriever", "Alice lives in Porto now. ['home', 'move']\n"),
         ("plain_loop", "What must I not eat? -> You said: My name is Alice and I am allergic to peanuts.\n"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support import WordEncoder
 
 from agent_memory import Memory
+from agent_memory.live import columns
 
 FIELDS = ("a", "b", "c")
 LISTS = ([], ["x"], ["y", 1], [0, 2.5, "x"], [None, True], [["x"]])
@@ -119,8 +120,20 @@ filters = st.recursive(
 ROWS = 400
 
 
+@pytest.fixture(scope="module", params=["by the database", "from columns"])
+def store(request, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "SMALLEST", 1 if request.param == "from columns" else 10**9)
+        patch.setattr(columns, "PATIENCE", 0)
+        yield from fill(tmp_path_factory.mktemp("filters"))
+
+
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def served(postgres):
+    yield from fill(postgres.url(schema="filters"))
+
+
+def fill(place):
     generator = np.random.default_rng(3)
     documents = [
         {name: VALUES[generator.integers(len(VALUES))] for name in FIELDS if generator.random() < 0.7}
@@ -128,7 +141,7 @@ def store(tmp_path_factory):
     ]
     encoder = WordEncoder()
     texts = [f"entry {number} about {number % 17} and {number % 5}" for number in range(ROWS)]
-    with Memory(tmp_path_factory.mktemp("filters"), encoder=encoder) as memory:
+    with Memory(place, encoder=encoder) as memory:
         memory.add_many(
             {"text": text, "key": str(number), "metadata": documents[number]} for number, text in enumerate(texts)
         )
@@ -138,6 +151,16 @@ def store(tmp_path_factory):
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=filters, k=st.integers(1, 60), query=st.integers(0, ROWS))
 def test_filter_contract(store, where, k, query):
+    hold_contract(store, where, k, query)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=filters, k=st.integers(1, 60), query=st.integers(0, ROWS))
+def test_filter_contract_on_postgresql(served, where, k, query):
+    hold_contract(served, where, k, query)
+
+
+def hold_contract(store, where, k, query):
     memory, documents, vectors = store
     matching = [number for number in range(ROWS) if matches(where, documents[number])]
     text = f"entry {query} about {query % 17}"

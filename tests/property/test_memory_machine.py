@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -40,10 +41,14 @@ class MemoryMachine(RuleBasedStateMachine):
         self.model: dict[str, tuple[str, str | None, str | None]] = {}
         self.colours: dict[str, set[str]] = {}  # of all versions, also of what has expired
         self.kills = 0
+        self.place = self.find_place()
         self.memory = self.open_store()
 
+    def find_place(self):
+        return self.folder / "store"
+
     def open_store(self):
-        return Memory(self.folder / "store", encoder=self.encoder, config=Config(snapshot_every=3, batch_size=2))
+        return Memory(self.place, encoder=self.encoder, config=Config(snapshot_every=3, batch_size=2))
 
     @rule(key=keys, text=texts, colour=colours, session=sessions)
     def add(self, key, text, colour, session):
@@ -121,7 +126,7 @@ class MemoryMachine(RuleBasedStateMachine):
         if self.kills >= 2:  # each costs the start of a process
             return
         self.kills += 1
-        child = python(KILLED, self.folder / "store", key, text)
+        child = python(KILLED, self.place, key, text)
         assert child.wait() == -9, child.stderr.read()
         child.stdout.close()
         child.stderr.close()
@@ -161,3 +166,23 @@ class MemoryMachine(RuleBasedStateMachine):
 
 TestMemoryMachine = MemoryMachine.TestCase
 TestMemoryMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+class ServedMachine(MemoryMachine):
+    """The same on PostgreSQL."""
+
+    server = None
+    number = 0
+
+    def find_place(self):
+        ServedMachine.number += 1
+        return self.server.url(schema=f"machine_{ServedMachine.number}")
+
+
+@pytest.fixture(scope="module")
+def served(postgres):
+    ServedMachine.server = postgres
+
+
+TestServedMachine = pytest.mark.usefixtures("served")(ServedMachine.TestCase)
+TestServedMachine.settings = settings(max_examples=6, stateful_step_count=20, deadline=None)

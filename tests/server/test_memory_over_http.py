@@ -6,6 +6,8 @@ import pytest
 from unit import test_memory
 from unit.test_memory import *  # noqa: F403
 
+from agent_memory import InvalidInputError, Router
+
 # What a server's own process does, and what is said about a folder; the rest holds over HTTP too.
 LOCAL = (
     "test_progress_counts_whole_batches",
@@ -46,3 +48,10 @@ def test_topics_over_http_are_those_of_the_memory(serve, folder):
     remote.add("tea with honey")
     assert remote.topics(previous=first) == served.memory.topics(previous=first)
     remote.close()
+
+
+def test_a_router_is_not_made_of_a_memory_elsewhere(folder, serve):
+    served = serve(folder)
+    with pytest.raises(InvalidInputError, match="source must be an open Memory or an encoder, got RemoteMemory"):
+        Router(served.remote(), {"email": "Sends an e-mail."})
+    assert served.memory.entries() == []

@@ -41,6 +41,7 @@ RUNS = {
     "export": ["OUT.jsonl"],
     "backup": ["COPY.db"],
     "restore": ["BACKUP.db", "--replace"],
+    "copy": ["store", "copied"],
     "stats": [],
     "check": [],
     "reindex": ["--tiers", "256,768"],
@@ -228,7 +229,7 @@ def test_the_help_of_a_command_has_an_example_of_it(name):
 @pytest.mark.parametrize("name", sorted(name for name in COMMANDS if name not in MAKERS | UNASKED))
 def test_a_command_that_adds_nothing_makes_no_store(name, tmp_path, monkeypatch):
     if "--path" not in options(COMMANDS[name]):
-        assert name in ("eval", "agent plugin") or name.startswith("models ")
+        assert name in ("copy", "eval", "agent plugin") or name.startswith("models ")
         return
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -52,6 +52,8 @@ GOOD |= {
     "expiries": {"k": "2999-01-01"},
     "items": ["a"],
     "path": "file",
+    "source": "nowhere",
+    "target": "elsewhere",
     "kind": "purge",
     "trigger": "every 1h",
     "name": "purge",

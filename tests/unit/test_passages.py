@@ -202,6 +202,10 @@ def test_the_best_row_decides_as_if_all_were_compared(tmp_path):
             assert found.ids[0][found.ids[0] >= 0].tolist() == wanted
             assert np.allclose(found.scores[0][: len(wanted)], inside[wanted], atol=2e-3)
             assert set(wanted) <= set(found.traces[0][-1].ids.tolist())
+            scored = dict(
+                zip(*(one.tolist() for one in view.score(query, np.array([*wanted[::-1], 9_999]))), strict=True)
+            )
+            assert scored == dict(zip(wanted, found.scores[0].tolist(), strict=False))
 
 
 def test_rows_of_passages_are_found_by_their_entries():
@@ -209,6 +213,8 @@ def test_rows_of_passages_are_found_by_their_entries():
     extras = np.array([first + (3 << 20), first + (3 << 20) + 1, first + (9 << 20)])
     assert find_extras(extras, np.array([9, 4, 3])).tolist() == [extras[2], extras[0], extras[1]]
     assert find_extras(extras, np.array([], np.int64)).tolist() == []
+    assert sorted(find_extras(extras, np.array([9, 4, 2, 7])).tolist()) == extras[2:].tolist()
+    assert find_extras(extras, np.array([1, 4, 2, 10])).tolist() == []
 
 
 # --- what happens to an entry happens to its passages ----------------------------------------------------------------

@@ -180,6 +180,34 @@ def test_a_dated_entry_is_found_at_any_rank(open_memory):
     assert keys(memory.recall("alpha on 10 June 2023", k=1)) == ["dated"]
 
 
+@pytest.mark.parametrize("options", [{}, {"half_life": timedelta(days=30)}, {"mode": "lexical"}])
+def test_looking_at_fewer_candidates_changes_no_hit(memory, options):
+    start, rng = datetime(2024, 1, 1, tzinfo=UTC), np.random.default_rng(4)
+    words = ["tulip", "winter", "garden", "spade", "water", "seed", "rose", "frost"]
+    memory.add_many(
+        {
+            "text": " ".join(rng.choice(words, 4)),
+            "key": str(number),
+            "session": f"s{number % 9}",
+            "importance": None if number % 3 else float(rng.random()),
+            "event_time": start + timedelta(days=int(rng.integers(0, 60))),
+            "expires_at": datetime(2199, 1, 1, tzinfo=UTC) if number % 7 == 0 else None,
+        }
+        for number in range(600)
+    )
+    expire(memory, "3")
+    expire(memory, "411")
+    for number in range(40):
+        question = f"{' '.join(rng.choice(words, 2))}{' in January' if number % 4 == 0 else ''}"
+        k = (1, 5, 30)[number % 3]
+        # An explained recall looks at all candidates.
+        few, all_ = (
+            memory.recall(question, k=k, now=start + timedelta(days=60), explain=explain, **options)
+            for explain in (False, True)
+        )
+        assert [(hit.entry.key, hit.score) for hit in few] == [(hit.entry.key, hit.score) for hit in all_]
+
+
 def test_importance_and_youth_break_ties(memory):
     memory.add("plain note", key="low", importance=0.0)
     memory.add("plain note", key="high", importance=1.0)

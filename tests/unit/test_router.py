@@ -1,5 +1,6 @@
 """A router picks among routes, learns from corrections, says "none of these", and keeps what it knows in a memory."""
 
+import asyncio
 import threading
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from support import WordEncoder
 
-from agent_memory import InvalidInputError, Memory, NotFoundError, Router
+from agent_memory import AsyncMemory, InvalidInputError, Memory, NotFoundError, Router
 from agent_memory.routing.router import MIN_CONFIDENCE
 
 DATA = Path(__file__).parents[1] / "data" / "routes.tsv"
@@ -226,3 +227,13 @@ def test_unusable_questions_are_refused():
             router.route(**arguments)
     with pytest.raises(InvalidInputError):
         router.feedback(" ", None)
+
+
+def test_a_memory_that_is_not_open_here_is_refused_by_name(folder):
+    async def refuse():
+        async with AsyncMemory(folder) as other:
+            with pytest.raises(InvalidInputError, match="source must be an open Memory or an encoder, got AsyncMemory"):
+                Router(other, {"email": "Sends an e-mail."})
+            assert await other.entries() == []
+
+    asyncio.run(refuse())

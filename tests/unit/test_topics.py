@@ -1,9 +1,11 @@
 """What entries are about: groups that are stable, words that tell them apart, and near-duplicates."""
 
+import numpy as np
 import pytest
 from support import add_expired
 
 from agent_memory import InvalidInputError, Memory, Topics
+from agent_memory.recall.duplicates import find_leaders
 
 FOOD = [
     "Alice bakes bread with rye flour.",
@@ -117,3 +119,34 @@ def test_unusable_arguments_are_refused(memory):
     for arguments in ({"k": 0}, {"k": 1.5}, {"k": "3"}, {"previous": []}, {"k": 2, "previous": Topics()}):
         with pytest.raises(InvalidInputError):
             memory.topics(**arguments)
+
+
+def lead_by_comparing_each_with_each(vectors, threshold):
+    leaders = np.arange(len(vectors))
+    for row, likeness in enumerate(vectors @ vectors.T):
+        twins = np.flatnonzero(likeness[:row] >= threshold)
+        if len(twins):
+            leaders[row] = leaders[twins[0]]
+    return leaders
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.003, 0.006, 0.01])
+@pytest.mark.parametrize("count", [1, 2, 700, 3000])
+def test_the_duplicates_are_those_that_comparing_each_with_each_finds(count, noise):
+    rng = np.random.default_rng(count)
+    base = rng.standard_normal((max(1, count // 3), 768)) * np.linspace(3, 0.3, 768)
+    vectors = base[rng.integers(len(base), size=count)]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors += rng.standard_normal(vectors.shape) * noise * rng.random((count, 1))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    found = find_leaders(vectors, 0.97)
+    assert found.tolist() == lead_by_comparing_each_with_each(vectors, 0.97).tolist()
+    assert count < 700 or 1 < len(set(found.tolist())) < count
+
+
+def test_a_chain_of_duplicates_has_one_leader_and_equal_vectors_are_one():
+    angles = np.arccos(0.98) * np.arange(5)
+    chain = np.column_stack([np.cos(angles), np.sin(angles), np.zeros(5)]).astype(np.float32)
+    other = np.array([[0, 0, 1]], np.float32)
+    vectors = np.concatenate([chain, other, chain[:1], other])
+    assert find_leaders(vectors, 0.97).tolist() == [0, 0, 0, 0, 0, 5, 0, 5]

@@ -32,7 +32,7 @@ def _read_options(caller: Caller, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(hits: Hits) -> dict[str, Any]:
-    return {"hits": list(hits), "tier_reached": hits.tier_reached}
+    return {"hits": list(hits), "tier_reached": hits.tier_reached, "evidence": hits.evidence}
 
 
 @router.post("/search", responses=answers(schemas.Hits | schemas.Answers))
