@@ -261,8 +261,8 @@ def _read_neighbour(line: Line, at: int) -> Found:
 
 
 def _read_weekend(line: Line, at: int, *, told: bool) -> Found:
-    """Read "at the weekend"."""
-    if not told or line.value(at, "unit") != "weekend" or line.has(at - 1, "every"):
+    """Read "at the weekend", which weekends are not."""
+    if not told or line.value(at, "unit") != "weekend" or line.has(at - 1, "every") or line.has(at, "weekdays"):
         return None
     return shift("weekend", -1 if line.tense in ("past", "untold") else 0, line.now), at + 1
 
