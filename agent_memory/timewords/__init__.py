@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
 from agent_memory.times import to_utc
-from agent_memory.timewords.calendar import Span, Tense
+from agent_memory.timewords.calendar import Span
 from agent_memory.timewords.expressions import read_expression
 from agent_memory.timewords.languages import SPACED, UNSPACED
 from agent_memory.timewords.line import STARTS, Line
@@ -86,10 +86,7 @@ def _read(text: str, now: datetime, date_order: str) -> Iterator[tuple[str, Span
     """Yield the expressions of a text with their spans, in the order of the languages it may be in."""
     taken: set[int] = set()  # characters that an expression of a likelier language covers
     for language, tokens in _choose_languages(text):
-        if not _may_mention(tokens):
-            continue
-        line = Line(tokens, language, now, _tell_tense(tokens), _tell_order(tokens, language, date_order))
-        for first, last, span in _scan(line):
+        for first, last, span in _scan(Line(tokens, language, now, date_order)):
             place = range(tokens[first].start, tokens[last].end)
             if taken.isdisjoint(place):
                 taken.update(place)
@@ -98,21 +95,21 @@ def _read(text: str, now: datetime, date_order: str) -> Iterator[tuple[str, Span
 
 def _scan(line: Line) -> Iterator[tuple[int, int, Span]]:
     """Yield the positions of the first and last token of each expression, and its span."""
-    at = 0
-    while at < len(line.tokens):
+    behind = 0
+    for at in line.list_openings():
+        if at < behind:
+            continue
         try:
-            found = read_expression(line, at) if line.may_open(at) else None
+            found = read_expression(line, at)
         except (ValueError, OverflowError):  # beyond the years 1 to 9999
             found = None
         if found is None:
-            at += 1
             continue
-        span, end = found
+        span, behind = found
         first = at
         if not line.has(at, "since", "before", "after", "until", "by", "between") or not _is_open(span):
             first = line.skip(at, "in", "the", "from", "of") if _begins_later(line, at) else at
-        yield min(first, end - 1), end - 1, span
-        at = end
+        yield min(first, behind - 1), behind - 1, span
 
 
 def _is_open(span: Span) -> bool:
@@ -216,21 +213,3 @@ def _cover(tokens: Sequence[Token]) -> tuple[int, int]:
     """Return how many characters are words of time, and, negative, how many words they are."""
     known = [len(token.text) for token in tokens if token.means]
     return sum(known), -len(known)
-
-
-def _tell_tense(tokens: Sequence[Token]) -> Tense:
-    kinds = {kind for token in tokens for kind in token.means}
-    if "lapsed" in kinds:
-        return "past"
-    return "future" if "coming" in kinds else "present" if "present" in kinds else "untold"
-
-
-def _tell_order(tokens: Sequence[Token], language: Language, date_order: str) -> bool:
-    """Return whether the day comes first in dates of numbers alone."""
-    if date_order != "auto":
-        return date_order == "day-first"
-    for token in tokens:
-        first, second, _, sign = token.means.get("numeric", (0, 0, 0, "."))
-        if sign != "." and (first > 12) != (second > 12):
-            return bool(first > 12)
-    return language.day_first

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 Meanings: TypeAlias = Mapping[str, Any]
 """What a token may mean, by kind: ``{"month": 5}``."""
@@ -15,8 +15,7 @@ Meanings: TypeAlias = Mapping[str, Any]
 _NOTHING: Meanings = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A word, number or sign of a text.
 
     Attributes:
@@ -104,9 +103,9 @@ def strip_accents(word: str) -> str:
 _COUNTED = r"(?<![\d〇零一二三四五六七八九十])"
 # Words that begin with what counts behind a number: 三月 and 初, 2年前 and の.
 _NOT_BEHIND = dict.fromkeys("月初 月底 月末 月中 年初 年底 年末 年中".split(), _COUNTED) | {"前の": "(?<![年月日週間])"}
-# What is written alike in all languages. The first that matches counts.
+# What is written alike in all languages. The first that matches counts; words and punctuation, the most, come early.
 _SIGNS = re.compile(
-    r"(?P<era>(?:令和|平成|昭和)\s?(?:\d{1,2}|元)(?=年))|(?P<plain>[^\W\d_]++(?!\d))|"
+    r"\s*+(?:(?P<era>(?:令和|平成|昭和)\s?(?:\d{1,2}|元)(?=年))|(?P<plain>[^\W\d_]++(?!\d))|(?P<mark>[^\w\s'’])|"
     r"(?P<iso>\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:Z\b|[+-]\d\d:?\d\d\b)?(?![\d-]))|"
     r"(?P<isoweek>\b\d{4}-?W\d\d(?:-?\d)?\b)|"
     r"(?P<ymd>\b\d{4}(?P<sep>[/.])\d{1,2}(?P=sep)\d{1,2}\b)|"
@@ -120,7 +119,7 @@ _SIGNS = re.compile(
     r"(?P<code>\b(?!kw|cw)[a-z]+\d\w*)|"
     r"(?P<monthday>\b\d{1,2}(?:/\d{1,2}\b(?!/)|\.\d{1,2}\.?(?![\d%])))|"
     r"(?P<ordinal>\b\d{1,2}(?:st|nd|rd|th|er|ère|ère|e|ème|ste|de|º|ª|°)\b)|"
-    r"(?P<number>\d+(?:[.,]\d+)*)|(?P<apostrophe>['’](?:s\b)?)|(?P<word>[^\W\d_]+)|(?P<sign>\S)",
+    r"(?P<number>\d+(?:[.,]\d+)*)|(?P<apostrophe>['’](?:s\b)?)|(?P<word>[^\W\d_]+)|(?P<sign>\S))",
     re.IGNORECASE,
 )
 _WORDS = ("plain", "word")
@@ -161,17 +160,20 @@ def split(text: str, language: Language | None = None) -> Iterator[Token]:
         language: A language whose words are not separated by spaces.
     """
     for match in _SIGNS.finditer(text):
-        kind, raw, start = str(match.lastgroup), match.group(), match.start()
-        if kind == "apostrophe" or (
-            raw == "." and _SHORTENS.match(text, start + 1) and text[start - 1 : start].isalpha()
+        kind = str(match.lastgroup)
+        start, end = match.span(kind)
+        raw = text[start:end]
+        if kind in _WORDS:
+            if language is not None and not raw.isascii():
+                yield from _split_unspaced(text, start, end, language)
+            else:
+                yield Token(raw.casefold(), start, end, _NOTHING, raw[0].isupper())
+        elif not (
+            kind == "apostrophe"
+            or (raw == "." and _SHORTENS.match(text, end) and text[start - 1 : start].isalpha())
+            or (raw == "-" and _is_inside(text, start))
         ):
-            continue
-        if kind in _WORDS and language is not None and not raw.isascii():
-            yield from _split_unspaced(text, start, match.end(), language)
-        elif kind in _WORDS:
-            yield Token(raw.casefold(), start, match.end(), _NOTHING, raw[0].isupper())
-        elif not (raw == "-" and _is_inside(text, start)):
-            yield Token(raw.casefold(), start, match.end(), _READERS[kind](raw.casefold()))
+            yield Token(raw.casefold(), start, end, _READERS[kind](raw.casefold()))
 
 
 def _is_inside(text: str, at: int) -> bool:
@@ -238,6 +240,10 @@ def _read_number(raw: str) -> Meanings:
     return {"num": value}
 
 
+def _read_sign(raw: str) -> Meanings:
+    return {"comma": True} if raw == "," else {"dash": True} if raw in "-–—~〜～" else {"sign": raw}
+
+
 _READERS: Mapping[str, Any] = {
     "iso": _read_iso,
     "code": lambda raw: {},
@@ -255,5 +261,6 @@ _READERS: Mapping[str, Any] = {
     "monthday": _read_month_day,
     "ordinal": lambda raw: {"ord": int(re.sub(r"\D", "", raw))},
     "number": _read_number,
-    "sign": lambda raw: {"comma": True} if raw == "," else {"dash": True} if raw in "-–—~〜～" else {"sign": raw},
+    "mark": _read_sign,
+    "sign": _read_sign,
 }
