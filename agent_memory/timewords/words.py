@@ -76,12 +76,17 @@ class Language:
         return found
 
     @cached_property
-    def lengths(self) -> Mapping[str, int]:
-        """Number of words of the longest phrase that begins with a word."""
-        longest: dict[str, int] = {}
-        for phrase in self.lexicon:
-            longest[phrase[0]] = max(longest.get(phrase[0], 0), len(phrase))
-        return longest
+    def singles(self) -> Mapping[str, Meanings]:
+        """Meanings of the phrases of one word, by the word."""
+        return {phrase[0]: means for phrase, means in self.lexicon.items() if len(phrase) == 1}
+
+    @cached_property
+    def longer(self) -> Mapping[str, Mapping[str, Sequence[tuple[str, ...]]]]:
+        """The phrases of several words, by their first and second word, the longest first."""
+        found: dict[str, dict[str, list[tuple[str, ...]]]] = {}
+        for phrase in sorted((phrase for phrase in self.lexicon if len(phrase) > 1), key=len, reverse=True):
+            found.setdefault(phrase[0], {}).setdefault(phrase[1], []).append(phrase)
+        return found
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -133,23 +138,31 @@ _SHORT_YEAR = 70  # two digits from here on are of the last century
 
 def give_meanings(pieces: Sequence[Token], language: Language) -> list[Token]:
     """Return tokens with the meanings that they have in a language, its phrases as one."""
-    lexicon, lengths = language.lexicon, language.lengths
+    singles, longer = language.singles, language.longer
     tokens: list[Token] = []
-    at = 0
-    while at < len(pieces):
-        piece = pieces[at]
-        longest = lengths.get(piece.text)
-        for count in range(min(longest, len(pieces) - at), 0, -1) if longest else ():
-            phrase = tuple(token.text for token in pieces[at : at + count])
-            means = lexicon.get(phrase)
-            if means is not None:
-                text_ = " ".join(phrase)
-                piece = Token(text_, piece.start, pieces[at + count - 1].end, {**piece.means, **means}, piece.capital)
-                at += count - 1
-                break
+    skip = 0  # pieces of a phrase that was found
+    for at, piece in enumerate(pieces):
+        if skip:
+            skip -= 1
+            continue
+        phrase = _find_phrase(pieces, at, longer[piece.text]) if piece.text in longer else None
+        if phrase is not None:
+            skip, means = len(phrase) - 1, {**piece.means, **language.lexicon[phrase]}
+            piece = Token(" ".join(phrase), piece.start, pieces[at + skip].end, means, piece.capital)
+        elif (known := singles.get(piece.text)) is not None:
+            piece = Token(piece.text, piece.start, piece.end, {**piece.means, **known}, piece.capital)
         tokens.append(piece)
-        at += 1
     return tokens
+
+
+def _find_phrase(
+    pieces: Sequence[Token], at: int, longer: Mapping[str, Sequence[tuple[str, ...]]]
+) -> tuple[str, ...] | None:
+    """Return the longest phrase of several words at a position."""
+    for phrase in longer.get(pieces[at + 1].text, ()) if at + 1 < len(pieces) else ():
+        if phrase == tuple([piece.text for piece in pieces[at : at + len(phrase)]]):
+            return phrase
+    return None
 
 
 def split(text: str, language: Language | None = None) -> Iterator[Token]:
@@ -161,24 +174,22 @@ def split(text: str, language: Language | None = None) -> Iterator[Token]:
     """
     for match in _SIGNS.finditer(text):
         kind = str(match.lastgroup)
-        start, end = match.span(kind)
-        raw = text[start:end]
+        raw, end = match[kind], match.end()
+        start = end - len(raw)
         if kind in _WORDS:
             if language is not None and not raw.isascii():
                 yield from _split_unspaced(text, start, end, language)
             else:
                 yield Token(raw.casefold(), start, end, _NOTHING, raw[0].isupper())
-        elif not (
-            kind == "apostrophe"
-            or (raw == "." and _SHORTENS.match(text, end) and text[start - 1 : start].isalpha())
-            or (raw == "-" and _is_inside(text, start))
-        ):
+        elif kind != "apostrophe" and not (kind == "mark" and _is_part(text, start)):
             yield Token(raw.casefold(), start, end, _READERS[kind](raw.casefold()))
 
 
-def _is_inside(text: str, at: int) -> bool:
-    """Return whether a hyphen joins two words."""
-    return text[at - 1 : at].isalpha() and text[at + 1 : at + 2].isalpha()
+def _is_part(text: str, at: int) -> bool:
+    """Return whether a sign belongs to the words beside it: the point of "Sept. 5", the hyphen of "e-mail"."""
+    if text[at] == ".":
+        return _SHORTENS.match(text, at + 1) is not None and text[at - 1 : at].isalpha()
+    return text[at] == "-" and text[at - 1 : at].isalpha() and text[at + 1 : at + 2].isalpha()
 
 
 def _split_unspaced(text: str, start: int, last: int, language: Language) -> Iterator[Token]:
