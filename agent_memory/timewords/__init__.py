@@ -132,17 +132,19 @@ def _choose_languages(text: str) -> list[tuple[Language, list[Token]]]:
     if not text.isascii() and _ASIAN.search(text):
         written = UNSPACED[:1] if _KANA.search(text) else UNSPACED
         text = write_digits(text)
-        found = [(language, give_meanings(list(split(text, language)), language)) for language in written]
+        if not _find_asian().search(text) and not (_DIGIT.search(text) and _NUMERIC.search(text)):
+            return []
+        found = [(language, give_meanings(split(text, language), language)) for language in written]
         return sorted(found, key=lambda pair: _cover(pair[1]), reverse=True)
     if _DIGIT.search(text):
         if not _NUMERIC.search(text) and _list_starts().isdisjoint(_list_words(text)):
             return []
-        pieces = list(split(text))
+        pieces = split(text)
         languages = list(_list_likely([piece.text for piece in pieces], numeric=_may_mention(pieces)))
     else:  # then the words are those of the pieces, which need not be made where no language names a time
         words = _list_words(text)
         languages = [] if _list_starts().isdisjoint(words) else list(_list_likely(words, numeric=False))
-        pieces = list(split(text)) if languages else []
+        pieces = split(text) if languages else []
     return [(language, give_meanings(pieces, language)) for language in languages]
 
 
@@ -162,13 +164,13 @@ def _list_likely(words: Sequence[str], *, numeric: bool) -> Iterator[Language]:
         words: The words of the text.
         numeric: Whether it holds numbers that may be times.
     """
-    index, scores = _index_words(), dict.fromkeys(range(len(SPACED)), 0.0)
+    index, scores = _index_words(), [0.0] * len(SPACED)
     for word in words:
         for one, weight in index.get(word, ()):
             scores[one] += weight
-    best = max(scores.values())
+    best = max(scores)
     read: set[str] = set()
-    for one in sorted(scores, key=lambda one: -scores[one]):
+    for one in sorted(range(len(scores)), key=lambda one: -scores[one]):
         if scores[one] < max(best - _CLOSE, best / 2):
             break
         language, known = SPACED[one], scores[one] > 0
@@ -209,6 +211,14 @@ def _list_starts() -> frozenset[str]:
         found |= _list_needed(number)
         found -= {word for word in language.weak if _is_everyday(word, language)}
     return frozenset(found)
+
+
+@functools.cache
+def _find_asian() -> re.Pattern[str]:
+    """Return what finds the words without one of which, and without numbers, a text without spaces mentions no time."""
+    words = {phrase[0] for one in UNSPACED for phrase, means in one.lexicon.items() if not STARTS.isdisjoint(means)}
+    shortest = [word for word in words if not any(other in word for other in words - {word})]
+    return re.compile("|".join(sorted(map(re.escape, shortest), key=len)), re.IGNORECASE)
 
 
 @functools.cache

@@ -24,8 +24,8 @@ _BEHIND = ("of", "comma", "the", "in", "yearword")
 _LOOSE = ("of", "on", "at", "for", "about", "around", "over", "within", "de", "von", "van", "di")
 _FIRST = frozenset(
     (
-        "date yearmonth isoweek numeric monthday weekday month ord num last year shifted quarter trimester halfyear nth "
-        "decade decadeword weekword rel holiday season yearword"
+        "date yearmonth isoweek numeric monthday weekday month ord num last year shifted quarter trimester halfyear "
+        "nth decade decadeword weekword rel holiday season yearword"
     ).split()
 )
 """What the first token of a date means."""

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 Meanings: TypeAlias = Mapping[str, Any]
@@ -91,8 +91,15 @@ class Language:
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """Finds the words of a language without spaces, the longest first, and numbers between them."""
-        words = sorted((phrase[0] for phrase in self.lexicon), key=lambda word: -len(word))
-        return re.compile("|".join(_NOT_BEHIND.get(word, "") + re.escape(word) for word in words))
+        by_sign: dict[str, list[str]] = {}  # that no word is tried at a sign with which none begins
+        for word in sorted((phrase[0] for phrase in self.lexicon), key=lambda word: -len(word)):
+            by_sign.setdefault(word[0], []).append(_NOT_BEHIND.get(word, "") + re.escape(word))
+        signs = "".join(map(re.escape, by_sign))
+        return re.compile(f"(?=[{signs}])(?:{'|'.join(_join_words(*found) for found in by_sign.items())})")
+
+
+def _join_words(sign: str, words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"(?={re.escape(sign)})(?:{'|'.join(words)})"
 
 
 def write_digits(text: str) -> str:
@@ -147,10 +154,11 @@ def give_meanings(pieces: Sequence[Token], language: Language) -> list[Token]:
             continue
         phrase = _find_phrase(pieces, at, longer[piece.text]) if piece.text in longer else None
         if phrase is not None:
-            skip, means = len(phrase) - 1, {**piece.means, **language.lexicon[phrase]}
-            piece = Token(" ".join(phrase), piece.start, pieces[at + skip].end, means, piece.capital)
+            skip, found = len(phrase) - 1, {**piece.means, **language.lexicon[phrase]}
+            piece = Token(" ".join(phrase), piece.start, pieces[at + skip].end, found, piece.capital)
         elif (known := singles.get(piece.text)) is not None:
-            piece = Token(piece.text, piece.start, piece.end, {**piece.means, **known}, piece.capital)
+            means = {**piece.means, **known} if piece.means else known
+            piece = tuple.__new__(Token, (piece.text, piece.start, piece.end, means, piece.capital))
         tokens.append(piece)
     return tokens
 
@@ -165,24 +173,26 @@ def _find_phrase(
     return None
 
 
-def split(text: str, language: Language | None = None) -> Iterator[Token]:
-    """Yield the words, numbers and signs of a text, without the meanings that words have in a language.
+def split(text: str, language: Language | None = None) -> list[Token]:
+    """Return the words, numbers and signs of a text, without the meanings that words have in a language.
 
     Args:
         text: The text.
         language: A language whose words are not separated by spaces.
     """
+    tokens: list[Token] = []
     for match in _SIGNS.finditer(text):
-        kind = str(match.lastgroup)
-        raw, end = match[kind], match.end()
+        kind, end = match.lastgroup, match.end()
+        raw = match.group().lstrip()
         start = end - len(raw)
         if kind in _WORDS:
             if language is not None and not raw.isascii():
-                yield from _split_unspaced(text, start, end, language)
+                tokens += _split_unspaced(text, start, end, language)
             else:
-                yield Token(raw.casefold(), start, end, _NOTHING, raw[0].isupper())
+                tokens.append(tuple.__new__(Token, (raw.casefold(), start, end, _NOTHING, raw[0].isupper())))
         elif kind != "apostrophe" and not (kind == "mark" and _is_part(text, start)):
-            yield Token(raw.casefold(), start, end, _READERS[kind](raw.casefold()))
+            tokens.append(Token(raw.casefold(), start, end, _READERS[kind](raw.casefold())))
+    return tokens
 
 
 def _is_part(text: str, at: int) -> bool:
@@ -251,11 +261,12 @@ def _read_number(raw: str) -> Meanings:
     return {"num": value}
 
 
+@lru_cache(maxsize=256)
 def _read_sign(raw: str) -> Meanings:
     return {"comma": True} if raw == "," else {"dash": True} if raw in "-–—~〜～" else {"sign": raw}
 
 
-_READERS: Mapping[str, Any] = {
+_READERS: Mapping[str | None, Any] = {
     "iso": _read_iso,
     "code": lambda raw: {},
     "isoweek": lambda raw: {"isoweek": tuple(map(int, re.findall(r"^\d{4}|(?<=w)\d\d|\d$(?<=w\d\d\d|\d\d-\d)", raw)))},
