@@ -130,12 +130,9 @@ def _begins_later(line: Line, at: int) -> bool:
 def _choose_languages(text: str) -> list[tuple[Language, list[Token]]]:
     """Return the languages that a text may be in, the likeliest first, with its tokens in each."""
     if not text.isascii() and _ASIAN.search(text):
-        written = UNSPACED[:1] if _KANA.search(text) else UNSPACED
         text = write_digits(text)
-        if not _find_asian().search(text) and not (_DIGIT.search(text) and _NUMERIC.search(text)):
-            return []
-        found = [(language, give_meanings(split(text, language), language)) for language in written]
-        return sorted(found, key=lambda pair: _cover(pair[1]), reverse=True)
+        told = _find_asian().search(text) or (_DIGIT.search(text) and _NUMERIC.search(text))
+        return _read_unspaced(text) if told else []
     if _DIGIT.search(text):
         if not _NUMERIC.search(text) and _list_starts().isdisjoint(_list_words(text)):
             return []
@@ -146,6 +143,12 @@ def _choose_languages(text: str) -> list[tuple[Language, list[Token]]]:
         languages = [] if _list_starts().isdisjoint(words) else list(_list_likely(words, numeric=False))
         pieces = split(text) if languages else []
     return [(language, give_meanings(pieces, language)) for language in languages]
+
+
+def _read_unspaced(text: str) -> list[tuple[Language, list[Token]]]:
+    written = UNSPACED[:1] if _KANA.search(text) else UNSPACED
+    found = [(language, give_meanings(split(text, language), language)) for language in written]
+    return sorted(found, key=lambda pair: _cover(pair[1]), reverse=True)
 
 
 def _list_words(text: str) -> list[str]:
