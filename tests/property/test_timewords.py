@@ -18,7 +18,9 @@ ROWS = [
 ]
 PHRASES = sorted({" ".join(phrase) for language in SPACED for phrase in language.lexicon})
 SIGNS = sorted({"".join(phrase) for language in UNSPACED for phrase in language.lexicon})
-NUMBERS = "2023 '69 12 3rd 5/8/2023 13.4. 2024-05-08 5:30 5pm 5 pm 90s Q3 h2 18 mar5 kw18 1,200 10º 2023年 令和5年 二〇二三年".split()
+NUMBERS = (
+    "2023 '69 12 3rd 5/8/2023 13.4. 2024-05-08 5:30 5pm 5 pm 90s Q3 h2 18 mar5 kw18 1,200 10º 2023年 令和5年 二〇二三年"
+).split()
 PLAIN = (
     "Ann Ann's o'clock e-mail said the cat x_y İstanbul straße ﬁrst 😀 猫 です 吃饭 Иван 's don’t A.M. Sept.".split()
 )
@@ -40,7 +42,7 @@ def read(text, order="auto"):
 
 
 def read_whole(text, order="auto"):
-    """Read a text without the tests that tell early that nothing is there: every language, token and reader is tried."""
+    """Read a text without the tests that tell early that nothing is there: all languages, tokens and readers."""
 
     def choose(text):
         if timewords._ASIAN.search(text):
