@@ -257,6 +257,10 @@ class Changes(ABC):
         """
 
 
+MOST_WORDS = 12
+"""Words of a query that are searched for, the rarest."""
+
+
 class TermCounts(Protocol):
     """An index beside the full-text index that holds the same terms, in the same state of the store."""
 
@@ -276,12 +280,13 @@ class Lexical(ABC):
     """
 
     @abstractmethod
-    def parse(self, query: str, *, counts: TermCounts | None = None) -> LexicalQuery:
+    def parse(self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS) -> LexicalQuery:
         """Return the rarest words of a query, and the score of a perfect match.
 
         Args:
             query: The query.
             counts: Counts entries faster than the full-text index. The result is the same, with ``terms``.
+            most: Maximum number of words to return.
         """
 
     @property

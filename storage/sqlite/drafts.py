@@ -167,23 +167,6 @@ def _make_row(
     return *values, checksum((*values, entry_id, None, None)), entry_id
 
 
-def _make_entry(draft: Draft, created_at: datetime, now: datetime, twin: str) -> Entry:
-    return Entry(
-        key=draft.key,
-        text=draft.text,
-        namespace=draft.namespace,
-        session=draft.session,
-        speaker=draft.speaker,
-        metadata={} if draft.metadata == "{}" else json.loads(draft.metadata),
-        event_time=draft.event_time or now,
-        created_at=created_at,
-        updated_at=now,
-        expires_at=draft.expires_at,
-        importance=draft.importance,
-        duplicate_of=None if twin == draft.key else twin,
-    )
-
-
 _WHOLE = f"SELECT {', '.join(ENTRIES)} FROM entries"
 _KNOWN = f"{_WHOLE} WHERE namespace = ? AND key IN (SELECT value FROM json_each(?)) AND superseded_at IS NULL"
 _AMONG = f"{_WHOLE} WHERE id IN (SELECT value FROM json_each(?))"
@@ -367,7 +350,8 @@ class SqliteDrafts(Group, Drafts):
             kept = former is not None and (former.expires_at is None or former.expires_at > now)
             created_at = former.created_at if former is not None and kept else now
             session_id = None if draft.session is None else session_ids[place[0], draft.session]
-            entry = _make_entry(draft, created_at, now, twins[place[0], found])
+            twin = twins[place[0], found]
+            entry = draft.make_entry(now, created_at, None if twin == draft.key else twin)
             stored[place] = entry_id, entry
             row = _make_row(entry, place[0], session_id, draft.metadata, found, seq, entry_id)
             (fresh if former is None else replaced).append(row)
