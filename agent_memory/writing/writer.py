@@ -19,7 +19,7 @@ from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import canonical_json, decode_vector, encode_vectors
 from agent_memory.storage.records import LATER, NO_VECTOR, Draft, Generation, StoredVectors
 from agent_memory.telemetry.stages import stage
-from agent_memory.types import Namespace, Progress, Time
+from agent_memory.types import Address, Namespace, Progress, Time
 from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
 from agent_memory.writing.later import Later
 from agent_memory.writing.mentions import list_mentions
@@ -339,12 +339,8 @@ def _group_segments(drafts: Sequence[Draft], dtype: str, now: datetime) -> dict[
 
 def _find_replaced(tx: Transaction, drafts: Sequence[Draft], now: datetime) -> list[tuple[int, int]]:
     """Return (session, entry) of the entries that drafts are about to replace."""
-    keys: dict[Namespace, list[str]] = {}
-    for draft in drafts:
-        if not draft.generated:
-            keys.setdefault(draft.namespace, []).append(draft.key)
-    found = [tx.entries.select_ids_by_key(namespace, names, now).values() for namespace, names in keys.items()]
-    return tx.sessions.find_sessions([entry_id for ids in found for entry_id in ids])
+    places = [(draft.namespace, draft.key) for draft in drafts if not draft.generated]
+    return tx.sessions.find_sessions([entry_id for entry_id, _ in tx.entries.select_at(places, now).values()])
 
 
 def _merge_metadata(entry: Entry, changed: Mapping[str, Any]) -> Any:  # noqa: ANN401 - not validated yet
@@ -363,7 +359,8 @@ def _keep_provenance(tx: Transaction, drafts: Sequence[Draft]) -> None:
     """Lower the provenance of drafts to that of the entries that they replace, of whatever state."""
     if not any(f'"{PROVENANCE}"' in draft.metadata for draft in drafts):
         return  # what names none cannot raise any
-    batch: dict[tuple[Namespace, str], str | None] = {}
+    batch: dict[Address, str | None] = {}
+    known = tx.entries.select_newest(list({(one.namespace, one.key): None for one in drafts if not one.generated}))
     for draft in drafts:
         if draft.generated:
             continue
@@ -372,7 +369,7 @@ def _keep_provenance(tx: Transaction, drafts: Sequence[Draft]) -> None:
         if place in batch:
             most = batch[place]
         else:
-            former = tx.entries.find_newest(draft.namespace, draft.key)
+            former = known.get(place)
             most = read_provenance(metadata) if former is None else former[1].provenance
         capped = cap_provenance(metadata, most)
         if capped is not metadata:

@@ -28,7 +28,7 @@ from agent_memory.storage.sqlite.checksums import (
     seal,
     stored_values,
 )
-from agent_memory.storage.sqlite.entries import IN_LIST
+from agent_memory.storage.sqlite.entries import AT_PLACES, IN_LIST, list_places
 from agent_memory.storage.sqlite.mentions import copy_mentions, put_mentions
 from agent_memory.storage.sqlite.passages import SPAN_BYTES, copy_passages, put_passages
 from agent_memory.storage.sqlite.places import drop_empty_sessions, enter_sessions, leave_sessions
@@ -168,7 +168,7 @@ def _make_row(
 
 
 _WHOLE = f"SELECT {', '.join(ENTRIES)} FROM entries"
-_KNOWN = f"{_WHOLE} WHERE namespace = ? AND key IN (SELECT value FROM json_each(?)) AND superseded_at IS NULL"
+_KNOWN = f"{_WHOLE.replace('FROM', 'FROM places CROSS JOIN')} WHERE {AT_PLACES} AND superseded_at IS NULL"
 _AMONG = f"{_WHOLE} WHERE id IN (SELECT value FROM json_each(?))"
 _UNSUPERSEDED = f"{_WHOLE} WHERE id = ? AND superseded_at IS NULL"
 _COPY = f"INSERT INTO entries ({', '.join(ENTRIES)}) VALUES ({', '.join('?' * len(ENTRIES))})"
@@ -179,12 +179,13 @@ def _read_rows(connection: Link, query: str, *given: object) -> list[SimpleNames
     return [read_row(ENTRIES, values) for values in driver(connection).execute(query, given).fetchall()]
 
 
-def _select_known(connection: Link, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], SimpleNamespace]:
+def _select_known(connection: Link, places: Sequence[_Place]) -> dict[_Place, SimpleNamespace]:
     found = {}
-    for namespace, keys in _group(places).items():
-        for start in range(0, len(keys), IN_LIST):
-            for row in _read_rows(connection, _KNOWN, namespace, json.dumps(keys[start : start + IN_LIST])):
-                found[row.namespace, row.key] = row
+    for start in range(0, len(places), IN_LIST):
+        part = places[start : start + IN_LIST]
+        query = f"{list_places(len(part))} {_KNOWN}"
+        for row in _read_rows(connection, query, *(name for place in part for name in place)):
+            found[row.namespace, row.key] = row
     return found
 
 
@@ -193,28 +194,21 @@ def _find_oldest_twins(
 ) -> dict[tuple[str, bytes], str]:
     """Return the key of the oldest entry, stored or in this batch, by namespace and content hash."""
     oldest = dict(zip(reversed(places), reversed(keys), strict=True))
-    for namespace, wanted in _group(oldest).items():
-        for start in range(0, len(wanted), IN_LIST):
-            hashes = wanted[start : start + IN_LIST]
-            rows = driver(connection).execute(_make_twin_query(len(hashes)), (*hashes, namespace))
-            found = {row[0]: read_text(row[1]) for row in rows if row[1] is not None}
-            oldest.update({(namespace, text_hash): key for text_hash, key in found.items()})
+    wanted = list(oldest)
+    for start in range(0, len(wanted), IN_LIST):
+        part = wanted[start : start + IN_LIST]
+        values = [value for place in part for value in place]
+        rows = driver(connection).execute(_make_twin_query(len(part)), values).fetchall()
+        oldest.update({place: read_text(row[0]) for place, row in zip(part, rows, strict=True) if row[0] is not None})
     return oldest
 
 
 @lru_cache(maxsize=IN_LIST)
 def _make_twin_query(count: int) -> str:
-    """Return the query for the oldest entry of each of ``count`` hashes; it reads one row per hash."""
+    """Return the query for the oldest entry of each of ``count`` namespaces and hashes, in their order."""
     oldest = "SELECT key FROM entries WHERE content_hash = hash AND namespace = scope AND superseded_at IS NULL"
-    wanted = f"WITH wanted(hash) AS (VALUES {', '.join(['(?)'] * count)}), here(scope) AS (VALUES (?))"
-    return f"{wanted} SELECT hash, ({oldest} ORDER BY id LIMIT 1) FROM wanted, here"
-
-
-def _group(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
-    groups: dict[str, list[Any]] = {}
-    for name, value in pairs:
-        groups.setdefault(name, []).append(value)
-    return groups
+    wanted = f"WITH wanted(place, scope, hash) AS (VALUES {', '.join(f'({place}, ?, ?)' for place in range(count))})"
+    return f"{wanted} SELECT ({oldest} ORDER BY id LIMIT 1) FROM wanted ORDER BY place"
 
 
 def _archive(

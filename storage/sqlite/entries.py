@@ -41,7 +41,7 @@ from agent_memory.storage.sqlite.values import (
     read_text,
     read_time,
 )
-from agent_memory.types import IdArray, Namespace
+from agent_memory.types import Address, IdArray, Namespace
 
 if TYPE_CHECKING:
     from sqlalchemy import Row, Select
@@ -60,7 +60,20 @@ _WITH_KEYS = (
 )
 _BY_KEYS = f"{_SELECT} WHERE {_WITH_KEYS}"
 _IDS_BY_KEYS = f"SELECT key, id FROM entries WHERE {_WITH_KEYS}"
+_NEWEST_FIRST = (  # former versions have larger ids than what took their place
+    "ORDER BY entries.superseded_at IS NOT NULL, entries.superseded_at DESC, entries.updated_at DESC, entries.id DESC"
+)
 _BY_IDS = f"{_SELECT} WHERE entries.id IN (SELECT value FROM json_each(?))"
+
+
+@lru_cache(maxsize=IN_LIST)
+def list_places(count: int) -> str:
+    """Return a common table of so many values for (scope, title): the namespaces and keys that are asked for."""
+    return f"WITH places(scope, title) AS (VALUES {', '.join(['(?, ?)'] * count)})"
+
+
+AT_PLACES = "entries.namespace = scope AND entries.key = title"
+_AT_PLACES = f"{_SELECT.replace('FROM', 'FROM places CROSS JOIN')} WHERE {AT_PLACES}"
 
 
 @cache
@@ -282,12 +295,28 @@ class SqliteEntries(Group, Entries):
 
     @override
     def find_newest(self, namespace: Namespace, key: str) -> tuple[int, Entry] | None:
-        here = sa.and_(tables.entries.c.namespace == encode_namespace(namespace), tables.entries.c.key == key)
-        # Former versions have larger ids than what took their place.
-        latest = (tables.entries.c.superseded_at.desc(), tables.entries.c.updated_at.desc(), tables.entries.c.id.desc())
-        order = (tables.entries.c.superseded_at.is_not(None), *latest)
-        row = self._connection.execute(select_rows().where(here).order_by(*order)).first()
-        return None if row is None else (row.id, parse_entry(row))
+        return self.select_newest([(namespace, key)]).get((namespace, key))
+
+    @override
+    def select_newest(self, places: Sequence[Address]) -> dict[Address, tuple[int, Entry]]:
+        found: dict[Address, tuple[int, Entry]] = {}
+        for entry_id, entry in self._read_at(places, _NEWEST_FIRST):
+            found.setdefault((entry.namespace, entry.key), (entry_id, entry))
+        return found
+
+    @override
+    def select_at(self, places: Sequence[Address], now: datetime) -> dict[Address, tuple[int, Entry]]:
+        current = "AND entries.superseded_at IS NULL AND (entries.expires_at IS NULL OR entries.expires_at > ?)"
+        found = self._read_at(places, current, microseconds(now))
+        return {(entry.namespace, entry.key): (entry_id, entry) for entry_id, entry in found}
+
+    def _read_at(self, places: Sequence[Address], rest: str, *given: object) -> list[tuple[int, Entry]]:
+        found: list[tuple[int, Entry]] = []
+        for start in range(0, len(places), IN_LIST):
+            part = places[start : start + IN_LIST]
+            values = [value for namespace, key in part for value in (encode_namespace(namespace), key)]
+            found += self._read(f"{list_places(len(part))} {_AT_PLACES} {rest}", (*values, *given))
+        return found
 
     @override
     def list_versions(self, namespace: Namespace, key: str) -> list[Entry]:
