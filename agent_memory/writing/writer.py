@@ -20,7 +20,7 @@ from agent_memory.storage.codec import canonical_json, decode_vector, encode_vec
 from agent_memory.storage.records import LATER, NO_VECTOR, Draft, Generation, StoredVectors
 from agent_memory.telemetry.stages import stage
 from agent_memory.types import Address, Namespace, Progress, Time
-from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
+from agent_memory.writing.items import FIELDS, Item, ValidEntry, get_fields, parse_entry
 from agent_memory.writing.later import Later
 from agent_memory.writing.mentions import list_mentions
 from agent_memory.writing.updates import MOST, find_updates
@@ -134,7 +134,7 @@ class Writer:
             # A copy, in the stored form: the caller may change the array afterwards.
             spec = space.spec
             vector = encode_vectors(inputs.parse_vector(vector, spec.dimension), spec.dtype).tobytes()
-        scope = inputs.resolve_namespace(entry.namespace, self._namespace)
+        scope = self._namespace if entry.namespace is None else inputs.check_inside(entry.namespace, self._namespace)
         return _Pending(_make_draft(entry, scope, self._config, generated=given.get("key") is None), vector)
 
     def _write(self, batch: Sequence[_Pending], space: Space, *, progress: Progress | None = None) -> list[Entry]:
@@ -233,7 +233,6 @@ class Writer:
         encoded = space.encode_texts([merged.text])[0] if "text" in changed else None
         seen = [(merged.speaker, merged.event_time)] if merged.session and merged.event_time else []
         space.sessions.warm(self._store.database, lambda tx: tx.sessions.find_sessions([entry_id]), seen)
-        canonical_json(merged.metadata)
         now = datetime.now(UTC)
         with self._store.write() as tx:
             _, current = tx.entries.find(scope, key, now)
@@ -246,7 +245,7 @@ class Writer:
             return self._put(tx, [draft], generation, space, now)[0][1]
 
     def _merge(self, entry: Entry, changed: Mapping[str, Any]) -> ValidEntry:
-        fields = {name: getattr(entry, name) for name in ValidEntry.__slots__}
+        fields = {name: getattr(entry, name) for name in FIELDS}
         return parse_entry({**fields, **changed, "metadata": _merge_metadata(entry, changed)}, self._config)
 
     def _put(
@@ -385,7 +384,7 @@ def _make_draft(entry: ValidEntry, namespace: Namespace, config: Config, *, gene
         namespace=namespace,
         session=entry.session,
         speaker=entry.speaker,
-        metadata=canonical_json(entry.metadata),
+        metadata=entry.stored_metadata,
         event_time=entry.event_time,
         expires_at=entry.expires_at,
         importance=entry.importance,

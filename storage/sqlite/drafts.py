@@ -95,9 +95,14 @@ def _write(
     fresh: Sequence[tuple[Any, ...]],
     replaced: Sequence[tuple[Any, ...]],
     placed: Sequence[tuple[int, Draft]],
+    former: Sequence[SimpleNamespace],
     generation_id: int,
 ) -> None:
     raw = driver(connection)
+    terms = {number: list_terms(draft.text, draft.speaker) for number, draft in placed}
+    indexed = {row.id: list_terms(row.text, row.speaker) for row in former}
+    same = {number for number, words in indexed.items() if terms[number] == words}  # deleting words is slow
+    lexical.delete_rows(connection, [(number, words) for number, words in indexed.items() if number not in same])
     if replaced:
         raw.executemany(_REPLACE, replaced)
         raw.executemany(_DROP_OTHERS, [(number, generation_id) for number, draft in placed if draft.vector is not None])
@@ -109,7 +114,7 @@ def _write(
     put_mentions(connection, mentioned, [row[-1] for row in replaced])
     long = ((number, StoredVectors(one.vector or NO_VECTOR, one.passages)) for number, one in placed if one.passages)
     put_passages(raw, generation_id, long)
-    lexical.insert_rows(connection, ((number, list_terms(draft.text, draft.speaker)) for number, draft in placed))
+    lexical.insert_rows(connection, ((number, words) for number, words in terms.items() if number not in same))
 
 
 def _vector_row(entry_id: int, generation_id: int, draft: Draft) -> tuple[object, ...]:
@@ -353,8 +358,8 @@ class SqliteDrafts(Group, Drafts):
                 for touched in _list_outdated_sessions(former, entry, draft, session_id):
                     dirty[touched] = min(dirty.get(touched, entry_id), entry_id)
         dropped = _archive(self._connection, list(known.values()), next_id + len(final), now, keep=keep_versions)
-        _delete_words(self._connection, known.values())
-        _write(self._connection, fresh, replaced, list(zip(ids, final.values(), strict=True)), generation_id)
+        placed = list(zip(ids, final.values(), strict=True))
+        _write(self._connection, fresh, replaced, placed, list(known.values()), generation_id)
         leave_sessions(self._connection, [row.session_id for row in known.values()], head_seq)
         return Written([stored[place] for place in places], dirty, dropped)
 
