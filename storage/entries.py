@@ -69,6 +69,10 @@ class Entries(ABC):
         """Return (id, entry) of the current entries at (namespace, key), by place, all at once."""
 
     @abstractmethod
+    def select_ids_at(self, places: Sequence[Address], now: datetime) -> list[int]:
+        """Return the ids of the entries that ``select_at`` returns."""
+
+    @abstractmethod
     def select_ids(self, condition: Condition) -> IdArray:
         """Return the ids of all entries that satisfy a condition, shape (n,), in no order."""
 

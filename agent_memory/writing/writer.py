@@ -339,7 +339,7 @@ def _group_segments(drafts: Sequence[Draft], dtype: str, now: datetime) -> dict[
 def _find_replaced(tx: Transaction, drafts: Sequence[Draft], now: datetime) -> list[tuple[int, int]]:
     """Return (session, entry) of the entries that drafts are about to replace."""
     places = [(draft.namespace, draft.key) for draft in drafts if not draft.generated]
-    return tx.sessions.find_sessions([entry_id for entry_id, _ in tx.entries.select_at(places, now).values()])
+    return tx.sessions.find_sessions(tx.entries.select_ids_at(places, now))
 
 
 def _merge_metadata(entry: Entry, changed: Mapping[str, Any]) -> Any:  # noqa: ANN401 - not validated yet

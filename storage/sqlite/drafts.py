@@ -56,14 +56,20 @@ _PUT_VECTOR = (
 )
 
 _READ_VECTORS = (
-    "SELECT generation_id, static, evolved, latents, checksum, evolved_checksum FROM vectors WHERE entry_id = ?"
+    "SELECT entry_id, generation_id, static, evolved, latents, checksum, evolved_checksum FROM vectors "
+    "WHERE entry_id IN (SELECT value FROM json_each(?))"
 )
 _COUNT_PASSAGES = f"SELECT coalesce(sum(length(spans) / {SPAN_BYTES}), 0) FROM passages "
 _COUNT_PASSAGES += "WHERE entry_id IN (SELECT value FROM json_each(?))"
 _COVERED = COVERED["entries", "checksum"]
 
-_SURPLUS = "SELECT id, session_id FROM entries WHERE superseded_by = ? AND key = ? ORDER BY id DESC LIMIT -1 OFFSET ?"
-"""Selects the former versions of an entry beyond a number of them."""
+_SURPLUS = (
+    "SELECT id, session_id, superseded_by FROM (SELECT one.id, one.session_id, one.superseded_by, "
+    "row_number() OVER (PARTITION BY one.superseded_by ORDER BY one.id DESC) AS age "
+    "FROM entries one JOIN entries kept ON kept.id = one.superseded_by AND kept.key = one.key "
+    "WHERE one.superseded_by IN (SELECT value FROM json_each(?))) versions WHERE age > ?"
+)
+"""Selects the former versions of entries beyond a number of them each."""
 
 _COUNT_VECTORS = (
     f"SELECT count(*) FILTER (WHERE length(static) > {len(LATER)}), count(latents) FROM vectors "
@@ -177,7 +183,6 @@ _KNOWN = f"{_WHOLE.replace('FROM', 'FROM places CROSS JOIN')} WHERE {AT_PLACES} 
 _AMONG = f"{_WHOLE} WHERE id IN (SELECT value FROM json_each(?))"
 _UNSUPERSEDED = f"{_WHOLE} WHERE id = ? AND superseded_at IS NULL"
 _COPY = f"INSERT INTO entries ({', '.join(ENTRIES)}) VALUES ({', '.join('?' * len(ENTRIES))})"
-_SURPLUS = "SELECT id, session_id FROM entries WHERE superseded_by = ? AND key = ? ORDER BY id DESC LIMIT -1 OFFSET ?"
 
 
 def _read_rows(connection: Link, query: str, *given: object) -> list[SimpleNamespace]:
@@ -248,16 +253,15 @@ def _archive(
     ]
     sealed = (copy | {"checksum": _carry(row, copy)} for row, copy in zip(rows, copies, strict=True))
     raw.executemany(_COPY, (stored_values(ENTRIES, copy) for copy in sealed))
-    for row, copy in zip(rows, copies, strict=True):
-        _copy_vectors(connection, row.id, copy["id"])
-        copy_mentions(connection, row.id, copy["id"])
-        surplus = raw.execute(_SURPLUS, (row.id, row.key, keep)).fetchall()
-        gone = [(read_integer(one), read_integer(session_id)) for one, session_id in surplus]
-        if gone:
-            _delete(connection, [one for one, _ in gone])
-            drop_empty_sessions(connection, [session_id for _, session_id in gone])
-        for _, session_id in gone:
-            note(session_id, row.id)
+    copy_ids = {row.id: copy["id"] for row, copy in zip(rows, copies, strict=True)}
+    _copy_vectors(connection, copy_ids)
+    copy_mentions(connection, copy_ids)
+    surplus = raw.execute(_SURPLUS, (json.dumps(list(copy_ids)), keep)).fetchall()
+    if surplus:
+        _delete(connection, [read_integer(number) for number, _, _ in surplus])
+        drop_empty_sessions(connection, [session_id for _, session_id, _ in surplus])
+    for _, session_id, kept_id in surplus:
+        note(session_id, kept_id)
     return dropped
 
 
@@ -266,18 +270,23 @@ def _carry(row: SimpleNamespace, changed: Mapping[str, Any]) -> int | None:
     return carry(row.checksum, before, after)
 
 
-def _copy_vectors(connection: Link, entry_id: int, copy_id: int) -> None:
-    """Copy what a former version of an entry was found by; a damaged vector is left out, and encoded again later."""
+def _copy_vectors(connection: Link, copy_ids: Mapping[int, int]) -> None:
+    """Copy what former versions of entries were found by; a damaged vector is left out, and encoded again later."""
     raw = driver(connection)
-    rows = raw.execute(_READ_VECTORS, (entry_id,)).fetchall()
-    for generation_id, static, evolved, latents, total, evolved_total in rows:
+    rows = raw.execute(_READ_VECTORS, (json.dumps(list(copy_ids)),)).fetchall()
+    copied: list[tuple[object, ...]] = []
+    sound: dict[int, dict[int, int]] = {}
+    for entry_id, generation_id, static, evolved, latents, total, evolved_total in rows:
         if total != checksum_static(entry_id, generation_id, static):
             continue
         if evolved_total != checksum_evolved(entry_id, generation_id, evolved, latents):
             evolved = None
+        copy_id = sound.setdefault(generation_id, {})[entry_id] = copy_ids[entry_id]
         sums = checksum_static(copy_id, generation_id, static), checksum_evolved(copy_id, generation_id, evolved, None)
-        raw.execute(_PUT_VECTOR, (copy_id, generation_id, static, evolved, None, *sums))
-        copy_passages(raw, generation_id, entry_id, copy_id)
+        copied.append((copy_id, generation_id, static, evolved, None, *sums))
+    raw.executemany(_PUT_VECTOR, copied)
+    for generation_id, ids in sound.items():
+        copy_passages(raw, generation_id, ids)
 
 
 def _describe_removed(
