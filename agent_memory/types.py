@@ -21,6 +21,9 @@ RowArray: TypeAlias = npt.NDArray[np.int64]
 Namespace: TypeAlias = tuple[str, ...]
 """A tenancy scope, outermost name first; the empty tuple contains all others."""
 
+Address: TypeAlias = tuple[Namespace, str]
+"""Where an entry is: its namespace and key."""
+
 Time: TypeAlias = datetime | date | str
 """A datetime, a date or an ISO 8601 string; see ``agent_memory.times``. Without a zone, that of ``Config.timezone``."""
 

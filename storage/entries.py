@@ -22,7 +22,7 @@ from agent_memory.storage.records import (
     StoredVectors,
     Written,
 )
-from agent_memory.types import IdArray, Namespace
+from agent_memory.types import Address, IdArray, Namespace
 
 
 class Entries(ABC):
@@ -63,6 +63,14 @@ class Entries(ABC):
     @abstractmethod
     def select_ids_by_key(self, namespace: Namespace, keys: Sequence[str], now: datetime) -> dict[str, int]:
         """Return the ids of the current entries with the given keys in exactly one namespace, by key."""
+
+    @abstractmethod
+    def select_at(self, places: Sequence[Address], now: datetime) -> dict[Address, tuple[int, Entry]]:
+        """Return (id, entry) of the current entries at (namespace, key), by place, all at once."""
+
+    @abstractmethod
+    def select_ids_at(self, places: Sequence[Address], now: datetime) -> list[int]:
+        """Return the ids of the entries that ``select_at`` returns."""
 
     @abstractmethod
     def select_ids(self, condition: Condition) -> IdArray:
@@ -126,6 +134,10 @@ class Entries(ABC):
 
         The unsuperseded entry, expired or not; if there is none, the one that was superseded last.
         """
+
+    @abstractmethod
+    def select_newest(self, places: Sequence[Address]) -> dict[Address, tuple[int, Entry]]:
+        """Return what ``find_newest`` does at each (namespace, key), by place, all at once."""
 
     @abstractmethod
     def list_versions(self, namespace: Namespace, key: str) -> list[Entry]:
@@ -257,6 +269,10 @@ class Changes(ABC):
         """
 
 
+MOST_WORDS = 12
+"""Words of a query that are searched for, the rarest."""
+
+
 class TermCounts(Protocol):
     """An index beside the full-text index that holds the same terms, in the same state of the store."""
 
@@ -276,12 +292,13 @@ class Lexical(ABC):
     """
 
     @abstractmethod
-    def parse(self, query: str, *, counts: TermCounts | None = None) -> LexicalQuery:
+    def parse(self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS) -> LexicalQuery:
         """Return the rarest words of a query, and the score of a perfect match.
 
         Args:
             query: The query.
             counts: Counts entries faster than the full-text index. The result is the same, with ``terms``.
+            most: Maximum number of words to return.
         """
 
     @property

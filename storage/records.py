@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -236,6 +237,23 @@ class Draft:
     def has_vector(self) -> bool:
         """Whether it brings a static vector."""
         return self.vector not in (None, NO_VECTOR, LATER)
+
+    def make_entry(self, now: datetime, created_at: datetime | None = None, twin: str | None = None) -> Entry:
+        """Return the entry that writing the draft at a time makes of it; ``twin`` is what it is a duplicate of."""
+        return Entry(
+            key=self.key,
+            text=self.text,
+            namespace=self.namespace,
+            session=self.session,
+            speaker=self.speaker,
+            metadata={} if self.metadata == "{}" else json.loads(self.metadata),
+            event_time=self.event_time or now,
+            created_at=created_at or now,
+            updated_at=now,
+            expires_at=self.expires_at,
+            importance=self.importance,
+            duplicate_of=twin,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,14 +102,14 @@ def is_later(one: Entry, other: Entry) -> bool:
     return (one.event_time, one.created_at) > (other.event_time, other.created_at)
 
 
-def find_updated(entry: Entry, others: Sequence[tuple[Entry, float]]) -> tuple[str, ...]:
-    """Return the keys of earlier entries that an entry probably updates, the most alike first.
+def find_updated(statement: Statement, others: Sequence[tuple[Entry, float]]) -> tuple[str, ...]:
+    """Return the keys of earlier entries that a statement probably updates, the most alike first.
 
     Args:
-        entry: The entry.
-        others: Entries, and the cosine of each to it.
+        statement: The statement.
+        others: Entries, and the cosine of each to that of the statement.
     """
-    statement = Statement(entry)
+    entry = statement.entry
     found = [
         (-cosine, other.key)
         for other, cosine in others

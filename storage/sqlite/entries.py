@@ -41,7 +41,7 @@ from agent_memory.storage.sqlite.values import (
     read_text,
     read_time,
 )
-from agent_memory.types import IdArray, Namespace
+from agent_memory.types import Address, IdArray, Namespace
 
 if TYPE_CHECKING:
     from sqlalchemy import Row, Select
@@ -54,13 +54,25 @@ _COLUMNS = {**ENTRIES, "session": read_text}
 _covered = itemgetter(*(list(_COLUMNS).index(name) for name in COVERED["entries", "checksum"]))
 _FROM = "FROM entries LEFT JOIN sessions ON sessions.id = entries.session_id"
 _SELECT = f"SELECT {', '.join(f'entries.{name}' for name in ENTRIES)}, sessions.name {_FROM}"
-_WITH_KEYS = (
-    "entries.namespace = ? AND entries.key IN (SELECT value FROM json_each(?)) "
-    "AND entries.superseded_at IS NULL AND (entries.expires_at IS NULL OR entries.expires_at > ?)"
-)
+_CURRENT = "entries.superseded_at IS NULL AND (entries.expires_at IS NULL OR entries.expires_at > ?)"
+_WITH_KEYS = f"entries.namespace = ? AND entries.key IN (SELECT value FROM json_each(?)) AND {_CURRENT}"
 _BY_KEYS = f"{_SELECT} WHERE {_WITH_KEYS}"
 _IDS_BY_KEYS = f"SELECT key, id FROM entries WHERE {_WITH_KEYS}"
+_NEWEST_FIRST = (  # former versions have larger ids than what took their place
+    "ORDER BY entries.superseded_at IS NOT NULL, entries.superseded_at DESC, entries.updated_at DESC, entries.id DESC"
+)
 _BY_IDS = f"{_SELECT} WHERE entries.id IN (SELECT value FROM json_each(?))"
+
+
+@lru_cache(maxsize=IN_LIST)
+def list_places(count: int) -> str:
+    """Return a common table of so many values for (scope, title): the namespaces and keys that are asked for."""
+    return f"WITH places(scope, title) AS (VALUES {', '.join(['(?, ?)'] * count)})"
+
+
+AT_PLACES = "entries.namespace = scope AND entries.key = title"
+_IDS_AT_PLACES = f"SELECT entries.id FROM places CROSS JOIN entries WHERE {AT_PLACES} AND {_CURRENT}"
+_AT_PLACES = f"{_SELECT.replace('FROM', 'FROM places CROSS JOIN')} WHERE {AT_PLACES}"
 
 
 @cache
@@ -86,6 +98,11 @@ def parse_entry(row: Row[Any] | SimpleNamespace) -> Entry:
         importance=row.importance,
         superseded_at=row.superseded_at,
     )
+
+
+def _parse_rows(found: Sequence[Sequence[object]]) -> list[tuple[int, Entry]]:
+    rows = (read_row(_COLUMNS, values) for values in found)
+    return [(row.id, parse_entry(row)) for row in rows]
 
 
 def _parse_metadata(row: Row[Any] | SimpleNamespace) -> dict[str, Any]:
@@ -220,9 +237,7 @@ class SqliteEntries(Group, Entries):
         return self._read(statement, [given[name] for name in names])
 
     def _read(self, statement: str, given: Sequence[object]) -> list[tuple[int, Entry]]:
-        found = driver(self._connection).execute(statement, given).fetchall()
-        rows = (read_row(_COLUMNS, values) for values in found)
-        return [(row.id, parse_entry(row)) for row in rows]
+        return _parse_rows(driver(self._connection).execute(statement, given).fetchall())
 
     def _narrow(self, condition: Condition) -> tuple[int | None, Condition]:
         """Return a condition with its session by id, if there is one of that name: its index is in the order of ids."""
@@ -282,12 +297,32 @@ class SqliteEntries(Group, Entries):
 
     @override
     def find_newest(self, namespace: Namespace, key: str) -> tuple[int, Entry] | None:
-        here = sa.and_(tables.entries.c.namespace == encode_namespace(namespace), tables.entries.c.key == key)
-        # Former versions have larger ids than what took their place.
-        latest = (tables.entries.c.superseded_at.desc(), tables.entries.c.updated_at.desc(), tables.entries.c.id.desc())
-        order = (tables.entries.c.superseded_at.is_not(None), *latest)
-        row = self._connection.execute(select_rows().where(here).order_by(*order)).first()
-        return None if row is None else (row.id, parse_entry(row))
+        return self.select_newest([(namespace, key)]).get((namespace, key))
+
+    @override
+    def select_newest(self, places: Sequence[Address]) -> dict[Address, tuple[int, Entry]]:
+        found: dict[Address, tuple[int, Entry]] = {}
+        for entry_id, entry in _parse_rows(self._ask_at(f"{_AT_PLACES} {_NEWEST_FIRST}", places)):
+            found.setdefault((entry.namespace, entry.key), (entry_id, entry))
+        return found
+
+    @override
+    def select_ids_at(self, places: Sequence[Address], now: datetime) -> list[int]:
+        return [read_integer(row[0]) for row in self._ask_at(_IDS_AT_PLACES, places, microseconds(now))]
+
+    @override
+    def select_at(self, places: Sequence[Address], now: datetime) -> dict[Address, tuple[int, Entry]]:
+        found = _parse_rows(self._ask_at(f"{_AT_PLACES} AND {_CURRENT}", places, microseconds(now)))
+        return {(entry.namespace, entry.key): (entry_id, entry) for entry_id, entry in found}
+
+    def _ask_at(self, statement: str, places: Sequence[Address], *given: object) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+        for start in range(0, len(places), IN_LIST):
+            part = places[start : start + IN_LIST]
+            values = [value for namespace, key in part for value in (encode_namespace(namespace), key)]
+            query = f"{list_places(len(part))} {statement}"
+            found += driver(self._connection).execute(query, (*values, *given)).fetchall()
+        return found
 
     @override
     def list_versions(self, namespace: Namespace, key: str) -> list[Entry]:

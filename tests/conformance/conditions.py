@@ -204,6 +204,20 @@ class EntryContract:
             assert {key: entry.namespace for key, entry in found.items()} == {"b": ("n",)}
             assert tx.entries.select_by_key(("n",), [], NOW) == {}
 
+    def test_places_are_looked_up_in_many_namespaces_at_once(self, database):
+        scopes = [(f"n{number}",) for number in range(600)]  # more than one statement takes
+        ids = put(database, *[make_draft("a", namespace=scope) for scope in scopes])
+        put(database, make_draft("old", namespace=("n1",), expires_at=at(1)))
+        places = [*((scope, "a") for scope in scopes), (("n1",), "old"), (("n1",), "z"), (("n1", "m"), "a"), ((), "a")]
+        with database.read() as tx:
+            assert sorted(tx.entries.select_ids_at(places, NOW))[:600] == ids
+            found = tx.entries.select_at(places, at(2))
+            assert [found[scope, "a"][0] for scope in scopes] == ids
+            assert found[("n5",), "a"][1].namespace == ("n5",)
+            assert set(found) == set(places[:600])
+            assert set(tx.entries.select_newest(places)) == set(places[:601])
+            assert (tx.entries.select_at([], NOW), tx.entries.select_newest([])) == ({}, {})
+
     def test_expired_ones_are_listed_over_all_namespaces(self, database):
         drafts = [
             make_draft(key, namespace=(key,), expires_at=at(minutes))
