@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
@@ -33,14 +33,17 @@ from agent_memory.types import Namespace
 
 _HANDED_OVER = 3  # the first descriptor of socket activation; see sd_listen_fds(3)
 _LOOK_S = 0.5
+_MOST_HEAD_BYTES = 65_536
 _RECEIVE = "AGENT_MEMORY_SERVE_RECEIVE_S"
 
 
-class BoundedProtocol(H11Protocol):
+class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 that closes connections whose client does not finish its headers, or takes nothing of an answer."""
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(*args, **options)
+        self._unread = 0  # bytes since the last that were more than a part of a head
+        self._in_head = False
         self._patience: asyncio.TimerHandle | None = None
         self._full: asyncio.TimerHandle | None = None
 
@@ -51,11 +54,39 @@ class BoundedProtocol(H11Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        self._unread += len(data)
         super().data_received(data)
+        if self._unread > _MOST_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"the head of a request may have {_MOST_HEAD_BYTES} bytes")
         if self.cycle is None or self.cycle.response_complete:
             self._expect()
         else:
             self._forget()
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # what follows a body in parts must not replace what was checked before it
+            super().on_header(name, value)
+
+    @override
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    @override
+    def on_headers_complete(self) -> None:
+        self._unread, self._in_head = 0, False
+        super().on_headers_complete()
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    @override
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        super().on_message_complete()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
