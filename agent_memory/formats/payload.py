@@ -43,28 +43,50 @@ def to_json(value: object, *, brief: bool = False) -> Any:  # noqa: ANN401 - wha
         return value if math.isfinite(value) else None
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, Hit):
-        more: dict[str, Any] = {} if value.stale_by is None else {"stale_by": value.stale_by}
-        more |= {"passage": list(value.passage)} if value.passage else {}
-        more |= {"trace": to_json(value.trace)} if value.trace else {}
-        place = {"rank": value.rank, "score": value.score, "confidence": value.confidence}
-        return {**place, **to_json(value.entry, brief=brief), **more}
-    return _compound(value, brief)
-
-
-def _compound(value: object, brief: bool) -> Any:  # noqa: ANN401 - as above
-    if is_dataclass(value) and not isinstance(value, type):
-        named = ((field.name, getattr(value, field.name)) for field in fields(value))
-        return {name: to_json(part, brief=brief) for name, part in named if not (brief and _is_empty(part))}
-    if isinstance(value, Mapping):
-        return {str(name): to_json(part, brief=brief) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(part, brief=brief) for part in value]
+    if isinstance(value, Mapping):
+        return {str(name): to_json(part, brief=brief) for name, part in value.items()}
+    if isinstance(value, Hit):
+        more = {name: to_json(part) for name, part in _list_more(value).items()}
+        return {**_place(value), **to_json(value.entry, brief=brief), **more}
+    unfolded = _unfold(value)
+    if brief and is_dataclass(value):
+        unfolded = {name: part for name, part in unfolded.items() if not _is_empty(part)}
+    return to_json(unfolded, brief=brief)
+
+
+def _unfold(value: object) -> Any:  # noqa: ANN401 - as above
+    """Return what stands for a value that JSON does not have, whose parts may have to be unfolded in turn."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Hit):
+        return {**_place(value), **_unfold(value.entry), **_list_more(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: getattr(value, name) for name in _list_fields(type(value))}
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # NumPy's arrays and scalars
-        return to_json(value.tolist())
+        return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+@cache
+def _list_fields(record: Any) -> tuple[str, ...]:  # noqa: ANN401 - a class of records
+    return tuple(field.name for field in fields(record))
+
+
+def _place(hit: Hit) -> dict[str, Any]:
+    return {"rank": hit.rank, "score": hit.score, "confidence": hit.confidence}
+
+
+def _list_more(hit: Hit) -> dict[str, Any]:
+    """Return what a hit has besides its place and its entry, if it has any."""
+    more: dict[str, Any] = {} if hit.stale_by is None else {"stale_by": hit.stale_by}
+    more |= {"passage": hit.passage} if hit.passage else {}
+    return more | ({"trace": hit.trace} if hit.trace else {})
 
 
 def _is_empty(value: object) -> bool:
@@ -80,6 +102,11 @@ def dumps(value: object, *, brief: bool = False, indent: int | None = None, asci
         indent: Spaces a level, on several lines; None for one line.
         ascii_only: Escape all other characters, for outputs that cannot show them.
     """
+    if not brief:
+        try:
+            return json.dumps(value, default=_unfold, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
+        except ValueError:  # it holds a number that JSON cannot
+            pass
     return json.dumps(to_json(value, brief=brief), ensure_ascii=ascii_only, indent=indent, allow_nan=False)
 
 

@@ -19,12 +19,12 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
 from agent_memory.memory import Memory
 from agent_memory.server.app import create_app
+from agent_memory.server.protocol import RECEIVE, BoundedProtocol
 from agent_memory.server.serving import check_exposure, find_ledger, stop_all
 from agent_memory.server.settings import Settings
 from agent_memory.storage.sqlite.ledger import FILE, open_ledger
@@ -33,100 +33,6 @@ from agent_memory.types import Namespace
 
 _HANDED_OVER = 3  # the first descriptor of socket activation; see sd_listen_fds(3)
 _LOOK_S = 0.5
-_MOST_HEAD_BYTES = 65_536
-_RECEIVE = "AGENT_MEMORY_SERVE_RECEIVE_S"
-
-
-class BoundedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 that closes connections whose client does not finish its headers, or takes nothing of an answer."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
-        super().__init__(*args, **options)
-        self._unread = 0  # bytes since the last that were more than a part of a head
-        self._in_head = False
-        self._patience: asyncio.TimerHandle | None = None
-        self._full: asyncio.TimerHandle | None = None
-
-    @override
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._expect()
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        self._unread += len(data)
-        super().data_received(data)
-        if self._unread > _MOST_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response(f"the head of a request may have {_MOST_HEAD_BYTES} bytes")
-        if self.cycle is None or self.cycle.response_complete:
-            self._expect()
-        else:
-            self._forget()
-
-    @override
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # what follows a body in parts must not replace what was checked before it
-            super().on_header(name, value)
-
-    @override
-    def on_message_begin(self) -> None:
-        self._in_head = True
-        super().on_message_begin()
-
-    @override
-    def on_headers_complete(self) -> None:
-        self._unread, self._in_head = 0, False
-        super().on_headers_complete()
-
-    @override
-    def on_body(self, body: bytes) -> None:
-        self._unread = 0
-        super().on_body(body)
-
-    @override
-    def on_message_complete(self) -> None:
-        self._unread = 0
-        super().on_message_complete()
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget()
-        self._drained()
-        super().connection_lost(exc)
-
-    @override
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._full is None:
-            self._full = self.loop.call_later(_read_patience(), self.transport.abort)
-
-    @override
-    def resume_writing(self) -> None:
-        self._drained()
-        super().resume_writing()
-
-    def _drained(self) -> None:
-        if self._full is not None:
-            self._full.cancel()
-            self._full = None
-
-    def _expect(self) -> None:
-        if self._patience is None:
-            self._patience = self.loop.call_later(_read_patience(), self._give_up)
-
-    def _forget(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-    def _give_up(self) -> None:
-        self._patience = None
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-
-
-def _read_patience() -> float:
-    return float(os.environ.get(_RECEIVE, "20"))
 
 
 class Server(uvicorn.Server):
@@ -175,7 +81,7 @@ def serve(
         "encoder": encoder,
         "config": None if config is None else config.dump(),
     }
-    os.environ[_RECEIVE] = str(settings.receive_s)
+    os.environ[RECEIVE] = str(settings.receive_s)
     _allow_files()
     options: dict[str, Any] = {
         "host": settings.host,
