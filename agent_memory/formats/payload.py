@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from agent_memory.errors import StorageError
 from agent_memory.records import Hit
@@ -111,11 +111,15 @@ def dumps(value: object, *, brief: bool = False, indent: int | None = None, asci
 
 
 @cache
-def _readers(record: Any) -> dict[str, TypeAdapter[Any]]:  # noqa: ANN401 - a class of records
+def _reader(record: Any) -> tuple[TypeAdapter[dict[str, Any]], frozenset[str]]:  # noqa: ANN401 - a class of records
+    """Return what reads the fields of a record, and the names of those that may be times."""
     from pydantic import TypeAdapter  # takes as long as printing all of a recall
+    from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
     hints = get_type_hints(record, localns={"Namespace": tuple[str, ...]})
-    return {field.name: TypeAdapter(hints[field.name]) for field in fields(record)}
+    kinds = {name: hints[name] for name in _list_fields(record)}
+    times = frozenset(name for name, kind in kinds.items() if datetime in (kind, *get_args(kind)))
+    return TypeAdapter(TypedDict(record.__name__, kinds, total=False)), times  # type: ignore[operator]
 
 
 def from_json(record: type[_T], value: Mapping[str, Any]) -> _T:
@@ -127,13 +131,10 @@ def from_json(record: type[_T], value: Mapping[str, Any]) -> _T:
     from pydantic import ValidationError
 
     kind: Any = record
+    reader, times = _reader(kind)
     try:
-        parts = {
-            name: _in_utc(reader.validate_python(value[name]))
-            for name, reader in _readers(kind).items()
-            if name in value
-        }
-        return record(**parts)
+        parts = reader.validate_python(value)
+        return record(**{name: _in_utc(part) if name in times else part for name, part in parts.items()})
     except (ValidationError, TypeError, KeyError) as error:
         raise StorageError(f"what was sent is no {record.__name__}: {str(error)[:200]}") from error
 

@@ -113,7 +113,7 @@ class RemoteMemory(RemoteOperator):
 
     def __repr__(self) -> str:
         scope = f", namespace={self.namespace}" if self.namespace else ""
-        return f"RemoteMemory({self.url!r}{scope}, encoder={self.encoder.spec.name!r})"
+        return f"RemoteMemory({self._wire.name!r}{scope}, encoder={self.encoder.spec.name!r})"
 
     @property
     def encoder(self) -> RemoteEncoder:
