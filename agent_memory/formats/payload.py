@@ -58,14 +58,15 @@ def to_json(value: object, *, brief: bool = False) -> Any:  # noqa: ANN401 - wha
 
 def _unfold(value: object) -> Any:  # noqa: ANN401 - as above
     """Return what stands for a value that JSON does not have, whose parts may have to be unfolded in turn."""
-    if isinstance(value, datetime):
-        return value.isoformat()
     if isinstance(value, Hit):
         return {**_place(value), **_unfold(value.entry), **_list_more(value)}
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = ((name, getattr(value, name)) for name in _list_fields(type(value)))
+        return {name: part.isoformat() if isinstance(part, datetime) else part for name, part in parts}
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, Mapping):
         return dict(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: getattr(value, name) for name in _list_fields(type(value))}
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # NumPy's arrays and scalars
