@@ -45,6 +45,8 @@ BODIES = [
     {"everything": True, "dry_run": True},
     {"session": f"{SECRET}-s", "dry_run": True},
     {"query": SECRET, "namespace": list(THEIRS)},
+    {"query": SECRET, "entry_namespace": list(THEIRS)},
+    {"query": SECRET, "entry_namespace": ["acme"], "mode": "lexical"},
     {"keys": ["same"], "namespace": list(THEIRS)},
     {"everything": True, "namespace": list(THEIRS)},
     {"everything": True, "namespace": ["acme"]},
