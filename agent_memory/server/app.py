@@ -129,7 +129,8 @@ def _describe(app: FastAPI) -> dict[str, Any]:
             for method, operation in operations.items():
                 if path.startswith("/v1") and method in ("post", "patch", "put", "delete"):
                     operation.setdefault("parameters", []).append(_IDEMPOTENCY)
-        found["paths"]["/v1/memories/{key}"]["patch"]["parameters"].append(_IF_MATCH)
+        for method in ("patch", "delete"):
+            found["paths"]["/v1/memories/{key}"][method]["parameters"].append(_IF_MATCH)
         app.openapi_schema = found
     return app.openapi_schema
 
@@ -145,6 +146,6 @@ _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
     "required": False,
-    "description": "The ETag of the version that is to be changed.",
+    "description": "The ETag of the version that is to be changed or forgotten.",
     "schema": {"type": "string", "pattern": '^("[0-9a-f]{24}"|\\*)$'},
 }
