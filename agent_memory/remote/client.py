@@ -113,7 +113,7 @@ class RemoteMemory(RemoteOperator):
 
     def __repr__(self) -> str:
         scope = f", namespace={self.namespace}" if self.namespace else ""
-        return f"RemoteMemory({self.url!r}{scope}, encoder={self.encoder.spec.name!r})"
+        return f"RemoteMemory({self._wire.name!r}{scope}, encoder={self.encoder.spec.name!r})"
 
     @property
     def encoder(self) -> RemoteEncoder:
@@ -216,8 +216,10 @@ class RemoteMemory(RemoteOperator):
 
     @like(Memory.why)
     def why(self, given: Given) -> Trace:  # noqa: D102
-        key = given.pop("key")
+        key, place = given.pop("key"), given.pop("entry_namespace", None)
         body = self._check_query(given)
+        if place is not None:
+            body["entry_namespace"] = list(inputs.resolve_namespace(place, self.namespace))
         return from_json(Trace, self._wire.send("POST", f"{_path(inputs.check_name('key', key))}/why", body))
 
     def _check_query(self, given: Given) -> Given:

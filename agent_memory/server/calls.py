@@ -86,7 +86,7 @@ class Caller:
 
     async def read(self, call: Callable[[], Any]) -> Response:
         """Answer with what a call returns."""
-        return self.respond(await self.serving.run(lambda: _as_answer(call())))
+        return await self.serving.run(lambda: self.respond(_as_answer(call())))
 
     async def write(
         self,
@@ -109,7 +109,7 @@ class Caller:
             raise Problem(400, "idempotency-key", f"Idempotency-Key must have 1 to 255 characters, got {len(name)}")
         body = await self.request.body() if name is not None else b""
         once = partial(self._once, name, body, work, plan, rebuild)
-        return self.respond(await self.serving.run(lambda: self._audited(action, once)))
+        return await self.serving.run(lambda: self.respond(self._audited(action, once)))
 
     def _audited(self, action: str, call: Callable[[], Answer]) -> Answer:
         try:
@@ -285,7 +285,7 @@ def allow(role: Role, *, whole: bool = False) -> Any:  # noqa: ANN401 - a depend
         whole: Whether the route tells about, or acts on, the whole store.
     """
 
-    def identify(request: Request, response: Response) -> Caller:
+    async def identify(request: Request) -> Caller:
         serving: Serving = request.app.state.serving
         principal = serving.identify(request.headers)
         if not principal.may(role):
@@ -296,10 +296,7 @@ def allow(role: Role, *, whole: bool = False) -> Any:  # noqa: ANN401 - a depend
         take_token(serving, principal)
         return Caller(request, serving, principal)
 
-    async def dependency(request: Request, response: Response) -> Caller:
-        return identify(request, response)
-
-    return Depends(dependency)
+    return Depends(identify)
 
 
 def take_token(serving: Serving, principal: Principal) -> None:

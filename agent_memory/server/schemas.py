@@ -138,7 +138,10 @@ Search = create_model(
     queries=(raw(_QUERIES), None),
     **_OPTIONS,
 )
-Why = create_model("Why", __base__=Body, query=(raw(_QUERY, optional=False), ...), **_OPTIONS)
+_PLACE = _NAMESPACE | {"description": "The namespace that holds the entry, where another is searched."}
+Why = create_model(
+    "Why", __base__=Body, query=(raw(_QUERY, optional=False), ...), entry_namespace=(raw(_PLACE), None), **_OPTIONS
+)
 _CHANGEABLE = ("text", "speaker", "metadata", "event_time", "expires_at", "importance")
 _CHANGES: dict[str, Any] = {
     name: (raw(_BY_NAME[name], optional=name not in ("text", "event_time")), None) for name in _CHANGEABLE

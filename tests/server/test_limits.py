@@ -234,3 +234,27 @@ def test_a_strangers_server_database_is_refused(tmp_path, serve):
 
     with pytest.raises(StorageError, match="not as agent-memory makes it"):
         Ledger(copy.parent, lock_timeout_s=5)
+
+
+def test_an_etag_protects_what_was_read_and_spares_what_is_known(served):
+    client = served.client
+    made = client.post("/v1/memories", json={"text": "Maya keeps bees", "key": "bees"})
+    here, etag = "/v1/memories/bees", made.headers["etag"]
+    for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        assert client.get(here, headers={"if-none-match": known}).status_code == 304, known
+    assert client.get(here, headers=[("if-none-match", '"a"'), ("if-none-match", etag)]).status_code == 304
+    for other in ('"other"', etag.strip('"'), "", "W/*"):
+        assert client.get(here, headers={"if-none-match": other}).status_code == 200, other
+    for number, good in enumerate(("{}", '"other", {}', "*", "{},")):
+        answer = client.patch(here, json={"metadata": {"n": number}}, headers={"if-match": good.format(etag)})
+        assert (answer.status_code, answer.headers["etag"] != etag) == (200, True), good
+        etag = answer.headers["etag"]
+    for bad in ('"other"', f"W/{etag}", etag.strip('"'), made.headers["etag"], ""):
+        for method in ("PATCH", "DELETE"):
+            body = {"text": "changed"} if method == "PATCH" else None
+            answer = client.request(method, here, json=body, headers={"if-match": bad})
+            assert (answer.status_code, answer.json()["type"]) == (412, "urn:agent-memory:error:changed"), (method, bad)
+    assert client.get(here).json()["text"] == "Maya keeps bees"
+    assert client.delete("/v1/memories/none", headers={"if-match": "*"}).status_code == 412
+    assert client.delete("/v1/memories/none").json()["forgotten"] == 0
+    assert client.delete(here, headers={"if-match": etag}).json()["forgotten"] == 1

@@ -407,6 +407,27 @@ class Crossed(WordEncoder):
         return rows
 
 
+def test_why_finds_an_entry_below_the_namespace_that_is_searched(open_memory):
+    memory = open_memory()
+    memory.add("gardening note of all", key="note")
+    memory.add("gardening note of bob, about other things, too", key="note", namespace=("acme", "bob"))
+    ours = memory.why("gardening note", "note", k=1)
+    theirs = memory.why("gardening note", "note", entry_namespace=("acme", "bob"), k=1)
+    assert (ours.returned, ours.rank) == (True, 1)
+    assert (theirs.returned, theirs.stage, theirs.rank) == (False, "rank", 2)
+    assert memory.why("gardening note", "note", namespace=("acme", "bob"), k=1).rank == 1
+    assert memory.why("gardening note", "note", namespace=("acme",), entry_namespace=()).stage == "filter"
+    assert memory.why("gardening note", "note", entry_namespace=("nobody",)).stage == "unknown"
+    narrow = open_memory(namespace=("acme",))
+    assert narrow.why("gardening note", "note", entry_namespace=("acme", "bob")).returned
+    for outside in ((), ("other",), ("acm",)):
+        with pytest.raises(InvalidInputError, match="outside"):
+            narrow.why("gardening note", "note", entry_namespace=outside)
+    for odd in ("acme", [1], [""], 7):
+        with pytest.raises(InvalidInputError):
+            memory.why("gardening note", "note", entry_namespace=odd)
+
+
 def test_why_names_the_tier(open_memory, monkeypatch):
     from agent_memory.index import IndexOptions
     from agent_memory.live.index import LiveIndex

@@ -45,11 +45,12 @@ export async function entry(me, query) {
     } catch (error) { show(fault, problem(error)); }
   }
   const ahead = new URLSearchParams({ key }); for (const name of namespace) ahead.append("namespace", name);
+  const its = new URLSearchParams({ name: found.session }); for (const name of found.namespace) its.append("namespace", name);
   const versions = history.map((one, at) => h("li", { class: "hit" }, h("div", { class: "meta" }, h("span", {}, moment(one.updated_at)), h("span", { class: "mono" }, one.key), one.superseded_at ? h("span", {}, "until " + moment(one.superseded_at)) : h("b", {}, "current")), h("p", { class: "text" }, at ? diff(history[at - 1].text, one.text) : one.text)));
   const former = [...new Map(history.filter((one) => one.key !== key).map((one) => [one.key, one])).values()];
   return { parts: [h("p", {}, h("a", { href: "#/browse" }, "← Browse")), h("h1", { class: "mono" }, key), fault, h("div", { class: "halves" },
     h("section", { class: "card", "aria-label": "Text" }, h("h2", {}, "Text"), h("p", { class: "text" }, found.text),
-      h("div", { class: "actions" }, writes && h("button", { type: "button", onclick: edit }, "Edit"), writes && h("button", { type: "button", class: "danger", onclick: forget }, "Forget…"), h("a", { class: "button", href: "#/recall?" + ahead }, "Why (not) recalled?"), found.session && h("a", { class: "button", href: "#/session?" + new URLSearchParams({ name: found.session }) }, "Its session"))),
+      h("div", { class: "actions" }, writes && h("button", { type: "button", onclick: edit }, "Edit"), writes && h("button", { type: "button", class: "danger", onclick: forget }, "Forget…"), h("a", { class: "button", href: "#/recall?" + ahead }, "Why (not) recalled?"), found.session && h("a", { class: "button", href: "#/session?" + its }, "Its session"))),
     h("section", { class: "card", "aria-label": "Facts" }, h("h2", {}, "Facts"), facts({ namespace: scope(found.namespace), session: found.session, speaker: found.speaker, happened: moment(found.event_time), added: moment(found.created_at), changed: moment(found.updated_at), expires: moment(found.expires_at), importance: found.importance, superseded: moment(found.superseded_at), ...Object.fromEntries(Object.entries(found.metadata).map(([name, value]) => ["metadata · " + name, value])) }))),
   h("section", { class: "card", "aria-label": "History" }, h("h2", {}, `History: ${history.length} ${history.length === 1 ? "version" : "versions"}`), former.length ? h("p", {}, "It took the place of ", former.map((one) => [h("a", { href: link(one), class: "mono" }, one.key), " "])) : null, h("ol", {}, versions))] };
 }
