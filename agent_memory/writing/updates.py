@@ -17,7 +17,7 @@ from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import decode_vector
 from agent_memory.storage.records import Condition, Draft, Generation
-from agent_memory.types import FloatArray
+from agent_memory.types import FloatArray, is_internal
 
 MOST = 64
 """Entries written together, up to which they are looked at; more are a bulk load, of which nothing is reported."""
@@ -59,7 +59,7 @@ def _find_alike(
     """Return entries that share the rarest words of an entry, and the cosine of each to it."""
     words = tx.lexical.parse(entry.text)
     few = replace(words, phrases=words.phrases[:_WORDS], weights=words.weights[:_WORDS], words=words.words[:_WORDS])
-    condition = Condition(namespace=entry.namespace, moment=now)
+    condition = Condition(namespace=entry.namespace, moment=now, internal=is_internal(entry.namespace))
     ids = list(tx.lexical.search(few, limit=_FOUND, condition=condition))
     if not ids:
         return []
