@@ -101,7 +101,8 @@ class Entries(ABC):
         Args:
             namespace: The namespace.
             before: Rows last changed before this, superseded or not; None for none.
-            newest: Unsuperseded entries but for this many, the last changed; None for none.
+            newest: Unsuperseded entries but for this many, the last changed; None for none. Internal namespaces are
+                left out, unless the given one is internal.
         """
 
     @abstractmethod
@@ -119,6 +120,10 @@ class Entries(ABC):
     @abstractmethod
     def select_expired_ids(self, now: datetime) -> list[int]:
         """Return the ids of the unsuperseded entries that have expired by a given time, in all namespaces."""
+
+    @abstractmethod
+    def select_internal_ids(self, ids: Sequence[int] | None = None) -> list[int]:
+        """Return the ids of the unsuperseded entries in internal namespaces, or of those among some, in no order."""
 
     @abstractmethod
     def find(self, namespace: Namespace, key: str, now: datetime) -> tuple[int, Entry]:

@@ -53,6 +53,7 @@ class Condition:
         spans: Only entries with an event time in one of these, or whose text mentions a time that overlaps one and is
             not much longer; None for any time.
         superseded: True for only the rows among them that are superseded now; see ``former``.
+        internal: False to leave out what lies in internal namespaces; with ``key`` the namespace says it.
 
     Raises:
         InvalidInputError: The state requires a moment, but none is given.
@@ -69,6 +70,7 @@ class Condition:
     until: datetime | None = None
     spans: tuple[Span, ...] | None = None
     superseded: bool = False
+    internal: bool = True
 
     def __post_init__(self) -> None:
         if self.moment is None and self.state not in ("unsuperseded", "any"):
@@ -76,8 +78,8 @@ class Condition:
 
     @property
     def is_open(self) -> bool:
-        """Whether every current entry of the store satisfies it."""
-        return self.moment is not None and self == Condition(moment=self.moment)
+        """Whether every current entry of the store satisfies it, those of internal namespaces perhaps left out."""
+        return self.moment is not None and self == Condition(moment=self.moment, internal=self.internal)
 
     def former(self) -> Condition:
         """Return the condition for those of its rows that are superseded now, and have left the indexes."""

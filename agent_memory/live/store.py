@@ -16,6 +16,7 @@ from agent_memory.live.attempt import begin_to_write
 from agent_memory.live.columns import LiveColumns
 from agent_memory.live.gathering import Gathering
 from agent_memory.live.index import LiveIndex
+from agent_memory.live.internal import LiveInternal
 from agent_memory.live.searcher import Searcher
 from agent_memory.live.space import Space
 from agent_memory.live.spaces import Spaces
@@ -153,7 +154,7 @@ class Store:
                 read_seq=self._read_seq,
                 patience=None if served is None else PATIENCE_SERVED,
             )
-            self.columns = LiveColumns(self._read_seq)
+            self.columns, self.internal = LiveColumns(self._read_seq), LiveInternal()
             with self.read() as tx:
                 for cache in (self.index, self.words):
                     cache.discard_newer(tx)
@@ -227,7 +228,15 @@ class Store:
     ) -> Searcher:
         """Return what finds the entries that satisfy a condition; nothing may have been read in ``tx`` yet."""
         return Searcher(
-            self.index, self.words, self.columns, tx, space.accept, condition, dense=dense, in_haste=in_haste
+            self.index,
+            self.words,
+            self.columns,
+            self.internal,
+            tx,
+            space.accept,
+            condition,
+            dense=dense,
+            in_haste=in_haste,
         )
 
     # --- the space of the live generation ----------------------------------------------------------------

@@ -22,11 +22,11 @@ from agent_memory import inputs
 from agent_memory.errors import AgentMemoryError, InvalidInputError, StorageError
 from agent_memory.formats import payload
 from agent_memory.memory import Memory
-from agent_memory.recall.request import make_condition
 from agent_memory.reports import AuditRecord, Operation, Role
 from agent_memory.server.keys import Principal
 from agent_memory.server.problems import Problem, describe, status_of
 from agent_memory.server.serving import Serving
+from agent_memory.storage.records import Condition
 from agent_memory.types import Progress
 
 _log = logging.getLogger("agent_memory")
@@ -253,7 +253,7 @@ class Caller:
         most = self.quota
         if most is None:
             return
-        condition = make_condition(self.principal.home, datetime.now(UTC))
+        condition = Condition(namespace=self.principal.home, moment=datetime.now(UTC))
         with self.memory._store.read() as tx:
             stored = tx.entries.count(condition)
         if stored + new > most:

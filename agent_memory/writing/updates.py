@@ -16,7 +16,7 @@ from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import decode_vector
 from agent_memory.storage.records import Condition, Draft, Generation
-from agent_memory.types import FloatArray
+from agent_memory.types import FloatArray, is_internal
 
 MOST = 64
 """Entries written together, up to which they are looked at; more are a bulk load, of which nothing is reported."""
@@ -55,7 +55,8 @@ def find_updates(
 def _find_alike(tx: Transaction, generation: Generation, entry: Entry, vector: FloatArray) -> list[tuple[Entry, float]]:
     """Return entries that share the rarest words of an entry, and the cosine of each to it."""
     words = tx.lexical.parse(entry.text, most=_WORDS)
-    condition = Condition(namespace=entry.namespace, moment=entry.updated_at)
+    internal = is_internal(entry.namespace)
+    condition = Condition(namespace=entry.namespace, moment=entry.updated_at, internal=internal)
     ids = list(tx.lexical.search(words, limit=_FOUND, condition=condition))
     if not ids:
         return []

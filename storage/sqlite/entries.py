@@ -23,7 +23,7 @@ from agent_memory.storage.entries import Entries
 from agent_memory.storage.filters import Path
 from agent_memory.storage.numbered import Field
 from agent_memory.storage.records import Condition
-from agent_memory.storage.sqlite import columns
+from agent_memory.storage.sqlite import columns, internal
 from agent_memory.storage.sqlite.checksums import COVERED, checksum
 from agent_memory.storage.sqlite.lazy import conditions, sa, tables
 from agent_memory.storage.sqlite.scopes import write_condition
@@ -31,6 +31,7 @@ from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.storage.sqlite.values import (
     ENTRIES,
     EPOCH,
+    NOT_INTERNAL,
     decode_namespace,
     encode_namespace,
     microseconds,
@@ -41,7 +42,7 @@ from agent_memory.storage.sqlite.values import (
     read_text,
     read_time,
 )
-from agent_memory.types import Address, IdArray, Namespace
+from agent_memory.types import Address, IdArray, Namespace, is_internal
 
 if TYPE_CHECKING:
     from sqlalchemy import Row, Select
@@ -368,6 +369,8 @@ class SqliteEntries(Group, Entries):
             found |= set(self._connection.execute(here.where(tables.entries.c.updated_at < before)).scalars())
         if newest is not None:
             latest = here.where(tables.entries.c.superseded_at.is_(None))
+            if not is_internal(namespace):
+                latest = latest.where(sa.text(NOT_INTERNAL))
             latest = latest.order_by(tables.entries.c.updated_at.desc(), tables.entries.c.id.desc())
             found |= set(self._connection.execute(latest.offset(newest)).scalars())
         return np.fromiter(found, dtype=np.int64, count=len(found))
@@ -382,6 +385,10 @@ class SqliteEntries(Group, Entries):
     def select_expired_ids(self, now: datetime) -> list[int]:
         rows = driver(self._connection).execute(_EXPIRED, (microseconds(now),))
         return [row[0] for row in rows]
+
+    @override
+    def select_internal_ids(self, ids: Sequence[int] | None = None) -> list[int]:
+        return internal.select_internal_ids(self._connection, ids)
 
     @override
     def count(self, condition: Condition) -> int:

@@ -35,7 +35,7 @@ WHERES = [
 ]
 
 keys = st.integers(0, 30).map("k{}".format)
-namespaces = st.sampled_from([("team", "ann"), ("team", "bob"), ("other",)])
+namespaces = st.sampled_from([("team", "ann"), ("team", "bob"), ("other",), ("team", "@internal")])
 metadata = st.dictionaries(st.sampled_from("ab"), st.sampled_from(VALUES))
 steps = st.one_of(
     st.tuples(st.just("add"), keys, namespaces, metadata, st.sampled_from([None, "Ann", "Ben"]), st.integers(0, 9)),
@@ -43,7 +43,11 @@ steps = st.one_of(
     st.tuples(st.just("forget"), keys, namespaces),
     st.tuples(st.just("supersede"), keys, namespaces),
     st.tuples(st.just("expire"), keys, namespaces, st.sampled_from(["2020-01-01", "2199-01-01", None])),
-    st.tuples(st.just("ask"), st.sampled_from(WHERES), st.sampled_from([(), ("team",), ("team", "bob")])),
+    st.tuples(
+        st.just("ask"),
+        st.sampled_from(WHERES),
+        st.sampled_from([(), ("team",), ("team", "bob"), ("team", "@internal")]),
+    ),
     st.tuples(st.just("ask of a speaker"), st.sampled_from(["Ann", "Ben", "Cleo"]), st.integers(0, 9)),
 )
 

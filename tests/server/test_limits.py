@@ -184,7 +184,8 @@ def test_a_rate_is_told_with_what_is_left(serve):
 def test_a_full_namespace_takes_no_more_and_says_what_is_left(serve):
     served = serve()
     client = served.as_key("acme", role="writer", max_entries=3)
-    assert client.post("/v1/memories", json={"items": ["a b", "c d"]}).status_code == 201
+    hidden = {"text": "c d", "namespace": ["acme", "@internal"]}
+    assert client.post("/v1/memories", json={"items": ["a b", hidden]}).status_code == 201
     answer = client.post("/v1/memories", json={"items": ["e f", "g h"]})
     assert answer.status_code == 507
     assert {name: answer.json()[name] for name in ("limit", "stored", "left")} == {"limit": 3, "stored": 2, "left": 1}
@@ -192,7 +193,7 @@ def test_a_full_namespace_takes_no_more_and_says_what_is_left(serve):
     content = "\n".join(map(json.dumps, lines)).encode()
     answer = client.post("/v1/import", content=content, headers={"content-type": "application/x-ndjson"})
     assert answer.status_code == 507
-    assert len(served.memory.entries()) == 2
+    assert served.memory.check().entries == 2
 
 
 def test_others_are_served_only_with_keys():

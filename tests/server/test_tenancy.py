@@ -192,6 +192,7 @@ def test_events_tell_the_keys_of_the_scope_alone_and_resume(shared):
         lines = stream.iter_lines()
         next(lines)
         shared.memory.add("theirs", key="t1", namespace=THEIRS)
+        shared.memory.add("of a feature", key="f1", namespace=(*OURS, "@internal"))
         shared.memory.add("mine", key="m1", namespace=OURS)
         assert read(lines, 1)[0] == [("put", "m1")]
         shared.memory.forget("t1", namespace=THEIRS)
