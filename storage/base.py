@@ -29,10 +29,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
+from agent_memory.errors import StorageError
 from agent_memory.storage.entries import Changes, Drafts, Entries, Lexical, Mentions
 from agent_memory.storage.erasures import Erasures
+from agent_memory.storage.nearest import Nearest
 from agent_memory.storage.operations import Jobs, Leases, Queries, Schedules
-from agent_memory.storage.records import AlteredRow, DatabaseState
+from agent_memory.storage.records import AlteredRow, DatabaseState, Generation
 from agent_memory.storage.spaces import Generations, Passages, Sessions, Vectors
 from agent_memory.types import Progress
 
@@ -64,6 +66,11 @@ class Transaction(ABC):
     @abstractmethod
     def vectors(self) -> Vectors:
         """Stored vectors."""
+
+    @property
+    def nearest(self) -> Nearest | None:
+        """The index of vectors that the database keeps; None if it cannot keep one."""
+        return None
 
     @property
     @abstractmethod
@@ -194,6 +201,10 @@ class Database(ABC):
         """Close what no thread is using, without waiting: nobody will use the database any more."""
 
     # --- upkeep ------------------------------------------------------------------------------------------
+
+    def build_nearest(self, generation: Generation) -> bool:
+        """Make the approximate index of ``Transaction.nearest``, outside of any transaction; False if others do."""
+        raise StorageError(f"{self.describe()} keeps no index of vectors, so that none of {generation.id} can be built")
 
     @abstractmethod
     def describe(self) -> str:

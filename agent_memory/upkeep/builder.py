@@ -227,7 +227,7 @@ class Builder:
             raise IndexStateError(
                 f"verification: recall@10 is {self.recall:.3f}, wanted {self._options.recall_target:.3f}"
             )
-        self._store.index.keep(index, generation.identity, self._seq, erasures)
+        self._store.index.keep(index, generation, self._seq, erasures)
 
     def _try_swap(self, limit: int) -> bool:
         """Encode the last missing entries and swap, in one transaction; False if there are more than ``limit``."""

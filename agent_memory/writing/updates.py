@@ -27,7 +27,7 @@ _FOUND = 12
 
 
 def find_updates(
-    tx: Transaction, generation: Generation | None, drafts: Sequence[Draft], now: datetime
+    tx: Transaction, generation: Generation | None, drafts: Sequence[Draft], now: datetime, *, dtype: str
 ) -> list[tuple[str, ...]]:
     """Return the keys of the entries that each draft probably updates, those among the drafts before it included.
 
@@ -36,6 +36,7 @@ def find_updates(
         generation: The live one, whose encoder made the vectors; None in an empty store.
         drafts: What is about to be written, with its vectors.
         now: The time of writing.
+        dtype: The number format of the drafts' vectors; an empty store has no generation that tells it.
     """
     found: list[tuple[str, ...]] = []
     for place, draft in enumerate(drafts):
@@ -43,7 +44,6 @@ def find_updates(
         if draft.vector is None or not draft.has_vector or not Statement(entry).can_update:
             found.append(())
             continue
-        dtype = "float16" if generation is None else generation.dtype
         vector = decode_vector(draft.vector, dtype)
         others = [] if generation is None else _find_alike(tx, generation, entry, vector, now)
         for other in drafts[:place]:

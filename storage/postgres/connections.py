@@ -120,6 +120,7 @@ class Connections:
     Attributes:
         path: The address, for messages.
         lock_key: Names the store's write lock among those of its database.
+        extension: The schema of pgvector, once it was looked for and found; None before.
     """
 
     def __init__(self, address: Address, *, lock_timeout_s: float) -> None:
@@ -128,6 +129,7 @@ class Connections:
         self.schema = address.schema
         digest = hashlib.sha256(f"agent-memory {address.schema}".encode()).digest()
         self.lock_key = int.from_bytes(digest[:8], "big", signed=True)
+        self.extension: str | None = None
         self._calls = Calls()
         self._facts: tuple[str, bool] | None = None
         self._habits = Habits()
@@ -257,6 +259,13 @@ class Connections:
             raise StorageError(f"{self.address.name} is read-only: it can be recalled from, not written to")
         with self._transaction("write", self.lock_timeout_s if wait_s is None else wait_s) as link:
             yield link
+
+    def begin_again(self, link: Link) -> None:
+        """Let a transaction that only reads see the newest state; does nothing in one that writes."""
+        driver = get_driver(link)
+        if driver.kind == "read":
+            driver.end()
+            driver.begin("read", self._list_begin("read", self.lock_timeout_s))
 
     @contextmanager
     def outside(self) -> Iterator[psycopg.Connection[Any]]:

@@ -18,13 +18,16 @@ from agent_memory.storage.postgres.groups import (
     PostgresDrafts,
     PostgresEntries,
     PostgresErasures,
+    PostgresGenerations,
     PostgresQueries,
     PostgresSessions,
     PostgresVectors,
 )
 from agent_memory.storage.postgres.lexical import PostgresLexical
 from agent_memory.storage.postgres.migrate import REVISIONS, ensure_schema, read_revision
-from agent_memory.storage.records import DatabaseState
+from agent_memory.storage.postgres.near_index import build_index
+from agent_memory.storage.postgres.nearest import PostgresNearest
+from agent_memory.storage.records import DatabaseState, Generation
 from agent_memory.storage.sqlite import upkeep as shared
 from agent_memory.storage.sqlite.database import SqliteTransaction
 from agent_memory.storage.sqlite.slots import Link
@@ -62,6 +65,16 @@ class PostgresTransaction(SqliteTransaction):
     @override
     def vectors(self) -> PostgresVectors:
         return PostgresVectors(self.connection)
+
+    @cached_property
+    @override
+    def nearest(self) -> PostgresNearest:
+        return PostgresNearest(self._place, self.connection)
+
+    @cached_property
+    @override
+    def generations(self) -> PostgresGenerations:
+        return PostgresGenerations(self.connection)
 
     @cached_property
     @override
@@ -135,6 +148,10 @@ class PostgresDatabase(ConnectedDatabase):
     @override
     def check_storable(self, source: Link) -> None:
         receiving.check_storable(source)
+
+    @override
+    def build_nearest(self, generation: Generation) -> bool:
+        return build_index(self.connections, generation)
 
     @override
     def describe(self) -> str:

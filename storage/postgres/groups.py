@@ -12,10 +12,12 @@ from typing_extensions import override
 
 from agent_memory.storage.postgres.conditions import Filtering
 from agent_memory.storage.postgres.driver import check_nul
+from agent_memory.storage.postgres.nearest import name_table
 from agent_memory.storage.records import Condition, Draft, Generation, LoggedQuery, Written
 from agent_memory.storage.sqlite.drafts import SqliteDrafts
 from agent_memory.storage.sqlite.entries import SqliteEntries, parse_entry, select_rows
 from agent_memory.storage.sqlite.erasures import SqliteErasures
+from agent_memory.storage.sqlite.generations import SqliteGenerations
 from agent_memory.storage.sqlite.lazy import sa, tables
 from agent_memory.storage.sqlite.queries import SqliteQueries
 from agent_memory.storage.sqlite.sessions import SqliteSessions
@@ -96,6 +98,17 @@ class PostgresVectors(SqliteVectors):
     @override
     def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, bytes]:
         return dict(sorted(super().read_stored(generation, ids).items()))
+
+
+class PostgresGenerations(SqliteGenerations):
+    """``Generations`` in PostgreSQL."""
+
+    @override
+    def drop_next(self, generation_id: int, after: int, limit: int) -> int | None:
+        last = super().drop_next(generation_id, after, limit)
+        if last is None:
+            driver(self._connection).execute(f"DROP TABLE IF EXISTS {name_table(generation_id)}")
+        return last
 
 
 class PostgresDrafts(SqliteDrafts):
