@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,8 @@ from agent_memory.storage.postgres.lexical import PostgresLexical
 from agent_memory.storage.postgres.migrate import REVISIONS, ensure_schema, read_revision
 from agent_memory.storage.postgres.near_index import build_index
 from agent_memory.storage.postgres.nearest import PostgresNearest
+from agent_memory.storage.postgres.ranges import PostgresRanges, claim
+from agent_memory.storage.ranges import Claim
 from agent_memory.storage.records import DatabaseState, Generation
 from agent_memory.storage.sqlite import upkeep as shared
 from agent_memory.storage.sqlite.database import SqliteTransaction
@@ -73,6 +76,11 @@ class PostgresTransaction(SqliteTransaction):
 
     @cached_property
     @override
+    def ranges(self) -> PostgresRanges:
+        return PostgresRanges(self.connection)
+
+    @cached_property
+    @override
     def generations(self) -> PostgresGenerations:
         return PostgresGenerations(self.connection)
 
@@ -114,6 +122,7 @@ class PostgresDatabase(ConnectedDatabase):
     )
 
     def __init__(self, url: str, *, lock_timeout_s: float) -> None:
+        self._url = url
         self.connections: Connections = Connections(parse_address(url), lock_timeout_s=lock_timeout_s)
         self.path, self.lock_timeout_s = self.connections.path, lock_timeout_s
         self.name = self.connections.address.name
@@ -148,6 +157,20 @@ class PostgresDatabase(ConnectedDatabase):
     @override
     def check_storable(self, source: Link) -> None:
         receiving.check_storable(source)
+
+    @property
+    @override
+    def address(self) -> str:
+        return self._url
+
+    @property
+    @override
+    def is_shared(self) -> bool:
+        return True
+
+    @override
+    def claim(self, generation_id: int) -> AbstractContextManager[Claim | None]:
+        return claim(self.connections, generation_id)
 
     @override
     def build_nearest(self, generation: Generation) -> bool:
