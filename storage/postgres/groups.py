@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import override
 
+from agent_memory.storage.postgres import columns
 from agent_memory.storage.postgres.conditions import Filtering
 from agent_memory.storage.postgres.driver import check_nul
 from agent_memory.storage.postgres.nearest import name_table
@@ -26,6 +27,8 @@ from agent_memory.storage.sqlite.vectors import SqliteVectors
 
 if TYPE_CHECKING:
     from agent_memory.records import Entry
+    from agent_memory.storage.filters import Path
+    from agent_memory.storage.numbered import Field
     from agent_memory.types import IdArray
 
 
@@ -43,10 +46,9 @@ WITH RECURSIVE line(id) AS (
 class PostgresEntries(Filtering, SqliteEntries):
     """``Entries`` in PostgreSQL."""
 
-    @property
     @override
-    def has_columns(self) -> bool:
-        return False
+    def read_members(self, path: Path, ids: IdArray | None = None) -> Iterator[tuple[IdArray, Sequence[Field]]]:
+        return columns.read_members(self._connection, path, ids)
 
     @override
     def _select_filtered(
