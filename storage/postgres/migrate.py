@@ -14,7 +14,7 @@ from agent_memory.storage.postgres.connections import Connections, get_raw
 from agent_memory.storage.sqlite.rewriting import rewrite_words
 from agent_memory.types import Progress
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every revision that this version knows, oldest first; a test compares it with the migrations folder."""
 
 _log = logging.getLogger("agent_memory")

@@ -223,6 +223,8 @@ class PostgresNearest(Nearest):
         # A row lies in one piece, where no other lies partly; and the planner keeps no samples of vectors.
         raw.execute(f"ALTER TABLE {words.table} ALTER vector SET STORAGE PLAIN, ALTER vector SET STATISTICS 0")
         raw.execute(f"CREATE INDEX ON {words.table} (entry_id)")
+        protected = "SELECT relrowsecurity FROM pg_class WHERE oid = 'entries'::regclass"
+        raw.execute(f"SELECT protect_table(%s) WHERE ({protected})", (words.table,))
         raw.execute("INSERT INTO nearest (generation_id) VALUES (%s)", (generation.id,))
         self.record(generation, state)
 
