@@ -36,6 +36,12 @@ def ensure_schema(connections: Connections, progress: Progress | None = None) ->
         _log.warning(
             "%s has fsync = off: what it has acknowledged may be lost when its machine fails", connections.address.name
         )
+    if connections.address.standby is not None and not connections.waits_for:
+        _log.warning(
+            "%s acknowledges commits before its standbys have them (synchronous_standby_names is empty): "
+            "the last ones are lost if it fails and a standby is promoted",
+            connections.address.name,
+        )
     with connections.read() as link:
         revision = read_revision(get_raw(link), connections)
     rows.refuse_unfinished(revision, connections.address.name)
