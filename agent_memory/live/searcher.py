@@ -15,6 +15,7 @@ from agent_memory.live.columns import LiveColumns
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.internal import LiveInternal
 from agent_memory.live.rows import RowView, evolve_passages, measure_luck
+from agent_memory.live.served import ServedIndex
 from agent_memory.live.words import LiveWords
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Accept, Condition, LexicalQuery, Span
@@ -48,7 +49,7 @@ class Searcher:
 
     def __init__(
         self,
-        live_index: LiveIndex,
+        live_index: LiveIndex | ServedIndex,
         live_words: LiveWords,
         live_columns: LiveColumns,
         live_internal: LiveInternal,

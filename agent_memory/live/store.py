@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from agent_memory.config import Config
-from agent_memory.errors import EncoderMismatchError, MissingDependencyError, StorageError
+from agent_memory.errors import EncoderMismatchError, InvalidInputError, MissingDependencyError, StorageError
 from agent_memory.files import clean_parts, make_folder
 from agent_memory.live.attempt import begin_to_write
 from agent_memory.live.columns import LiveColumns
@@ -18,6 +18,7 @@ from agent_memory.live.gathering import Gathering
 from agent_memory.live.index import LiveIndex
 from agent_memory.live.internal import LiveInternal
 from agent_memory.live.searcher import Searcher
+from agent_memory.live.served import ServedIndex
 from agent_memory.live.space import Space
 from agent_memory.live.spaces import Spaces
 from agent_memory.live.targets import DATABASE
@@ -108,6 +109,8 @@ class Store:
 
     Raises:
         EncoderMismatchError: The store was written with another encoder.
+        ExtensionError: The index shall be on a server that cannot keep it.
+        InvalidInputError: The index shall be on a server, and the store is in a folder.
         SchemaTooNewError: The store was written by a newer version; it was not touched.
         StorageError: The folder cannot be used.
     """
@@ -122,6 +125,11 @@ class Store:
         self.config = config
         self._calls = Calls()
         self._closed = False
+        if config.index == "server" and not isinstance(place, str):
+            raise InvalidInputError(
+                f"index must be 'local' for a memory in a folder, got 'server' for {place}: SQLite has no index of "
+                "vectors; use a memory on PostgreSQL, or leave index out"
+            )
         served = open_served(place, config) if isinstance(place, str) else None
         self.folder = Path(place) if served is None else served.path
         self.name = str(self.folder) if served is None else served.name
@@ -136,16 +144,10 @@ class Store:
                 served.close()
             raise
         try:
+            self.index = self._open_index(is_served=served is not None)
             self.database.prepare()
             if not self.database.read_only:
                 clean_parts(self.folder)
-            self.index = LiveIndex(
-                # What is forgotten on one machine would stay in the files of others: only a folder has snapshots.
-                (self.folder if served is None else Path(os.devnull)) / "index",
-                config,
-                read_only=self.database.read_only or served is not None,
-                read_erasures=self._read_erasures,
-            )
             self.words = LiveWords(
                 self.folder / "index" / "words",
                 config,
@@ -164,6 +166,19 @@ class Store:
         except BaseException:
             self.database.close()
             raise
+
+    def _open_index(self, *, is_served: bool) -> LiveIndex | ServedIndex:
+        if self.config.index == "server":
+            index = ServedIndex(self.database, self.config)
+            index.assert_usable()  # before anything is written
+            return index
+        return LiveIndex(
+            # What is forgotten on one machine would stay in the files of others: only a folder has snapshots.
+            (Path(os.devnull) if is_served else self.folder) / "index",
+            self.config,
+            read_only=self.database.read_only or is_served,
+            read_erasures=self._read_erasures,
+        )
 
     def _open_folder(self) -> SqliteDatabase:
         try:

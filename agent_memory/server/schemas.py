@@ -206,6 +206,8 @@ class Reindex(Body):
     dry_run: raw({"type": "boolean"}, optional=False) = False  # type: ignore[valid-type]
     batch_size: raw({"type": "integer", "minimum": 1}, optional=False) = 256  # type: ignore[valid-type]
     max_cpu: raw({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, optional=False) = 1.0  # type: ignore[valid-type]
+    workers: raw({"type": "integer", "minimum": 1}, optional=False) = 1  # type: ignore[valid-type]
+    join: raw({"type": "boolean"}, optional=False) = False  # type: ignore[valid-type]
 
 
 class Rollback(Body):

@@ -26,7 +26,7 @@ _FOUND = 12
 
 
 def find_updates(
-    tx: Transaction, generation: Generation | None, drafts: Sequence[Draft], now: datetime
+    tx: Transaction, generation: Generation | None, drafts: Sequence[Draft], now: datetime, *, dtype: str
 ) -> list[tuple[str, ...]]:
     """Return the keys of the entries that each draft probably updates, those among the drafts before it included.
 
@@ -35,6 +35,7 @@ def find_updates(
         generation: The live one, whose encoder made the vectors; None in an empty store.
         drafts: What is about to be written, with its vectors.
         now: The time of writing.
+        dtype: The number format of the drafts' vectors; an empty store has no generation that tells it.
     """
     found: list[tuple[str, ...]] = []
     for place, draft in enumerate(drafts):
@@ -42,7 +43,6 @@ def find_updates(
         if draft.vector is None or not draft.has_vector or not statement.can_update:
             found.append(())
             continue
-        dtype = "float16" if generation is None else generation.dtype
         vector = decode_vector(draft.vector, dtype)
         others = [] if generation is None else _find_alike(tx, generation, statement.entry, vector)
         for other in drafts[:place]:

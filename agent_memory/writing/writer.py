@@ -182,7 +182,7 @@ class Writer:
             generation = tx.generations.live()
             if generation is not None:  # another process may have moved the store to another encoder
                 space.accept(generation)
-            return find_updates(tx, generation, drafts, now)
+            return find_updates(tx, generation, drafts, now, dtype=space.spec.dtype)
 
     def _prepare(self, drafts: Sequence[Draft], space: Space, now: datetime) -> dict[Place, Prepared]:
         """Evolve the entries of sessions outside of the write transaction, because it is slow."""
