@@ -20,6 +20,7 @@ from agent_memory.timewords.words import Language, Token, give_meanings, split, 
 
 _MOST = 32  # periods of a query; who names more asks for none in particular
 _MOST_READ = 256  # expressions, the same ones counted again
+_DATED = frozenset("month date numeric monthday monthsign yearmonth isoweek decade decadeword decadesign year".split())
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 # Numbers that may be years, days or times of day, and signs of quarters: what ``words`` reads without a word.
 _NUMERIC = re.compile(r"\d(?:[^\W\d_]|[/.:-]\d|[’'°]|(?<![a-z0-9].)\d{3})|\b[qth]\d|['’]\d\d\b", re.IGNORECASE)
@@ -40,11 +41,13 @@ class Interval:
         words: The words of the text.
         start: Start of the period (UTC); the year 1 if it has none.
         end: End of the period (UTC), exclusive; the year 9999 if it has none.
+        dated: Whether the words name a month, a year or a decade; else they are told from now ("last week").
     """
 
     words: str
     start: datetime
     end: datetime
+    dated: bool
 
     @property
     def open(self) -> bool:
@@ -73,31 +76,33 @@ def intervals(
         return []
     zone = now.tzinfo or UTC
     found: dict[tuple[datetime, datetime], Interval] = {}
-    for count, (words, span) in enumerate(_read(text, readings, now.replace(tzinfo=None), date_order)):
+    for count, (words, span, dated) in enumerate(_read(text, readings, now.replace(tzinfo=None), date_order)):
         if len(found) == _MOST or count == _MOST_READ or stop():
             break
-        interval = _place(words, span, zone)
+        interval = _place(words, span, zone, dated=dated)
         if interval.start < interval.end:
             found.setdefault((interval.start, interval.end), interval)
     return list(found.values())
 
 
-def _place(words: str, span: Span, zone: tzinfo) -> Interval:
+def _place(words: str, span: Span, zone: tzinfo, *, dated: bool) -> Interval:
     start = _FIRST if datetime.min == span.start else to_utc(span.start, zone)
-    return Interval(words, start, _LAST if datetime.max == span.end else to_utc(span.end, zone))
+    return Interval(words, start, _LAST if datetime.max == span.end else to_utc(span.end, zone), dated)
 
 
 def _read(
     text: str, readings: Sequence[tuple[Language, list[Token]]], now: datetime, date_order: str
-) -> Iterator[tuple[str, Span]]:
-    """Yield the expressions of a text with their spans, in the order of the languages it may be in."""
+) -> Iterator[tuple[str, Span, bool]]:
+    """Yield the expressions of a text, their spans, and whether they are dated, by the languages it may be in."""
     taken: set[int] = set()  # characters that an expression of a likelier language covers
     for language, tokens in readings:
-        for first, last, span in _scan(Line(tokens, language, now, date_order)):
+        line = Line(tokens, language, now, date_order)
+        for first, last, span in _scan(line):
             place = range(tokens[first].start, tokens[last].end)
             if taken.isdisjoint(place):
                 taken.update(place)
-                yield text[place.start : place.stop], span
+                dated = any(line.has(at, *_DATED) for at in range(first, last + 1))
+                yield text[place.start : place.stop], span, dated
 
 
 def _scan(line: Line) -> Iterator[tuple[int, int, Span]]:

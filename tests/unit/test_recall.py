@@ -16,7 +16,7 @@ from agent_memory.encoders.rotation import RotatedEncoder, Rotation
 from agent_memory.index import IndexOptions, cascade
 from agent_memory.live.index import LiveIndex
 from agent_memory.recall import answer
-from agent_memory.recall.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS, UNREAD
+from agent_memory.recall.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, RELATIVE_TIME_BONUS, UNREAD
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.storage.words import terms
@@ -143,7 +143,7 @@ def test_time_in_the_query_is_a_bonus_not_a_filter(open_memory):
     )
     hits = memory.recall("Where did I go running last week?", now=now, k=14, explain=True)
     assert len(hits) == 14
-    boosted = {hit.entry.key for hit in hits if hit.trace["time"]["adds"] == TIME_BONUS}
+    boosted = {hit.entry.key for hit in hits if hit.trace["time"]["adds"] == RELATIVE_TIME_BONUS}
     assert boosted == {"d3", "d6", "d9"}
     assert set(keys(hits)[:3]) == boosted
     assert hits[0].trace["time"]["words"] == ["last week"]
