@@ -26,7 +26,6 @@ from agent_memory.formats.prompt import without_recalled
 from agent_memory.live.store import Store
 from agent_memory.records import Entry, cap_provenance
 from agent_memory.reports import Imported
-from agent_memory.storage.codec import canonical_json
 from agent_memory.types import Namespace, Progress
 from agent_memory.writing.foreign.found import Found, Item, Options
 from agent_memory.writing.foreign.registry import Format, is_own, is_store, read_file
@@ -248,15 +247,15 @@ class Importer:
 
 
 def _is_same(entry: ValidEntry, stored: Entry) -> bool:
-    fields = set(ValidEntry.__slots__)
+    fields = set(FIELDS)
     if entry.event_time is None:
         fields -= {"event_time"}
     return all(getattr(stored, name) == getattr(entry, name) for name in fields)
 
 
 def _to_line(entry: ValidEntry, digest: bytes) -> str:
-    fields: dict[str, Any] = {name: getattr(entry, name) for name in ValidEntry.__slots__}
-    fields["metadata"] = json.loads(canonical_json(entry.metadata))
+    fields: dict[str, Any] = {name: getattr(entry, name) for name in FIELDS}
+    fields["metadata"] = json.loads(entry.stored_metadata)
     fields |= {name: fields[name].isoformat() for name in _TIMES if fields[name] is not None}
     return json.dumps([digest.hex(), fields], ensure_ascii=False) + "\n"
 
