@@ -242,7 +242,7 @@ def _archive(
         if session_id is not None:  # those after it were evolved with it
             dropped[session_id] = min(dropped.get(session_id, place + 1), place + 1)
 
-    if keep < 1:
+    if keep < 1 or not rows:
         for row in rows:
             note(row.session_id, row.id)
         return dropped
