@@ -275,3 +275,21 @@ def test_the_first_key_is_made_before_the_store_so_that_others_can_be_served(tmp
     assert served.client.get("/v1/me").status_code == 401
     shown = {"authorization": f"Bearer {made['text']}"}
     assert served.client.post("/v1/memories", json={"text": "bees"}, headers=shown).status_code == 201
+
+
+def test_the_passages_of_a_text_are_told_by_their_places(served):
+    text = "\n\n".join(f"{number}. {'The garden has roses and bees. ' * 8}" for number in range(12))
+    served.memory.add(text, key="long/one", namespace=("acme",))
+    served.memory.add(text, key="given", vector=served.memory.encoder.encode_documents(["bees"])[0])
+    served.memory.add("Bees.", key="short")
+
+    def ask(key: str, **params: object) -> list[list[int]]:
+        return served.client.get(f"/v1/memories/{key}/passages", params=params).json()["items"]
+
+    found = ask("long%2Fone", namespace="acme")
+    assert len(found) > 1
+    assert (found[0][0], found[-1][1]) == (0, len(text.rstrip()))
+    assert len(ask("given")) > 1
+    assert ask("short") == [[0, 5]]
+    for path in ("none", "long%2Fone"):
+        assert served.client.get(f"/v1/memories/{path}/passages").status_code == 404
