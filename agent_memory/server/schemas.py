@@ -163,6 +163,12 @@ class Encode(Body):
     queries: bool = False
 
 
+class Passages(BaseModel):
+    """Where the passages of a text begin and end, in characters; one, if the text is short."""
+
+    items: list[tuple[int, int]]
+
+
 class Vectors(BaseModel):
     """Vectors, in the order of the texts."""
 

@@ -63,8 +63,8 @@ class Shortcut:
             except ValidationError:
                 await self._app(scope, receive, send)
                 return
-        response = await _answer(way, Request(scope, receive), given)
         scope["route"] = way.route  # for the name of a span
+        response = await _answer(way, Request(scope, receive), given)
         await response(scope, receive, send)
 
 

@@ -113,6 +113,19 @@ def test_a_person_finds_an_entry_by_its_filters_and_reads_its_history(page):
     look(page, "entry")
 
 
+def test_a_long_text_is_shown_with_its_passages(page, demo):
+    if not demo.memory.get_many(["long"]):
+        said = [f"{number}. {'The garden has roses and bees. ' * 8}" for number in range(12)]
+        demo.memory.add("\n\n".join(said) + " 🐝", key="long", namespace=("acme", "bob"))
+    page.goto("/#/entry?key=long&namespace=acme&namespace=bob")
+    page.get_by_text(re.compile(r"\d+ passages, each with a vector of its own")).click()
+    passages = page.get_by_role("list", name="Passages").get_by_role("listitem")
+    expect(passages.first).to_be_visible()
+    assert passages.count() > 1
+    assert "🐝" in passages.last.inner_text()
+    look(page, "passages")
+
+
 def test_the_list_is_moved_through_by_keyboard(page):
     page.goto("/")
     entries = page.get_by_role("list", name="Entries")

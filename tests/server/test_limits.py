@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from agent_memory import InvalidInputError
 from agent_memory.server.keys import create_key
@@ -259,3 +260,37 @@ def test_an_etag_protects_what_was_read_and_spares_what_is_known(served):
     assert client.delete("/v1/memories/none", headers={"if-match": "*"}).status_code == 412
     assert client.delete("/v1/memories/none").json()["forgotten"] == 0
     assert client.delete(here, headers={"if-match": etag}).json()["forgotten"] == 1
+
+
+def test_the_first_key_is_made_before_the_store_so_that_others_can_be_served(tmp_path, serve):
+    from agent_memory.cli import app
+
+    def run(*arguments: str):
+        return CliRunner().invoke(app, ["keys", *arguments, "--path", str(tmp_path / "new" / "store"), "--json"])
+
+    assert "there is no store" in run("list").output
+    assert not (tmp_path / "new").exists()
+    made = json.loads(run("create", "--role", "writer").stdout)
+    assert [one["id"] for one in json.loads(run("list").stdout)] == [made["key"]["id"]]
+    served = serve(tmp_path / "new" / "store", require_keys=True)
+    assert served.client.get("/v1/me").status_code == 401
+    shown = {"authorization": f"Bearer {made['text']}"}
+    assert served.client.post("/v1/memories", json={"text": "bees"}, headers=shown).status_code == 201
+
+
+def test_the_passages_of_a_text_are_told_by_their_places(served):
+    text = "\n\n".join(f"{number}. {'The garden has roses and bees. ' * 8}" for number in range(12))
+    served.memory.add(text, key="long/one", namespace=("acme",))
+    served.memory.add(text, key="given", vector=served.memory.encoder.encode_documents(["bees"])[0])
+    served.memory.add("Bees.", key="short")
+
+    def ask(key: str, **params: object) -> list[list[int]]:
+        return served.client.get(f"/v1/memories/{key}/passages", params=params).json()["items"]
+
+    found = ask("long%2Fone", namespace="acme")
+    assert len(found) > 1
+    assert (found[0][0], found[-1][1]) == (0, len(text.rstrip()))
+    assert len(ask("given")) > 1
+    assert ask("short") == [[0, 5]]
+    for path in ("none", "long%2Fone"):
+        assert served.client.get(f"/v1/memories/{path}/passages").status_code == 404

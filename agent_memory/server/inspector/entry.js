@@ -21,6 +21,7 @@ export async function entry(me, query) {
   const history = (await get(path.replace(/(\?|$)/, "/history$1"))).items;
   const answer = await send("GET", path).catch((error) => { if (error.status === 404) return null; throw error; });
   const etag = answer?.headers.get("etag"), found = answer ? await answer.json() : history.at(-1);
+  const spans = answer ? (await get(path.replace(/(\?|$)/, "/passages$1"))).items : [], letters = [...found.text];
   const fault = h("div", {}), writes = me.role !== "reader" && answer;
   const again = () => dispatchEvent(new HashChangeEvent("hashchange"));
 
@@ -50,6 +51,7 @@ export async function entry(me, query) {
   const former = [...new Map(history.filter((one) => one.key !== key).map((one) => [one.key, one])).values()];
   return { parts: [h("p", {}, h("a", { href: "#/browse" }, "← Browse")), h("h1", { class: "mono" }, key), fault, h("div", { class: "halves" },
     h("section", { class: "card", "aria-label": "Text" }, h("h2", {}, "Text"), h("p", { class: "text" }, found.text),
+      spans.length > 1 && h("details", {}, h("summary", {}, `${spans.length} passages, each with a vector of its own`), h("ol", { "aria-label": "Passages" }, spans.map(([from, to]) => h("li", { class: "text" }, letters.slice(from, to).join(""), h("span", { class: "note" }, ` ${from} to ${to}`))))),
       h("div", { class: "actions" }, writes && h("button", { type: "button", onclick: edit }, "Edit"), writes && h("button", { type: "button", class: "danger", onclick: forget }, "Forget…"), h("a", { class: "button", href: "#/recall?" + ahead }, "Why (not) recalled?"), found.session && h("a", { class: "button", href: "#/session?" + its }, "Its session"))),
     h("section", { class: "card", "aria-label": "Facts" }, h("h2", {}, "Facts"), facts({ namespace: scope(found.namespace), session: found.session, speaker: found.speaker, happened: moment(found.event_time), added: moment(found.created_at), changed: moment(found.updated_at), expires: moment(found.expires_at), importance: found.importance, superseded: moment(found.superseded_at), ...Object.fromEntries(Object.entries(found.metadata).map(([name, value]) => ["metadata · " + name, value])) }))),
   h("section", { class: "card", "aria-label": "History" }, h("h2", {}, `History: ${history.length} ${history.length === 1 ? "version" : "versions"}`), former.length ? h("p", {}, "It took the place of ", former.map((one) => [h("a", { href: link(one), class: "mono" }, one.key), " "])) : null, h("ol", {}, versions))] };

@@ -13,6 +13,7 @@ from pydantic import Discriminator, Tag
 
 from agent_memory import inputs
 from agent_memory.errors import InvalidInputError, NotFoundError
+from agent_memory.formats.passages import split_passages
 from agent_memory.memory import Memory
 from agent_memory.records import Entry, Erasure
 from agent_memory.server import schemas
@@ -320,6 +321,20 @@ async def forget(
 async def history(caller: Reader, key: str, namespace: NamespaceQuery = None) -> Response:
     """Read every version of an entry, and of the entries it superseded, oldest first."""
     return await caller.read(lambda: {"items": caller.memory.history(name_in_path(key), namespace=namespace)})
+
+
+@router.get("/memories/{key}/passages", responses=answers(schemas.Passages, 404))
+async def passages(caller: Reader, key: str, namespace: NamespaceQuery = None) -> Response:
+    """Read where the passages of a text begin and end: stretches of a long one, each with a vector of its own."""
+
+    def read() -> dict[str, Any]:
+        entry = caller.memory.get(name_in_path(key), namespace=namespace)
+        with caller.memory._store.read() as tx:
+            found, generation = tx.entries.find_newest(entry.namespace, entry.key), tx.generations.live()
+            stored = tx.passages.read(generation, [found[0]]) if found and generation else []
+        return {"items": stored[0].spans if stored else split_passages(entry.text)}
+
+    return await caller.read(read)
 
 
 @router.post("/memories/{key}/supersede", responses=answers(schemas.Entry, 404, 409, 410))
