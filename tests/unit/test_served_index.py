@@ -106,6 +106,18 @@ def test_vectors_of_too_many_dimensions_are_refused_and_the_message_says_how_man
             memory.recall("cat")
 
 
+def test_the_address_may_say_where_vectors_are_searched_as_commands_need(open_both, url):
+    local, _ = open_both()
+    local.add("red cat", key="a")
+    for tail, layout in (("&index=server", "server, exact"), ("&index=local", "exact")):
+        with Memory(url + tail, encoder=WordEncoder(), session_encoder=None) as memory:
+            assert memory.recall("cat")[0].entry.key == "a"
+            assert memory.stats().index["plan"]["layout"] == layout
+    for tail in ("&index=", "&index=both", "&index=local&index=server"):
+        with pytest.raises(InvalidInputError, match="index"):
+            Memory(url + tail, encoder=WordEncoder())
+
+
 # --- the same answers ------------------------------------------------------------------------------------------
 
 
