@@ -144,7 +144,7 @@ class Store:
                 served.close()
             raise
         try:
-            self.index = self._open_index(is_served=served is not None)
+            self.index = self._open_index(served)
             self.database.prepare()
             if not self.database.read_only:
                 clean_parts(self.folder)
@@ -167,16 +167,16 @@ class Store:
             self.database.close()
             raise
 
-    def _open_index(self, *, is_served: bool) -> LiveIndex | ServedIndex:
-        if self.config.index == "server":
+    def _open_index(self, served: PostgresDatabase | None) -> LiveIndex | ServedIndex:
+        if served is not None and (served.index or self.config.index) == "server":
             index = ServedIndex(self.database, self.config)
             index.assert_usable()  # before anything is written
             return index
         return LiveIndex(
             # What is forgotten on one machine would stay in the files of others: only a folder has snapshots.
-            (Path(os.devnull) if is_served else self.folder) / "index",
+            (self.folder if served is None else Path(os.devnull)) / "index",
             self.config,
-            read_only=self.database.read_only or is_served,
+            read_only=self.database.read_only or served is not None,
             read_erasures=self._read_erasures,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
@@ -18,6 +18,7 @@ _PLACE = re.compile(
     r"(?:(?P<host>[A-Za-z0-9._-]+)|(?P<bracketed>\[[0-9A-Fa-f:.]+\]))(?::(?P<port>\d{1,5}))?"
     r"|(?P<folder>/[^,:]*)(?::(?P<folder_port>\d{1,5}))?"
 )
+_OWN = ("schema", "read_from", "index")
 _SAFE = ("require", "verify-ca", "verify-full")
 _SPOKEN = ("disable", *_SAFE)
 
@@ -31,12 +32,14 @@ class Address:
         schema: The schema that holds the store's tables; several stores may share a database.
         name: The address without a password, for messages.
         standby: Where a standby of the server is that may be read from; None for nowhere.
+        index: Where vectors are searched, ``local`` or ``server``; None to leave that to the settings.
     """
 
     options: Mapping[str, str]
     schema: str
     name: str
     standby: Address | None = None
+    index: str | None = None
 
 
 def parse_address(url: str) -> Address:
@@ -45,7 +48,8 @@ def parse_address(url: str) -> Address:
     TLS is required unless all of the hosts are this machine, or ``sslmode=disable`` says otherwise.
 
     Args:
-        url: As libpq takes it, and among its parameters ``schema=NAME``, and perhaps ``read_from=HOST:PORT``.
+        url: As libpq takes it, and among its parameters ``schema=NAME``, and perhaps ``read_from=HOST:PORT``
+            and ``index=server``.
 
     Raises:
         InvalidInputError: It is no such URL, or its ``sslmode`` allows to reach another machine without TLS.
@@ -71,7 +75,10 @@ def parse_address(url: str) -> Address:
     standbys = [value for name, value in asked if name == "read_from"]
     if len(standbys) > 1:
         raise InvalidInputError(f"read_from may name one standby, got {len(standbys)}: {', '.join(standbys)}")
-    rest = urlencode([(name, value) for name, value in asked if name not in ("schema", "read_from")])
+    indexes = [value for name, value in asked if name == "index"]
+    if len(indexes) > 1 or not set(indexes) <= {"local", "server"}:
+        raise InvalidInputError(f"index={indexes[-1]!r}: give one of local, server")
+    rest = urlencode([(name, value) for name, value in asked if name not in _OWN])
     try:
         given = conninfo_to_dict(urlunsplit((*parts[:3], rest, "")))
         options = {str(name): str(value) for name, value in given.items() if value is not None}
@@ -79,7 +86,7 @@ def parse_address(url: str) -> Address:
     except Error as error:
         raise InvalidInputError(f"not the URL of a PostgreSQL database: {str(error).strip()}") from error
     standby = None if not standbys else _make_address(_move(options, standbys[0]), schemas[0])
-    return _make_address(options, schemas[0], standby)
+    return replace(_make_address(options, schemas[0], standby), index=indexes[0] if indexes else None)
 
 
 def _move(options: Mapping[str, str], place: str) -> dict[str, str]:

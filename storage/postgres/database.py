@@ -133,6 +133,11 @@ class PostgresDatabase(ConnectedDatabase):
         self.name = self.connections.address.name
 
     @property
+    def index(self) -> str | None:
+        """Where the address says that vectors are searched; None if it does not."""
+        return self.connections.address.index
+
+    @property
     def exists(self) -> bool:
         """Whether there is a store."""
         return self.find_revision() is not None

@@ -207,4 +207,4 @@ def indexed(served, postgres):
 
 
 TestIndexedMachine = pytest.mark.usefixtures("indexed")(IndexedMachine.TestCase)
-TestIndexedMachine.settings = settings(max_examples=4, stateful_step_count=20, deadline=None)
+TestIndexedMachine.settings = settings(max_examples=3, stateful_step_count=20, deadline=None)
