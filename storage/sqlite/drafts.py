@@ -190,13 +190,15 @@ def _read_rows(connection: Link, query: str, *given: object) -> list[SimpleNames
 
 
 def _select_known(connection: Link, places: Sequence[_Place]) -> dict[_Place, SimpleNamespace]:
-    found = {}
+    """Return the unsuperseded rows at (namespace, key), by place: namespaces in their order, and keys sorted."""
+    found: dict[_Place, SimpleNamespace] = {}
     for start in range(0, len(places), IN_LIST):
         part = places[start : start + IN_LIST]
         query = f"{list_places(len(part))} {_KNOWN}"
         for row in _read_rows(connection, query, *(name for place in part for name in place)):
             found[row.namespace, row.key] = row
-    return found
+    order = {namespace: number for number, namespace in enumerate(dict.fromkeys(scope for scope, _ in places))}
+    return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1])))
 
 
 def _find_oldest_twins(
