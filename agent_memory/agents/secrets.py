@@ -71,8 +71,8 @@ _ABOUT = frozenset(
     "invalid valid wrong right correct incorrect unknown known set unset reset read sent given passed used generated "
     "created checked validated verified rejected accepted refused ignored removed redacted none null true false string "
     "str short long weak strong secret secrets public private what where when how why stale fresh loaded cached "
-    "que los las un una el la obligatoria obligatorio necesaria falsch richtig erforderlich obligatoire requis incorrecta "
-    "incorrecte".split()
+    "que los las un una el la obligatoria obligatorio necesaria falsch richtig erforderlich obligatoire requis "
+    "incorrecta incorrecte".split()
 )
 _SENTENCE = re.compile(r"[.;!?]\s+(?=[A-ZÄÖÜÉ])")
 _TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{20,4096}")

@@ -12,7 +12,7 @@ import numpy as np
 from agent_memory.config import Config
 from agent_memory.encoders.base import Encoder
 from agent_memory.errors import InvalidInputError
-from agent_memory.inputs import resolve_namespace
+from agent_memory.inputs import parse_namespace
 from agent_memory.memory import Memory
 from agent_memory.recall.request import make_condition
 from agent_memory.routing.table import Line, Table
@@ -85,12 +85,12 @@ class KeptInMemory:
         namespace: Where in it, relative to its own namespace.
 
     Raises:
-        InvalidInputError: The namespace is empty.
+        InvalidInputError: The namespace is empty, or no sequence of names.
     """
 
     def __init__(self, memory: Memory, namespace: Sequence[str]) -> None:
         self._memory = memory
-        place = resolve_namespace((*memory.namespace, *namespace), memory.namespace)
+        place = (*memory.namespace, *parse_namespace(namespace))
         if place == memory.namespace:
             raise InvalidInputError('the routes need a namespace of their own, e.g. namespace=("routes",)')
         self._scope = place if is_internal(place) else (*place, INTERNAL)

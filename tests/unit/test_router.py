@@ -173,6 +173,12 @@ def test_sentences_that_an_earlier_version_kept_in_sight_are_moved(folder):
             assert {entry.key for entry in memory.entries(namespace=("tools", "@internal"))} == set(moved)
 
 
+@pytest.mark.parametrize("namespace", ["routes", b"routes", (), ("",), (None,), None, 5])
+def test_a_namespace_that_is_none_is_refused(folder, namespace):
+    with Memory(folder) as memory, pytest.raises(InvalidInputError, match="namespace"):
+        Router(memory, ROUTES, namespace=namespace)
+
+
 def test_another_opening_sees_changes_at_its_next_call(folder):
     with Memory(folder) as one, Memory(folder) as other:
         mine, theirs = Router(one, ROUTES), Router(other)

@@ -166,6 +166,12 @@ def test_empty_list_and_wrong_input(minilm):
         minilm.encode_documents("a bare string")
     with pytest.raises(InvalidInputError, match=r"texts\[1\].*int"):
         minilm.encode_documents(["fine", 3])
+    for texts in ({"a": 1}, {"a"}, (each for each in ["a"]), None, 5):
+        with pytest.raises(InvalidInputError, match="must be a list of strings"):
+            minilm.encode_documents(texts)
+    for encode in (minilm.encode_documents, minilm.encode_queries):
+        with pytest.raises(InvalidInputError, match=r"texts\[1\] is not valid Unicode"):
+            encode(["fine", "half a \ud83d"])
 
 
 def test_damaged_weights_are_refused_by_digest(tmp_path):
