@@ -169,17 +169,16 @@ def _need_server() -> None:
 
 
 @contextmanager
-def _open_ledger(path: str, given: str | None, *, make: bool = False) -> Iterator[Ledger]:
-    """Open a server's records; ``make`` also makes those of a store to come, which needs a key first."""
+def _open_ledger(path: str, given: str | None) -> Iterator[Ledger]:
     from agent_memory.files import make_folder
     from agent_memory.server.serving import find_ledger
-    from agent_memory.storage.sqlite.ledger import FILE, open_ledger
+    from agent_memory.storage.sqlite.ledger import open_ledger
 
     folder = find_ledger(_parse_place(path), given)
-    if given is not None or make:
-        make_folder(folder)
-    elif not (folder / FILE).exists():
+    if given is None:
         require_store(path)
+    else:
+        make_folder(folder)
     with open_ledger(folder) as ledger:
         yield ledger
 
@@ -200,7 +199,7 @@ def create(
     _need_server()
     from agent_memory.server.keys import create_key
 
-    with _open_ledger(path, ledger, make=True) as opened:
+    with _open_ledger(path, ledger) as opened:
         key, text = create_key(
             opened,
             namespace=_split(namespace),

@@ -166,3 +166,24 @@ def test_a_transport_of_the_callers_own_carries_the_requests():
     with pytest.raises(StorageError, match="later"):
         RemoteMemory("http://memory.example", transport=httpx.MockTransport(answer))
     assert asked == [("GET", "/v1/me", None)] * 5
+
+
+def test_the_last_entries_come_first_as_they_do_in_the_process(served):
+    served.memory.add_many([{"text": f"note {number}", "metadata": {"odd": number % 2}} for number in range(9)])
+    with served.remote() as remote:
+        for asked in (
+            {},
+            {"limit": 3},
+            {"limit": 3, "offset": 2},
+            {"offset": 7},
+            {"limit": 5, "offset": 8},
+            {"limit": 1, "offset": 9},
+            {"limit": 2, "where": {"odd": 1}},
+            {"limit": 2, "where": {"odd": 5}},
+        ):
+            assert remote.entries(newest_first=True, **asked) == served.memory.entries(newest_first=True, **asked), (
+                asked
+            )
+        for memory in (remote, served.memory):
+            with pytest.raises(InvalidInputError, match="newest_first"):
+                memory.entries(newest_first="yes")

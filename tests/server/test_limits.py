@@ -266,10 +266,9 @@ def test_the_first_key_is_made_before_the_store_so_that_others_can_be_served(tmp
     from agent_memory.cli import app
 
     def run(*arguments: str):
-        return CliRunner().invoke(app, ["keys", *arguments, "--path", str(tmp_path / "new" / "store"), "--json"])
+        place = str(tmp_path / "new" / "store")
+        return CliRunner().invoke(app, ["keys", *arguments, "--path", place, "--ledger", place, "--json"])
 
-    assert "there is no store" in run("list").output
-    assert not (tmp_path / "new").exists()
     made = json.loads(run("create", "--role", "writer").stdout)
     assert [one["id"] for one in json.loads(run("list").stdout)] == [made["key"]["id"]]
     served = serve(tmp_path / "new" / "store", require_keys=True)
