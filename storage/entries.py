@@ -146,7 +146,10 @@ class Entries(ABC):
 
     @abstractmethod
     def list_versions(self, namespace: Namespace, key: str) -> list[Entry]:
-        """Return all versions of a key and all entries they superseded, directly or indirectly, oldest first."""
+        """Return all versions of a key and all entries they superseded, directly or indirectly, oldest first.
+
+        If none of the versions is current, what took their place follows, up to the current one.
+        """
 
     @abstractmethod
     def matches(self, entry_id: int, condition: Condition) -> bool:

@@ -76,6 +76,8 @@ class Reader:
     def history(self, key: str, *, namespace: Sequence[str] | None = None) -> list[Entry]:
         """Return every version of an entry and of the entries it superseded, oldest first; the current one is last.
 
+        If another entry took its place, that follows, and what took the place of that one, up to the current one.
+
         Args:
             key: The entry's key.
             namespace: As for ``get``.

@@ -25,6 +25,7 @@ from agent_memory.storage.numbered import Field
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite import columns, internal
 from agent_memory.storage.sqlite.checksums import COVERED, checksum
+from agent_memory.storage.sqlite.kin import BOTH_WAYS, EARLIER, NEIGHBOURS
 from agent_memory.storage.sqlite.lazy import conditions, sa, tables
 from agent_memory.storage.sqlite.scopes import write_condition
 from agent_memory.storage.sqlite.slots import Group, driver
@@ -115,35 +116,6 @@ def _parse_metadata(row: Row[Any] | SimpleNamespace) -> dict[str, Any]:
 
 _TEXTS = "SELECT id, key, text, content_hash FROM entries WHERE id > ? ORDER BY id LIMIT ?"
 _CIRCUMSTANCES = "SELECT id, event_time, importance FROM entries WHERE id IN (SELECT value FROM json_each(?))"
-
-
-_BESIDE = "FROM entries other WHERE other.session_id = mine.session_id AND other.superseded_at IS NULL AND other.id"
-# A former version was copied to a new row; its place in the session is that of the entry that kept the key.
-_PLACED = """
-SELECT one.id, one.session_id, coalesce(
-    (SELECT kept.id FROM entries kept
-     WHERE kept.id = one.superseded_by AND kept.key = one.key AND kept.namespace = one.namespace), one.id) AS place
-FROM entries one WHERE one.id IN (SELECT value FROM json_each(?)) AND one.session_id IS NOT NULL
-"""
-_NEIGHBOURS = f"""
-SELECT mine.id, (SELECT max(other.id) {_BESIDE} < mine.place), (SELECT min(other.id) {_BESIDE} > mine.place)
-FROM ({_PLACED}) mine
-"""
-
-
-_LINEAGE = """
-WITH RECURSIVE line(id) AS (
-    SELECT id FROM entries WHERE id IN (SELECT value FROM json_each(?))
-    UNION SELECT former.id FROM line JOIN entries former ON former.superseded_by = line.id
-    {later}
-) SELECT id FROM line ORDER BY id
-"""
-_EARLIER = _LINEAGE.format(later="")
-_BOTH_WAYS = _LINEAGE.format(
-    later="UNION SELECT one.superseded_by FROM line JOIN entries one ON one.id = line.id "
-    "WHERE one.superseded_by IS NOT NULL"
-)
-
 _EXPIRED = "SELECT id FROM entries WHERE superseded_at IS NULL AND expires_at <= ?"
 
 
@@ -328,19 +300,27 @@ class SqliteEntries(Group, Entries):
     @override
     def list_versions(self, namespace: Namespace, key: str) -> list[Entry]:
         here = sa.and_(tables.entries.c.namespace == encode_namespace(namespace), tables.entries.c.key == key)
-        found = set(self._connection.execute(sa.select(tables.entries.c.id).where(here)).scalars())
-        fresh = found
-        while fresh:
-            older = sa.select(tables.entries.c.id).where(tables.entries.c.superseded_by.in_(list(fresh)))
-            fresh = set(self._connection.execute(older).scalars()) - found
-            found |= fresh
+        own = list(self._connection.execute(sa.select(tables.entries.c.id).where(here)).scalars())
+        found = self.select_lineage(own, later=False).tolist()
         order = (tables.entries.c.updated_at, tables.entries.c.superseded_at.is_(None), tables.entries.c.superseded_at)
-        rows = self._connection.execute(select_rows().where(tables.entries.c.id.in_(list(found))).order_by(*order))
-        return [parse_entry(row) for row in rows]
+        rows = self._connection.execute(select_rows().where(tables.entries.c.id.in_(found)).order_by(*order)).all()
+        later = self._iter_successors([row for row in rows if row.id in own])
+        return [parse_entry(row) for row in (*rows, *later)]
+
+    def _iter_successors(self, versions: Sequence[Row[Any]]) -> Iterator[Row[Any]]:
+        """Yield what took the place of a key, up to what is current; nothing if one of its versions is."""
+        last = versions[-1] if versions and all(row.superseded_at is not None for row in versions) else None
+        seen: set[int | None] = {None}  # a damaged store may go round in a circle
+        while last is not None and last.superseded_by not in seen:
+            seen.add(last.superseded_by)
+            place = select_rows().where(tables.entries.c.id == last.superseded_by)
+            last = self._connection.execute(place).one_or_none()
+            if last is not None:
+                yield last
 
     @override
     def find_neighbours(self, ids: Sequence[int]) -> dict[int, list[int]]:
-        rows = driver(self._connection).execute(_NEIGHBOURS, (json.dumps(list(ids)),))
+        rows = driver(self._connection).execute(NEIGHBOURS, (json.dumps(list(ids)),))
         return {row[0]: [entry_id for entry_id in row[1:] if entry_id is not None] for row in rows}
 
     @override
@@ -378,7 +358,7 @@ class SqliteEntries(Group, Entries):
     @override
     def select_lineage(self, ids: Sequence[int] | IdArray, *, later: bool) -> IdArray:
         given = json.dumps([int(entry_id) for entry_id in ids])
-        rows = driver(self._connection).execute(_BOTH_WAYS if later else _EARLIER, (given,)).fetchall()
+        rows = driver(self._connection).execute(BOTH_WAYS if later else EARLIER, (given,)).fetchall()
         return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
     @override

@@ -113,6 +113,22 @@ def test_a_person_finds_an_entry_by_its_filters_and_reads_its_history(page):
     look(page, "entry")
 
 
+def test_entries_that_took_the_place_of_each_other_lead_to_each_other(page, demo):
+    bob = ("acme", "bob")
+    for key, day in (("monday", "Monday"), ("tuesday", "Tuesday")):
+        demo.memory.add(f"The rehearsal is on {day}.", key=key, namespace=bob)
+    demo.memory.supersede("monday", "tuesday", namespace=bob)
+    page.goto("/#/entry?key=monday&namespace=acme&namespace=bob")
+    history = page.get_by_role("region", name="History")
+    expect(history.get_by_text("Its place was taken by")).to_be_visible()
+    history.get_by_role("link", name="tuesday").click()
+    expect(page.get_by_role("heading", name="tuesday", exact=True)).to_be_visible()
+    expect(history.get_by_text("It took the place of")).to_be_visible()
+    history.get_by_role("link", name="monday").click()
+    expect(page.get_by_text("The rehearsal is on Monday.").first).to_be_visible()
+    demo.memory.forget("tuesday", namespace=bob)
+
+
 def test_a_long_text_is_shown_with_its_passages(page, demo):
     if not demo.memory.get_many(["long"]):
         said = [f"{number}. {'The garden has roses and bees. ' * 8}" for number in range(12)]

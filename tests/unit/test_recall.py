@@ -292,6 +292,7 @@ def test_an_entry_can_supersede_another(memory):
     with pytest.raises(NotFoundError):
         memory.get("old")
     assert [entry.key for entry in memory.history("new")] == ["old", "new"]
+    assert [entry.key for entry in memory.history("old")] == ["old", "new"], "what became of it"
     assert set(keys(memory.recall("when is the meeting", as_of=moment))) == {"old", "new"}
     for pair in (("new", "new"), ("new", "missing"), ("missing", "new")):
         with pytest.raises((InvalidInputError, NotFoundError)):

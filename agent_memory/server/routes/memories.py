@@ -319,7 +319,7 @@ async def forget(
 
 @router.get("/memories/{key}/history", responses=answers(schemas.EntryList, 404))
 async def history(caller: Reader, key: str, namespace: NamespaceQuery = None) -> Response:
-    """Read every version of an entry, and of the entries it superseded, oldest first."""
+    """Read every version of an entry, and of the entries it superseded, oldest first; then what took its place."""
     return await caller.read(lambda: {"items": caller.memory.history(name_in_path(key), namespace=namespace)})
 
 
