@@ -337,12 +337,12 @@ def make_network(bert: Bert, head: Head[Tensor], *, query: bool) -> Network:
 def make_light_network(bert: LightBert, head: Head[FloatArray], *, query: bool) -> Network:
     """Return NumPy's forward pass of a backbone with its head, for questions or for documents."""
     # As ``multiply`` takes them: outputs first, inputs next to each other. Of the two networks, most processes use one.
-    turned: list[FloatArray] = []
+    turned: list[tuple[FloatArray, ...]] = []  # of threads that begin at once, each may add the same
 
     def run(ids: TokenArray, mask: TokenArray) -> FloatArray:
         if not turned:
-            turned[:] = map(_turn, (head.rotation, head.weight, *head.question[:2]))
-        rotation, weight, down, up = turned
+            turned.append(tuple(map(_turn, (head.rotation, head.weight, *head.question[:2]))))
+        rotation, weight, down, up = turned[0]
         pooled = bert.compute_means(ids, mask, head.layers)
         features = np.concatenate(pooled, axis=1)
         vectors = multiply(features, weight) + head.bias + multiply(normalise(pooled[-1]), rotation)
