@@ -6,6 +6,9 @@ INSTALLED := $(VENV)/.installed
 
 SECONDS_OF_SOAK ?= 600
 
+# Where it is set, each process that a test starts would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-integrations check docs bench soak clean
 
 $(INSTALLED): pyproject.toml constraints.txt

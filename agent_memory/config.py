@@ -93,6 +93,8 @@ class Config:
             (``Europe/Berlin``) or an offset (``+02:00``). It changes how times are read, never those that are stored.
         date_order: What ``5/8/2023`` in a query means: ``day-first``, ``month-first``, or ``auto``: what another date
             of the query shows (``25/12/2023``), else the custom of its language, which is month first in English.
+        index: Where vectors are searched: ``local``, in the memory of this process, which loads all of them; or
+            ``server``, in PostgreSQL by its extension pgvector.
         nearby_words: Whether a recall in a session counts the query's words for the three turns before and after the
             one that holds them, too.
     """
@@ -113,6 +115,7 @@ class Config:
     timezone: str = "UTC"
     date_order: Literal["auto", "day-first", "month-first"] = "auto"
     nearby_words: bool = True
+    index: Literal["local", "server"] = "local"
 
     def __post_init__(self) -> None:
         _check(self)

@@ -13,6 +13,7 @@
     │  └─ StaleGenerationError
     │     └─ EncoderMismatchError (also an EncoderError)
     ├─ StorageError
+    │  ├─ ExtensionError
     │  ├─ LeaseHeldError
     │  ├─ LockTimeoutError
     │  ├─ MigrationError
@@ -108,6 +109,24 @@ class EncoderMismatchError(StaleGenerationError, EncoderError):
 
 class StorageError(AgentMemoryError):
     """A database operation failed; its transaction was rolled back."""
+
+
+class ExtensionError(StorageError):
+    """The database lacks an extension that was asked for, or has one that is too old; nothing was changed.
+
+    Attributes:
+        extension: Its name.
+        found: The version that is installed in the database; None if there is none.
+        needed: The oldest version that is used.
+    """
+
+    def __init__(self, database: str, extension: str, found: str | None, needed: str) -> None:
+        has = f"has {extension} {found}" if found else f"does not have {extension}"
+        super().__init__(
+            f"{database} {has}, and Config(index='server') needs {extension} {needed} or newer: install that on the "
+            f"server and run CREATE EXTENSION vector (or ALTER EXTENSION vector UPDATE), or use Config(index='local')"
+        )
+        self.extension, self.found, self.needed = extension, found, needed
 
 
 class LockTimeoutError(StorageError):

@@ -172,7 +172,7 @@ def check_names(what: str, value: object) -> list[str]:
 
 def parse_namespace(value: object) -> Namespace:
     """Return the namespace that a sequence of names gives."""
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+    if type(value) is not tuple and (isinstance(value, str | bytes) or not isinstance(value, Sequence)):
         raise InvalidInputError(f"namespace must be a tuple of strings, got {type_name(value)}")
     parts = tuple(value)
     for part in parts:
@@ -188,9 +188,11 @@ def resolve_namespace(value: object, home: Namespace) -> Namespace:
     Raises:
         InvalidInputError: The caller's namespace is neither ``home`` nor below it.
     """
-    if value is None:
-        return home
-    parts = parse_namespace(value)
+    return home if value is None else check_inside(parse_namespace(value), home)
+
+
+def check_inside(parts: Namespace, home: Namespace) -> Namespace:
+    """Return a namespace that is ``home`` or below it."""
     if parts[: len(home)] != home:
         raise InvalidInputError(f"namespace {parts} lies outside of this memory's namespace {home}")
     return parts
@@ -218,7 +220,7 @@ def check_metadata(value: object) -> Mapping[str, Any]:
         raise InvalidInputError(f"metadata must be a mapping, got {type_name(value)}")
     level: list[object] = [value]
     for _ in range(MAX_METADATA_DEPTH + 1):
-        level = [child for parent in level for child in _list_children(parent)]
+        level = [child for parent in level if type(parent) not in _SCALARS for child in _list_children(parent)]
         check_metadata_size(len(level))  # parts that are shared may multiply at each level
         if not level:
             return value
@@ -255,6 +257,10 @@ def check_metadata_size(chars: int) -> None:
     """Raise InvalidInputError for metadata of more characters of JSON than can be stored."""
     if chars > MAX_METADATA_CHARS:
         raise InvalidInputError(f"metadata takes more than {MAX_METADATA_CHARS} characters as JSON")
+
+
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+"""Types without children. Most parts are of one, which is told faster than that they are no mapping."""
 
 
 def _list_children(value: object) -> list[object]:

@@ -21,8 +21,19 @@ RowArray: TypeAlias = npt.NDArray[np.int64]
 Namespace: TypeAlias = tuple[str, ...]
 """A tenancy scope, outermost name first; the empty tuple contains all others."""
 
+Address: TypeAlias = tuple[Namespace, str]
+"""Where an entry is: its namespace and key."""
+
+INTERNAL = "@internal"
+"""A part of namespaces: what lies in or below one that has it is left out of what is asked for without it."""
+
 Time: TypeAlias = datetime | date | str
 """A datetime, a date or an ISO 8601 string; see ``agent_memory.times``. Without a zone, that of ``Config.timezone``."""
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (items done, items in all) during long operations."""
+
+
+def is_internal(namespace: Namespace) -> bool:
+    """Return whether a namespace, or one above it, is internal: a feature keeps there what nobody has said."""
+    return INTERNAL in namespace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -107,13 +107,25 @@ def check_texts(texts: Sequence[str]) -> None:
     """Reject anything but a sequence of strings.
 
     Raises:
-        InvalidInputError: A bare string, or an item that is not a string.
+        InvalidInputError: A bare string, something without an order or a length, or an item that is not a string of
+            valid Unicode.
     """
     if isinstance(texts, (str, bytes)):
         raise InvalidInputError(f"texts must be a list of strings, got one {type(texts).__name__}")
+    if isinstance(texts, Mapping) or not (hasattr(texts, "__len__") and hasattr(texts, "__getitem__")):
+        raise InvalidInputError(f"texts must be a list of strings, got {type(texts).__name__}")
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise InvalidInputError(f"texts[{position}] must be a string, got {type(text).__name__}")
+        if not text.isascii():
+            _check_unicode(position, text)
+
+
+def _check_unicode(position: int, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"texts[{position}] is not valid Unicode (lone surrogate)") from error
 
 
 def hash_fields(record: DataclassInstance) -> str:

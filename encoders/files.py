@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from agent_memory.errors import CheckpointError, ModelNotFoundError
@@ -162,6 +164,63 @@ def verify_file(path: Path, expected: str) -> None:
     actual = hash_file(path)
     if actual != expected:
         raise CheckpointError(f"{path} is damaged: expected SHA-256 {expected}, found {actual}")
+
+
+class Verification:
+    """Verifies the SHA-256 of a file in a thread of its own.
+
+    Args:
+        path: The file.
+        expected: Its SHA-256.
+    """
+
+    def __init__(self, path: Path, expected: str) -> None:
+        self.path, self.expected, self.stamp = path, expected, _stamp_file(path)
+        self._ended = False
+        self._wrong: list[BaseException] = []
+        self._thread = Thread(target=self._run, name="agent-memory-verify", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the interpreter is about to end
+            self._run()
+
+    def _run(self) -> None:
+        try:
+            verify_file(self.path, self.expected)
+        except BaseException as error:
+            self._wrong.append(error)
+        self._ended = True
+
+    def finish(self) -> None:
+        """Wait for the end of it.
+
+        Raises:
+            CheckpointError: As ``verify_file``.
+        """
+        if self._thread.ident is not None:
+            self._thread.join()
+        if not self._ended:  # begun in the parent of a process that was forked
+            self._run()
+        if self._wrong:
+            raise self._wrong[0]
+
+
+_BEGUN: dict[Path, Verification] = {}
+
+
+def begin_to_verify_minilm() -> None:
+    """Begin to verify the weights of the default encoder, which a process will need that is still importing modules."""
+    with suppress(ModelNotFoundError):
+        path = find_minilm() / "model.safetensors"
+        _BEGUN[path] = Verification(path, MINILM_SHA256)
+
+
+def take_verification(path: Path, expected: str) -> Verification:
+    """Return a verification of a file: the one that was begun, if the file was not touched since, or a new one."""
+    begun = _BEGUN.pop(path, None)
+    if begun is not None and (begun.expected, begun.stamp) == (expected, _stamp_file(path)):
+        return begun
+    return Verification(path, expected)
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

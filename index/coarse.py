@@ -224,7 +224,7 @@ class CoarseTier:
     ) -> list[Candidates]:
         """Scan the nearest lists of each query; return the best ``count`` rows, or all that score over 1."""
         answers: dict[int, Candidates] = {}
-        for lists in np.unique(probes).tolist():
+        for lists in sorted(set(probes.tolist())):  # np.unique would import numpy.ma
             members = np.flatnonzero(probes == lists)
             options = _make_options(lists, bitmap)
             if count is None:

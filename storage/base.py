@@ -29,10 +29,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
+from agent_memory.errors import StorageError
 from agent_memory.storage.entries import Changes, Drafts, Entries, Lexical, Mentions
 from agent_memory.storage.erasures import Erasures
+from agent_memory.storage.nearest import Nearest
 from agent_memory.storage.operations import Jobs, Leases, Queries, Schedules
-from agent_memory.storage.records import AlteredRow, DatabaseState
+from agent_memory.storage.ranges import Claim, Ranges
+from agent_memory.storage.records import AlteredRow, DatabaseState, Generation
 from agent_memory.storage.spaces import Generations, Passages, Sessions, Vectors
 from agent_memory.types import Progress
 
@@ -64,6 +67,16 @@ class Transaction(ABC):
     @abstractmethod
     def vectors(self) -> Vectors:
         """Stored vectors."""
+
+    @property
+    def nearest(self) -> Nearest | None:
+        """The index of vectors that the database keeps; None if it cannot keep one."""
+        return None
+
+    @property
+    def ranges(self) -> Ranges | None:
+        """How the work on a generation is divided; None if only one process can work on it."""
+        return None
 
     @property
     @abstractmethod
@@ -141,6 +154,16 @@ class Database(ABC):
     erased: ClassVar[str]
 
     @property
+    def address(self) -> str:
+        """What ``Memory`` opens it by."""
+        return str(self.path.parent)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several machines may use it; see ``claim``."""
+        return False
+
+    @property
     @abstractmethod
     def read_only(self) -> bool:
         """True if it cannot be written; reads work, writes raise StorageError."""
@@ -194,6 +217,19 @@ class Database(ABC):
         """Close what no thread is using, without waiting: nobody will use the database any more."""
 
     # --- upkeep ------------------------------------------------------------------------------------------
+
+    def claim(self, generation_id: int) -> AbstractContextManager[Claim | None]:
+        """Claim the next of ``Transaction.ranges`` that nobody works on, until the block ends; None if there is none.
+
+        It is done if ``Claim.encoded`` was set in the block; if the process is killed, others may claim it.
+        """
+        raise StorageError(
+            f"{self.describe()} is for one machine: the work on generation {generation_id} is not shared"
+        )
+
+    def build_nearest(self, generation: Generation) -> bool:
+        """Make the approximate index of ``Transaction.nearest``, outside of any transaction; False if others do."""
+        raise StorageError(f"{self.describe()} keeps no index of vectors, so that none of {generation.id} can be built")
 
     @abstractmethod
     def describe(self) -> str:

@@ -11,7 +11,7 @@ from agent_memory.storage.filters import AllOf, AnyOf, Filter, Not, Path, is_pla
 from agent_memory.storage.moments import count_micros
 from agent_memory.storage.numbered import Column, Field, Mask, Numbered, lengthen
 from agent_memory.storage.records import Condition
-from agent_memory.types import IdArray, Namespace
+from agent_memory.types import INTERNAL, IdArray, Namespace, is_internal
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +161,8 @@ class Columns:
         mask[rows[rows >= 0]] = False
         if scope := condition.namespace:
             mask &= self._namespaces.look_up(scope, lambda one: one[: len(scope)] == scope, count)
+        if not condition.internal:
+            mask &= ~self._namespaces.look_up(INTERNAL, is_internal, count)
         if (speaker := condition.speaker) is not None:
             mask &= self._speakers.look_up(speaker, lambda one: one == speaker, count)
         if condition.since is not None:

@@ -22,7 +22,7 @@ from agent_memory.storage.records import (
     StoredVectors,
     Written,
 )
-from agent_memory.types import IdArray, Namespace
+from agent_memory.types import Address, IdArray, Namespace
 
 
 class Entries(ABC):
@@ -65,6 +65,14 @@ class Entries(ABC):
         """Return the ids of the current entries with the given keys in exactly one namespace, by key."""
 
     @abstractmethod
+    def select_at(self, places: Sequence[Address], now: datetime) -> dict[Address, tuple[int, Entry]]:
+        """Return (id, entry) of the current entries at (namespace, key), by place, all at once."""
+
+    @abstractmethod
+    def select_ids_at(self, places: Sequence[Address], now: datetime) -> list[int]:
+        """Return the ids of the entries that ``select_at`` returns."""
+
+    @abstractmethod
     def select_ids(self, condition: Condition) -> IdArray:
         """Return the ids of all entries that satisfy a condition, shape (n,), in no order."""
 
@@ -93,7 +101,8 @@ class Entries(ABC):
         Args:
             namespace: The namespace.
             before: Rows last changed before this, superseded or not; None for none.
-            newest: Unsuperseded entries but for this many, the last changed; None for none.
+            newest: Unsuperseded entries but for this many, the last changed; None for none. Internal namespaces are
+                left out, unless the given one is internal.
         """
 
     @abstractmethod
@@ -113,6 +122,10 @@ class Entries(ABC):
         """Return the ids of the unsuperseded entries that have expired by a given time, in all namespaces."""
 
     @abstractmethod
+    def select_internal_ids(self, ids: Sequence[int] | None = None) -> list[int]:
+        """Return the ids of the unsuperseded entries in internal namespaces, or of those among some, in no order."""
+
+    @abstractmethod
     def find(self, namespace: Namespace, key: str, now: datetime) -> tuple[int, Entry]:
         """Return (id, entry) of a key in exactly one namespace.
 
@@ -128,8 +141,15 @@ class Entries(ABC):
         """
 
     @abstractmethod
+    def select_newest(self, places: Sequence[Address]) -> dict[Address, tuple[int, Entry]]:
+        """Return what ``find_newest`` does at each (namespace, key), by place, all at once."""
+
+    @abstractmethod
     def list_versions(self, namespace: Namespace, key: str) -> list[Entry]:
-        """Return all versions of a key and all entries they superseded, directly or indirectly, oldest first."""
+        """Return all versions of a key and all entries they superseded, directly or indirectly, oldest first.
+
+        If none of the versions is current, what took their place follows, up to the current one.
+        """
 
     @abstractmethod
     def matches(self, entry_id: int, condition: Condition) -> bool:
@@ -257,6 +277,10 @@ class Changes(ABC):
         """
 
 
+MOST_WORDS = 12
+"""Words of a query that are searched for, the rarest."""
+
+
 class TermCounts(Protocol):
     """An index beside the full-text index that holds the same terms, in the same state of the store."""
 
@@ -276,12 +300,13 @@ class Lexical(ABC):
     """
 
     @abstractmethod
-    def parse(self, query: str, *, counts: TermCounts | None = None) -> LexicalQuery:
+    def parse(self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS) -> LexicalQuery:
         """Return the rarest words of a query, and the score of a perfect match.
 
         Args:
             query: The query.
             counts: Counts entries faster than the full-text index. The result is the same, with ``terms``.
+            most: Maximum number of words to return.
         """
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -52,6 +53,7 @@ class Condition:
         spans: Only entries with an event time in one of these, or whose text mentions a time that overlaps one and is
             not much longer; None for any time.
         superseded: True for only the rows among them that are superseded now; see ``former``.
+        internal: False to leave out what lies in internal namespaces; with ``key`` the namespace says it.
 
     Raises:
         InvalidInputError: The state requires a moment, but none is given.
@@ -68,6 +70,7 @@ class Condition:
     until: datetime | None = None
     spans: tuple[Span, ...] | None = None
     superseded: bool = False
+    internal: bool = True
 
     def __post_init__(self) -> None:
         if self.moment is None and self.state not in ("unsuperseded", "any"):
@@ -75,8 +78,8 @@ class Condition:
 
     @property
     def is_open(self) -> bool:
-        """Whether every current entry of the store satisfies it."""
-        return self.moment is not None and self == Condition(moment=self.moment)
+        """Whether every current entry of the store satisfies it, those of internal namespaces perhaps left out."""
+        return self.moment is not None and self == Condition(moment=self.moment, internal=self.internal)
 
     def former(self) -> Condition:
         """Return the condition for those of its rows that are superseded now, and have left the indexes."""
@@ -236,6 +239,23 @@ class Draft:
     def has_vector(self) -> bool:
         """Whether it brings a static vector."""
         return self.vector not in (None, NO_VECTOR, LATER)
+
+    def make_entry(self, now: datetime, created_at: datetime | None = None, twin: str | None = None) -> Entry:
+        """Return the entry that writing the draft at a time makes of it; ``twin`` is what it is a duplicate of."""
+        return Entry(
+            key=self.key,
+            text=self.text,
+            namespace=self.namespace,
+            session=self.session,
+            speaker=self.speaker,
+            metadata={} if self.metadata == "{}" else json.loads(self.metadata),
+            event_time=self.event_time or now,
+            created_at=created_at or now,
+            updated_at=now,
+            expires_at=self.expires_at,
+            importance=self.importance,
+            duplicate_of=twin,
+        )
 
 
 @dataclass(frozen=True, slots=True)

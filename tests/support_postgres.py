@@ -50,28 +50,43 @@ class Server:
     """A server of its own, reached by a socket in its folder alone.
 
     Args:
+        standby_of: The server that it is a standby of; None for a server that is new.
         settings: Its settings by name.
     """
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, standby_of: Server | None = None, **settings: str) -> None:
         # Not in pytest's folders: these are closed to other users, and a socket's path may have 107 characters only.
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         self._settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), **settings}
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            self._begin()
+            self._begin(standby_of)
         except BaseException:
             self.stop()
             raise
 
-    def _begin(self) -> None:
+    def _begin(self, standby_of: Server | None) -> None:
         other = _as_other()
         if other:
             os.chown(self.folder, other["user"], other["group"])
         binaries = _copy_binaries() if other else _find_binaries()
         self._postgres = binaries / "postgres"
-        made = ["-D", str(self.folder / "data"), "-U", USER, "-A", "trust", "--no-sync", "--locale=C", "-E", "UTF8"]
-        subprocess.run([binaries / "initdb", *made], check=True, capture_output=True, cwd="/", **other)
+        made = ["-D", str(self.folder / "data"), "-U", USER, "--no-sync"]
+        if standby_of is None:
+            command = [binaries / "initdb", *made, "-A", "trust", "--locale=C", "-E", "UTF8"]
+        else:
+            command = [
+                binaries / "pg_basebackup",
+                *made,
+                "-h",
+                str(standby_of.folder),
+                "-R",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+            ]
+        subprocess.run(command, check=True, capture_output=True, cwd="/", **other)
         self.start()
 
     def start(self) -> None:

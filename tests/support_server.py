@@ -21,7 +21,8 @@ from support import TESTS
 from agent_memory import Memory, RemoteMemory
 from agent_memory.server.app import create_app
 from agent_memory.server.keys import create_key
-from agent_memory.server.run import BoundedProtocol, Server
+from agent_memory.server.protocol import BoundedProtocol
+from agent_memory.server.run import Server
 from agent_memory.server.serving import Serving
 from agent_memory.server.settings import Settings
 

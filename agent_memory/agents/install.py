@@ -239,16 +239,20 @@ def _undo_table(part: Part, before: bytes, receipt: Mapping[str, Any] | None) ->
 
 
 def _undo_json(part: Part, text: bytes, receipt: Mapping[str, Any] | None, agent: str) -> bytes:
+    gone: list[tuple[str, ...]] = []
     for array in part.items:
         known = jsonc.read(jsonc.find(text, array))
         for place in reversed(range(len(known) if isinstance(known, list) else 0)):
             if is_our_hook(known[place], array[-1], agent):
                 text = jsonc.remove_item(text, array, place)
+                gone.append((*array, ""))
     for member in part.members:
         if _is_mine(jsonc.read(jsonc.find(text, member)), receipt):
             text = jsonc.remove(text, member)
+            gone.append(member)
+    held = [path for path in _list_containers(part) if any(each[: len(path)] == path for each in gone)]
     # Innermost first: what was made for ours, and holds nothing now.
-    made = [tuple(path) for path in (receipt or {}).get("paths", _list_containers(part))]
+    made = [tuple(path) for path in (receipt or {}).get("paths", held)]
     for path in sorted(made, key=len, reverse=True):
         if jsonc.read(jsonc.find(text, path)) in ([], {}):
             text = jsonc.remove(text, path)
@@ -312,7 +316,8 @@ def _make_receipt(part: Part, before: bytes | None) -> dict[str, Any]:
         receipt["blank"] = (before or b"").decode("utf-8", "replace")
     if part.table:
         ((table, _),) = part.table.items()
-        known = toml.read(before or b"").get(table[0], {})
+        with _naming(part.path):
+            known = toml.read(before or b"").get(table[0], {})
         return receipt | {"ours": not (isinstance(known, dict) and table[1] in known)}
     text = before if before is not None and before.strip() else b"{}"
     with _naming(part.path):

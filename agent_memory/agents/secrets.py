@@ -8,6 +8,7 @@ anything are told first.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -20,10 +21,15 @@ REMOVED = "[secret removed]"
 
 _SHORTEST = 16  # characters of the shortest token that a detector knows
 _WORDS = (
-    r"pass(?:word|wd|phrase|code)|pwd|contraseñ?n?a|passwort|secret|token"
+    r"pass(?:word|wd|phrase|code)|pwd|contraseñ?n?a|\bclave\b|passwort|kennwort|mot de passe|\bsenha\b|wachtwoord|hasło"
+    r"|пароль|密码|密碼|パスワード|비밀번호|secret|token"
     r"|(?:api|auth|access|private|client|service)[_ -]?key"
 )
-_SUSPICIOUS = re.compile(rf"\S{{{_SHORTEST}}}|{_WORDS}|_?key|_?pass\b|://|-----BEGIN|bearer |basic ", re.IGNORECASE)
+_SUSPICIOUS = re.compile(
+    rf"\S{{{_SHORTEST}}}|{_WORDS}|_?key|_?pass\b|://|-----BEGIN|bearer |basic |\bPIN\b|\bcodes?\b|\bphrase\b"
+    r"|\s-(?:u|p)\b|\s-p\S|\s--user|\b\d{4}[ -]\d{4,6}[ -]\d",
+    re.IGNORECASE,
+)
 
 _KEY_BLOCK = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)", re.DOTALL)
 _FORMS = re.compile(
@@ -32,12 +38,30 @@ _FORMS = re.compile(
     r"|gh[oprsu]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
     r"|hf_\w{30,}|xapp-[\w-]{20,}|xox[a-z]-[\w-]{10,}|npm_\w{30,}|pypi-[\w-]{40,}"
     r"|AGE-SECRET-KEY-\w{20,}|A(?:KIA|SIA|GPA|IDA)[A-Z0-9]{12,}"
+    r"|dapi[0-9a-f]{32}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}|sbp_[0-9a-f]{40}|pplx-\w{40,}|nvapi-[\w-]{40,}|xai-\w{40,}"
+    r"|dop_v1_\w{40,}|figd_[\w-]{30,}|sntry[su]_[\w-]{30,}|NRAK-\w{20,}|ntn_\w{30,}|rubygems_[0-9a-f]{40,}|pul-[0-9a-f]{40}"
+    r"|ATATT3x[\w=-]{30,}|sq0(?:atp|csp)-[\w-]{20,}|dckr_pat_[\w-]{20,}|gl(?:rt|dt|ptt|cbt)-[\w-]{16,}|hv[bsr]\.[\w-]{20,}"
     r"|(?<=[Bb]earer )[\w.~+/-]{8,}=*|(?<=[Bb]asic )[A-Za-z0-9+/]{12,}=*"
     r"|(?<=://)[^\s/@:]*:[^\s@/]+(?=@)"
 )
+# What is a secret by the words before it: the group.
+_SPOKEN = re.compile(
+    rf"\bPIN\b(?: code)?\s*(?:is|ist|:|=)?\s*(\d{{4,8}})\b"
+    r"|\b(?:recovery|backup|verification|one-time|security|unlock|2FA|OTP)[ -]?codes?\s*(?:is|are|:|=)\s*"
+    r"(?-i:((?=[A-Z0-9-]*\d)[A-Z0-9]{4,}(?:-[A-Z0-9]{3,})*))"
+    r"|\b(?:seed|recovery|mnemonic|backup|secret) phrase\s*(?:is|:|=)\s*((?:[a-z]{3,8}\s+){11,23}[a-z]{3,8})"
+    r"|\bpassphrase\s*(?:is|:|=)\s*((?:[a-z]+ ){3,}[a-z]+)"
+    r"|\s(?:-u|--user)[ =][\"']?[\w.@+-]+:([^\s\"']{4,})"
+    r"|\b(?:mysql|mysqldump|mariadb|sshpass)\b[^\n]*?\s-p[ =]?[\"']?([^\s\"']{4,})"
+    rf"|\b(?:{_WORDS})\s*[:=]?\s*\n\s*((?=\S*\d)[^\s\"'`]{{6,}})\s*(?:\n|\Z)"
+    rf"|\b(?:{_WORDS})[ ]((?=\S*\d)(?=\S*[A-Za-z])(?=\S*[!@#$%^&*?]\w)[^\s\"'`]{{6,}})",
+    re.IGNORECASE,
+)
+_CARD = re.compile(r"\b(?:\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{4}|\d{4}[ -]\d{6}[ -]\d{5})\b")
+_COUNT = re.compile(r"token\w*[\"'`]?\s*(?::=|=>|=|:|is|are)\s*\d{1,7}\Z", re.IGNORECASE)
 # "the password is hunter2", "api_key: abc": the value, unless it is a word that one says about a password.
 _SAID = re.compile(
-    rf"(?:{_WORDS})\w*[\"'`]?\s*(?:is|are|was|ist|est|es|:=|=>|=|:)\s*(?:now\s+|set\s+to\s+)?([\"'`]?)"
+    rf"(?:{_WORDS})\w*[\"'`]?\s*(?:is|are|was|ist|lautet|est|es|é|è|为|是|は|:=|=>|=|:|：)\s*(?:now\s+|set\s+to\s+)?([\"'`]?)"
     r"([^\s\"'`]{4,})\1",
     re.IGNORECASE,
 )
@@ -46,7 +70,9 @@ _ABOUT = frozenset(
     "required optional needed necessary missing empty stored saved kept hashed encrypted salted rotated expired "
     "invalid valid wrong right correct incorrect unknown known set unset reset read sent given passed used generated "
     "created checked validated verified rejected accepted refused ignored removed redacted none null true false string "
-    "str short long weak strong secret secrets public private what where when how why stale fresh loaded cached".split()
+    "str short long weak strong secret secrets public private what where when how why stale fresh loaded cached "
+    "que los las un una el la obligatoria obligatorio necesaria falsch richtig erforderlich obligatoire requis "
+    "incorrecta incorrecte".split()
 )
 _SENTENCE = re.compile(r"[.;!?]\s+(?=[A-ZÄÖÜÉ])")
 _TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{20,4096}")
@@ -83,10 +109,22 @@ def redact(text: str) -> str:
     Raises:
         MissingDependencyError: ``detect-secrets`` is not installed, and the text may hold a secret.
     """
-    if not _SUSPICIOUS.search(text):
+    wide = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    if not _SUSPICIOUS.search(text) and not _SUSPICIOUS.search(wide):
         return text
+    if wide != text:
+        spelt = _redact(wide)  # letters of full width, say, are read like others
+        if spelt.count(REMOVED) > _redact(text).count(REMOVED):
+            return spelt
+    return _redact(text)
+
+
+def _redact(text: str) -> str:
     text = _FORMS.sub(REMOVED, _KEY_BLOCK.sub(REMOVED, text))
-    found = {value for line in text.splitlines() for value in _find(line)}
+    spoken = (next(filter(None, said.groups())) for said in _SPOKEN.finditer(text))
+    found = {value for value in spoken if _is_value(value)}
+    found |= {card[0] for card in _CARD.finditer(text) if _is_card(card[0])}
+    found |= {value for line in text.splitlines() for value in _find(line)}
     for value in sorted(found, key=len, reverse=True):
         text = text.replace(value, REMOVED)
     return text
@@ -96,7 +134,7 @@ def _find(line: str) -> Iterator[str]:
     """Yield the secrets of a line."""
     for said in _SAID.finditer(line):
         value = said[2].rstrip(".,;:!?)")
-        if _is_value(value):
+        if _is_value(value) and not _COUNT.search(line[: said.start(2)] + value):
             yield value
     detectors = _load()
     for start in range(0, len(line), _PIECE):
@@ -110,6 +148,13 @@ def _find(line: str) -> Iterator[str]:
             if _is_value(value):
                 yield value
         yield from (token for token in _TOKEN.findall(piece) if _looks_random(token, detectors["entropy"]))
+
+
+def _is_card(number: str) -> bool:
+    """Return whether the digits of a number are those of a payment card, by the sum that the last one makes."""
+    digits = [int(one) for one in number if one.isdigit()]
+    doubled = (sum(divmod(2 * one, 10)) for one in digits[-2::-2])
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0 and len(set(digits)) > 1
 
 
 def _is_value(value: str) -> bool:

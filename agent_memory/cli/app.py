@@ -22,6 +22,7 @@ from agent_memory.cli import (
     topics,
     upkeep,
 )
+from agent_memory.cli.quick import keep_what_is_named, take_plain_values
 from agent_memory.cli.shared import OUT
 
 _ABOUT = (
@@ -76,8 +77,10 @@ def _options(
 
 def main() -> None:
     """Run the command line; see ``running.Group`` for how it ends."""
+    command = typer.main.get_command(keep_what_is_named(app, sys.argv[1:]))
+    take_plain_values(command)
     try:
-        app()
+        command()
     except KeyboardInterrupt:  # outside of a command, where Typer catches it
         sys.exit(running.INTERRUPTED)
 

@@ -77,7 +77,7 @@ def add(
 ) -> None:
     """Remember a text."""
     what, facts = read_text(text), parse_object(metadata, "--metadata")
-    with open_store(path, namespace, encoder=encoder, create=True, timezone=timezone) as memory:
+    with open_store(path, namespace, encoder=encoder, create=True, timezone=timezone, encodes=True) as memory:
         entry = _find_added(memory, what, key) or memory.add(
             what,
             session=session,

@@ -69,7 +69,7 @@ def recall(
 ) -> None:
     """Find the entries closest in meaning to a query."""
     filters = parse_object(where, "--where")
-    with open_store(path, namespace, encoder=encoder, timezone=timezone) as memory:
+    with open_store(path, namespace, encoder=encoder, timezone=timezone, encodes=mode != "lexical") as memory:
         hits = memory.recall(
             query,
             k=k,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent_memory.cli.keeping import keep_helper
 from agent_memory.cli.running import new_group
 from agent_memory.cli.shared import (
     DEFAULT_PATH,
@@ -31,8 +30,6 @@ from agent_memory.cli.shared import (
     show_place,
 )
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.resident.client import is_off
-from agent_memory.resident.wire import HAS_SOCKETS, SOCKET
 
 if TYPE_CHECKING:
     from agent_memory.storage.sqlite.ledger import Ledger
@@ -128,7 +125,7 @@ def serve(
 
     scope = _split(namespace)
     place = _parse_place(path)
-    with _offer_help(place, encoder):
+    with keep_helper(place, encoder):
         run(place, settings, namespace=scope, encoder=encoder, config=config, announce=announce)
 
 
@@ -148,40 +145,6 @@ def _help_commands(path: str, encoder: str | None, *, as_json: bool, until_close
     if isinstance(place, str):
         raise InvalidInputError("--socket-only helps the commands of a folder, and this store has none")
     run(place, command, run_resident, encoder=encoder, lifeline=lifeline, announce=announce)
-
-
-_END_S = 10.0
-
-
-def _end(helper: subprocess.Popen[bytes], folder: Path) -> None:
-    """Let a helper finish the command that it is at, and wait for its end; one that has not begun is not waited for."""
-    if not (folder / SOCKET).exists():
-        helper.kill()
-    if helper.stdin is not None:
-        helper.stdin.close()
-    try:
-        helper.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        helper.kill()
-
-
-@contextmanager
-def _offer_help(place: Path | str, encoder: str | None) -> Iterator[None]:
-    """Let a process of its own help the commands of a store while the block runs; it ends with this one."""
-    if is_off() or not HAS_SOCKETS or isinstance(place, str):  # an address has no folder for the socket
-        yield
-        return
-    command = [sys.executable, "-P", "-m", "agent_memory", "serve", "--socket-only", "--until-closed"]
-    command += ["--path", str(place), *([] if encoder is None else ["--encoder", encoder])]
-    nowhere = subprocess.DEVNULL
-    # Not in the terminal's group: Ctrl-C is for the server, which then closes the helper's standard input.
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=nowhere, stderr=nowhere, start_new_session=True, cwd="/"
-    ) as helper:
-        try:
-            yield
-        finally:
-            _end(helper, place)
 
 
 def _parse_place(path: str) -> Path | str:

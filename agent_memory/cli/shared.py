@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,6 +111,7 @@ def open_store(
     create: bool = False,
     timezone: str | None = None,
     shared: bool = True,
+    encodes: bool = False,
 ) -> Iterator[Memory]:
     """Open a store while the block runs.
 
@@ -120,6 +122,7 @@ def open_store(
         create: Make the store if there is none.
         timezone: As ``Config.timezone``; UTC if left out.
         shared: Whether a memory will do that a helper has open; not if the command tells about the process.
+        encodes: Whether the command is sure to encode a text, most likely with the default encoder.
 
     Raises:
         NotFoundError: There is none, and ``create`` is false; nothing was made.
@@ -127,6 +130,10 @@ def open_store(
     there = has_store(path)
     if not create:
         require_store(path)
+    if encodes and encoder is None and os.cpu_count() != 1 and "agent_memory.memory" not in sys.modules:
+        from agent_memory.encoders.files import begin_to_verify_minilm
+
+        begin_to_verify_minilm()  # while Python imports the rest
     from agent_memory.memory import Memory  # takes a second, which --help and mistakes need not wait for
 
     parts = tuple(namespace.split("/")) if namespace else ()

@@ -71,6 +71,8 @@ def reindex(
         str, typer.Option(help="Session encoder: compact, none, or auto to keep it or take what fits a new encoder.")
     ] = "auto",
     max_cpu: Annotated[float, typer.Option(help="Share of the time it may use, up to 1.")] = 1.0,
+    workers: Annotated[int, typer.Option(help="Processes that encode together; on PostgreSQL.")] = 1,
+    join: Annotated[bool, typer.Option("--join", help="Help another process, on any machine, to encode.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Try it on a sample and print what it would cost.")
     ] = False,
@@ -88,6 +90,8 @@ def reindex(
             tiers=wanted,
             rotation=rotation,
             max_cpu=max_cpu,
+            workers=workers,
+            join=join,
             dry_run=dry_run,
             progress=progress,
         )

@@ -70,6 +70,8 @@ def with_keys(value: Any, recode: Callable[[str], str]) -> Any:  # noqa: ANN401 
 
 
 def _with_keys(value: Any, recode: Callable[[str], str]) -> Any:  # noqa: ANN401 - as above
+    if type(value) is str:  # most are; told faster than that it is no mapping
+        return value
     if isinstance(value, Mapping):
         return {
             recode(name) if isinstance(name, str) else name: _with_keys(each, recode) for name, each in value.items()

@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 from agent_memory.errors import StorageError
 from agent_memory.records import Hit
@@ -43,28 +43,51 @@ def to_json(value: object, *, brief: bool = False) -> Any:  # noqa: ANN401 - wha
         return value if math.isfinite(value) else None
     if isinstance(value, datetime):
         return value.isoformat()
-    if isinstance(value, Hit):
-        more: dict[str, Any] = {} if value.stale_by is None else {"stale_by": value.stale_by}
-        more |= {"passage": list(value.passage)} if value.passage else {}
-        more |= {"trace": to_json(value.trace)} if value.trace else {}
-        place = {"rank": value.rank, "score": value.score, "confidence": value.confidence}
-        return {**place, **to_json(value.entry, brief=brief), **more}
-    return _compound(value, brief)
-
-
-def _compound(value: object, brief: bool) -> Any:  # noqa: ANN401 - as above
-    if is_dataclass(value) and not isinstance(value, type):
-        named = ((field.name, getattr(value, field.name)) for field in fields(value))
-        return {name: to_json(part, brief=brief) for name, part in named if not (brief and _is_empty(part))}
-    if isinstance(value, Mapping):
-        return {str(name): to_json(part, brief=brief) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [to_json(part, brief=brief) for part in value]
+    if isinstance(value, Mapping):
+        return {str(name): to_json(part, brief=brief) for name, part in value.items()}
+    if isinstance(value, Hit):
+        more = {name: to_json(part) for name, part in _list_more(value).items()}
+        return {**_place(value), **to_json(value.entry, brief=brief), **more}
+    unfolded = _unfold(value)
+    if brief and is_dataclass(value):
+        unfolded = {name: part for name, part in unfolded.items() if not _is_empty(part)}
+    return to_json(unfolded, brief=brief)
+
+
+def _unfold(value: object) -> Any:  # noqa: ANN401 - as above
+    """Return what stands for a value that JSON does not have, whose parts may have to be unfolded in turn."""
+    if isinstance(value, Hit):
+        return {**_place(value), **_unfold(value.entry), **_list_more(value)}
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = ((name, getattr(value, name)) for name in _list_fields(type(value)))
+        return {name: part.isoformat() if isinstance(part, datetime) else part for name, part in parts}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # NumPy's arrays and scalars
-        return to_json(value.tolist())
+        return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+@cache
+def _list_fields(record: Any) -> tuple[str, ...]:  # noqa: ANN401 - a class of records
+    return tuple(field.name for field in fields(record))
+
+
+def _place(hit: Hit) -> dict[str, Any]:
+    return {"rank": hit.rank, "score": hit.score, "confidence": hit.confidence}
+
+
+def _list_more(hit: Hit) -> dict[str, Any]:
+    """Return what a hit has besides its place and its entry, if it has any."""
+    more: dict[str, Any] = {} if hit.stale_by is None else {"stale_by": hit.stale_by}
+    more |= {"passage": hit.passage} if hit.passage else {}
+    return more | ({"trace": hit.trace} if hit.trace else {})
 
 
 def _is_empty(value: object) -> bool:
@@ -80,15 +103,24 @@ def dumps(value: object, *, brief: bool = False, indent: int | None = None, asci
         indent: Spaces a level, on several lines; None for one line.
         ascii_only: Escape all other characters, for outputs that cannot show them.
     """
+    if not brief:
+        try:
+            return json.dumps(value, default=_unfold, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
+        except ValueError:  # it holds a number that JSON cannot
+            pass
     return json.dumps(to_json(value, brief=brief), ensure_ascii=ascii_only, indent=indent, allow_nan=False)
 
 
 @cache
-def _readers(record: Any) -> dict[str, TypeAdapter[Any]]:  # noqa: ANN401 - a class of records
+def _reader(record: Any) -> tuple[TypeAdapter[dict[str, Any]], frozenset[str]]:  # noqa: ANN401 - a class of records
+    """Return what reads the fields of a record, and the names of those that may be times."""
     from pydantic import TypeAdapter  # takes as long as printing all of a recall
+    from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
     hints = get_type_hints(record, localns={"Namespace": tuple[str, ...]})
-    return {field.name: TypeAdapter(hints[field.name]) for field in fields(record)}
+    kinds = {name: hints[name] for name in _list_fields(record)}
+    times = frozenset(name for name, kind in kinds.items() if datetime in (kind, *get_args(kind)))
+    return TypeAdapter(TypedDict(record.__name__, kinds, total=False)), times  # type: ignore[operator]
 
 
 def from_json(record: type[_T], value: Mapping[str, Any]) -> _T:
@@ -100,13 +132,10 @@ def from_json(record: type[_T], value: Mapping[str, Any]) -> _T:
     from pydantic import ValidationError
 
     kind: Any = record
+    reader, times = _reader(kind)
     try:
-        parts = {
-            name: _in_utc(reader.validate_python(value[name]))
-            for name, reader in _readers(kind).items()
-            if name in value
-        }
-        return record(**parts)
+        parts = reader.validate_python(value)
+        return record(**{name: _in_utc(part) if name in times else part for name, part in parts.items()})
     except (ValidationError, TypeError, KeyError) as error:
         raise StorageError(f"what was sent is no {record.__name__}: {str(error)[:200]}") from error
 

@@ -10,8 +10,9 @@ from agent_memory.aio import AsyncMemory, run_in_thread
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
 from agent_memory.memory import Memory
+from agent_memory.records import Entry
 from agent_memory.remote.client import RemoteMemory
-from agent_memory.types import Namespace
+from agent_memory.types import Address, Namespace
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder
@@ -109,3 +110,14 @@ def session_and_memory(
     if not isinstance(chosen, str) or (session is not None and session_id is not None):
         raise InvalidInputError('give one session: AgentMemory…(memory, session="chat-7")')
     return chosen, memory
+
+
+def read_at(memory: Memory | RemoteMemory, places: Sequence[Address]) -> dict[Address, Entry]:
+    """Return the entries at (namespace, key), by place; of a memory in this process in one read."""
+    if isinstance(memory, Memory):
+        return memory._reader.get_at(places)
+    keys: dict[Namespace, list[str]] = {}
+    for namespace, key in places:
+        keys.setdefault(namespace, []).append(key)
+    found = {scope: memory.get_many(names, namespace=scope) for scope, names in keys.items()}
+    return {(scope, key): entry for scope, entries in found.items() for key, entry in entries.items()}

@@ -42,7 +42,7 @@ from agent_memory.integrations._langgraph_items import (
 )
 from agent_memory.integrations._langgraph_ranking import rank
 from agent_memory.integrations._langgraph_sweeper import Done, Sweeper
-from agent_memory.integrations._opening import Adapter, Given, below, opened
+from agent_memory.integrations._opening import Adapter, Given, below, opened, read_at
 from agent_memory.records import Entry
 from agent_memory.storage.filters import MAX_LIST
 from agent_memory.types import FloatArray, Namespace, Time
@@ -206,18 +206,17 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
     # --- reading -----------------------------------------------------------------------------------------
 
     def _get_all(self, ops: Sequence[Op], results: list[Result], read: list[Entry]) -> None:
-        wanted: dict[Namespace, list[tuple[int, GetOp]]] = {}
-        for place, op in enumerate(ops):
-            if isinstance(op, GetOp):
-                wanted.setdefault(self._layout.scope(op.namespace), []).append((place, op))
-        for scope, gets in wanted.items():
-            found = self.memory.get_many([encode_name(op.key) for _, op in gets], namespace=scope)
-            for place, op in gets:
-                entry = found.get(encode_name(op.key))
-                if entry is not None and is_item(entry):
-                    entry, pages = self._with_pages(entry)
-                    results[place] = self._layout.item(entry, pages)
-                    read += [entry] if op.refresh_ttl else ()
+        gets = [(place, op) for place, op in enumerate(ops) if isinstance(op, GetOp)]
+        if not gets:
+            return
+        where = {place: (self._layout.scope(op.namespace), encode_name(op.key)) for place, op in gets}
+        found = read_at(self.memory, list(dict.fromkeys(where.values())))
+        for place, op in gets:
+            entry = found.get(where[place])
+            if entry is not None and is_item(entry):
+                entry, pages = self._with_pages(entry)
+                results[place] = self._layout.item(entry, pages)
+                read += [entry] if op.refresh_ttl else ()
 
     def _with_pages(self, entry: Entry) -> tuple[Entry, list[str]]:
         """Return an item's entry with its pages; those of the newest write, if it is written meanwhile."""
@@ -286,19 +285,16 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
 
     def _write(self, puts: Sequence[PutOp], vectors: Vectors) -> None:
         scopes = {name: self._layout.scope(name) for name in {tuple(op.namespace) for op in puts}}
-        keys: dict[Namespace, list[str]] = {}
-        for op in puts:
-            keys.setdefault(scopes[tuple(op.namespace)], []).append(encode_name(op.key))
-        former = {scope: self.memory.get_many(names, namespace=scope) for scope, names in keys.items()}
+        where = [(scopes[tuple(op.namespace)], encode_name(op.key)) for op in puts]
+        former = read_at(self.memory, where) if puts else {}
         items: list[dict[str, Any]] = []
         gone: list[Entry] = []
         surplus: list[tuple[Namespace, str]] = []
-        for op in puts:
-            scope, key = scopes[tuple(op.namespace)], encode_name(op.key)
+        for op, (scope, key) in zip(puts, where, strict=True):
             texts = texts_of(op, self._fields) if vectors else []
             entries = [] if op.value is None else self._layout.entries(op, scope, texts, vectors)
             items += entries
-            known = former[scope].get(key)
+            known = former.get((scope, key))
             if known is not None and not entries:
                 gone.append(known)
             elif known is not None:

@@ -221,22 +221,27 @@ class LiveIndex(SnapshotCache[_Held]):
         held = self._held
         return None if held is None else held.index.stats()
 
+    def improve(self, tx: Transaction, accept: Accept) -> None:
+        """Do what ``IndexStats.maintenance_due`` asks for."""
+        self.start_over(tx, accept)
+
     @override
     def _write(self, held: _Held) -> Path | None:
-        return self.keep(held.index, held.identity, held.seq, held.erasures)
+        return self._keep(lambda: held.index.save(self.folder, generation=held.identity, seq=held.seq), held.erasures)
 
-    def keep(self, index: TieredIndex, identity: str, seq: int, erasures: tuple[int, int]) -> Path | None:
+    def keep(self, index: TieredIndex, generation: Generation, seq: int, erasures: tuple[int, int]) -> Path | None:
         """Write a snapshot of an index; returns its folder, or None if something was forgotten that may be in it.
 
         Args:
             index: The index.
-            identity: Its generation's.
+            generation: Its generation.
             seq: The last change in it.
             erasures: The erasures that it has seen; see ``Erasures.read_state``.
 
         Raises:
             IndexStateError: It cannot be written.
         """
+        identity = generation.identity
         return self._keep(lambda: index.save(self.folder, generation=identity, seq=seq), erasures)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from agent_memory.storage.records import Generation, ReadPassages
 from agent_memory.types import FloatArray, IdArray
 
 if TYPE_CHECKING:
-    from agent_memory.index import IndexView, SearchResult, TierTrace
+    from agent_memory.index import SearchResult, TierTrace
 
 Rows: TypeAlias = tuple[IdArray, npt.NDArray[Any]]
 """Ids of rows, int64 (n,), and their vectors in the generation's dtype, (n, dimension)."""
@@ -44,6 +44,11 @@ def entries_of(rows: IdArray) -> IdArray:
 
 def _number_passages(entry_id: int, count: int) -> IdArray:
     return _FIRST + (np.int64(entry_id) << _BITS) + np.arange(count, dtype=np.int64)
+
+
+def first_extra() -> int:
+    """Return the lowest id of a row that is of a passage."""
+    return _FIRST
 
 
 def select_extras(rows: IdArray) -> IdArray:
@@ -133,6 +138,39 @@ def measure_luck(counts: IdArray) -> FloatArray:
 # --- searching -------------------------------------------------------------------------------------------------
 
 
+class Searched(Protocol):
+    """An index as it was at one moment, wherever it is; its methods are those of ``IndexView``."""
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        ...
+
+    def ids(self) -> IdArray:
+        """Return their ids."""
+        ...
+
+    def vectors_of(self, ids: npt.ArrayLike) -> FloatArray:
+        """Return the vectors of some."""
+        ...
+
+    def search(
+        self,
+        queries: npt.ArrayLike,
+        k: int,
+        *,
+        allowed: npt.ArrayLike | None = None,
+        exact: bool = False,
+        budget_ms: float | None = None,
+        explain: bool = False,
+    ) -> SearchResult:
+        """Return the nearest rows of each query."""
+        ...
+
+    def score(self, query: npt.ArrayLike, ids: npt.ArrayLike) -> tuple[IdArray, FloatArray]:
+        """Return what ``search`` gives some."""
+        ...
+
+
 class RowView:
     """A fixed view of the index that is asked for entries and answers with entries.
 
@@ -141,7 +179,7 @@ class RowView:
         extras: Its rows of passages, ascending.
     """
 
-    def __init__(self, view: IndexView, extras: IdArray) -> None:
+    def __init__(self, view: Searched, extras: IdArray) -> None:
         self.rows, self._extras = view, extras
 
     def search(

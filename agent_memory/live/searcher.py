@@ -13,7 +13,9 @@ import numpy as np
 from agent_memory.errors import CorruptSnapshotError, StorageError
 from agent_memory.live.columns import LiveColumns
 from agent_memory.live.index import LiveIndex
+from agent_memory.live.internal import LiveInternal
 from agent_memory.live.rows import RowView, evolve_passages, measure_luck
+from agent_memory.live.served import ServedIndex
 from agent_memory.live.words import LiveWords
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Accept, Condition, LexicalQuery, Span
@@ -27,7 +29,7 @@ _log = logging.getLogger("agent_memory")
 
 _Answer = TypeVar("_Answer")
 
-_FEW_EXPIRED = 1_000
+_FEW_HIDDEN = 1_000
 
 
 class Searcher:
@@ -37,6 +39,7 @@ class Searcher:
         live_index: The index.
         live_words: The words tier.
         live_columns: The columns that filters look at.
+        live_internal: The entries of internal namespaces.
         tx: A read transaction in which nothing was read yet.
         accept: Raises if the caller cannot work with the generation found.
         condition: Which entries may be returned.
@@ -46,9 +49,10 @@ class Searcher:
 
     def __init__(
         self,
-        live_index: LiveIndex,
+        live_index: LiveIndex | ServedIndex,
         live_words: LiveWords,
         live_columns: LiveColumns,
+        live_internal: LiveInternal,
         tx: Transaction,
         accept: Accept,
         condition: Condition,
@@ -59,6 +63,7 @@ class Searcher:
         self._live_index, self._live_words, self._live_columns = live_index, live_words, live_columns
         self._tx, self._accept = tx, accept
         self._condition, self._in_haste = condition, in_haste
+        self._live_internal = live_internal
         self._view = live_index.view(tx, accept) if dense else None
         self._words: tuple[WordsView | None] | None = None
         self.empty = dense and self._view is None
@@ -67,9 +72,9 @@ class Searcher:
 
     @cached_property
     def hidden(self) -> Collection[int]:
-        """Ids of expired entries that the indexes still hold and that callers must skip.
+        """Ids of expired and internal entries that the indexes hold and that callers must skip.
 
-        Skipping a few expired entries is faster than listing all others. If there are many, or the condition has
+        Skipping a few entries is faster than listing all others. If there are many, or the condition has
         filters, this is empty, and the indexes are given the ids to search instead.
         """
         return self._restriction[0]
@@ -78,9 +83,11 @@ class Searcher:
     def _restriction(self) -> tuple[frozenset[int], IdArray | None]:
         entries = self._tx.entries
         if self._condition.is_open and self._condition.moment is not None:
-            expired = entries.select_expired_ids(self._condition.moment)
-            if len(expired) <= _FEW_EXPIRED:
-                return frozenset(expired), None
+            hidden = frozenset(entries.select_expired_ids(self._condition.moment))
+            if not self._condition.internal:
+                hidden |= self._live_internal.list_ids(self._tx)
+            if len(hidden) <= _FEW_HIDDEN:
+                return hidden, None
         found = self._live_columns.select(self._tx, self._condition, in_haste=self._in_haste)
         return frozenset(), np.sort(entries.select_ids(self._condition)) if found is None else found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from agent_memory.records import Entry
 from agent_memory.storage.words.terms import choose_words
@@ -21,6 +21,7 @@ LIKENESS = 0.65
 _SHARED = 0.5  # of the words of the entry that has fewer
 _SURELY_SHARED = 0.6  # enough for a value that is neither a number nor a name
 _MOST_WORDS = 40  # a longer text says many things, of which one may have changed
+_MOST_CHARS = 2_000  # nor are the words of one counted that is longer by far
 _NAME = re.compile(r"(?<![.!?:;\n\"“(\[])[ \t]+([^\W\d_]\w*)")
 _DENIALS = frozenset(
     "not no never n't nothing without anymore longer stopped quit cancelled canceled nicht kein keine keinen nie mehr "
@@ -47,14 +48,15 @@ class Statement:
     @cached_property
     def words(self) -> frozenset[str]:
         """Its words, folded, without those that only give it form."""
-        return frozenset(word.forms[0][0] for word in choose_words(self.entry.text, tuple))
+        text = self.entry.text
+        return _choose_words(text) if len(text) <= _MOST_CHARS else _choose_words.__wrapped__(text)
 
     @cached_property
     def values(self) -> frozenset[str]:
         """Those of them that are names or numbers."""
         text = self.entry.text
         names = {found.group(1) for found in _NAME.finditer(text) if found.group(1)[0].isupper()}
-        folded = {word.forms[0][0] for word in choose_words(" ".join(names), tuple)} if names else set()
+        folded = _choose_words(" ".join(names)) if names else frozenset()
         return frozenset(word for word in self.words if word in folded or word in _COUNTS or not _is_plain(word))
 
     @cached_property
@@ -75,21 +77,25 @@ class Statement:
     @property
     def can_update(self) -> bool:
         """Whether it states one thing: it is no question, and not so long that it says many."""
-        return not self.asks and 0 < len(self.words) <= _MOST_WORDS
+        return not self.asks and len(self.entry.text) <= _MOST_CHARS and 0 < len(self.words) <= _MOST_WORDS
 
     def updates(self, earlier: Statement) -> bool:
         """Return whether it probably says the same as an earlier statement of like meaning, with another value."""
-        if not self.can_update or not earlier.can_update:
+        if self.source != earlier.source or not self.can_update or not earlier.can_update:
             return False
         mine, theirs = self.words, earlier.words
-        if self.source != earlier.source:
-            return False
         share = len(mine & theirs) / min(len(mine), len(theirs))
         if self.denies != earlier.denies:
             return share >= _SURELY_SHARED
         if share < _SHARED or mine <= theirs or theirs <= mine:
             return False
         return bool(self.values - theirs) or share >= _SURELY_SHARED
+
+
+# Questions about one thing find the same entries again; choosing the words of twenty takes as long as the search.
+@lru_cache(maxsize=2_048)
+def _choose_words(text: str) -> frozenset[str]:
+    return frozenset(word.forms[0][0] for word in choose_words(text, tuple))
 
 
 def _is_plain(word: str) -> bool:
@@ -102,14 +108,14 @@ def is_later(one: Entry, other: Entry) -> bool:
     return (one.event_time, one.created_at) > (other.event_time, other.created_at)
 
 
-def find_updated(entry: Entry, others: Sequence[tuple[Entry, float]]) -> tuple[str, ...]:
-    """Return the keys of earlier entries that an entry probably updates, the most alike first.
+def find_updated(statement: Statement, others: Sequence[tuple[Entry, float]]) -> tuple[str, ...]:
+    """Return the keys of earlier entries that a statement probably updates, the most alike first.
 
     Args:
-        entry: The entry.
-        others: Entries, and the cosine of each to it.
+        statement: The statement.
+        others: Entries, and the cosine of each to that of the statement.
     """
-    statement = Statement(entry)
+    entry = statement.entry
     found = [
         (-cosine, other.key)
         for other, cosine in others

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from agent_memory.config import Config
-from agent_memory.errors import EncoderMismatchError, MissingDependencyError, StorageError
+from agent_memory.errors import EncoderMismatchError, InvalidInputError, MissingDependencyError, StorageError
 from agent_memory.files import clean_parts, make_folder
 from agent_memory.live.attempt import begin_to_write
 from agent_memory.live.columns import LiveColumns
 from agent_memory.live.gathering import Gathering
 from agent_memory.live.index import LiveIndex
+from agent_memory.live.internal import LiveInternal
 from agent_memory.live.searcher import Searcher
+from agent_memory.live.served import ServedIndex
 from agent_memory.live.space import Space
 from agent_memory.live.spaces import Spaces
 from agent_memory.live.targets import DATABASE
@@ -107,6 +109,8 @@ class Store:
 
     Raises:
         EncoderMismatchError: The store was written with another encoder.
+        ExtensionError: The index shall be on a server that cannot keep it.
+        InvalidInputError: The index shall be on a server, and the store is in a folder.
         SchemaTooNewError: The store was written by a newer version; it was not touched.
         StorageError: The folder cannot be used.
     """
@@ -121,6 +125,11 @@ class Store:
         self.config = config
         self._calls = Calls()
         self._closed = False
+        if config.index == "server" and not isinstance(place, str):
+            raise InvalidInputError(
+                f"index must be 'local' for a memory in a folder, got 'server' for {place}: SQLite has no index of "
+                "vectors; use a memory on PostgreSQL, or leave index out"
+            )
         served = open_served(place, config) if isinstance(place, str) else None
         self.folder = Path(place) if served is None else served.path
         self.name = str(self.folder) if served is None else served.name
@@ -135,16 +144,10 @@ class Store:
                 served.close()
             raise
         try:
+            self.index = self._open_index(served)
             self.database.prepare()
             if not self.database.read_only:
                 clean_parts(self.folder)
-            self.index = LiveIndex(
-                # What is forgotten on one machine would stay in the files of others: only a folder has snapshots.
-                (self.folder if served is None else Path(os.devnull)) / "index",
-                config,
-                read_only=self.database.read_only or served is not None,
-                read_erasures=self._read_erasures,
-            )
             self.words = LiveWords(
                 self.folder / "index" / "words",
                 config,
@@ -153,7 +156,7 @@ class Store:
                 read_seq=self._read_seq,
                 patience=None if served is None else PATIENCE_SERVED,
             )
-            self.columns = LiveColumns(self._read_seq)
+            self.columns, self.internal = LiveColumns(self._read_seq), LiveInternal()
             with self.read() as tx:
                 for cache in (self.index, self.words):
                     cache.discard_newer(tx)
@@ -163,6 +166,19 @@ class Store:
         except BaseException:
             self.database.close()
             raise
+
+    def _open_index(self, served: PostgresDatabase | None) -> LiveIndex | ServedIndex:
+        if served is not None and (served.index or self.config.index) == "server":
+            index = ServedIndex(self.database, self.config)
+            index.assert_usable()  # before anything is written
+            return index
+        return LiveIndex(
+            # What is forgotten on one machine would stay in the files of others: only a folder has snapshots.
+            (self.folder if served is None else Path(os.devnull)) / "index",
+            self.config,
+            read_only=self.database.read_only or served is not None,
+            read_erasures=self._read_erasures,
+        )
 
     def _open_folder(self) -> SqliteDatabase:
         try:
@@ -227,7 +243,15 @@ class Store:
     ) -> Searcher:
         """Return what finds the entries that satisfy a condition; nothing may have been read in ``tx`` yet."""
         return Searcher(
-            self.index, self.words, self.columns, tx, space.accept, condition, dense=dense, in_haste=in_haste
+            self.index,
+            self.words,
+            self.columns,
+            self.internal,
+            tx,
+            space.accept,
+            condition,
+            dense=dense,
+            in_haste=in_haste,
         )
 
     # --- the space of the live generation ----------------------------------------------------------------

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,7 +124,7 @@ def _find(request: Request, fingerprint: str) -> Calibration | None:
 @cache
 def read_calibrations() -> Mapping[tuple[str, str], Calibration]:
     """Return all calibrations, by mode and fingerprint of the encoder."""
-    text = files("agent_memory.recall").joinpath("confidence.json").read_text("utf-8")
+    text = Path(__file__).with_name("confidence.json").read_text("utf-8")
     return {(one["mode"], one["fingerprint"]): parse_calibration(one) for one in json.loads(text)}
 
 

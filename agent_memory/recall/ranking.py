@@ -6,7 +6,7 @@ An entry's score is a sum, so that every answer can be explained and compared wi
                                                                       cannot read the query's script)
     + 0.7 · share of the query's words in the entry         0 … 0.7
     + 0.3 · (score of its better neighbour in the session - 0.3), if positive
-    + 0.3 if it happened in an interval that the query names
+    + 0.25 if it happened in an interval that the query names       0.15 if told from now ("last week")
     + 0.05 · share of a time that its text mentions in one            0 … 0.05
     + 0.1 · (importance - 0.5), if it has an importance
     + 0.2 · 0.5^(age / half_life), if a half_life was given
@@ -43,7 +43,8 @@ UNREAD = 0.2
 NEIGHBOUR_WEIGHT = 0.3
 NEIGHBOUR_FLOOR = 0.3
 NEARBY_TURNS = 3
-TIME_BONUS = 0.3
+TIME_BONUS = 0.25
+RELATIVE_TIME_BONUS = 0.15
 MENTION_BONUS = 0.05
 IMPORTANCE_WEIGHT = 0.1
 RECENCY_WEIGHT = 0.2
@@ -214,8 +215,9 @@ def measure_scope(*, intervals: bool, half_life: bool) -> float:
 
 def _rate_time(facts: Circumstances, intervals: Collection[Interval]) -> float:
     """Return the bonus for what happened in an interval, or for the mentioned span of which most lies in one."""
-    if any(interval.start <= facts.event_time < interval.end for interval in intervals):
-        return TIME_BONUS
+    then = [interval.dated for interval in intervals if interval.start <= facts.event_time < interval.end]
+    if then:
+        return TIME_BONUS if any(then) else RELATIVE_TIME_BONUS
     shares = (
         (min(stop, interval.end) - max(start, interval.start)) / (stop - start)
         for start, stop in facts.mentions

@@ -13,7 +13,7 @@ from agent_memory.errors import InvalidInputError, NotFoundError
 from agent_memory.live.store import Store
 from agent_memory.recall.request import make_condition
 from agent_memory.records import Entry, Session, Topics
-from agent_memory.types import FloatArray, Namespace, Time
+from agent_memory.types import Address, FloatArray, Namespace, Time
 
 _MOST = 2**31
 
@@ -64,8 +64,19 @@ class Reader:
         with self._store.read() as tx:
             return tx.entries.select_by_key(scope, names, datetime.now(UTC))
 
+    def get_at(self, places: Sequence[Address]) -> dict[Address, Entry]:
+        """Return the entries at (namespace, key), by place, all in one read; missing ones are left out."""
+        checked = [
+            (inputs.resolve_namespace(namespace, self._namespace), inputs.check_name("key", key))
+            for namespace, key in places
+        ]
+        with self._store.read() as tx:
+            return {place: entry for place, (_, entry) in tx.entries.select_at(checked, datetime.now(UTC)).items()}
+
     def history(self, key: str, *, namespace: Sequence[str] | None = None) -> list[Entry]:
         """Return every version of an entry and of the entries it superseded, oldest first; the current one is last.
+
+        If another entry took its place, that follows, and what took the place of that one, up to the current one.
 
         Args:
             key: The entry's key.

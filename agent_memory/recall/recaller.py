@@ -97,14 +97,16 @@ class Recaller:
         key: str,
         *,
         namespace: Sequence[str] | None = None,
+        entry_namespace: Sequence[str] | None = None,
         **options: Unpack[RecallOptions],
     ) -> Trace:
         """Say what became of one entry in a recall: at which stage it was dropped and by how much, or its rank.
 
         Args:
             query: As for ``recall``.
-            key: The entry's key, in exactly this namespace.
-            namespace: As for ``recall``.
+            key: The entry's key, in exactly the namespace that holds it.
+            namespace: As for ``recall``: what is searched, with all below it.
+            entry_namespace: The namespace that holds the entry, where it is another than the one that is searched.
             **options: The other arguments of ``recall``, as for ``recall_many``.
 
         Raises:
@@ -118,11 +120,13 @@ class Recaller:
         """
         _check_options("why", options)
         request = self._make_request(query, namespace, {**options, "explain": True})
-        name = inputs.check_name("key", key)
+        name, place = inputs.check_name("key", key), request.scope
+        if entry_namespace is not None:
+            place = inputs.resolve_namespace(entry_namespace, self._namespace)
 
         def answer(space: Space) -> Trace:
             (encoded,) = encode_requests([request], space)
-            return why(self._store, space, encoded, namespace=request.scope, key=name)
+            return why(self._store, space, encoded, namespace=place, key=name)
 
         with stage("why", query=request.text, key=name, **self._describe(request)):
             return self._store.call_in_space(answer)

@@ -18,7 +18,7 @@ from agent_memory.live.space import Space
 from agent_memory.storage.filters import parse_filter
 from agent_memory.storage.records import Condition
 from agent_memory.times import parse_zone
-from agent_memory.types import FloatArray, Namespace, Time
+from agent_memory.types import FloatArray, Namespace, Time, is_internal
 
 if TYPE_CHECKING:
     from agent_memory.encoders.reranker import Reranker
@@ -117,6 +117,8 @@ def make_condition(
 ) -> Condition:
     """Return the condition for entries in or below a namespace that match the given filters.
 
+    Internal namespaces are left out, unless the given one is internal.
+
     Raises:
         InvalidInputError: A filter or an argument is unusable.
     """
@@ -130,6 +132,7 @@ def make_condition(
         speaker=inputs.check_optional_name("speaker", speaker),
         since=inputs.parse_time("since", since, zone),
         until=inputs.parse_last("until", until, zone),
+        internal=is_internal(scope),
     )
 
 

@@ -113,7 +113,7 @@ class RemoteMemory(RemoteOperator):
 
     def __repr__(self) -> str:
         scope = f", namespace={self.namespace}" if self.namespace else ""
-        return f"RemoteMemory({self.url!r}{scope}, encoder={self.encoder.spec.name!r})"
+        return f"RemoteMemory({self._wire.name!r}{scope}, encoder={self.encoder.spec.name!r})"
 
     @property
     def encoder(self) -> RemoteEncoder:
@@ -216,8 +216,10 @@ class RemoteMemory(RemoteOperator):
 
     @like(Memory.why)
     def why(self, given: Given) -> Trace:  # noqa: D102
-        key = given.pop("key")
+        key, place = given.pop("key"), given.pop("entry_namespace", None)
         body = self._check_query(given)
+        if place is not None:
+            body["entry_namespace"] = list(inputs.resolve_namespace(place, self.namespace))
         return from_json(Trace, self._wire.send("POST", f"{_path(inputs.check_name('key', key))}/why", body))
 
     def _check_query(self, given: Given) -> Given:
@@ -279,12 +281,21 @@ class RemoteMemory(RemoteOperator):
     def entries(self, given: Given) -> list[Entry]:  # noqa: D102
         scope = self._scope(given.pop("namespace", None))
         limit, offset = given.pop("limit", None), given.pop("offset", 0)
+        newest_first = given.pop("newest_first", False)
+        self._check_filters(given)
         most = None if limit is None else inputs.check_count("limit", limit, most=2**31)
         skip = 0 if isinstance(offset, int) and not offset else inputs.check_count("offset", offset, most=2**31)
-        self._check_filters(given)
+        reverse = inputs.check_flag("newest_first", newest_first)
         params = {name: _plain(value) for name, value in given.items() if value is not None}
         if "where" in params:
             params["where"] = _as_text(params["where"])
+        if reverse:
+            total = self._wire.send("GET", "/v1/memories", params={**params, **scope, "limit": 1, "count": True})[
+                "total"
+            ]
+            end = max(0, total - skip)
+            skip = 0 if most is None else max(0, end - most)
+            most = end - skip
         found: list[Entry] = []
         place: Given = {"offset": skip} if skip else {}
         while most is None or len(found) < most:
@@ -294,7 +305,7 @@ class RemoteMemory(RemoteOperator):
             if page["next"] is None:
                 break
             place = {"cursor": page["next"]}
-        return found
+        return found[::-1] if reverse else found
 
     @like(Memory.history)
     def history(self, given: Given) -> list[Entry]:  # noqa: D102

@@ -7,13 +7,14 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_memory import errors
-from agent_memory.errors import AgentMemoryError, ClosedError, InvalidInputError, MissingDependencyError, StorageError
+from agent_memory.errors import AgentMemoryError, InvalidInputError, StorageError
 from agent_memory.formats import payload
+from agent_memory.remote.carrier import Carrier
 
 if TYPE_CHECKING:
     import httpx
@@ -39,27 +40,17 @@ class Wire:
     def __init__(
         self, url: str, key: str | None, *, timeout_s: float, transport: httpx.BaseTransport | None = None
     ) -> None:
-        try:
-            import httpx
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError("httpx", "client") from error
-        headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        try:
-            tls = str(url).startswith("https:")  # reading the certificates takes a while
-            self._client = httpx.Client(
-                base_url=url, headers=headers, timeout=timeout_s, transport=transport, verify=tls
-            )
-        except (httpx.InvalidURL, UnicodeError, TypeError, AttributeError) as error:
-            raise InvalidInputError(f"url must be like http://127.0.0.1:7700, got {str(url)[:80]!r}") from error
-        if self._client.base_url.scheme not in ("http", "https"):
-            raise InvalidInputError(f"url must be like http://127.0.0.1:7700, got {str(url)[:80]!r}")
-        self._failures = (httpx.TransportError,)
-        self._unsent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+        self._carrier = Carrier(url, key, timeout_s=timeout_s, transport=transport)
         self.scope: list[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The server's address as it may be shown."""
+        return self._carrier.name
 
     def close(self) -> None:
         """Close the connections; later requests raise ClosedError."""
-        self._client.close()
+        self._carrier.close()
 
     def send(
         self,
@@ -90,15 +81,13 @@ class Wire:
         sent = self._headers() | dict(headers or {})
         content = None
         if body is not None:
-            content = json.dumps(payload.to_json(body)).encode()
+            content = payload.dumps(body, ascii_only=True).encode()
             sent["content-type"] = "application/json"
         if method != "GET" and repeat:
             sent["idempotency-key"] = uuid.uuid4().hex
         given = {name: value for name, value in (params or {}).items() if value is not None}
-        answer = self._repeat(
-            lambda: self._client.request(method, path, content=content, params=given, headers=sent), repeat
-        )
-        return answer.json() if answer.content else None
+        answer = self._repeat(lambda: self._carrier.ask(method, path, content, params=given, headers=sent), repeat)
+        return json.loads(answer.content) if answer.content else None
 
     def _headers(self) -> dict[str, str]:
         return {} if self.scope is None else {"agent-memory-namespace": json.dumps(self.scope)}
@@ -108,14 +97,10 @@ class Wire:
             wait_s = random.uniform(0.5, 1) * _FIRST_PAUSE_S * 2**turn
             try:
                 answer = request()
-            except self._failures as error:
-                safe = repeat or isinstance(error, self._unsent)
+            except self._carrier.failures as error:
+                safe = repeat or isinstance(error, self._carrier.unsent)
                 if turn == _TRIES or not safe:
-                    raise StorageError(f"the server at {self._client.base_url} cannot be reached: {error}") from error
-            except RuntimeError as error:
-                if self._client.is_closed:
-                    raise ClosedError("this memory is closed") from error
-                raise
+                    raise StorageError(f"the server at {self._carrier.name} cannot be reached: {error}") from error
             else:
                 if answer.status_code < 400:
                     return answer
@@ -172,7 +157,7 @@ class Wire:
 
         def request() -> httpx.Response:
             with file.open("rb") as content:
-                return self._client.post(path, content=content, params=given, headers=sent)
+                return self._carrier.ask("POST", path, content, params=given, headers=sent)
 
         return self._repeat(request, repeat=False).json()
 
@@ -180,17 +165,13 @@ class Wire:
     def download(self, path: str) -> Iterator[tuple[int, Iterator[bytes]]]:
         """Yield (number of entries, parts of the content) of a file that the server sends."""
         try:
-            with self._client.stream("GET", path, headers=self._headers()) as answer:
+            with closing(self._carrier.begin("GET", path, headers=self._headers())) as answer:
                 if answer.status_code >= 400:
                     answer.read()
                     raise to_error(answer)
                 yield int(answer.headers.get("x-entries", "0")), answer.iter_bytes()
-        except self._failures as error:
-            raise StorageError(f"the server at {self._client.base_url} cannot be reached: {error}") from error
-        except RuntimeError as error:
-            if self._client.is_closed:
-                raise ClosedError("this memory is closed") from error
-            raise
+        except self._carrier.failures as error:
+            raise StorageError(f"the server at {self._carrier.name} cannot be reached: {error}") from error
 
 
 def _is_operation(answer: Any) -> bool:  # noqa: ANN401 - JSON

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -12,11 +12,11 @@ import numpy as np
 from agent_memory.config import Config
 from agent_memory.encoders.base import Encoder
 from agent_memory.errors import InvalidInputError
-from agent_memory.inputs import resolve_namespace
+from agent_memory.inputs import parse_namespace
 from agent_memory.memory import Memory
 from agent_memory.recall.request import make_condition
 from agent_memory.routing.table import Line, Table
-from agent_memory.types import FloatArray
+from agent_memory.types import INTERNAL, FloatArray, Namespace, is_internal
 
 _ROUTE, _LEARNED = "route", "learned"
 
@@ -77,22 +77,28 @@ class KeptHere:
 class KeptInMemory:
     """Keeps sentences as entries of a memory, and sees what others change there.
 
+    They are in an internal namespace below the given one, where nobody finds them who does not ask for it. Those of
+    earlier versions, which were in the given one itself, are moved there.
+
     Args:
         memory: The memory; it stays the caller's to close.
-        namespace: Where in it, relative to its own namespace; used for nothing else.
+        namespace: Where in it, relative to its own namespace.
 
     Raises:
-        InvalidInputError: The namespace is empty.
+        InvalidInputError: The namespace is empty, or no sequence of names.
     """
 
     def __init__(self, memory: Memory, namespace: Sequence[str]) -> None:
         self._memory = memory
-        self._scope = resolve_namespace((*memory.namespace, *namespace), memory.namespace)
-        if self._scope == memory.namespace:
+        place = (*memory.namespace, *parse_namespace(namespace))
+        if place == memory.namespace:
             raise InvalidInputError('the routes need a namespace of their own, e.g. namespace=("routes",)')
+        self._scope = place if is_internal(place) else (*place, INTERNAL)
         self._ids: frozenset[int] = frozenset()
         self._seen: tuple[object, ...] = ()
         self._table: Table | None = None
+        if self._scope != place:
+            self._move(place)
 
     @property
     def encoder(self) -> Encoder:
@@ -137,6 +143,19 @@ class KeptInMemory:
             return True
         return any(entry.namespace == self._scope for entry in tx.entries.fetch(changed).values())
 
+    def _move(self, former: Namespace) -> None:
+        """Move the sentences that an earlier version has kept where a recall finds them."""
+        condition = make_condition(former, datetime.now(UTC))
+        with self._memory._store.read() as tx:
+            found = [entry for _, entry in tx.entries.select(condition) if entry.namespace == former]
+        lines = [_read_line(entry.text, entry.metadata) for entry in found]
+        mine = [line for line, entry in zip(lines, found, strict=True) if entry.key == _name_key(line)]
+        if mine and self._memory._store.database.read_only:
+            self._scope = former
+            return
+        self.change([], mine)
+        self._forget(mine, former)
+
     def change(self, dropped: Sequence[Line], added: Sequence[Line]) -> None:
         """Remove and add sentences; see ``Kept``."""
         if added:
@@ -149,9 +168,12 @@ class KeptInMemory:
                 }
                 for line in added
             )
-        keys = sorted({_name_key(line) for line in set(dropped) - set(added)})
+        self._forget(set(dropped) - set(added), self._scope)
+
+    def _forget(self, lines: Collection[Line], scope: Namespace) -> None:
+        keys = sorted({_name_key(line) for line in lines})
         for key in keys:
-            self._memory.forget(key, namespace=self._scope, deferred=key != keys[-1])
+            self._memory.forget(key, namespace=scope, deferred=key != keys[-1])
 
 
 def _read_line(text: str, metadata: Any) -> Line:  # noqa: ANN401 - JSON

@@ -45,15 +45,15 @@ class Router:
 
     The 64-d tier finds sentences, all 768 dimensions rank them; no LLM is called. Corrections count from the next call
     on. With a memory, sentences and corrections are entries of a namespace of it: they are kept, and what another
-    process learns is known here at the next call. (Entries are recalled as others are: give the router a memory of
-    its own, or recall in another namespace.) Safe to share between threads.
+    process learns is known here at the next call. They are in an internal namespace, ``"@internal"`` below the given
+    one: the memory's recalls and lists leave them out, exports and backups carry them. Safe to share between threads.
 
     Args:
         source: An open ``Memory``; or an encoder as ``Memory`` takes it, None for the embedded one, which keeps the
             routes in this object alone.
         routes: Descriptions by name: a sentence or several. A route that is there already gets these in place of its
             own; what it has learned stays.
-        namespace: Where in the memory, within its own namespace; for nothing but the routes.
+        namespace: Where in the memory, within its own namespace; routers of one name share their routes.
 
     Raises:
         InvalidInputError: A name or a sentence is unusable, or the source is a memory that is not open in this process

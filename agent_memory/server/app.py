@@ -21,6 +21,7 @@ from agent_memory.server.problems import Problem, respond
 from agent_memory.server.routes import admin, memories, search, transfer, upkeep
 from agent_memory.server.serving import Serving
 from agent_memory.server.settings import Settings
+from agent_memory.server.shortcut import Shortcut
 from agent_memory.telemetry.tracing import get_tracer, trace
 
 if TYPE_CHECKING:
@@ -78,8 +79,9 @@ def create_app(
     )
     app.state.settings, app.state.metrics = chosen, metrics
     v1 = APIRouter(prefix="/v1")
-    for group in (memories, search, upkeep, transfer, admin, events):
-        v1.include_router(group.router)
+    groups = [group.router for group in (memories, search, upkeep, transfer, admin, events)]
+    for group in groups:
+        v1.include_router(group)
     app.include_router(v1)
     app.include_router(health.router)
     mcp.mount(app)
@@ -87,6 +89,7 @@ def create_app(
     app.add_exception_handler(AgentMemoryError, _on_error)
     app.add_exception_handler(HTTPException, _on_error)
     app.add_exception_handler(RequestValidationError, _on_unreadable)
+    app.add_middleware(Shortcut, prefix=v1.prefix, routers=groups)
     app.add_middleware(Gate, settings=chosen, observe=metrics.count_request, tracer=tracer)
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     return app
@@ -96,8 +99,6 @@ async def _on_error(_: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and not isinstance(error, Problem):
         detail = str(error.detail)
         error = Problem(error.status_code, "http", detail, headers=error.headers)
-    if isinstance(error, Problem) and error.status_code == 304:
-        return Response(status_code=304, headers=dict(error.headers or {}))
     return respond(error)
 
 
@@ -128,7 +129,8 @@ def _describe(app: FastAPI) -> dict[str, Any]:
             for method, operation in operations.items():
                 if path.startswith("/v1") and method in ("post", "patch", "put", "delete"):
                     operation.setdefault("parameters", []).append(_IDEMPOTENCY)
-        found["paths"]["/v1/memories/{key}"]["patch"]["parameters"].append(_IF_MATCH)
+        for method in ("patch", "delete"):
+            found["paths"]["/v1/memories/{key}"][method]["parameters"].append(_IF_MATCH)
         app.openapi_schema = found
     return app.openapi_schema
 
@@ -144,6 +146,6 @@ _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
     "required": False,
-    "description": "The ETag of the version that is to be changed.",
+    "description": "The ETag of the version that is to be changed or forgotten.",
     "schema": {"type": "string", "pattern": '^("[0-9a-f]{24}"|\\*)$'},
 }

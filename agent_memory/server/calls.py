@@ -22,11 +22,11 @@ from agent_memory import inputs
 from agent_memory.errors import AgentMemoryError, InvalidInputError, StorageError
 from agent_memory.formats import payload
 from agent_memory.memory import Memory
-from agent_memory.recall.request import make_condition
 from agent_memory.reports import AuditRecord, Operation, Role
 from agent_memory.server.keys import Principal
 from agent_memory.server.problems import Problem, describe, status_of
 from agent_memory.server.serving import Serving
+from agent_memory.storage.records import Condition
 from agent_memory.types import Progress
 
 _log = logging.getLogger("agent_memory")
@@ -86,7 +86,7 @@ class Caller:
 
     async def read(self, call: Callable[[], Any]) -> Response:
         """Answer with what a call returns."""
-        return self.respond(await self.serving.run(lambda: _as_answer(call())))
+        return await self.serving.run(lambda: self.respond(_as_answer(call())))
 
     async def write(
         self,
@@ -109,7 +109,7 @@ class Caller:
             raise Problem(400, "idempotency-key", f"Idempotency-Key must have 1 to 255 characters, got {len(name)}")
         body = await self.request.body() if name is not None else b""
         once = partial(self._once, name, body, work, plan, rebuild)
-        return self.respond(await self.serving.run(lambda: self._audited(action, once)))
+        return await self.serving.run(lambda: self.respond(self._audited(action, once)))
 
     def _audited(self, action: str, call: Callable[[], Answer]) -> Answer:
         try:
@@ -253,7 +253,7 @@ class Caller:
         most = self.quota
         if most is None:
             return
-        condition = make_condition(self.principal.home, datetime.now(UTC))
+        condition = Condition(namespace=self.principal.home, moment=datetime.now(UTC))
         with self.memory._store.read() as tx:
             stored = tx.entries.count(condition)
         if stored + new > most:
@@ -285,7 +285,7 @@ def allow(role: Role, *, whole: bool = False) -> Any:  # noqa: ANN401 - a depend
         whole: Whether the route tells about, or acts on, the whole store.
     """
 
-    def identify(request: Request, response: Response) -> Caller:
+    async def identify(request: Request) -> Caller:
         serving: Serving = request.app.state.serving
         principal = serving.identify(request.headers)
         if not principal.may(role):
@@ -296,10 +296,7 @@ def allow(role: Role, *, whole: bool = False) -> Any:  # noqa: ANN401 - a depend
         take_token(serving, principal)
         return Caller(request, serving, principal)
 
-    async def dependency(request: Request, response: Response) -> Caller:
-        return identify(request, response)
-
-    return Depends(dependency)
+    return Depends(identify)
 
 
 def take_token(serving: Serving, principal: Principal) -> None:

@@ -18,7 +18,7 @@ from agent_memory.server.describing import answers
 from agent_memory.server.pages import seal, secret_of, unseal
 from agent_memory.server.problems import Problem
 from agent_memory.server.serving import Serving
-from agent_memory.types import Namespace
+from agent_memory.types import Namespace, is_internal
 
 router = APIRouter(tags=["events"])
 
@@ -133,7 +133,7 @@ class Stream:
 
     def _sees(self, namespace: Namespace) -> bool:
         home = self._caller.principal.namespace
-        return namespace[: len(home)] == home
+        return namespace[: len(home)] == home and (is_internal(home) or not is_internal(namespace))
 
     def _write(self, event: str, data: object) -> str:
         number = seal(self.seq, secret_of(self._caller))

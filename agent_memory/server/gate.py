@@ -38,6 +38,7 @@ _HEADERS = {
     "x-frame-options": "DENY",
     "cross-origin-resource-policy": "same-origin",
 }
+_RAW = [(name.encode(), value.encode()) for name, value in (*_HEADERS.items(), ("cache-control", "no-store"))]
 _METHODS = "GET, POST, PATCH, PUT, DELETE"
 _SENT = (
     "agent-memory-namespace, authorization, content-type, idempotency-key, if-match, last-event-id, "
@@ -61,6 +62,7 @@ class Gate:
         self, app: App, settings: Settings, observe: Callable[[str, int, float], None], tracer: Tracer | None = None
     ) -> None:
         self._app, self._settings, self._observe, self._tracer = app, settings, observe, tracer
+        self._own: dict[int, frozenset[str]] = {}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
@@ -114,7 +116,9 @@ class Gate:
     def _is_own(self, name: str, scope: Message) -> bool:
         address = scope.get("server") or (self._settings.host, self._settings.port)
         port = address[1] or self._settings.port
-        own = list_hosts(self._settings.host, port, self._settings.hosts)
+        own = self._own.get(port)
+        if own is None:
+            own = self._own[port] = frozenset(list_hosts(self._settings.host, port, self._settings.hosts))
         return name in own
 
     def _bound(self, scope: Message, headers: Headers, receive: Receive) -> Receive:
@@ -135,7 +139,8 @@ class Gate:
             if done:
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), max(0.0, deadline - clock()))
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
             except TimeoutError:
                 raise Problem(408, "slow", f"the request did not come within {patience:g} s") from None
             if message["type"] == "http.request":
@@ -172,11 +177,11 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
-            headers.setdefault("cache-control", "no-store")
+            given = list(message.get("headers", ()))
+            names = {name for name, _ in given}
+            message["headers"] = given + [pair for pair in _RAW if pair[0] not in names]
             if self.allowed:
+                headers = MutableHeaders(scope=message)
                 headers["access-control-allow-origin"] = self.allowed
                 headers["access-control-expose-headers"] = _SHOWN
                 headers["cross-origin-resource-policy"] = "cross-origin"

@@ -97,16 +97,16 @@ def create_key(
     return key, f"am_{key.id}_{secret}"
 
 
-def find_principal(ledger: Ledger, text: str) -> Principal | None:
-    """Return who shows a key; None if it is no key, or was revoked or has expired."""
-    match = _FORM.fullmatch(text)
-    found = ledger.find_key(match[1]) if match else None
+def find_principal(ledger: Ledger, text: str | None) -> tuple[bool, Principal | None]:
+    """Return (whether a key was ever made, who shows this one): None if it is none, was revoked or has expired."""
+    match = None if text is None else _FORM.fullmatch(text)
+    made, found = ledger.look_up(match[1] if match else None)
     if match is None or found is None or not hmac.compare_digest(found[1], _hash(match[2])):
-        return None
+        return made, None
     key = found[0]
     if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= datetime.now(UTC)):
-        return None
-    return Principal(key.namespace, key.role, key.namespace, key)
+        return made, None
+    return made, Principal(key.namespace, key.role, key.namespace, key)
 
 
 def _check_limit(what: str, value: int | None) -> int | None:

@@ -70,6 +70,8 @@ def describe(error: Exception) -> dict[str, Any]:
 
 def respond(error: Exception) -> Response:
     """Return the answer that an error becomes."""
+    if isinstance(error, Problem) and error.status_code == HTTPStatus.NOT_MODIFIED:
+        return Response(status_code=error.status_code, headers=dict(error.headers or {}))
     members = describe(error)
     headers = dict(error.headers or {}) if isinstance(error, Problem) else {}
     if isinstance(error, errors.LockTimeoutError | errors.ClosedError):

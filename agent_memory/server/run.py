@@ -19,12 +19,12 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from typing_extensions import override
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError
 from agent_memory.memory import Memory
 from agent_memory.server.app import create_app
+from agent_memory.server.protocol import RECEIVE, BoundedProtocol
 from agent_memory.server.serving import check_exposure, find_ledger, stop_all
 from agent_memory.server.settings import Settings
 from agent_memory.storage.sqlite.ledger import FILE, open_ledger
@@ -33,69 +33,6 @@ from agent_memory.types import Namespace
 
 _HANDED_OVER = 3  # the first descriptor of socket activation; see sd_listen_fds(3)
 _LOOK_S = 0.5
-_RECEIVE = "AGENT_MEMORY_SERVE_RECEIVE_S"
-
-
-class BoundedProtocol(H11Protocol):
-    """HTTP/1.1 that closes connections whose client does not finish its headers, or takes nothing of an answer."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
-        super().__init__(*args, **options)
-        self._patience: asyncio.TimerHandle | None = None
-        self._full: asyncio.TimerHandle | None = None
-
-    @override
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._expect()
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:
-            self._expect()
-        else:
-            self._forget()
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._forget()
-        self._drained()
-        super().connection_lost(exc)
-
-    @override
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._full is None:
-            self._full = self.loop.call_later(_read_patience(), self.transport.abort)
-
-    @override
-    def resume_writing(self) -> None:
-        self._drained()
-        super().resume_writing()
-
-    def _drained(self) -> None:
-        if self._full is not None:
-            self._full.cancel()
-            self._full = None
-
-    def _expect(self) -> None:
-        if self._patience is None:
-            self._patience = self.loop.call_later(_read_patience(), self._give_up)
-
-    def _forget(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-    def _give_up(self) -> None:
-        self._patience = None
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-
-
-def _read_patience() -> float:
-    return float(os.environ.get(_RECEIVE, "20"))
 
 
 class Server(uvicorn.Server):
@@ -144,7 +81,7 @@ def serve(
         "encoder": encoder,
         "config": None if config is None else config.dump(),
     }
-    os.environ[_RECEIVE] = str(settings.receive_s)
+    os.environ[RECEIVE] = str(settings.receive_s)
     _allow_files()
     options: dict[str, Any] = {
         "host": settings.host,

@@ -138,7 +138,10 @@ Search = create_model(
     queries=(raw(_QUERIES), None),
     **_OPTIONS,
 )
-Why = create_model("Why", __base__=Body, query=(raw(_QUERY, optional=False), ...), **_OPTIONS)
+_PLACE = _NAMESPACE | {"description": "The namespace that holds the entry, where another is searched."}
+Why = create_model(
+    "Why", __base__=Body, query=(raw(_QUERY, optional=False), ...), entry_namespace=(raw(_PLACE), None), **_OPTIONS
+)
 _CHANGEABLE = ("text", "speaker", "metadata", "event_time", "expires_at", "importance")
 _CHANGES: dict[str, Any] = {
     name: (raw(_BY_NAME[name], optional=name not in ("text", "event_time")), None) for name in _CHANGEABLE
@@ -158,6 +161,12 @@ class Encode(Body):
 
     texts: raw({"type": "array", "items": _TEXT, "maxItems": 1000}, optional=False)  # type: ignore[valid-type]
     queries: bool = False
+
+
+class Passages(BaseModel):
+    """Where the passages of a text begin and end, in characters; one, if the text is short."""
+
+    items: list[tuple[int, int]]
 
 
 class Vectors(BaseModel):
@@ -203,6 +212,8 @@ class Reindex(Body):
     dry_run: raw({"type": "boolean"}, optional=False) = False  # type: ignore[valid-type]
     batch_size: raw({"type": "integer", "minimum": 1}, optional=False) = 256  # type: ignore[valid-type]
     max_cpu: raw({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, optional=False) = 1.0  # type: ignore[valid-type]
+    workers: raw({"type": "integer", "minimum": 1}, optional=False) = 1  # type: ignore[valid-type]
+    join: raw({"type": "boolean"}, optional=False) = False  # type: ignore[valid-type]
 
 
 class Rollback(Body):

@@ -33,6 +33,7 @@ from agent_memory.types import Namespace
 
 _log = logging.getLogger("agent_memory")
 _R = TypeVar("_R")
+_MOST_VIEWS = 1_000
 
 
 class Serving:
@@ -54,6 +55,7 @@ class Serving:
         self.long_pool = ThreadPoolExecutor(4, thread_name_prefix="agent-memory-operation")
         self.stopping = threading.Event()
         self.waiting = 0
+        self._views: dict[Namespace, Memory] = {}
         self.buckets = Buckets(settings.workers)
         _LIVE.add(self)
         self._reranker: Reranker | None = None
@@ -92,24 +94,29 @@ class Serving:
         return replace(found, namespace=scope)
 
     def _find(self, authorization: str | None) -> Principal:
-        if not self.needs_keys or self.ledger is None:
+        scheme, _, text = (authorization or "").partition(" ")
+        shown = text.strip() if scheme.lower() == "bearer" else None
+        made, found = (False, None) if self.ledger is None else find_principal(self.ledger, shown)
+        home = self.memory.namespace
+        if not made:
             if self.settings.require_keys:
                 raise _unauthorized("this server needs keys, and none exist: agent-memory keys create")
-            home = self.memory.namespace
             return Principal(home, ANYBODY.role, home)
-        scheme, _, text = (authorization or "").partition(" ")
-        if not authorization or scheme.lower() != "bearer":
+        if shown is None:
             raise _unauthorized("this server needs a key: Authorization: Bearer am_…")
-        found = find_principal(self.ledger, text.strip())
-        home = self.memory.namespace
         if found is None or found.namespace[: len(home)] != home:
             raise _unauthorized("the key is unknown, was revoked or has expired")
         return found
 
     def view(self, namespace: Namespace) -> Memory:
         """Return the memory as it is seen in a namespace: the same store, a narrower scope."""
-        view = copy.copy(self.memory)
-        view._enter(namespace)
+        view = self._views.get(namespace)
+        if view is None:
+            view = copy.copy(self.memory)
+            view._enter(namespace)
+            if len(self._views) >= _MOST_VIEWS:
+                self._views.clear()
+            self._views[namespace] = view
         return view
 
     async def run(self, call: Callable[[], _R]) -> _R:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 
 from agent_memory.times import to_utc
-from agent_memory.timewords.calendar import Span, Tense
+from agent_memory.timewords.calendar import Span
 from agent_memory.timewords.expressions import read_expression
 from agent_memory.timewords.languages import SPACED, UNSPACED
 from agent_memory.timewords.line import STARTS, Line
@@ -20,11 +20,14 @@ from agent_memory.timewords.words import Language, Token, give_meanings, split, 
 
 _MOST = 32  # periods of a query; who names more asks for none in particular
 _MOST_READ = 256  # expressions, the same ones counted again
+_DATED = frozenset("month date numeric monthday monthsign yearmonth isoweek decade decadeword decadesign year".split())
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 # Numbers that may be years, days or times of day, and signs of quarters: what ``words`` reads without a word.
 _NUMERIC = re.compile(r"\d(?:[^\W\d_]|[/.:-]\d|[’'°]|(?<![a-z0-9].)\d{3})|\b[qth]\d|['’]\d\d\b", re.IGNORECASE)
 _DIGIT = re.compile(r"\d")
 _WORD = re.compile(r"[^\W\d_]+")
+_OWNING = re.compile(r"['’]s\b", re.IGNORECASE)
+_LETTERS = "".join(chr(code).lower() if chr(code).isalpha() else " " for code in range(128))
 _ALIKE = {"es": "fr", "pt": "fr", "it": "fr"}  # read numbers in the same way
 _CLOSE = 1  # words by which a language may lag behind the likeliest
 _ASIAN, _KANA = re.compile("[\u3040-\u9fff\uff10-\uff19]"), re.compile("[\u3040-\u30ff]")
@@ -38,11 +41,13 @@ class Interval:
         words: The words of the text.
         start: Start of the period (UTC); the year 1 if it has none.
         end: End of the period (UTC), exclusive; the year 9999 if it has none.
+        dated: Whether the words name a month, a year or a decade; else they are told from now ("last week").
     """
 
     words: str
     start: datetime
     end: datetime
+    dated: bool
 
     @property
     def open(self) -> bool:
@@ -66,53 +71,57 @@ def intervals(
             the text shows, else that of its language.
         stop: Asked before each expression; True ends the search.
     """
+    readings = _choose_languages(text)
+    if not readings:
+        return []
     zone = now.tzinfo or UTC
     found: dict[tuple[datetime, datetime], Interval] = {}
-    for count, (words, span) in enumerate(_read(text, now.replace(tzinfo=None), date_order)):
+    for count, (words, span, dated) in enumerate(_read(text, readings, now.replace(tzinfo=None), date_order)):
         if len(found) == _MOST or count == _MOST_READ or stop():
             break
-        interval = _place(words, span, zone)
+        interval = _place(words, span, zone, dated=dated)
         if interval.start < interval.end:
             found.setdefault((interval.start, interval.end), interval)
     return list(found.values())
 
 
-def _place(words: str, span: Span, zone: tzinfo) -> Interval:
+def _place(words: str, span: Span, zone: tzinfo, *, dated: bool) -> Interval:
     start = _FIRST if datetime.min == span.start else to_utc(span.start, zone)
-    return Interval(words, start, _LAST if datetime.max == span.end else to_utc(span.end, zone))
+    return Interval(words, start, _LAST if datetime.max == span.end else to_utc(span.end, zone), dated)
 
 
-def _read(text: str, now: datetime, date_order: str) -> Iterator[tuple[str, Span]]:
-    """Yield the expressions of a text with their spans, in the order of the languages it may be in."""
+def _read(
+    text: str, readings: Sequence[tuple[Language, list[Token]]], now: datetime, date_order: str
+) -> Iterator[tuple[str, Span, bool]]:
+    """Yield the expressions of a text, their spans, and whether they are dated, by the languages it may be in."""
     taken: set[int] = set()  # characters that an expression of a likelier language covers
-    for language, tokens in _choose_languages(text):
-        if not _may_mention(tokens):
-            continue
-        line = Line(tokens, language, now, _tell_tense(tokens), _tell_order(tokens, language, date_order))
+    for language, tokens in readings:
+        line = Line(tokens, language, now, date_order)
         for first, last, span in _scan(line):
             place = range(tokens[first].start, tokens[last].end)
             if taken.isdisjoint(place):
                 taken.update(place)
-                yield text[place.start : place.stop], span
+                dated = any(line.has(at, *_DATED) for at in range(first, last + 1))
+                yield text[place.start : place.stop], span, dated
 
 
 def _scan(line: Line) -> Iterator[tuple[int, int, Span]]:
     """Yield the positions of the first and last token of each expression, and its span."""
-    at = 0
-    while at < len(line.tokens):
+    behind = 0
+    for at in line.list_openings():
+        if at < behind:
+            continue
         try:
-            found = read_expression(line, at) if line.may_open(at) else None
+            found = read_expression(line, at)
         except (ValueError, OverflowError):  # beyond the years 1 to 9999
             found = None
         if found is None:
-            at += 1
             continue
-        span, end = found
+        span, behind = found
         first = at
         if not line.has(at, "since", "before", "after", "until", "by", "between") or not _is_open(span):
             first = line.skip(at, "in", "the", "from", "of") if _begins_later(line, at) else at
-        yield min(first, end - 1), end - 1, span
-        at = end
+        yield min(first, behind - 1), behind - 1, span
 
 
 def _is_open(span: Span) -> bool:
@@ -126,32 +135,54 @@ def _begins_later(line: Line, at: int) -> bool:
 def _choose_languages(text: str) -> list[tuple[Language, list[Token]]]:
     """Return the languages that a text may be in, the likeliest first, with its tokens in each."""
     if not text.isascii() and _ASIAN.search(text):
-        written = UNSPACED[:1] if _KANA.search(text) else UNSPACED
         text = write_digits(text)
-        found = [(language, give_meanings(list(split(text, language)), language)) for language in written]
-        return sorted(found, key=lambda pair: _cover(pair[1]), reverse=True)
-    if not (_DIGIT.search(text) and _NUMERIC.search(text)) and _list_starts().isdisjoint(
-        _WORD.findall(text.casefold())
-    ):
-        return []
-    pieces = list(split(text))
-    return [(language, give_meanings(pieces, language)) for language in _list_likely(pieces)]
+        told = _find_asian().search(text) or (_DIGIT.search(text) and _NUMERIC.search(text))
+        return _read_unspaced(text) if told else []
+    if _DIGIT.search(text):
+        if not _NUMERIC.search(text) and _list_starts().isdisjoint(_list_words(text)):
+            return []
+        pieces = split(text)
+        languages = list(_list_likely([piece.text for piece in pieces], numeric=_may_mention(pieces)))
+    else:  # then the words are those of the pieces, which need not be made where no language names a time
+        words = _list_words(text)
+        languages = [] if _list_starts().isdisjoint(words) else list(_list_likely(words, numeric=False))
+        pieces = split(text) if languages else []
+    return [(language, give_meanings(pieces, language)) for language in languages]
 
 
-def _list_likely(pieces: Sequence[Token]) -> Iterator[Language]:
-    """Yield the languages of words between spaces in which a text may mention a time, the likeliest first."""
-    index, words = _index_words(), {piece.text for piece in pieces}
-    scores = dict.fromkeys(range(len(SPACED)), 0.0)
-    for piece in pieces:
-        for one, weight in index.get(piece.text, ()):
+def _read_unspaced(text: str) -> list[tuple[Language, list[Token]]]:
+    written = UNSPACED[:1] if _KANA.search(text) else UNSPACED
+    found = [(language, give_meanings(split(text, language), language)) for language in written]
+    return sorted(found, key=lambda pair: _cover(pair[1]), reverse=True)
+
+
+def _list_words(text: str) -> list[str]:
+    """Return the words of a text, case folded, but for the "s" of "Ann's"."""
+    if "'" in text or "’" in text:
+        text = _OWNING.sub(" ", text)
+    if text.isascii():  # in a fifth of the time
+        return text.translate(_LETTERS).split()
+    return [word.casefold() for word in _WORD.findall(text)]
+
+
+def _list_likely(words: Sequence[str], *, numeric: bool) -> Iterator[Language]:
+    """Yield the languages of words between spaces in which a text may mention a time, the likeliest first.
+
+    Args:
+        words: The words of the text.
+        numeric: Whether it holds numbers that may be times.
+    """
+    index, scores = _index_words(), [0.0] * len(SPACED)
+    for word in words:
+        for one, weight in index.get(word, ()):
             scores[one] += weight
-    best, numeric = max(scores.values()), _may_mention(pieces)
+    best = max(scores)
     read: set[str] = set()
-    for one in sorted(scores, key=lambda one: -scores[one]):
+    for one in sorted(range(len(scores)), key=lambda one: -scores[one]):
         if scores[one] < max(best - _CLOSE, best / 2):
             break
         language, known = SPACED[one], scores[one] > 0
-        if not numeric and not (known and _list_needed(one) & words):
+        if not numeric and not (known and not _list_needed(one).isdisjoint(words)):
             continue
         grammar = _ALIKE.get(language.code, language.code)
         if known or grammar not in read:
@@ -191,6 +222,14 @@ def _list_starts() -> frozenset[str]:
 
 
 @functools.cache
+def _find_asian() -> re.Pattern[str]:
+    """Return what finds the words without one of which, and without numbers, a text without spaces mentions no time."""
+    words = {phrase[0] for one in UNSPACED for phrase, means in one.lexicon.items() if not STARTS.isdisjoint(means)}
+    shortest = [word for word in words if not any(other in word for other in words - {word})]
+    return re.compile("|".join(sorted(map(re.escape, shortest), key=len)), re.IGNORECASE)
+
+
+@functools.cache
 def _list_common() -> frozenset[str]:
     return frozenset(word for language in SPACED for word in language.common)
 
@@ -216,21 +255,3 @@ def _cover(tokens: Sequence[Token]) -> tuple[int, int]:
     """Return how many characters are words of time, and, negative, how many words they are."""
     known = [len(token.text) for token in tokens if token.means]
     return sum(known), -len(known)
-
-
-def _tell_tense(tokens: Sequence[Token]) -> Tense:
-    kinds = {kind for token in tokens for kind in token.means}
-    if "lapsed" in kinds:
-        return "past"
-    return "future" if "coming" in kinds else "present" if "present" in kinds else "untold"
-
-
-def _tell_order(tokens: Sequence[Token], language: Language, date_order: str) -> bool:
-    """Return whether the day comes first in dates of numbers alone."""
-    if date_order != "auto":
-        return date_order == "day-first"
-    for token in tokens:
-        first, second, _, sign = token.means.get("numeric", (0, 0, 0, "."))
-        if sign != "." and (first > 12) != (second > 12):
-            return bool(first > 12)
-    return language.day_first

@@ -22,6 +22,13 @@ from agent_memory.timewords.relative import choose_season, read_relative
 _DAY = timedelta(days=1)
 _BEHIND = ("of", "comma", "the", "in", "yearword")
 _LOOSE = ("of", "on", "at", "for", "about", "around", "over", "within", "de", "von", "van", "di")
+_FIRST = frozenset(
+    (
+        "date yearmonth isoweek numeric monthday weekday month ord num last year shifted quarter trimester halfyear "
+        "nth decade decadeword weekword rel holiday season yearword"
+    ).split()
+)
+"""What the first token of a date means."""
 _EARLIEST, _LATEST = 1800, 2100  # years that a number by itself may stand for
 
 
@@ -33,6 +40,8 @@ def read_date(line: Line, at: int, *, told: bool) -> Found:
         at: The position.
         told: Whether a word before it, such as "in", says that a time follows.
     """
+    if not line.begins(at, _FIRST):
+        return None
     return (
         _read_signs(line, at, told=told)
         or _read_weekday_before(line, at, told=told)

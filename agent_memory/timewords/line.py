@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from agent_memory.timewords.calendar import Span, Tense
@@ -27,9 +28,11 @@ _BEGINS = STARTS | frozenset(
     "rel past num fuzzy one agopre inpre edge clock half sesqui weekword yearword last".split()
 )
 _OPENS = _BEGINS | frozenset("since after before until by between in from of".split())
+_ASIDE = frozenset("common lapsed coming present label every owner bare nearest weekdays".split())
+"""Meanings of words that no expression holds; they only say what the words beside them mean."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Line:
     """Tokens, read from left to right.
 
@@ -37,15 +40,51 @@ class Line:
         tokens: The tokens.
         language: Their language.
         now: The wall clock's time of the question.
-        tense: Whether the question is about the past, the present or the future.
-        day_first: Whether 5/8/2023 is the 5th of August.
+        date_order: As for ``intervals``.
     """
 
     tokens: Sequence[Token]
     language: Language
     now: datetime
-    tense: Tense
-    day_first: bool
+    date_order: str
+
+    @cached_property
+    def tense(self) -> Tense:
+        """Whether the question is about the past, the present or the future."""
+        kinds = {kind for token in self.tokens for kind in token.means}
+        if "lapsed" in kinds:
+            return "past"
+        return "future" if "coming" in kinds else "present" if "present" in kinds else "untold"
+
+    @cached_property
+    def day_first(self) -> bool:
+        """Whether 5/8/2023 is the 5th of August, by another date of the text or else by its language."""
+        if self.date_order != "auto":
+            return self.date_order == "day-first"
+        for token in self.tokens:
+            first, second, _, sign = token.means.get("numeric", (0, 0, 0, "."))
+            if sign != "." and (first > 12) != (second > 12):
+                return bool(first > 12)
+        return self.language.day_first
+
+    def list_openings(self) -> list[int]:
+        """Return the positions at which an expression, with the directions before it, may begin.
+
+        Each expression holds a token without which a text mentions no time, and none before that has no meaning. Most
+        words that may open one, such as "in", stand before neither.
+        """
+        found, near = [], False
+        for at in range(len(self.tokens) - 1, -1, -1):
+            means = self.tokens[at].means
+            if not means:
+                near = False
+            elif not STARTS.isdisjoint(means):
+                near = True
+            elif near:
+                near = not means.keys() <= _ASIDE
+            if near and not _OPENS.isdisjoint(means):
+                found.append(at)
+        return found[::-1]
 
     def value(self, at: int, kind: str) -> Any:  # noqa: ANN401 - what the kind has
         """Return a meaning of the token at a position, or None."""
@@ -55,14 +94,13 @@ class Line:
         """Return whether the token at a position has one of several meanings."""
         return 0 <= at < len(self.tokens) and not self.tokens[at].means.keys().isdisjoint(kinds)
 
-    def may_open(self, at: int) -> bool:
-        """Return whether an expression, with the directions before it, may begin with the token at a position."""
-        means = self.tokens[at].means
-        return bool(means) and not means.keys().isdisjoint(_OPENS)
+    def begins(self, at: int, kinds: frozenset[str]) -> bool:
+        """Return whether the token at a position has one of many meanings: a cheap test before several readers."""
+        return 0 <= at < len(self.tokens) and not kinds.isdisjoint(self.tokens[at].means)
 
     def may_begin(self, at: int) -> bool:
         """Return whether a period may begin with the token at a position."""
-        return 0 <= at < len(self.tokens) and not self.tokens[at].means.keys().isdisjoint(_BEGINS)
+        return self.begins(at, _BEGINS)
 
     def skip(self, at: int, *kinds: str, most: int = 3) -> int:
         """Return the position behind up to ``most`` tokens that have one of several meanings."""

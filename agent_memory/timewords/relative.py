@@ -22,6 +22,9 @@ from agent_memory.timewords.line import Found, Line
 _DAY = timedelta(days=1)
 _CLOCK = ("second", "minute", "hour")
 _BLOCKS = ("weekend", "quarter", "decade", "century", "night")
+_AMOUNT = frozenset("num one fuzzy sesqui half unit".split())
+_FIRST = _AMOUNT | frozenset("day daypart rel shifted shiftededge season agopre inpre past weekday".split())
+"""What the first token of an amount, and of an expression told from the present, means."""
 _FOLLOWS = ("fr", "es", "pt", "it")  # languages in which "last" follows its noun
 
 
@@ -33,6 +36,8 @@ def read_relative(line: Line, at: int, *, told: bool) -> Found:
         at: The position.
         told: Whether a word before it, such as "on", says that a time follows.
     """
+    if not line.begins(at, _FIRST):
+        return None
     return (
         _read_day(line, at)
         or _read_shifted(line, at)
@@ -93,6 +98,8 @@ def _read_before_last(line: Line, at: int) -> Found:
 
 def read_amount(line: Line, at: int) -> tuple[tuple[int, int], str, int] | None:
     """Return the least and greatest number of an amount of time, its unit, and the position behind it."""
+    if not line.begins(at, _AMOUNT):
+        return None
     halves = _read_halves(line, at)
     if halves is not None:
         return halves
@@ -261,8 +268,8 @@ def _read_neighbour(line: Line, at: int) -> Found:
 
 
 def _read_weekend(line: Line, at: int, *, told: bool) -> Found:
-    """Read "at the weekend"."""
-    if not told or line.value(at, "unit") != "weekend" or line.has(at - 1, "every"):
+    """Read "at the weekend", which weekends are not."""
+    if not told or line.value(at, "unit") != "weekend" or line.has(at - 1, "every") or line.has(at, "weekdays"):
         return None
     return shift("weekend", -1 if line.tense in ("past", "untold") else 0, line.now), at + 1
 

@@ -6,8 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeAlias
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
 Meanings: TypeAlias = Mapping[str, Any]
 """What a token may mean, by kind: ``{"month": 5}``."""
@@ -15,8 +15,7 @@ Meanings: TypeAlias = Mapping[str, Any]
 _NOTHING: Meanings = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A word, number or sign of a text.
 
     Attributes:
@@ -77,18 +76,30 @@ class Language:
         return found
 
     @cached_property
-    def lengths(self) -> Mapping[str, int]:
-        """Number of words of the longest phrase that begins with a word."""
-        longest: dict[str, int] = {}
-        for phrase in self.lexicon:
-            longest[phrase[0]] = max(longest.get(phrase[0], 0), len(phrase))
-        return longest
+    def singles(self) -> Mapping[str, Meanings]:
+        """Meanings of the phrases of one word, by the word."""
+        return {phrase[0]: means for phrase, means in self.lexicon.items() if len(phrase) == 1}
+
+    @cached_property
+    def longer(self) -> Mapping[str, Mapping[str, Sequence[tuple[str, ...]]]]:
+        """The phrases of several words, by their first and second word, the longest first."""
+        found: dict[str, dict[str, list[tuple[str, ...]]]] = {}
+        for phrase in sorted((phrase for phrase in self.lexicon if len(phrase) > 1), key=len, reverse=True):
+            found.setdefault(phrase[0], {}).setdefault(phrase[1], []).append(phrase)
+        return found
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """Finds the words of a language without spaces, the longest first, and numbers between them."""
-        words = sorted((phrase[0] for phrase in self.lexicon), key=lambda word: -len(word))
-        return re.compile("|".join(_NOT_BEHIND.get(word, "") + re.escape(word) for word in words))
+        by_sign: dict[str, list[str]] = {}  # that no word is tried at a sign with which none begins
+        for word in sorted((phrase[0] for phrase in self.lexicon), key=lambda word: -len(word)):
+            by_sign.setdefault(word[0], []).append(_NOT_BEHIND.get(word, "") + re.escape(word))
+        signs = "".join(map(re.escape, by_sign))
+        return re.compile(f"(?=[{signs}])(?:{'|'.join(_join_words(*found) for found in by_sign.items())})")
+
+
+def _join_words(sign: str, words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"(?={re.escape(sign)})(?:{'|'.join(words)})"
 
 
 def write_digits(text: str) -> str:
@@ -104,9 +115,9 @@ def strip_accents(word: str) -> str:
 _COUNTED = r"(?<![\d〇零一二三四五六七八九十])"
 # Words that begin with what counts behind a number: 三月 and 初, 2年前 and の.
 _NOT_BEHIND = dict.fromkeys("月初 月底 月末 月中 年初 年底 年末 年中".split(), _COUNTED) | {"前の": "(?<![年月日週間])"}
-# What is written alike in all languages. The first that matches counts.
+# What is written alike in all languages. The first that matches counts; words and punctuation, the most, come early.
 _SIGNS = re.compile(
-    r"(?P<era>(?:令和|平成|昭和)\s?(?:\d{1,2}|元)(?=年))|(?P<plain>[^\W\d_]++(?!\d))|"
+    r"\s*+(?:(?P<era>(?:令和|平成|昭和)\s?(?:\d{1,2}|元)(?=年))|(?P<plain>[^\W\d_]++(?!\d))|(?P<mark>[^\w\s'’])|"
     r"(?P<iso>\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:Z\b|[+-]\d\d:?\d\d\b)?(?![\d-]))|"
     r"(?P<isoweek>\b\d{4}-?W\d\d(?:-?\d)?\b)|"
     r"(?P<ymd>\b\d{4}(?P<sep>[/.])\d{1,2}(?P=sep)\d{1,2}\b)|"
@@ -120,7 +131,7 @@ _SIGNS = re.compile(
     r"(?P<code>\b(?!kw|cw)[a-z]+\d\w*)|"
     r"(?P<monthday>\b\d{1,2}(?:/\d{1,2}\b(?!/)|\.\d{1,2}\.?(?![\d%])))|"
     r"(?P<ordinal>\b\d{1,2}(?:st|nd|rd|th|er|ère|ère|e|ème|ste|de|º|ª|°)\b)|"
-    r"(?P<number>\d+(?:[.,]\d+)*)|(?P<apostrophe>['’](?:s\b)?)|(?P<word>[^\W\d_]+)|(?P<sign>\S)",
+    r"(?P<number>\d+(?:[.,]\d+)*)|(?P<apostrophe>['’](?:s\b)?)|(?P<word>[^\W\d_]+)|(?P<sign>\S))",
     re.IGNORECASE,
 )
 _WORDS = ("plain", "word")
@@ -134,49 +145,61 @@ _SHORT_YEAR = 70  # two digits from here on are of the last century
 
 def give_meanings(pieces: Sequence[Token], language: Language) -> list[Token]:
     """Return tokens with the meanings that they have in a language, its phrases as one."""
-    lexicon, lengths = language.lexicon, language.lengths
+    singles, longer = language.singles, language.longer
     tokens: list[Token] = []
-    at = 0
-    while at < len(pieces):
-        piece = pieces[at]
-        longest = lengths.get(piece.text)
-        for count in range(min(longest, len(pieces) - at), 0, -1) if longest else ():
-            phrase = tuple(token.text for token in pieces[at : at + count])
-            means = lexicon.get(phrase)
-            if means is not None:
-                text_ = " ".join(phrase)
-                piece = Token(text_, piece.start, pieces[at + count - 1].end, {**piece.means, **means}, piece.capital)
-                at += count - 1
-                break
+    skip = 0  # pieces of a phrase that was found
+    for at, piece in enumerate(pieces):
+        if skip:
+            skip -= 1
+            continue
+        phrase = _find_phrase(pieces, at, longer[piece.text]) if piece.text in longer else None
+        if phrase is not None:
+            skip, found = len(phrase) - 1, {**piece.means, **language.lexicon[phrase]}
+            piece = Token(" ".join(phrase), piece.start, pieces[at + skip].end, found, piece.capital)
+        elif (known := singles.get(piece.text)) is not None:
+            means = {**piece.means, **known} if piece.means else known
+            piece = tuple.__new__(Token, (piece.text, piece.start, piece.end, means, piece.capital))
         tokens.append(piece)
-        at += 1
     return tokens
 
 
-def split(text: str, language: Language | None = None) -> Iterator[Token]:
-    """Yield the words, numbers and signs of a text, without the meanings that words have in a language.
+def _find_phrase(
+    pieces: Sequence[Token], at: int, longer: Mapping[str, Sequence[tuple[str, ...]]]
+) -> tuple[str, ...] | None:
+    """Return the longest phrase of several words at a position."""
+    for phrase in longer.get(pieces[at + 1].text, ()) if at + 1 < len(pieces) else ():
+        if phrase == tuple([piece.text for piece in pieces[at : at + len(phrase)]]):
+            return phrase
+    return None
+
+
+def split(text: str, language: Language | None = None) -> list[Token]:
+    """Return the words, numbers and signs of a text, without the meanings that words have in a language.
 
     Args:
         text: The text.
         language: A language whose words are not separated by spaces.
     """
+    tokens: list[Token] = []
     for match in _SIGNS.finditer(text):
-        kind, raw, start = str(match.lastgroup), match.group(), match.start()
-        if kind == "apostrophe" or (
-            raw == "." and _SHORTENS.match(text, start + 1) and text[start - 1 : start].isalpha()
-        ):
-            continue
-        if kind in _WORDS and language is not None and not raw.isascii():
-            yield from _split_unspaced(text, start, match.end(), language)
-        elif kind in _WORDS:
-            yield Token(raw.casefold(), start, match.end(), _NOTHING, raw[0].isupper())
-        elif not (raw == "-" and _is_inside(text, start)):
-            yield Token(raw.casefold(), start, match.end(), _READERS[kind](raw.casefold()))
+        kind, end = match.lastgroup, match.end()
+        raw = match.group().lstrip()
+        start = end - len(raw)
+        if kind in _WORDS:
+            if language is not None and not raw.isascii():
+                tokens += _split_unspaced(text, start, end, language)
+            else:
+                tokens.append(tuple.__new__(Token, (raw.casefold(), start, end, _NOTHING, raw[0].isupper())))
+        elif kind != "apostrophe" and not (kind == "mark" and _is_part(text, start)):
+            tokens.append(Token(raw.casefold(), start, end, _READERS[kind](raw.casefold())))
+    return tokens
 
 
-def _is_inside(text: str, at: int) -> bool:
-    """Return whether a hyphen joins two words."""
-    return text[at - 1 : at].isalpha() and text[at + 1 : at + 2].isalpha()
+def _is_part(text: str, at: int) -> bool:
+    """Return whether a sign belongs to the words beside it: the point of "Sept. 5", the hyphen of "e-mail"."""
+    if text[at] == ".":
+        return _SHORTENS.match(text, at + 1) is not None and text[at - 1 : at].isalpha()
+    return text[at] == "-" and text[at - 1 : at].isalpha() and text[at + 1 : at + 2].isalpha()
 
 
 def _split_unspaced(text: str, start: int, last: int, language: Language) -> Iterator[Token]:
@@ -238,7 +261,12 @@ def _read_number(raw: str) -> Meanings:
     return {"num": value}
 
 
-_READERS: Mapping[str, Any] = {
+@lru_cache(maxsize=256)
+def _read_sign(raw: str) -> Meanings:
+    return {"comma": True} if raw == "," else {"dash": True} if raw in "-–—~〜～" else {"sign": raw}
+
+
+_READERS: Mapping[str | None, Any] = {
     "iso": _read_iso,
     "code": lambda raw: {},
     "isoweek": lambda raw: {"isoweek": tuple(map(int, re.findall(r"^\d{4}|(?<=w)\d\d|\d$(?<=w\d\d\d|\d\d-\d)", raw)))},
@@ -255,5 +283,6 @@ _READERS: Mapping[str, Any] = {
     "monthday": _read_month_day,
     "ordinal": lambda raw: {"ord": int(re.sub(r"\D", "", raw))},
     "number": _read_number,
-    "sign": lambda raw: {"comma": True} if raw == "," else {"dash": True} if raw in "-–—~〜～" else {"sign": raw},
+    "mark": _read_sign,
+    "sign": _read_sign,
 }

@@ -22,9 +22,13 @@ from agent_memory.upkeep.derive import Deriver
 from agent_memory.upkeep.lease import LEASE
 from agent_memory.upkeep.measure import measure_sampled_recall
 from agent_memory.upkeep.plan import Target
+from agent_memory.upkeep.sharing import work_on_ranges
 
 _SWAP_ENTRIES = 16  # entries that may be encoded while the swap holds the write lock, at first
 _POLL_S = 0.1
+_LOOK_S = 1.0
+_PATIENCE_S = 120.0
+"""How long helpers that get no further are waited for, before their ranges are encoded here, too."""
 _BREATH_S = 0.002
 _REPLAYED_SEGMENTS = 256  # in one transaction
 _LENGTH_TOLERANCE = 0.01
@@ -85,6 +89,7 @@ class Builder:
             CancelledError: The job was cancelled.
             IndexStateError: The generation did not pass verification.
         """
+        self._share()
         self._catch_up()
         failpoint("reindex-filled")
         self._evolve()
@@ -97,6 +102,33 @@ class Builder:
             limit *= 2  # otherwise writers that are faster than this builder could keep it from ever finishing
 
     # --- filling -----------------------------------------------------------------------------------------
+
+    def _share(self) -> None:
+        """Encode ranges of entries, together with the processes that help; does nothing where nobody can.
+
+        What they leave, ``_catch_up`` finds. A range of a process that was killed is claimed by the next one.
+        """
+        if not (self._store.database.is_shared and self._job.kind == "reindex" and self._deriver.encodes):
+            return
+        with self._write_step() as tx:
+            if tx.ranges is not None:
+                tx.ranges.divide(self._generation.id, self._batch_size)
+        before, waited = None, 0.0
+        while waited < _PATIENCE_S:
+            work_on_ranges(self._store, self._generation, self._write_range)
+            with self._write_step() as tx:
+                count = None if tx.ranges is None else tx.ranges.count(self._generation.id)
+                if count is None or not count.left:
+                    self._deriver.encoded = max(self._deriver.encoded, 0 if count is None else count.encoded)
+                    self._record(tx)
+                    return
+            waited, before = (waited + _LOOK_S if count == before else 0.0), count
+            time.sleep(_LOOK_S)
+
+    def _write_range(self, batch: Sequence[StoredText]) -> int:
+        before = self._deriver.encoded
+        self._write(batch, after=self._after)
+        return self._deriver.encoded - before
 
     def _catch_up(self) -> None:
         """Give a vector to every entry without one: those behind the last id seen, and those changed since."""
@@ -227,7 +259,7 @@ class Builder:
             raise IndexStateError(
                 f"verification: recall@10 is {self.recall:.3f}, wanted {self._options.recall_target:.3f}"
             )
-        self._store.index.keep(index, generation.identity, self._seq, erasures)
+        self._store.index.keep(index, generation, self._seq, erasures)
 
     def _try_swap(self, limit: int) -> bool:
         """Encode the last missing entries and swap, in one transaction; False if there are more than ``limit``."""

@@ -13,7 +13,7 @@ from agent_memory.live.store import Store
 from agent_memory.reports import Report, Stats
 from agent_memory.storage.codec import content_hash
 from agent_memory.storage.records import ANY, AlteredKind, AlteredRow, Condition
-from agent_memory.types import Namespace
+from agent_memory.types import Namespace, is_internal
 
 _PAGE = 500
 _EDITED = "the text differs from its checksum"
@@ -24,12 +24,13 @@ _ALTERED = "a field differs from the checksum; what it was is lost, write it aga
 def count_stats(store: Store, namespace: Namespace) -> Stats:
     """Return facts about a store; see ``Memory.stats``."""
     now = datetime.now(UTC)
-    current = Condition(namespace=namespace, moment=now)
+    shown = is_internal(namespace)
+    current = Condition(namespace=namespace, moment=now, internal=shown)
     with store.read() as tx:
         generation = tx.generations.live()
         alive = tx.entries.count(current)
         namespaces, texts = tx.entries.count_distinct(current)
-        expired = tx.entries.count(Condition(namespace=namespace, state="expired", moment=now))
+        expired = tx.entries.count(Condition(namespace=namespace, state="expired", moment=now, internal=shown))
         sessions, seq = len(tx.entries.list_sessions(current)), tx.changes.last_seq()
     index = store.index.stats()
     return Stats(

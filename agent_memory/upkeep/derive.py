@@ -31,6 +31,11 @@ class Deriver:
     def __init__(self, target: Target, generation: Generation, encoded: int) -> None:
         self._target, self._generation, self.encoded = target, generation, encoded
 
+    @property
+    def encodes(self) -> bool:
+        """Whether vectors are made from texts, and not from those of the live generation."""
+        return self._target.source is Source.ENCODE
+
     def derive(self, tx: Transaction, batch: Sequence[StoredText]) -> dict[int, StoredVectors]:
         """Return the vectors that follow from those of the live generation, by entry id; encodes nothing.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from agent_memory.errors import LeaseHeldError
+from agent_memory.live.served_view import ServedView
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.reports import GenerationInfo, GenerationState, Maintenance, MaintenanceAction, Replay
@@ -145,9 +146,10 @@ class Maintainer:
             live = tx.generations.live()
             questions = None if live is None or not rehearse else read_logged_queries(tx, live)
             logged = tx.queries.count(())
+            rows = None if view is None or isinstance(view.rows, ServedView) else view.rows
         stats, replay = self._index.stats(), None
-        if view is not None and live is not None and questions is not None:
-            replay = rehearse_rebuild(view.rows, live, questions, stats=stats, options=self._index.options)
+        if rows is not None and live is not None and questions is not None:
+            replay = rehearse_rebuild(rows, live, questions, stats=stats, options=self._index.options)
         return _Survey(
             state=state,
             collectable=[one for one in generations if self._is_collectable(one, now)],
@@ -156,8 +158,9 @@ class Maintainer:
             unerased=unerased,
             logged=logged,
             index=stats,
-            recall=None if view is None else measure_sampled_recall(view.rows, 7),
-            tier_recall={} if view is None else measure_tier_recall(view.rows),
+            # On the server it was measured when the index was made: exact searches there take too long for this.
+            recall=(None if stats is None else stats.plan.recall) if rows is None else measure_sampled_recall(rows, 7),
+            tier_recall={} if rows is None else measure_tier_recall(rows),
             replay=replay,
         )
 
@@ -229,7 +232,7 @@ class Maintainer:
                 return f"postponed: {'; '.join(pending)}" if pending else "done"
             case "index":
                 with self._store.read() as tx:
-                    self._index.start_over(tx, self._accept)
+                    self._index.improve(tx, self._accept)
                 return "index rebuilt"
             case "collect":
                 try:

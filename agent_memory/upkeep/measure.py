@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent_memory.live.rows import Searched
 from agent_memory.types import FloatArray, IdArray
 
 if TYPE_CHECKING:
-    from agent_memory.index import IndexStats, IndexView
+    from agent_memory.index import IndexStats
 
 _K = 10
 _SAMPLE = 200  # rows that play the query in ``measure_sampled_recall``
@@ -24,7 +25,7 @@ def choose_rows(rows: int, count: int, *, seed: int = 7) -> IdArray:
     return np.sort(np.random.default_rng(seed).choice(rows, min(count, rows), replace=False))
 
 
-def measure_recall(view: IndexView, questions: FloatArray) -> float | None:
+def measure_recall(view: Searched, questions: FloatArray) -> float | None:
     """Return the share of the exact top 10 that an index finds; None without questions or entries.
 
     Args:
@@ -39,13 +40,13 @@ def measure_recall(view: IndexView, questions: FloatArray) -> float | None:
     return float((found >= last - _TIE).sum() / np.isfinite(truth).sum())
 
 
-def measure_sampled_recall(view: IndexView, seed: int) -> float | None:
+def measure_sampled_recall(view: Searched, seed: int) -> float | None:
     """Return recall@10 of an index against exact search, over a sample of its own rows; None if it is empty."""
     ids = view.ids()
     return measure_recall(view, view.vectors_of(ids[choose_rows(len(ids), _SAMPLE, seed=seed)])) if len(ids) else None
 
 
-def measure_tier_recall(view: IndexView) -> dict[int, float]:
+def measure_tier_recall(view: Searched) -> dict[int, float]:
     """Return the share of the exact top 10 that each tier hands on, by dimension, over a sample of the rows."""
     ids = view.ids()
     if not len(ids):
@@ -62,7 +63,7 @@ def measure_tier_recall(view: IndexView) -> dict[int, float]:
 
 
 def measure_agreement(
-    views: tuple[IndexView, IndexView], questions: tuple[FloatArray, FloatArray], own_ids: IdArray | None = None
+    views: tuple[Searched, Searched], questions: tuple[FloatArray, FloatArray], own_ids: IdArray | None = None
 ) -> float | None:
     """Return the share of the exact top 10 that two spaces over the same entries have in common.
 
@@ -87,7 +88,7 @@ def measure_agreement(
     return float(np.mean(shares))
 
 
-def measure_latency(view: IndexView, questions: FloatArray) -> float | None:
+def measure_latency(view: Searched, questions: FloatArray) -> float | None:
     """Return the median milliseconds of one search; None without questions."""
     times_ms = []
     for question in questions:

@@ -75,6 +75,8 @@ class Operator:
         progress: Progress | None = None,
         batch_size: int = 256,
         max_cpu: float = 1.0,
+        workers: int = 1,
+        join: bool = False,
     ) -> ReindexReport:
         """Move the store to another encoder or layout while it is in use, by this and other processes.
 
@@ -97,10 +99,15 @@ class Operator:
             progress: Called with (entries done, entries in all) after each batch.
             batch_size: Entries encoded and written together.
             max_cpu: Share of the time that the work may take, in (0, 1]; it sleeps for the rest.
+            workers: Processes on this machine that encode together, this one included. More than one needs a memory
+                on PostgreSQL, and an encoder by name or path.
+            join: True to help with a re-index that another process, on any machine, has begun: encode what nobody has
+                claimed, and return what was encoded here. Only ``encoder`` and ``progress`` are looked at.
 
         Raises:
             InvalidInputError: An argument is unusable, the store is empty, or it has this embedding space already.
             LeaseHeldError: Another process is re-indexing the store.
+            NotFoundError: With ``join``, no re-index is under way.
             IndexStateError: The new generation did not pass verification; the live one was not touched.
 
         Example:
@@ -111,8 +118,10 @@ class Operator:
         from agent_memory.upkeep.plan import ReindexRequest
         from agent_memory.upkeep.rehearsal import rehearse_reindex
         from agent_memory.upkeep.reindex import Reindexer
+        from agent_memory.upkeep.sharing import Helper
 
         inputs.check_flag("dry_run", dry_run)
+        inputs.check_flag("join", join)
         request = ReindexRequest(
             encoder=encoder,
             session_encoder=session_encoder,
@@ -120,7 +129,10 @@ class Operator:
             rotation=rotation,
             batch_size=batch_size,
             max_cpu=max_cpu,
+            workers=workers,
         )
+        if join:
+            return Helper(self._store, encoder).run(progress)
         current = self._store.follow_space()
         if dry_run:
             self._queries.flush()

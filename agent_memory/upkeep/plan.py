@@ -41,6 +41,7 @@ class ReindexRequest:
     rotation: str | None = None
     batch_size: int = 256
     max_cpu: float = 1.0
+    workers: int = 1
 
     def __post_init__(self) -> None:
         inputs.check_encoder("encoder", self.encoder)
@@ -48,6 +49,7 @@ class ReindexRequest:
         if self.rotation is not None and (not isinstance(self.rotation, str) or self.rotation != "fit"):
             raise InvalidInputError(f"rotation must be None or 'fit', got {inputs.describe(self.rotation)}")
         inputs.check_count("batch_size", self.batch_size, most=1_000_000)
+        inputs.check_count("workers", self.workers, most=256)
         if not inputs.check_share("max_cpu", self.max_cpu):
             raise InvalidInputError("max_cpu must be more than 0")
 

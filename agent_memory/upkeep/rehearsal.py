@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from agent_memory.errors import InvalidInputError
+from agent_memory.live.rows import Searched
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.reports import ReindexReport, Replay, ReplaySource
@@ -28,7 +29,7 @@ from agent_memory.upkeep.measure import (
 from agent_memory.upkeep.plan import ReindexRequest, Source, Target, plan_reindex
 
 if TYPE_CHECKING:
-    from agent_memory.index import IndexOptions, IndexStats, IndexView
+    from agent_memory.index import IndexOptions, IndexStats
 
 ROW_BYTES = 24
 """What the database stores of a vector beside its components, roughly."""
@@ -52,7 +53,7 @@ class Trial:
         build_s: Seconds to build it, scaled likewise.
     """
 
-    view: IndexView
+    view: Searched
     questions: FloatArray
     index_bytes: int = 0
     build_s: float = 0.0
@@ -179,7 +180,7 @@ def _choose_questions(target: Target, current: Space, sample: _Sample, old: Floa
 
 
 def rehearse_rebuild(
-    view: IndexView, live: Generation, logged: FloatArray, *, stats: IndexStats | None, options: IndexOptions
+    view: Searched, live: Generation, logged: FloatArray, *, stats: IndexStats | None, options: IndexOptions
 ) -> Replay:
     """Ask recent queries of the present index and of a new one over a sample of its rows.
 

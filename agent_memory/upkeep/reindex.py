@@ -23,6 +23,7 @@ from agent_memory.upkeep.builder import Builder, CancelledError
 from agent_memory.upkeep.lease import LEASE, hold_lease
 from agent_memory.upkeep.plan import ReindexRequest, Source, Target, plan_reindex
 from agent_memory.upkeep.rehearsal import ROW_BYTES
+from agent_memory.upkeep.sharing import check_workers, start_workers
 
 if TYPE_CHECKING:
     from agent_memory.encoders import Encoder
@@ -44,6 +45,7 @@ class Reindexer:
     def reindex(self, request: ReindexRequest, current: Space, progress: Progress | None) -> ReindexReport:
         """Build the requested generation, or continue an interrupted build, and swap it in."""
         started = time.perf_counter()
+        check_workers(self._store, request.workers, request.encoder)
         with stage("reindex", store=self._store), hold_lease(self._store) as holder:
             self._delete_condemned(holder)
             target = plan_reindex(self._store, request, current)
@@ -150,8 +152,11 @@ class Reindexer:
             progress=progress,
         )
         state = JobState.DONE
+        helpers = request.workers - 1 if target.source is Source.ENCODE and job.kind == "reindex" else 0
+        named = request.encoder if isinstance(request.encoder, str | Path) else None
         try:
-            builder.run()
+            with start_workers(self._store, helpers, named):
+                builder.run()
         except CancelledError:
             state = JobState.CANCELLED
             self._abandon(job, generation, holder)

@@ -26,11 +26,10 @@ from agent_memory.formats.prompt import without_recalled
 from agent_memory.live.store import Store
 from agent_memory.records import Entry, cap_provenance
 from agent_memory.reports import Imported
-from agent_memory.storage.codec import canonical_json
 from agent_memory.types import Namespace, Progress
 from agent_memory.writing.foreign.found import Found, Item, Options
 from agent_memory.writing.foreign.registry import Format, is_own, is_store, read_file
-from agent_memory.writing.items import ValidEntry, parse_entry
+from agent_memory.writing.items import FIELDS, ValidEntry, parse_entry
 from agent_memory.writing.times import read_time
 from agent_memory.writing.writer import Writer
 
@@ -232,35 +231,31 @@ class Importer:
 
     def _write_missing(self, batch: Sequence[ValidEntry]) -> Counter[str]:
         """Write the entries of a batch that are new or differ from the stored ones; returns how many are which."""
-        stored: dict[tuple[Namespace, str], Entry] = {}
         with self._store.read() as tx:
-            for namespace in {entry.namespace or () for entry in batch}:
-                keys = [entry.key for entry in batch if (entry.namespace or ()) == namespace]
-                found = tx.entries.select_by_key(namespace, keys, datetime.now(UTC))
-                stored |= {(namespace, key): entry for key, entry in found.items()}
+            stored = tx.entries.select_at([(one.namespace or (), one.key) for one in batch], datetime.now(UTC))
         counts: Counter[str] = Counter()
         missing = []
         for entry in batch:
             known = stored.get((entry.namespace or (), entry.key))
-            state = "new" if known is None else "unchanged" if _is_same(entry, known) else "updated"
+            state = "new" if known is None else "unchanged" if _is_same(entry, known[1]) else "updated"
             counts[state] += 1
             if state != "unchanged":
-                missing.append({name: getattr(entry, name) for name in ValidEntry.__slots__})
+                missing.append({name: getattr(entry, name) for name in FIELDS})
         if missing and not self._dry_run:
             self._writer.add_many(missing, session=None, progress=None, expired=True)
         return counts
 
 
 def _is_same(entry: ValidEntry, stored: Entry) -> bool:
-    fields = set(ValidEntry.__slots__)
+    fields = set(FIELDS)
     if entry.event_time is None:
         fields -= {"event_time"}
     return all(getattr(stored, name) == getattr(entry, name) for name in fields)
 
 
 def _to_line(entry: ValidEntry, digest: bytes) -> str:
-    fields: dict[str, Any] = {name: getattr(entry, name) for name in ValidEntry.__slots__}
-    fields["metadata"] = json.loads(canonical_json(entry.metadata))
+    fields: dict[str, Any] = {name: getattr(entry, name) for name in FIELDS}
+    fields["metadata"] = json.loads(entry.stored_metadata)
     fields |= {name: fields[name].isoformat() for name in _TIMES if fields[name] is not None}
     return json.dumps([digest.hex(), fields], ensure_ascii=False) + "\n"
 

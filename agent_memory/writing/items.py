@@ -44,6 +44,7 @@ class ValidEntry:
     Attributes:
         event_time: None for the time of writing.
         namespace: None for the memory's own namespace.
+        stored_metadata: The metadata as they are stored, canonical JSON.
     """
 
     text: str
@@ -51,11 +52,15 @@ class ValidEntry:
     speaker: str | None
     key: str
     metadata: Mapping[str, Any] = field(hash=False)
+    stored_metadata: str
     event_time: datetime | None
     expires_at: datetime | None
     importance: float | None
     namespace: Namespace | None
 
+
+FIELDS = tuple(name for name in NewEntry.__slots__ if name != "vector")
+"""The fields of a validated item that are those of an item."""
 
 _FIELDS = frozenset(NewEntry.__slots__)
 
@@ -73,12 +78,18 @@ def parse_entry(item: Item, config: Config, *, session: str | None = None) -> Va
     """
     given = get_fields(item).get
     namespace, importance = given("namespace"), given("importance")
+    text = inputs.check_text("text", _strip_recalled(given("text")), config)
+    named = inputs.check_optional_name("session", given("session")) or session
+    speaker = inputs.check_optional_name("speaker", given("speaker"))
+    key = inputs.check_optional_name("key", given("key")) or make_key()
+    metadata, stored_metadata = _check_metadata(given("metadata"))
     return ValidEntry(
-        text=inputs.check_text("text", _strip_recalled(given("text")), config),
-        session=inputs.check_optional_name("session", given("session")) or session,
-        speaker=inputs.check_optional_name("speaker", given("speaker")),
-        key=inputs.check_optional_name("key", given("key")) or make_key(),
-        metadata=_check_metadata(given("metadata")),
+        text=text,
+        session=named,
+        speaker=speaker,
+        key=key,
+        metadata=metadata,
+        stored_metadata=stored_metadata,
         event_time=inputs.parse_time("event_time", given("event_time"), config.zone),
         expires_at=inputs.parse_expiry("expires_at", given("expires_at"), config.zone),
         importance=None if importance is None else inputs.check_share("importance", importance),
@@ -92,11 +103,13 @@ def get_fields(item: Item) -> Mapping[str, Any]:
     Raises:
         InvalidInputError: It is no item, the text is missing, or a field is unknown.
     """
-    if isinstance(item, NewEntry):
+    if type(item) is dict:  # told faster than that it is a mapping
+        pass
+    elif isinstance(item, NewEntry):
         return {field: getattr(item, field) for field in NewEntry.__slots__}
-    if isinstance(item, str):
+    elif isinstance(item, str):
         return {"text": item}
-    if not isinstance(item, Mapping):
+    elif not isinstance(item, Mapping):
         raise InvalidInputError(f"an item must be a string, a mapping or a NewEntry, got {inputs.type_name(item)}")
     if not item.keys() <= _FIELDS or "text" not in item:
         unknown = [field for field in item if field not in _FIELDS]
@@ -117,10 +130,12 @@ def make_key() -> str:
     return f"{milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | chance:032x}"
 
 
-def _check_metadata(value: object) -> Mapping[str, Any]:
+def _check_metadata(value: object) -> tuple[Mapping[str, Any], str]:
+    """Return metadata, and their canonical JSON."""
     metadata = inputs.check_metadata(value)
-    inputs.check_metadata_size(len(canonical_json(metadata)))
-    return metadata
+    stored = canonical_json(metadata)
+    inputs.check_metadata_size(len(stored))
+    return metadata, stored
 
 
 def _strip_recalled(value: object) -> object:

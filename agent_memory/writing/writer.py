@@ -19,8 +19,8 @@ from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import canonical_json, decode_vector, encode_vectors
 from agent_memory.storage.records import LATER, NO_VECTOR, Draft, Generation, StoredVectors
 from agent_memory.telemetry.stages import stage
-from agent_memory.types import Namespace, Progress, Time
-from agent_memory.writing.items import Item, ValidEntry, get_fields, parse_entry
+from agent_memory.types import Address, Namespace, Progress, Time
+from agent_memory.writing.items import FIELDS, Item, ValidEntry, get_fields, parse_entry
 from agent_memory.writing.later import Later
 from agent_memory.writing.mentions import list_mentions
 from agent_memory.writing.updates import MOST, find_updates
@@ -134,7 +134,7 @@ class Writer:
             # A copy, in the stored form: the caller may change the array afterwards.
             spec = space.spec
             vector = encode_vectors(inputs.parse_vector(vector, spec.dimension), spec.dtype).tobytes()
-        scope = inputs.resolve_namespace(entry.namespace, self._namespace)
+        scope = self._namespace if entry.namespace is None else inputs.check_inside(entry.namespace, self._namespace)
         return _Pending(_make_draft(entry, scope, self._config, generated=given.get("key") is None), vector)
 
     def _write(self, batch: Sequence[_Pending], space: Space, *, progress: Progress | None = None) -> list[Entry]:
@@ -182,7 +182,7 @@ class Writer:
             generation = tx.generations.live()
             if generation is not None:  # another process may have moved the store to another encoder
                 space.accept(generation)
-            return find_updates(tx, generation, drafts, now)
+            return find_updates(tx, generation, drafts, now, dtype=space.spec.dtype)
 
     def _prepare(self, drafts: Sequence[Draft], space: Space, now: datetime) -> dict[Place, Prepared]:
         """Evolve the entries of sessions outside of the write transaction, because it is slow."""
@@ -233,7 +233,6 @@ class Writer:
         encoded = space.encode_texts([merged.text])[0] if "text" in changed else None
         seen = [(merged.speaker, merged.event_time)] if merged.session and merged.event_time else []
         space.sessions.warm(self._store.database, lambda tx: tx.sessions.find_sessions([entry_id]), seen)
-        canonical_json(merged.metadata)
         now = datetime.now(UTC)
         with self._store.write() as tx:
             _, current = tx.entries.find(scope, key, now)
@@ -246,7 +245,7 @@ class Writer:
             return self._put(tx, [draft], generation, space, now)[0][1]
 
     def _merge(self, entry: Entry, changed: Mapping[str, Any]) -> ValidEntry:
-        fields = {name: getattr(entry, name) for name in ValidEntry.__slots__}
+        fields = {name: getattr(entry, name) for name in FIELDS}
         return parse_entry({**fields, **changed, "metadata": _merge_metadata(entry, changed)}, self._config)
 
     def _put(
@@ -339,12 +338,8 @@ def _group_segments(drafts: Sequence[Draft], dtype: str, now: datetime) -> dict[
 
 def _find_replaced(tx: Transaction, drafts: Sequence[Draft], now: datetime) -> list[tuple[int, int]]:
     """Return (session, entry) of the entries that drafts are about to replace."""
-    keys: dict[Namespace, list[str]] = {}
-    for draft in drafts:
-        if not draft.generated:
-            keys.setdefault(draft.namespace, []).append(draft.key)
-    found = [tx.entries.select_ids_by_key(namespace, names, now).values() for namespace, names in keys.items()]
-    return tx.sessions.find_sessions([entry_id for ids in found for entry_id in ids])
+    places = [(draft.namespace, draft.key) for draft in drafts if not draft.generated]
+    return tx.sessions.find_sessions(tx.entries.select_ids_at(places, now))
 
 
 def _merge_metadata(entry: Entry, changed: Mapping[str, Any]) -> Any:  # noqa: ANN401 - not validated yet
@@ -363,7 +358,8 @@ def _keep_provenance(tx: Transaction, drafts: Sequence[Draft]) -> None:
     """Lower the provenance of drafts to that of the entries that they replace, of whatever state."""
     if not any(f'"{PROVENANCE}"' in draft.metadata for draft in drafts):
         return  # what names none cannot raise any
-    batch: dict[tuple[Namespace, str], str | None] = {}
+    batch: dict[Address, str | None] = {}
+    known = tx.entries.select_newest(list({(one.namespace, one.key): None for one in drafts if not one.generated}))
     for draft in drafts:
         if draft.generated:
             continue
@@ -372,7 +368,7 @@ def _keep_provenance(tx: Transaction, drafts: Sequence[Draft]) -> None:
         if place in batch:
             most = batch[place]
         else:
-            former = tx.entries.find_newest(draft.namespace, draft.key)
+            former = known.get(place)
             most = read_provenance(metadata) if former is None else former[1].provenance
         capped = cap_provenance(metadata, most)
         if capped is not metadata:
@@ -388,7 +384,7 @@ def _make_draft(entry: ValidEntry, namespace: Namespace, config: Config, *, gene
         namespace=namespace,
         session=entry.session,
         speaker=entry.speaker,
-        metadata=canonical_json(entry.metadata),
+        metadata=entry.stored_metadata,
         event_time=entry.event_time,
         expires_at=entry.expires_at,
         importance=entry.importance,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from typing_extensions import override
 
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
@@ -46,6 +47,7 @@ LAYER_PARTS = {
 }
 """Short names that the head file uses for the backbone's products; queries, keys and values share one delta."""
 
+_HALVES = 1 << 16  # values of float16
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -223,7 +225,7 @@ def read_head(path: Path, backbone: str = MINILM_SHA256) -> Head[FloatArray]:
         with safe_open(path, framework="numpy") as file:
             facts = file.metadata() or {}
             for name in file.keys():
-                tensors[name] = file.get_tensor(name).astype(np.float32)
+                tensors[name] = _widen(file.get_tensor(name))
     except (OSError, SafetensorError, TypeError) as error:
         raise CheckpointError(f"{path} is not a readable head: {error}") from error
     if facts.get("backbone") != backbone:
@@ -241,6 +243,16 @@ def read_head(path: Path, backbone: str = MINILM_SHA256) -> Head[FloatArray]:
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is incomplete: {error}") from error
+
+
+def _widen(tensor: npt.NDArray[Any]) -> FloatArray:
+    """Return a tensor in float32."""
+    if tensor.dtype != np.float16 or tensor.size < _HALVES:
+        return tensor.astype(np.float32)
+    # A look-up among all there are takes a fifth of the time of converting each.
+    every = np.arange(_HALVES, dtype=np.uint16).view(np.float16).astype(np.float32)
+    wide: FloatArray = np.take(every, tensor.view(np.uint16))
+    return wide
 
 
 def merge_deltas(weights: Mapping[str, Tensor], deltas: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -324,10 +336,13 @@ def make_network(bert: Bert, head: Head[Tensor], *, query: bool) -> Network:
 
 def make_light_network(bert: LightBert, head: Head[FloatArray], *, query: bool) -> Network:
     """Return NumPy's forward pass of a backbone with its head, for questions or for documents."""
-    # As ``multiply`` takes them: outputs first, inputs next to each other.
-    rotation, weight, down, up = map(_turn, (head.rotation, head.weight, *head.question[:2]))
+    # As ``multiply`` takes them: outputs first, inputs next to each other. Of the two networks, most processes use one.
+    turned: list[tuple[FloatArray, ...]] = []  # of threads that begin at once, each may add the same
 
     def run(ids: TokenArray, mask: TokenArray) -> FloatArray:
+        if not turned:
+            turned.append(tuple(map(_turn, (head.rotation, head.weight, *head.question[:2]))))
+        rotation, weight, down, up = turned[0]
         pooled = bert.compute_means(ids, mask, head.layers)
         features = np.concatenate(pooled, axis=1)
         vectors = multiply(features, weight) + head.bias + multiply(normalise(pooled[-1]), rotation)

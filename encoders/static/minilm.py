@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, TypeVar
 
 from agent_memory.encoders.base import EncoderSpec, TokenArray, tiers_for
-from agent_memory.encoders.files import MINILM_SHA256, find_minilm, read_tokenizer, stamp_files, verify_file
+from agent_memory.encoders.files import (
+    MINILM_SHA256,
+    find_minilm,
+    read_tokenizer,
+    stamp_files,
+    take_verification,
+    verify_file,
+)
 from agent_memory.encoders.resources import share
 from agent_memory.encoders.static.light import LightBert, map_tensors
 from agent_memory.encoders.static.runtime import Loaded, WindowedEncoder, find_frame
@@ -143,26 +149,11 @@ def verify_beside(weights: Path, expected: str, load: Callable[[], _T]) -> _T:
     Raises:
         CheckpointError: The weights are missing or have another SHA-256.
     """
-    wrong: list[BaseException] = []
-
-    def verify() -> None:
-        try:
-            verify_file(weights, expected)
-        except BaseException as error:
-            wrong.append(error)
-
-    thread = Thread(target=verify, name="agent-memory-verify", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:  # the interpreter is about to end
-        verify()
+    verification = take_verification(weights, expected)
     try:
         return load()
     finally:
-        if thread.ident is not None:
-            thread.join()
-        if wrong:
-            raise wrong[0]
+        verification.finish()
 
 
 def read_minilm(folder: Path) -> dict[str, Tensor]:

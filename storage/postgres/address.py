@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
@@ -14,6 +14,11 @@ SCHEMES = ("postgresql", "postgres")
 DEFAULT_SCHEMA = "agent_memory"
 
 _SCHEMA = re.compile("[a-z_][a-z0-9_]{0,62}")
+_PLACE = re.compile(
+    r"(?:(?P<host>[A-Za-z0-9._-]+)|(?P<bracketed>\[[0-9A-Fa-f:.]+\]))(?::(?P<port>\d{1,5}))?"
+    r"|(?P<folder>/[^,:]*)(?::(?P<folder_port>\d{1,5}))?"
+)
+_OWN = ("schema", "read_from", "index")
 _SAFE = ("require", "verify-ca", "verify-full")
 _SPOKEN = ("disable", *_SAFE)
 
@@ -26,11 +31,15 @@ class Address:
         options: What libpq is given: host, port, user, dbname and so on.
         schema: The schema that holds the store's tables; several stores may share a database.
         name: The address without a password, for messages.
+        standby: Where a standby of the server is that may be read from; None for nowhere.
+        index: Where vectors are searched, ``local`` or ``server``; None to leave that to the settings.
     """
 
     options: Mapping[str, str]
     schema: str
     name: str
+    standby: Address | None = None
+    index: str | None = None
 
 
 def parse_address(url: str) -> Address:
@@ -39,7 +48,8 @@ def parse_address(url: str) -> Address:
     TLS is required unless all of the hosts are this machine, or ``sslmode=disable`` says otherwise.
 
     Args:
-        url: As libpq takes it, and ``schema=NAME`` among its parameters.
+        url: As libpq takes it, and among its parameters ``schema=NAME``, and perhaps ``read_from=HOST:PORT``
+            and ``index=server``.
 
     Raises:
         InvalidInputError: It is no such URL, or its ``sslmode`` allows to reach another machine without TLS.
@@ -62,13 +72,36 @@ def parse_address(url: str) -> Address:
         raise InvalidInputError(
             f"schema={schemas[-1]!r}: give one name of lower-case letters, digits and underscores, not pg_…"
         )
-    rest = urlencode([(name, value) for name, value in asked if name != "schema"])
+    standbys = [value for name, value in asked if name == "read_from"]
+    if len(standbys) > 1:
+        raise InvalidInputError(f"read_from may name one standby, got {len(standbys)}: {', '.join(standbys)}")
+    indexes = [value for name, value in asked if name == "index"]
+    if len(indexes) > 1 or not set(indexes) <= {"local", "server"}:
+        raise InvalidInputError(f"index={indexes[-1]!r}: give one of local, server")
+    rest = urlencode([(name, value) for name, value in asked if name not in _OWN])
     try:
         given = conninfo_to_dict(urlunsplit((*parts[:3], rest, "")))
         options = {str(name): str(value) for name, value in given.items() if value is not None}
         make_conninfo("", **options)
     except Error as error:
         raise InvalidInputError(f"not the URL of a PostgreSQL database: {str(error).strip()}") from error
+    standby = None if not standbys else _make_address(_move(options, standbys[0]), schemas[0])
+    return replace(_make_address(options, schemas[0], standby), index=indexes[0] if indexes else None)
+
+
+def _move(options: Mapping[str, str], place: str) -> dict[str, str]:
+    """Return what libpq is given for another server of the same database: ``host``, ``host:port`` or a folder."""
+    found = _PLACE.fullmatch(place)
+    if found is None:
+        raise InvalidInputError(f"read_from={place!r}: give the host and port of a standby, as in db2.example:5432")
+    moved = {name: value for name, value in options.items() if name not in ("host", "hostaddr", "port")}
+    moved["host"] = (found["host"] or found["bracketed"] or found["folder"]).strip("[]")
+    moved["port"] = found["port"] or found["folder_port"] or "5432"
+    return moved
+
+
+def _make_address(given: Mapping[str, str], schema: str, standby: Address | None = None) -> Address:
+    options = dict(given)
     if not _is_local(options):
         mode = options.setdefault("sslmode", "require")
         if mode not in _SPOKEN:
@@ -76,7 +109,7 @@ def parse_address(url: str) -> Address:
                 f"sslmode={mode!r} may send memories over the network in the clear; use one of {', '.join(_SAFE)}, "
                 "or sslmode=disable to say that this network is private"
             )
-    return Address(options=options, schema=schemas[0], name=_name(options, schemas[0]))
+    return Address(options=options, schema=schema, name=_name(options, schema), standby=standby)
 
 
 def _is_local(options: Mapping[str, str]) -> bool:

@@ -29,6 +29,7 @@ from agent_memory.storage.calls import Call, Calls
 from agent_memory.storage.postgres import lexical
 from agent_memory.storage.postgres.address import Address
 from agent_memory.storage.postgres.driver import Driver, Habits, Question, list_errors, wrap_error
+from agent_memory.storage.postgres.engines import ENGINES
 from agent_memory.storage.sqlite.slots import Link
 
 if TYPE_CHECKING:
@@ -42,46 +43,6 @@ MOST_IDLE = 8
 
 _FORK_WAIT_S = 10.0
 _KEPT: list[object] = []
-
-
-class _Engines:
-    """SQLAlchemy's side of all stores, made when a statement is first built with it: it keeps what it has compiled."""
-
-    def __init__(self) -> None:
-        self._given = threading.local()
-        self._engine: Any = None
-
-    def _make(self, raw: psycopg.Connection[Any]) -> Any:  # noqa: ANN401 - SQLAlchemy's engine
-        from sqlalchemy import create_engine
-        from sqlalchemy.pool import NullPool
-
-        engine = create_engine(
-            "postgresql+psycopg://",
-            creator=lambda: self._given.raw,
-            poolclass=NullPool,
-            pool_reset_on_return=None,
-            use_native_hstore=False,
-        )
-        # The first connection of an engine is looked at and rolled back, which may not happen to one in a transaction.
-        given: dict[str, Any] = {**raw.info.get_parameters(), "password": raw.info.password or None}
-        with psycopg.connect(**given) as self._given.raw:
-            engine.connect().close()
-        return engine
-
-    def connect(self, driver: Any) -> Connection:  # noqa: ANN401 - as Link has it
-        """Return SQLAlchemy's side of a connection; what it takes for one transaction begins and ends elsewhere."""
-        if self._engine is None:
-            self._engine = self._make(driver.raw)
-        self._given.raw = driver.raw
-        try:
-            connection: Connection = self._engine.connect()
-        finally:
-            del self._given.raw
-        connection.begin()
-        return connection
-
-
-_ENGINES = _Engines()
 
 
 class ServedLink(Link):
@@ -120,6 +81,10 @@ class Connections:
     Attributes:
         path: The address, for messages.
         lock_key: Names the store's write lock among those of its database.
+        extension: The schema of pgvector, once it was looked for and found; None before.
+        waits_for: The standbys that must have a commit before it is acknowledged, once the server was asked.
+        on_end: Called with a connection after each transaction that could write; None for nothing.
+        on_again: Called before a transaction begins again; None for nothing.
     """
 
     def __init__(self, address: Address, *, lock_timeout_s: float) -> None:
@@ -128,8 +93,12 @@ class Connections:
         self.schema = address.schema
         digest = hashlib.sha256(f"agent-memory {address.schema}".encode()).digest()
         self.lock_key = int.from_bytes(digest[:8], "big", signed=True)
+        self.extension: str | None = None
+        self.on_end: Callable[[psycopg.Connection[Any]], None] | None = None
+        self.on_again: Callable[[], None] | None = None
         self._calls = Calls()
         self._facts: tuple[str, bool] | None = None
+        self.waits_for = ""
         self._habits = Habits()
         self._reset()
         _LIVE.add(self)
@@ -157,10 +126,11 @@ class Connections:
 
     def _look(self, raw: psycopg.Connection[Any]) -> tuple[str, bool]:
         """Return (version, whether nothing can be written); raise if this server cannot keep what is promised."""
-        names = ("server_version", "server_encoding", "fsync", "synchronous_commit", "transaction_read_only")
+        names = ["server_version", "server_encoding", "fsync", "synchronous_commit", "transaction_read_only"]
+        names.append("synchronous_standby_names")
         asked = ", ".join(f"current_setting('{name}')" for name in names)
         row = raw.execute(f"SELECT {asked}, pg_is_in_recovery(), pg_backend_pid()").fetchone()
-        version, encoding, fsync, commit, read_only, standby, pid = row or ("",) * 7
+        version, encoding, fsync, commit, read_only, self.waits_for, standby, pid = row or ("",) * 8
         if pid != raw.info.backend_pid:
             raise StorageError(
                 f"{self.address.name} is a pooler of connections, such as PgBouncer: it may give each transaction "
@@ -185,7 +155,7 @@ class Connections:
                     self._used.add(link)
                     return link, False
         # SQLAlchemy closes a connection when it forgets its side of it: both sides live as long as each other.
-        link = ServedLink(Driver(self._connect(), lexical.HANDLERS, self._habits), _ENGINES.connect)
+        link = ServedLink(Driver(self._connect(), lexical.HANDLERS, self._habits), ENGINES.connect)
         self._used.add(link)
         return link, True
 
@@ -257,6 +227,31 @@ class Connections:
             raise StorageError(f"{self.address.name} is read-only: it can be recalled from, not written to")
         with self._transaction("write", self.lock_timeout_s if wait_s is None else wait_s) as link:
             yield link
+
+    def begin_again(self, link: Link) -> None:
+        """Let a transaction that only reads see the newest state; does nothing in one that writes."""
+        driver = get_driver(link)
+        if driver.kind == "read":
+            driver.end()
+            if self.on_again is not None:
+                self.on_again()
+            driver.begin("read", self._list_begin("read", self.lock_timeout_s))
+
+    def ask(self, statement: str) -> Any:  # noqa: ANN401 - a row of values of any type
+        """Return the row that a statement has, outside of any transaction, on a connection that is kept."""
+        with self._running("look"):
+            try:
+                link, _ = self._take()
+                try:
+                    get_driver(link).settle()
+                    found = get_driver(link).raw.execute(statement).fetchone()
+                except BaseException:
+                    self._close(link)
+                    raise
+            except list_errors() as error:
+                raise self._wrap(error, self.lock_timeout_s) from error
+            self._give_back(link)
+            return found
 
     @contextmanager
     def outside(self) -> Iterator[psycopg.Connection[Any]]:
@@ -345,6 +340,7 @@ class Connections:
             return
         try:
             get_driver(link).commit()
+            self._tell(link)
         except psycopg.OperationalError as error:
             if not get_driver(link).raw.closed:
                 raise  # the server has answered: it was not committed
@@ -353,9 +349,15 @@ class Connections:
                 f"written: {str(error).strip()}"
             ) from error
 
+    def _tell(self, link: Link) -> None:
+        if self.on_end is not None:
+            self.on_end(get_driver(link).raw)
+
     def _roll_back(self, link: Link) -> None:
         try:
             get_driver(link).roll_back()
+            if get_driver(link).kind == "write":
+                self._tell(link)
         except psycopg.Error:
             self._close(link)
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +19,19 @@ from agent_memory.storage.postgres.groups import (
     PostgresDrafts,
     PostgresEntries,
     PostgresErasures,
+    PostgresGenerations,
     PostgresQueries,
     PostgresSessions,
     PostgresVectors,
 )
 from agent_memory.storage.postgres.lexical import PostgresLexical
 from agent_memory.storage.postgres.migrate import REVISIONS, ensure_schema, read_revision
-from agent_memory.storage.records import DatabaseState
+from agent_memory.storage.postgres.near_index import build_index
+from agent_memory.storage.postgres.nearest import PostgresNearest
+from agent_memory.storage.postgres.ranges import PostgresRanges, claim
+from agent_memory.storage.postgres.replica import Replica
+from agent_memory.storage.ranges import Claim
+from agent_memory.storage.records import DatabaseState, Generation
 from agent_memory.storage.sqlite import upkeep as shared
 from agent_memory.storage.sqlite.database import SqliteTransaction
 from agent_memory.storage.sqlite.slots import Link
@@ -65,6 +72,21 @@ class PostgresTransaction(SqliteTransaction):
 
     @cached_property
     @override
+    def nearest(self) -> PostgresNearest:
+        return PostgresNearest(self._place, self.connection)
+
+    @cached_property
+    @override
+    def ranges(self) -> PostgresRanges:
+        return PostgresRanges(self.connection)
+
+    @cached_property
+    @override
+    def generations(self) -> PostgresGenerations:
+        return PostgresGenerations(self.connection)
+
+    @cached_property
+    @override
     def lexical(self) -> PostgresLexical:
         return PostgresLexical(self.connection)
 
@@ -91,7 +113,8 @@ class PostgresDatabase(ConnectedDatabase):
     """``Database`` in one schema of a PostgreSQL database.
 
     Args:
-        url: ``postgresql://user@host/database``, with libpq's parameters and ``schema=NAME``.
+        url: ``postgresql://user@host/database``, with libpq's parameters, ``schema=NAME`` and, for a
+            standby that may be read from, ``read_from=HOST:PORT``.
         lock_timeout_s: Seconds a writer waits for another before LockTimeoutError.
     """
 
@@ -101,9 +124,18 @@ class PostgresDatabase(ConnectedDatabase):
     )
 
     def __init__(self, url: str, *, lock_timeout_s: float) -> None:
+        self._url = url
         self.connections: Connections = Connections(parse_address(url), lock_timeout_s=lock_timeout_s)
+        standby = self.connections.address.standby
+        self._standby = None if standby is None else Connections(standby, lock_timeout_s=lock_timeout_s)
+        self._replica = None if self._standby is None else Replica(self.connections, self._standby)
         self.path, self.lock_timeout_s = self.connections.path, lock_timeout_s
         self.name = self.connections.address.name
+
+    @property
+    def index(self) -> str | None:
+        """Where the address says that vectors are searched; None if it does not."""
+        return self.connections.address.index
 
     @property
     def exists(self) -> bool:
@@ -113,6 +145,30 @@ class PostgresDatabase(ConnectedDatabase):
     @override
     def prepare(self, progress: Progress | None = None) -> None:
         ensure_schema(self.connections, progress)
+
+    @override
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        if self._replica is None:
+            with super().read() as tx:
+                yield tx
+        else:
+            with self._replica.read() as (connections, link):
+                yield PostgresTransaction(connections, link)
+
+    @override
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            if self._standby is not None:
+                self._standby.close()
+
+    @override
+    def abandon(self) -> None:
+        super().abandon()
+        if self._standby is not None:
+            self._standby.abandon()
 
     @override
     def _begin(self, link: Link) -> PostgresTransaction:
@@ -136,9 +192,28 @@ class PostgresDatabase(ConnectedDatabase):
     def check_storable(self, source: Link) -> None:
         receiving.check_storable(source)
 
+    @property
+    @override
+    def address(self) -> str:
+        return self._url
+
+    @property
+    @override
+    def is_shared(self) -> bool:
+        return True
+
+    @override
+    def claim(self, generation_id: int) -> AbstractContextManager[Claim | None]:
+        return claim(self.connections, generation_id)
+
+    @override
+    def build_nearest(self, generation: Generation) -> bool:
+        return build_index(self.connections, generation)
+
     @override
     def describe(self) -> str:
-        return f"PostgreSQL {self.connections.version}"
+        version, waits_for = self.connections.version, self.connections.waits_for
+        return f"PostgreSQL {version}" + (f", commits wait for {waits_for}" if waits_for else "")
 
     @override
     def size_bytes(self) -> int:

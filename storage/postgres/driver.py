@@ -83,13 +83,16 @@ class Driver:
         raw: psycopg's connection, in autocommit mode: transactions begin and end by statements.
         handlers: What is done in the place of statements that PostgreSQL has no form of, by their text.
         habits: Of the store.
+
+    Attributes:
+        kind: Of the transaction: ``read`` or ``write``.
     """
 
     text_factory: Any = None  # what SQLite's module has to read damaged text; this server checks what it stores
 
     def __init__(self, raw: psycopg.Connection[Any], handlers: dict[str, Handler], habits: Habits) -> None:
         self.raw, self._handlers, self._habits = raw, handlers, habits
-        self._kind = "read"
+        self.kind = "read"
         self._known: dict[str, Answer] | None = None
         self._asked: dict[str, Question] = {}
         self._pending: list[tuple[str, list[Row]]] = []
@@ -105,7 +108,7 @@ class Driver:
             statements: What begins it.
         """
         self.settle()
-        self._kind, self._known, self._asked, self._pending = kind, {}, {}, []
+        self.kind, self._known, self._asked, self._pending = kind, {}, {}, []
         foreseen = self._habits.foresee(kind)
         with self.raw.pipeline():
             for sql, given in statements:
@@ -160,7 +163,7 @@ class Driver:
     def run(self, sql: str, given: Sequence[Any] = ()) -> Any:  # noqa: ANN401 - as of ``execute``
         """Run a statement in PostgreSQL's own words; returns its rows."""
         begun = sql.lstrip()
-        if self._kind == "write" and not begun.startswith(("SELECT", "WITH")):
+        if self.kind == "write" and not begun.startswith(("SELECT", "WITH")):
             self._known = None
         if self._known is None or not begun.startswith("SELECT"):
             return self._execute(sql, given)
@@ -232,7 +235,7 @@ class Driver:
     def leave(self) -> psycopg.Connection[Any]:
         """Return psycopg's side for others to use: what is pending is written, and what they write not known."""
         self.flush()
-        if self._kind == "write":
+        if self.kind == "write":
             self._known = None
         return self.raw
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import override
 
+from agent_memory.storage.postgres import columns
 from agent_memory.storage.postgres.conditions import Filtering
 from agent_memory.storage.postgres.driver import check_nul
+from agent_memory.storage.postgres.nearest import name_table
 from agent_memory.storage.records import Condition, Draft, Generation, LoggedQuery, Written
 from agent_memory.storage.sqlite.drafts import SqliteDrafts
 from agent_memory.storage.sqlite.entries import SqliteEntries, parse_entry, select_rows
 from agent_memory.storage.sqlite.erasures import SqliteErasures
+from agent_memory.storage.sqlite.generations import SqliteGenerations
 from agent_memory.storage.sqlite.lazy import sa, tables
 from agent_memory.storage.sqlite.queries import SqliteQueries
 from agent_memory.storage.sqlite.sessions import SqliteSessions
@@ -24,6 +27,8 @@ from agent_memory.storage.sqlite.vectors import SqliteVectors
 
 if TYPE_CHECKING:
     from agent_memory.records import Entry
+    from agent_memory.storage.filters import Path
+    from agent_memory.storage.numbered import Field
     from agent_memory.types import IdArray
 
 
@@ -41,10 +46,9 @@ WITH RECURSIVE line(id) AS (
 class PostgresEntries(Filtering, SqliteEntries):
     """``Entries`` in PostgreSQL."""
 
-    @property
     @override
-    def has_columns(self) -> bool:
-        return False
+    def read_members(self, path: Path, ids: IdArray | None = None) -> Iterator[tuple[IdArray, Sequence[Field]]]:
+        return columns.read_members(self._connection, path, ids)
 
     @override
     def _select_filtered(
@@ -96,6 +100,17 @@ class PostgresVectors(SqliteVectors):
     @override
     def read_stored(self, generation: Generation, ids: Sequence[int]) -> dict[int, bytes]:
         return dict(sorted(super().read_stored(generation, ids).items()))
+
+
+class PostgresGenerations(SqliteGenerations):
+    """``Generations`` in PostgreSQL."""
+
+    @override
+    def drop_next(self, generation_id: int, after: int, limit: int) -> int | None:
+        last = super().drop_next(generation_id, after, limit)
+        if last is None:
+            driver(self._connection).execute(f"DROP TABLE IF EXISTS {name_table(generation_id)}")
+        return last
 
 
 class PostgresDrafts(SqliteDrafts):

@@ -14,7 +14,7 @@ from agent_memory.storage.postgres.connections import Connections, get_raw
 from agent_memory.storage.sqlite.rewriting import rewrite_words
 from agent_memory.types import Progress
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every revision that this version knows, oldest first; a test compares it with the migrations folder."""
 
 _log = logging.getLogger("agent_memory")
@@ -35,6 +35,12 @@ def ensure_schema(connections: Connections, progress: Progress | None = None) ->
     if not connections.keeps:
         _log.warning(
             "%s has fsync = off: what it has acknowledged may be lost when its machine fails", connections.address.name
+        )
+    if connections.address.standby is not None and not connections.waits_for:
+        _log.warning(
+            "%s acknowledges commits before its standbys have them (synchronous_standby_names is empty): "
+            "the last ones are lost if it fails and a standby is promoted",
+            connections.address.name,
         )
     with connections.read() as link:
         revision = read_revision(get_raw(link), connections)

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from agent_memory.storage.postgres import near_index
 from agent_memory.storage.postgres.connections import Connections, get_raw
 from agent_memory.storage.records import DatabaseState
 from agent_memory.storage.sqlite.mentions import SqliteMentions
@@ -29,7 +30,7 @@ _COUNTS = (
 )
 _SIZE = (
     "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class "
-    "WHERE relkind = 'r' AND relnamespace = to_regnamespace(%s)"
+    "WHERE relkind = 'r' AND relnamespace = to_regnamespace(%s) AND relname <> ALL(%s)"
 )
 _INVALID = (
     "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
@@ -70,8 +71,10 @@ def size_bytes(connections: Connections) -> int:
         return _read_size(get_raw(link), connections)
 
 
-def _read_size(raw: psycopg.Connection[Any], connections: Connections) -> int:
-    row = raw.execute(_SIZE, (connections.schema,)).fetchone()
+def _read_size(raw: psycopg.Connection[Any], connections: Connections, *, written_again: bool = False) -> int:
+    """Return the size of a store's tables, or of those that are written again as a whole."""
+    kept = [table for table, has_index in near_index.list_tables(raw, connections.schema).items() if has_index]
+    row = raw.execute(_SIZE, (connections.schema, kept if written_again else [])).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -93,10 +96,15 @@ def rewrite(connections: Connections, wait_s: float) -> str | None:
         notices: list[str] = []
         raw.add_notice_handler(lambda notice: notices.append(f"{notice.message_primary} {notice.message_detail}"))
         raw.execute(sql.SQL("SET lock_timeout TO {}").format(sql.Literal(max(1, int(wait_s * 1000)))))
-        for table in HELD:
+        tables = dict.fromkeys(HELD, False) | near_index.list_tables(raw, connections.schema)
+        for table, has_index in tables.items():
             notices.clear()
             name = sql.Identifier(connections.schema, table)
             try:
+                if has_index:
+                    if (reason := near_index.overwrite(raw, connections.schema, table)) is not None:
+                        return reason
+                    continue
                 raw.execute(sql.SQL("VACUUM (FULL, VERBOSE, ANALYZE) {}").format(name))
             except psycopg.errors.LockNotAvailable:
                 return f"somebody reads or writes the table {table}"
@@ -111,7 +119,8 @@ def rewrite(connections: Connections, wait_s: float) -> str | None:
 def erase_traces(connections: Connections, finish: Callable[[Link], None], *, wait_s: float) -> str | None:
     """See ``Database.erase_traces``; the server's log, standbys and backups of it are out of reach."""
     deadline = time.monotonic() + wait_s
-    size = size_bytes(connections)
+    with connections.read() as link:
+        size = _read_size(get_raw(link), connections, written_again=True)
     if size > MOST_REWRITTEN:
         return f"the tables have {size} bytes, too many to be written again at once; maintenance does it"
     while True:

@@ -97,7 +97,12 @@ def stored_values(columns: Iterable[str], row: Mapping[str, Any]) -> list[object
     return [_plain(row[name]) for name in columns]
 
 
+_PLAIN = frozenset((str, int, float, bytes, type(None)))
+
+
 def _plain(value: object) -> object:
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, datetime):
         return microseconds(value)
     return str(value) if isinstance(value, str) else int(value) if isinstance(value, bool) else value

@@ -8,7 +8,20 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, TableValuedAlias, and_, case, func, literal, not_, or_, select
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    String,
+    TableValuedAlias,
+    and_,
+    case,
+    func,
+    literal,
+    literal_column,
+    not_,
+    or_,
+    select,
+)
 from sqlalchemy.sql import false, true
 
 from agent_memory.errors import InvalidInputError
@@ -30,7 +43,13 @@ from agent_memory.storage.filters import (
 from agent_memory.storage.records import LONGEST_MENTION, MENTION_RATIO, Condition
 from agent_memory.storage.sqlite.driver import READ_MICROS
 from agent_memory.storage.sqlite.schema import entries, mentions, sessions
-from agent_memory.storage.sqlite.values import MICROSECOND, encode_namespace, end_of_namespace, microseconds
+from agent_memory.storage.sqlite.values import (
+    MICROSECOND,
+    NOT_INTERNAL,
+    encode_namespace,
+    end_of_namespace,
+    microseconds,
+)
 from agent_memory.types import Namespace
 
 Sql = ColumnElement[bool]
@@ -60,6 +79,7 @@ def compile_condition(condition: Condition, compile_where: Callable[[Filter], Sq
     parts = [_compile_state(condition), (compile_where or compile_filter)(condition.where)]
     if condition.key is None:
         parts.append(in_namespace(columns.namespace, condition.namespace))
+        parts += [] if condition.internal else [literal_column(NOT_INTERNAL, Boolean)]
     else:
         parts += [columns.namespace == encode_namespace(condition.namespace), columns.key == condition.key]
     if condition.session is not None:

@@ -28,7 +28,7 @@ from agent_memory.storage.sqlite.checksums import (
     seal,
     stored_values,
 )
-from agent_memory.storage.sqlite.entries import IN_LIST
+from agent_memory.storage.sqlite.entries import AT_PLACES, IN_LIST, list_places
 from agent_memory.storage.sqlite.mentions import copy_mentions, put_mentions
 from agent_memory.storage.sqlite.passages import SPAN_BYTES, copy_passages, put_passages
 from agent_memory.storage.sqlite.places import drop_empty_sessions, enter_sessions, leave_sessions
@@ -56,14 +56,20 @@ _PUT_VECTOR = (
 )
 
 _READ_VECTORS = (
-    "SELECT generation_id, static, evolved, latents, checksum, evolved_checksum FROM vectors WHERE entry_id = ?"
+    "SELECT entry_id, generation_id, static, evolved, latents, checksum, evolved_checksum FROM vectors "
+    "WHERE entry_id IN (SELECT value FROM json_each(?))"
 )
 _COUNT_PASSAGES = f"SELECT coalesce(sum(length(spans) / {SPAN_BYTES}), 0) FROM passages "
 _COUNT_PASSAGES += "WHERE entry_id IN (SELECT value FROM json_each(?))"
 _COVERED = COVERED["entries", "checksum"]
 
-_SURPLUS = "SELECT id, session_id FROM entries WHERE superseded_by = ? AND key = ? ORDER BY id DESC LIMIT -1 OFFSET ?"
-"""Selects the former versions of an entry beyond a number of them."""
+_SURPLUS = (
+    "SELECT id, session_id, superseded_by FROM (SELECT one.id, one.session_id, one.superseded_by, "
+    "row_number() OVER (PARTITION BY one.superseded_by ORDER BY one.id DESC) AS age "
+    "FROM entries one JOIN entries kept ON kept.id = one.superseded_by AND kept.key = one.key "
+    "WHERE one.superseded_by IN (SELECT value FROM json_each(?))) versions WHERE age > ?"
+)
+"""Selects the former versions of entries beyond a number of them each."""
 
 _COUNT_VECTORS = (
     f"SELECT count(*) FILTER (WHERE length(static) > {len(LATER)}), count(latents) FROM vectors "
@@ -95,9 +101,14 @@ def _write(
     fresh: Sequence[tuple[Any, ...]],
     replaced: Sequence[tuple[Any, ...]],
     placed: Sequence[tuple[int, Draft]],
+    former: Sequence[SimpleNamespace],
     generation_id: int,
 ) -> None:
     raw = driver(connection)
+    terms = {number: list_terms(draft.text, draft.speaker) for number, draft in placed}
+    indexed = {row.id: list_terms(row.text, row.speaker) for row in former}
+    same = {number for number, words in indexed.items() if terms[number] == words}  # deleting words is slow
+    lexical.delete_rows(connection, [(number, words) for number, words in indexed.items() if number not in same])
     if replaced:
         raw.executemany(_REPLACE, replaced)
         raw.executemany(_DROP_OTHERS, [(number, generation_id) for number, draft in placed if draft.vector is not None])
@@ -109,7 +120,7 @@ def _write(
     put_mentions(connection, mentioned, [row[-1] for row in replaced])
     long = ((number, StoredVectors(one.vector or NO_VECTOR, one.passages)) for number, one in placed if one.passages)
     put_passages(raw, generation_id, long)
-    lexical.insert_rows(connection, ((number, list_terms(draft.text, draft.speaker)) for number, draft in placed))
+    lexical.insert_rows(connection, ((number, words) for number, words in terms.items() if number not in same))
 
 
 def _vector_row(entry_id: int, generation_id: int, draft: Draft) -> tuple[object, ...]:
@@ -167,42 +178,27 @@ def _make_row(
     return *values, checksum((*values, entry_id, None, None)), entry_id
 
 
-def _make_entry(draft: Draft, created_at: datetime, now: datetime, twin: str) -> Entry:
-    return Entry(
-        key=draft.key,
-        text=draft.text,
-        namespace=draft.namespace,
-        session=draft.session,
-        speaker=draft.speaker,
-        metadata={} if draft.metadata == "{}" else json.loads(draft.metadata),
-        event_time=draft.event_time or now,
-        created_at=created_at,
-        updated_at=now,
-        expires_at=draft.expires_at,
-        importance=draft.importance,
-        duplicate_of=None if twin == draft.key else twin,
-    )
-
-
 _WHOLE = f"SELECT {', '.join(ENTRIES)} FROM entries"
-_KNOWN = f"{_WHOLE} WHERE namespace = ? AND key IN (SELECT value FROM json_each(?)) AND superseded_at IS NULL"
+_KNOWN = f"{_WHOLE.replace('FROM', 'FROM places CROSS JOIN')} WHERE {AT_PLACES} AND superseded_at IS NULL"
 _AMONG = f"{_WHOLE} WHERE id IN (SELECT value FROM json_each(?))"
 _UNSUPERSEDED = f"{_WHOLE} WHERE id = ? AND superseded_at IS NULL"
 _COPY = f"INSERT INTO entries ({', '.join(ENTRIES)}) VALUES ({', '.join('?' * len(ENTRIES))})"
-_SURPLUS = "SELECT id, session_id FROM entries WHERE superseded_by = ? AND key = ? ORDER BY id DESC LIMIT -1 OFFSET ?"
 
 
 def _read_rows(connection: Link, query: str, *given: object) -> list[SimpleNamespace]:
     return [read_row(ENTRIES, values) for values in driver(connection).execute(query, given).fetchall()]
 
 
-def _select_known(connection: Link, places: Iterable[tuple[str, str]]) -> dict[tuple[str, str], SimpleNamespace]:
-    found = {}
-    for namespace, keys in _group(places).items():
-        for start in range(0, len(keys), IN_LIST):
-            for row in _read_rows(connection, _KNOWN, namespace, json.dumps(keys[start : start + IN_LIST])):
-                found[row.namespace, row.key] = row
-    return found
+def _select_known(connection: Link, places: Sequence[_Place]) -> dict[_Place, SimpleNamespace]:
+    """Return the unsuperseded rows at (namespace, key), by place: namespaces in their order, and keys sorted."""
+    found: dict[_Place, SimpleNamespace] = {}
+    for start in range(0, len(places), IN_LIST):
+        part = places[start : start + IN_LIST]
+        query = f"{list_places(len(part))} {_KNOWN}"
+        for row in _read_rows(connection, query, *(name for place in part for name in place)):
+            found[row.namespace, row.key] = row
+    order = {namespace: number for number, namespace in enumerate(dict.fromkeys(scope for scope, _ in places))}
+    return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0][1])))
 
 
 def _find_oldest_twins(
@@ -210,28 +206,21 @@ def _find_oldest_twins(
 ) -> dict[tuple[str, bytes], str]:
     """Return the key of the oldest entry, stored or in this batch, by namespace and content hash."""
     oldest = dict(zip(reversed(places), reversed(keys), strict=True))
-    for namespace, wanted in _group(oldest).items():
-        for start in range(0, len(wanted), IN_LIST):
-            hashes = wanted[start : start + IN_LIST]
-            rows = driver(connection).execute(_make_twin_query(len(hashes)), (*hashes, namespace))
-            found = {row[0]: read_text(row[1]) for row in rows if row[1] is not None}
-            oldest.update({(namespace, text_hash): key for text_hash, key in found.items()})
+    wanted = list(oldest)
+    for start in range(0, len(wanted), IN_LIST):
+        part = wanted[start : start + IN_LIST]
+        values = [value for place in part for value in place]
+        rows = driver(connection).execute(_make_twin_query(len(part)), values).fetchall()
+        oldest.update({place: read_text(row[0]) for place, row in zip(part, rows, strict=True) if row[0] is not None})
     return oldest
 
 
 @lru_cache(maxsize=IN_LIST)
 def _make_twin_query(count: int) -> str:
-    """Return the query for the oldest entry of each of ``count`` hashes; it reads one row per hash."""
+    """Return the query for the oldest entry of each of ``count`` namespaces and hashes, in their order."""
     oldest = "SELECT key FROM entries WHERE content_hash = hash AND namespace = scope AND superseded_at IS NULL"
-    wanted = f"WITH wanted(hash) AS (VALUES {', '.join(['(?)'] * count)}), here(scope) AS (VALUES (?))"
-    return f"{wanted} SELECT hash, ({oldest} ORDER BY id LIMIT 1) FROM wanted, here"
-
-
-def _group(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
-    groups: dict[str, list[Any]] = {}
-    for name, value in pairs:
-        groups.setdefault(name, []).append(value)
-    return groups
+    wanted = f"WITH wanted(place, scope, hash) AS (VALUES {', '.join(f'({place}, ?, ?)' for place in range(count))})"
+    return f"{wanted} SELECT ({oldest} ORDER BY id LIMIT 1) FROM wanted ORDER BY place"
 
 
 def _archive(
@@ -255,7 +244,7 @@ def _archive(
         if session_id is not None:  # those after it were evolved with it
             dropped[session_id] = min(dropped.get(session_id, place + 1), place + 1)
 
-    if keep < 1:
+    if keep < 1 or not rows:
         for row in rows:
             note(row.session_id, row.id)
         return dropped
@@ -266,16 +255,15 @@ def _archive(
     ]
     sealed = (copy | {"checksum": _carry(row, copy)} for row, copy in zip(rows, copies, strict=True))
     raw.executemany(_COPY, (stored_values(ENTRIES, copy) for copy in sealed))
-    for row, copy in zip(rows, copies, strict=True):
-        _copy_vectors(connection, row.id, copy["id"])
-        copy_mentions(connection, row.id, copy["id"])
-        surplus = raw.execute(_SURPLUS, (row.id, row.key, keep)).fetchall()
-        gone = [(read_integer(one), read_integer(session_id)) for one, session_id in surplus]
-        if gone:
-            _delete(connection, [one for one, _ in gone])
-            drop_empty_sessions(connection, [session_id for _, session_id in gone])
-        for _, session_id in gone:
-            note(session_id, row.id)
+    copy_ids = {row.id: copy["id"] for row, copy in zip(rows, copies, strict=True)}
+    _copy_vectors(connection, copy_ids)
+    copy_mentions(connection, copy_ids)
+    surplus = raw.execute(_SURPLUS, (json.dumps(list(copy_ids)), keep)).fetchall()
+    if surplus:
+        _delete(connection, [read_integer(number) for number, _, _ in surplus])
+        drop_empty_sessions(connection, [session_id for _, session_id, _ in surplus])
+    for _, session_id, kept_id in surplus:
+        note(session_id, kept_id)
     return dropped
 
 
@@ -284,18 +272,23 @@ def _carry(row: SimpleNamespace, changed: Mapping[str, Any]) -> int | None:
     return carry(row.checksum, before, after)
 
 
-def _copy_vectors(connection: Link, entry_id: int, copy_id: int) -> None:
-    """Copy what a former version of an entry was found by; a damaged vector is left out, and encoded again later."""
+def _copy_vectors(connection: Link, copy_ids: Mapping[int, int]) -> None:
+    """Copy what former versions of entries were found by; a damaged vector is left out, and encoded again later."""
     raw = driver(connection)
-    rows = raw.execute(_READ_VECTORS, (entry_id,)).fetchall()
-    for generation_id, static, evolved, latents, total, evolved_total in rows:
+    rows = raw.execute(_READ_VECTORS, (json.dumps(list(copy_ids)),)).fetchall()
+    copied: list[tuple[object, ...]] = []
+    sound: dict[int, dict[int, int]] = {}
+    for entry_id, generation_id, static, evolved, latents, total, evolved_total in rows:
         if total != checksum_static(entry_id, generation_id, static):
             continue
         if evolved_total != checksum_evolved(entry_id, generation_id, evolved, latents):
             evolved = None
+        copy_id = sound.setdefault(generation_id, {})[entry_id] = copy_ids[entry_id]
         sums = checksum_static(copy_id, generation_id, static), checksum_evolved(copy_id, generation_id, evolved, None)
-        raw.execute(_PUT_VECTOR, (copy_id, generation_id, static, evolved, None, *sums))
-        copy_passages(raw, generation_id, entry_id, copy_id)
+        copied.append((copy_id, generation_id, static, evolved, None, *sums))
+    raw.executemany(_PUT_VECTOR, copied)
+    for generation_id, ids in sound.items():
+        copy_passages(raw, generation_id, ids)
 
 
 def _describe_removed(
@@ -367,7 +360,8 @@ class SqliteDrafts(Group, Drafts):
             kept = former is not None and (former.expires_at is None or former.expires_at > now)
             created_at = former.created_at if former is not None and kept else now
             session_id = None if draft.session is None else session_ids[place[0], draft.session]
-            entry = _make_entry(draft, created_at, now, twins[place[0], found])
+            twin = twins[place[0], found]
+            entry = draft.make_entry(now, created_at, None if twin == draft.key else twin)
             stored[place] = entry_id, entry
             row = _make_row(entry, place[0], session_id, draft.metadata, found, seq, entry_id)
             (fresh if former is None else replaced).append(row)
@@ -375,8 +369,8 @@ class SqliteDrafts(Group, Drafts):
                 for touched in _list_outdated_sessions(former, entry, draft, session_id):
                     dirty[touched] = min(dirty.get(touched, entry_id), entry_id)
         dropped = _archive(self._connection, list(known.values()), next_id + len(final), now, keep=keep_versions)
-        _delete_words(self._connection, known.values())
-        _write(self._connection, fresh, replaced, list(zip(ids, final.values(), strict=True)), generation_id)
+        placed = list(zip(ids, final.values(), strict=True))
+        _write(self._connection, fresh, replaced, placed, list(known.values()), generation_id)
         leave_sessions(self._connection, [row.session_id for row in known.values()], head_seq)
         return Written([stored[place] for place in places], dirty, dropped)
 

@@ -23,14 +23,16 @@ from agent_memory.storage.entries import Entries
 from agent_memory.storage.filters import Path
 from agent_memory.storage.numbered import Field
 from agent_memory.storage.records import Condition
-from agent_memory.storage.sqlite import columns
+from agent_memory.storage.sqlite import columns, internal
 from agent_memory.storage.sqlite.checksums import COVERED, checksum
+from agent_memory.storage.sqlite.kin import BOTH_WAYS, EARLIER, NEIGHBOURS
 from agent_memory.storage.sqlite.lazy import conditions, sa, tables
 from agent_memory.storage.sqlite.scopes import write_condition
 from agent_memory.storage.sqlite.slots import Group, driver
 from agent_memory.storage.sqlite.values import (
     ENTRIES,
     EPOCH,
+    NOT_INTERNAL,
     decode_namespace,
     encode_namespace,
     microseconds,
@@ -41,7 +43,7 @@ from agent_memory.storage.sqlite.values import (
     read_text,
     read_time,
 )
-from agent_memory.types import IdArray, Namespace
+from agent_memory.types import Address, IdArray, Namespace, is_internal
 
 if TYPE_CHECKING:
     from sqlalchemy import Row, Select
@@ -54,13 +56,25 @@ _COLUMNS = {**ENTRIES, "session": read_text}
 _covered = itemgetter(*(list(_COLUMNS).index(name) for name in COVERED["entries", "checksum"]))
 _FROM = "FROM entries LEFT JOIN sessions ON sessions.id = entries.session_id"
 _SELECT = f"SELECT {', '.join(f'entries.{name}' for name in ENTRIES)}, sessions.name {_FROM}"
-_WITH_KEYS = (
-    "entries.namespace = ? AND entries.key IN (SELECT value FROM json_each(?)) "
-    "AND entries.superseded_at IS NULL AND (entries.expires_at IS NULL OR entries.expires_at > ?)"
-)
+_CURRENT = "entries.superseded_at IS NULL AND (entries.expires_at IS NULL OR entries.expires_at > ?)"
+_WITH_KEYS = f"entries.namespace = ? AND entries.key IN (SELECT value FROM json_each(?)) AND {_CURRENT}"
 _BY_KEYS = f"{_SELECT} WHERE {_WITH_KEYS}"
 _IDS_BY_KEYS = f"SELECT key, id FROM entries WHERE {_WITH_KEYS}"
+_NEWEST_FIRST = (  # former versions have larger ids than what took their place
+    "ORDER BY entries.superseded_at IS NOT NULL, entries.superseded_at DESC, entries.updated_at DESC, entries.id DESC"
+)
 _BY_IDS = f"{_SELECT} WHERE entries.id IN (SELECT value FROM json_each(?))"
+
+
+@lru_cache(maxsize=IN_LIST)
+def list_places(count: int) -> str:
+    """Return a common table of so many values for (scope, title): the namespaces and keys that are asked for."""
+    return f"WITH places(scope, title) AS (VALUES {', '.join(['(?, ?)'] * count)})"
+
+
+AT_PLACES = "entries.namespace = scope AND entries.key = title"
+_IDS_AT_PLACES = f"SELECT entries.id FROM places CROSS JOIN entries WHERE {AT_PLACES} AND {_CURRENT}"
+_AT_PLACES = f"{_SELECT.replace('FROM', 'FROM places CROSS JOIN')} WHERE {AT_PLACES}"
 
 
 @cache
@@ -88,6 +102,11 @@ def parse_entry(row: Row[Any] | SimpleNamespace) -> Entry:
     )
 
 
+def _parse_rows(found: Sequence[Sequence[object]]) -> list[tuple[int, Entry]]:
+    rows = (read_row(_COLUMNS, values) for values in found)
+    return [(row.id, parse_entry(row)) for row in rows]
+
+
 def _parse_metadata(row: Row[Any] | SimpleNamespace) -> dict[str, Any]:
     try:
         return dict(json.loads(row.metadata))
@@ -97,35 +116,6 @@ def _parse_metadata(row: Row[Any] | SimpleNamespace) -> dict[str, Any]:
 
 _TEXTS = "SELECT id, key, text, content_hash FROM entries WHERE id > ? ORDER BY id LIMIT ?"
 _CIRCUMSTANCES = "SELECT id, event_time, importance FROM entries WHERE id IN (SELECT value FROM json_each(?))"
-
-
-_BESIDE = "FROM entries other WHERE other.session_id = mine.session_id AND other.superseded_at IS NULL AND other.id"
-# A former version was copied to a new row; its place in the session is that of the entry that kept the key.
-_PLACED = """
-SELECT one.id, one.session_id, coalesce(
-    (SELECT kept.id FROM entries kept
-     WHERE kept.id = one.superseded_by AND kept.key = one.key AND kept.namespace = one.namespace), one.id) AS place
-FROM entries one WHERE one.id IN (SELECT value FROM json_each(?)) AND one.session_id IS NOT NULL
-"""
-_NEIGHBOURS = f"""
-SELECT mine.id, (SELECT max(other.id) {_BESIDE} < mine.place), (SELECT min(other.id) {_BESIDE} > mine.place)
-FROM ({_PLACED}) mine
-"""
-
-
-_LINEAGE = """
-WITH RECURSIVE line(id) AS (
-    SELECT id FROM entries WHERE id IN (SELECT value FROM json_each(?))
-    UNION SELECT former.id FROM line JOIN entries former ON former.superseded_by = line.id
-    {later}
-) SELECT id FROM line ORDER BY id
-"""
-_EARLIER = _LINEAGE.format(later="")
-_BOTH_WAYS = _LINEAGE.format(
-    later="UNION SELECT one.superseded_by FROM line JOIN entries one ON one.id = line.id "
-    "WHERE one.superseded_by IS NOT NULL"
-)
-
 _EXPIRED = "SELECT id FROM entries WHERE superseded_at IS NULL AND expires_at <= ?"
 
 
@@ -220,9 +210,7 @@ class SqliteEntries(Group, Entries):
         return self._read(statement, [given[name] for name in names])
 
     def _read(self, statement: str, given: Sequence[object]) -> list[tuple[int, Entry]]:
-        found = driver(self._connection).execute(statement, given).fetchall()
-        rows = (read_row(_COLUMNS, values) for values in found)
-        return [(row.id, parse_entry(row)) for row in rows]
+        return _parse_rows(driver(self._connection).execute(statement, given).fetchall())
 
     def _narrow(self, condition: Condition) -> tuple[int | None, Condition]:
         """Return a condition with its session by id, if there is one of that name: its index is in the order of ids."""
@@ -282,29 +270,57 @@ class SqliteEntries(Group, Entries):
 
     @override
     def find_newest(self, namespace: Namespace, key: str) -> tuple[int, Entry] | None:
-        here = sa.and_(tables.entries.c.namespace == encode_namespace(namespace), tables.entries.c.key == key)
-        # Former versions have larger ids than what took their place.
-        latest = (tables.entries.c.superseded_at.desc(), tables.entries.c.updated_at.desc(), tables.entries.c.id.desc())
-        order = (tables.entries.c.superseded_at.is_not(None), *latest)
-        row = self._connection.execute(select_rows().where(here).order_by(*order)).first()
-        return None if row is None else (row.id, parse_entry(row))
+        return self.select_newest([(namespace, key)]).get((namespace, key))
+
+    @override
+    def select_newest(self, places: Sequence[Address]) -> dict[Address, tuple[int, Entry]]:
+        found: dict[Address, tuple[int, Entry]] = {}
+        for entry_id, entry in _parse_rows(self._ask_at(f"{_AT_PLACES} {_NEWEST_FIRST}", places)):
+            found.setdefault((entry.namespace, entry.key), (entry_id, entry))
+        return found
+
+    @override
+    def select_ids_at(self, places: Sequence[Address], now: datetime) -> list[int]:
+        return [read_integer(row[0]) for row in self._ask_at(_IDS_AT_PLACES, places, microseconds(now))]
+
+    @override
+    def select_at(self, places: Sequence[Address], now: datetime) -> dict[Address, tuple[int, Entry]]:
+        found = _parse_rows(self._ask_at(f"{_AT_PLACES} AND {_CURRENT}", places, microseconds(now)))
+        return {(entry.namespace, entry.key): (entry_id, entry) for entry_id, entry in found}
+
+    def _ask_at(self, statement: str, places: Sequence[Address], *given: object) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+        for start in range(0, len(places), IN_LIST):
+            part = places[start : start + IN_LIST]
+            values = [value for namespace, key in part for value in (encode_namespace(namespace), key)]
+            query = f"{list_places(len(part))} {statement}"
+            found += driver(self._connection).execute(query, (*values, *given)).fetchall()
+        return found
 
     @override
     def list_versions(self, namespace: Namespace, key: str) -> list[Entry]:
         here = sa.and_(tables.entries.c.namespace == encode_namespace(namespace), tables.entries.c.key == key)
-        found = set(self._connection.execute(sa.select(tables.entries.c.id).where(here)).scalars())
-        fresh = found
-        while fresh:
-            older = sa.select(tables.entries.c.id).where(tables.entries.c.superseded_by.in_(list(fresh)))
-            fresh = set(self._connection.execute(older).scalars()) - found
-            found |= fresh
+        own = list(self._connection.execute(sa.select(tables.entries.c.id).where(here)).scalars())
+        found = self.select_lineage(own, later=False).tolist()
         order = (tables.entries.c.updated_at, tables.entries.c.superseded_at.is_(None), tables.entries.c.superseded_at)
-        rows = self._connection.execute(select_rows().where(tables.entries.c.id.in_(list(found))).order_by(*order))
-        return [parse_entry(row) for row in rows]
+        rows = self._connection.execute(select_rows().where(tables.entries.c.id.in_(found)).order_by(*order)).all()
+        later = self._iter_successors([row for row in rows if row.id in own])
+        return [parse_entry(row) for row in (*rows, *later)]
+
+    def _iter_successors(self, versions: Sequence[Row[Any]]) -> Iterator[Row[Any]]:
+        """Yield what took the place of a key, up to what is current; nothing if one of its versions is."""
+        last = versions[-1] if versions and all(row.superseded_at is not None for row in versions) else None
+        seen: set[int | None] = {None}  # a damaged store may go round in a circle
+        while last is not None and last.superseded_by not in seen:
+            seen.add(last.superseded_by)
+            place = select_rows().where(tables.entries.c.id == last.superseded_by)
+            last = self._connection.execute(place).one_or_none()
+            if last is not None:
+                yield last
 
     @override
     def find_neighbours(self, ids: Sequence[int]) -> dict[int, list[int]]:
-        rows = driver(self._connection).execute(_NEIGHBOURS, (json.dumps(list(ids)),))
+        rows = driver(self._connection).execute(NEIGHBOURS, (json.dumps(list(ids)),))
         return {row[0]: [entry_id for entry_id in row[1:] if entry_id is not None] for row in rows}
 
     @override
@@ -333,6 +349,8 @@ class SqliteEntries(Group, Entries):
             found |= set(self._connection.execute(here.where(tables.entries.c.updated_at < before)).scalars())
         if newest is not None:
             latest = here.where(tables.entries.c.superseded_at.is_(None))
+            if not is_internal(namespace):
+                latest = latest.where(sa.text(NOT_INTERNAL))
             latest = latest.order_by(tables.entries.c.updated_at.desc(), tables.entries.c.id.desc())
             found |= set(self._connection.execute(latest.offset(newest)).scalars())
         return np.fromiter(found, dtype=np.int64, count=len(found))
@@ -340,13 +358,17 @@ class SqliteEntries(Group, Entries):
     @override
     def select_lineage(self, ids: Sequence[int] | IdArray, *, later: bool) -> IdArray:
         given = json.dumps([int(entry_id) for entry_id in ids])
-        rows = driver(self._connection).execute(_BOTH_WAYS if later else _EARLIER, (given,)).fetchall()
+        rows = driver(self._connection).execute(BOTH_WAYS if later else EARLIER, (given,)).fetchall()
         return np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
 
     @override
     def select_expired_ids(self, now: datetime) -> list[int]:
         rows = driver(self._connection).execute(_EXPIRED, (microseconds(now),))
         return [row[0] for row in rows]
+
+    @override
+    def select_internal_ids(self, ids: Sequence[int] | None = None) -> list[int]:
+        return internal.select_internal_ids(self._connection, ids)
 
     @override
     def count(self, condition: Condition) -> int:

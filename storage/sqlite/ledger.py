@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,6 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Row,
-    Select,
     String,
     Table,
     and_,
@@ -186,23 +185,27 @@ class Ledger:
 
     def find_key(self, key_id: str) -> tuple[ApiKey, str] | None:
         """Return (key, digest of its secret), also of one that was revoked or has expired; None if there is none."""
-        row = self._remember(key_id, lambda: select(_keys).where(_keys.c.id == key_id))
-        return None if row is None else (_to_key(row), row.digest)
+        return self.look_up(key_id)[1]
 
     def has_keys(self) -> bool:
         """Return whether a key was ever made."""
-        return self._remember("", lambda: select(_keys.c.id).limit(1)) is not None
+        return self.look_up(None)[0]
 
-    def _remember(self, name: str, query: Callable[[], Select[Any]]) -> Row[Any] | None:
-        """Return the one row that a named query finds, read once as long as nobody writes: every request needs it."""
+    def look_up(self, key_id: str | None) -> tuple[bool, tuple[ApiKey, str] | None]:
+        """Return (whether a key was ever made, what ``find_key`` returns), read once as long as nobody writes.
+
+        Every request needs it, and asks only whether somebody has written: what another process does counts at once.
+        """
         version = (*self._connections.read_version(), self._writes)
         if getattr(self._local, "version", None) != version or len(self._local.known) >= _MOST_KNOWN:
             self._local.version, self._local.known = version, {}
-        known: dict[str, Row[Any] | None] = self._local.known
-        if name not in known:
+        known: dict[str | None, tuple[bool, tuple[ApiKey, str] | None]] = self._local.known
+        if key_id not in known:
             with self._connections.read() as connection:
-                known[name] = connection.execute(query()).one_or_none()
-        return known[name]
+                any_row = connection.execute(select(_keys.c.id).limit(1)).one_or_none()
+                row = connection.execute(select(_keys).where(_keys.c.id == key_id)).one_or_none()
+            known[key_id] = any_row is not None, None if row is None else (_to_key(row), row.digest)
+        return known[key_id]
 
     def list_keys(self) -> list[ApiKey]:
         """Return all keys, oldest first."""

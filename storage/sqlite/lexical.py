@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from typing_extensions import override
 
 from agent_memory.records import Entry
-from agent_memory.storage.entries import Lexical, TermCounts
+from agent_memory.storage.entries import MOST_WORDS, Lexical, TermCounts
 from agent_memory.storage.records import Condition, EntryTerms, LexicalQuery
 from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
 from agent_memory.storage.sqlite.lazy import conditions, sa, tables
@@ -38,7 +38,6 @@ Forms: TypeAlias = Sequence[tuple[str, ...]]
 """The sequences of terms that stand for a word."""
 
 _K1 = 1.2
-_MOST_TERMS = 12
 _ERASES = (3, 42)  # the first version of SQLite whose full-text index can delete words at once
 
 INSERT_ROW = "INSERT INTO lexical(rowid, terms) VALUES (?, ?)"
@@ -269,10 +268,10 @@ class SqliteLexical(Group, Lexical):
             after, _ = insert_page(self._connection, after)
 
     @override
-    def parse(self, query: str, *, counts: TermCounts | None = None) -> LexicalQuery:
+    def parse(self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS) -> LexicalQuery:
         stems = Stems(self._stem, counts)
         found = self._count(choose_words(query, lambda: self._list_languages(stems)), stems)
-        rarest = sorted(found, key=lambda one: one[:2])[:_MOST_TERMS]
+        rarest = sorted(found, key=lambda one: one[:2])[:most]
         # FTS5 counts rows at the commit: what this transaction has written may be missing.
         total = self._count_indexed() if counts is None else len(counts)
         total = max(total, *(hits for hits, _, _ in rarest), 0)

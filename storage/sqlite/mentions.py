@@ -40,10 +40,10 @@ def put_mentions(connection: Link, rows: Iterable[tuple[int, Sequence[Span]]], r
     )
 
 
-def copy_mentions(connection: Link, entry_id: int, copy_id: int) -> None:
-    """Give a copy of an entry what the entry mentions."""
+def copy_mentions(connection: Link, copy_ids: Mapping[int, int]) -> None:
+    """Give copies of entries, by the entries' ids, what the entries mention."""
     copied = "INSERT INTO mentions (entry_id, start, stop) SELECT ?, start, stop FROM mentions WHERE entry_id = ?"
-    driver(connection).execute(copied, (copy_id, entry_id))
+    driver(connection).executemany(copied, [(copy_id, entry_id) for entry_id, copy_id in copy_ids.items()])
 
 
 class SqliteMentions(Group, Mentions):

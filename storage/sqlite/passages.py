@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,10 +50,11 @@ def put_passages(raw: sqlite3.Connection, generation_id: int, rows: Iterable[tup
             raw.execute(_PUT, (spans, found.passages.vectors, total, entry_id, generation_id, found.static))
 
 
-def copy_passages(raw: sqlite3.Connection, generation_id: int, entry_id: int, copy_id: int) -> None:
-    """Copy the passages of an entry to a copy of it; damaged ones are left out."""
-    for row in raw.execute(_STORED, (generation_id, json.dumps([entry_id]))).fetchall():
+def copy_passages(raw: sqlite3.Connection, generation_id: int, copy_ids: Mapping[int, int]) -> None:
+    """Copy the passages of entries to copies of them, by the entries' ids; damaged ones are left out."""
+    for row in raw.execute(_STORED, (generation_id, json.dumps(list(copy_ids)))).fetchall():
         if row[4] == checksum_passages(*row[:4]):
+            copy_id = copy_ids[row[0]]
             total = checksum_passages(copy_id, generation_id, *row[2:4])
             raw.execute("INSERT OR REPLACE INTO passages VALUES (?, ?, ?, ?, ?)", (copy_id, *row[1:4], total))
 

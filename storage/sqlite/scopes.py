@@ -9,7 +9,13 @@ from collections.abc import Iterator
 
 from agent_memory.storage.filters import EVERYTHING
 from agent_memory.storage.records import LONGEST_MENTION, MENTION_RATIO, Condition
-from agent_memory.storage.sqlite.values import MICROSECOND, encode_namespace, end_of_namespace, microseconds
+from agent_memory.storage.sqlite.values import (
+    MICROSECOND,
+    NOT_INTERNAL,
+    encode_namespace,
+    end_of_namespace,
+    microseconds,
+)
 
 Part = tuple[str, tuple[object, ...]]
 """SQL with question marks, and the values for them."""
@@ -64,8 +70,11 @@ def _list_names(condition: Condition) -> Iterator[Part]:
     scope = encode_namespace(condition.namespace)
     if condition.key is not None:
         yield "entries.namespace = ? AND entries.key = ?", (scope, condition.key)
-    elif scope:
-        yield "entries.namespace >= ? AND entries.namespace < ?", (scope, end_of_namespace(scope))
+    else:
+        if scope:
+            yield "entries.namespace >= ? AND entries.namespace < ?", (scope, end_of_namespace(scope))
+        if not condition.internal:
+            yield NOT_INTERNAL, ()
     if condition.session is not None:
         yield "entries.session_id IN (SELECT id FROM sessions WHERE name = ?)", (condition.session,)
     if condition.speaker is not None:

@@ -8,12 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from agent_memory.errors import StorageError
-from agent_memory.types import Namespace
+from agent_memory.types import INTERNAL, Namespace
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 _SEPARATOR = "\x1f"
 _AFTER_SEPARATOR = "\x20"
+_WHOLE = f"'{_SEPARATOR}' || entries.namespace"
+NOT_INTERNAL = f"replace({_WHOLE}, '{_SEPARATOR}{INTERNAL}{_SEPARATOR}', '') = {_WHOLE}"
+"""SQL that an entry is in no internal namespace, of both back ends: LIKE ignores case in one, instr is not in both."""
 
 Read = Callable[[object], Any]
 """Returns a column's value converted and checked; raises StorageError."""

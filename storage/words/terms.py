@@ -138,7 +138,7 @@ def _find_words(chunk: str, place: int, languages: Collection[str]) -> Iterator[
     """Yield the words of a stretch of a query without spaces."""
     words = _list_words(fold(chunk))
     for word in words:
-        if RUN.match(word):
+        if not word.isascii() and RUN.match(word):
             yield from _find_stretches(word, place)
             place += len(word) + 1
         else:
@@ -150,6 +150,8 @@ def _list_forms(word: str, languages: Collection[str]) -> list[str]:
     """Return a folded word, and its stems if they do not become the same in the back end."""
     if not (word.isascii() and word.isalpha()):
         return [word if word.isascii() else stem_by_script(word)]
+    if not languages:
+        return [word]
     forms = [word, *(stem_latin(name, [word])[0] for name in languages)]
     distinct = dict(zip(reversed(stem_latin("porter", forms)), reversed(forms), strict=True))
     return list(reversed(distinct.values()))

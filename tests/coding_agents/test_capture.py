@@ -99,7 +99,56 @@ SECRETS = [
     "SG.abcdefghijklmnopqrstuv.abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
     "wJalrXUtnFEMI/K7MDENG/bPxRfiCYzEXA9PLEK",
+    "dapi" + "0123456789abcdef" * 2,
+    "shpat_" + "0123456789abcdef" * 2,
+    "sbp_" + "01234567" * 5,
+    "pplx-" + "0123456789abcdef" * 3,
+    "dckr_pat_" + "abcdEFGH1234_-ijklMNOP",
+    "hvs.CAESIJlWHsOkYxY2mZ8h4Zb3kqTtqGQ0Z1x2y3",
 ]
+
+SPOKEN = [
+    ("curl -u admin:{} https://a.b/c", "hunter2secret"),
+    ("curl --user 'me@x.org:{}' https://a.b/c", "hunter2secret"),
+    ("mysql -u root -p{} shop", "S3cretPw99"),
+    ("sshpass -p {} ssh host", "S3cretPw99"),
+    ("My PIN is {}.", "4921"),
+    ("Das Kennwort lautet {}!", "sommer2024"),
+    ("le mot de passe est {}", "soleil42"),
+    ("la clave es {}", "girasol99"),
+    ("a senha é {}", "girassol99"),
+    ("пароль: {}", "podsolnuh99"),
+    ("密码是{}", "hunter2secret"),
+    ("ｐａｓｓｗｏｒｄ: {}", "hunter22x"),
+    ("password:\n  {}\nand so on", "hunter22"),
+    ("log in with password {}", "hunter2!x"),
+    ("the recovery code is {}", "8F3K-22JD-99XM"),
+    ("seed phrase: {}", "abandon ability able about above absent absorb abstract absurd abuse access accident"),
+    ("pay with {}, please", "4242 4242 4242 4242"),
+]
+
+
+@pytest.mark.parametrize(("text", "secret"), SPOKEN, ids=lambda one: one[:12])
+def test_what_is_a_secret_by_the_words_around_it_is_taken_out(text, secret):
+    kept = clean(text.format(secret))
+    assert secret not in kept and "[secret removed]" in kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Set token_budget=1536 and max_tokens: 4096.",
+        "La clave es que los tests son rápidos, la contraseña es obligatoria.",
+        "Press 4 on GPIO pin 4, exit code 1234567, error code 4040.",
+        "docker run -u root -p 8080:80 nginx; mkdir -p src/components",
+        "Reset the password to something else; the backup codes are printed once.",
+        "Backup code MIGRATION2 runs nightly after the security code review in sprint12.",
+        "Order 1234 5678 9012 3456 is late.",
+        "commit 4f2d1c9ab87e6f5d4c3b2a1908f7e6d5c4b3a291 uses argon2id for password hashing",
+    ],
+)
+def test_what_looks_a_little_like_a_secret_stays(text):
+    assert clean(text) == text
 
 
 @pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: secret[:8])

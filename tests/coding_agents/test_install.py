@@ -215,6 +215,37 @@ def test_settings_that_cannot_be_understood_are_refused_and_named(home, project,
     assert snapshot(home, project) == before
 
 
+def test_a_table_that_cannot_be_understood_is_refused_and_named(home, project):
+    file = home / ".codex" / "config.toml"
+    file.parent.mkdir()
+    file.write_text("a = \n")
+    for command in ("install", "uninstall"):
+        done = CliRunner().invoke(app, ["agent", command, "codex"])
+        assert done.exit_code == 2 and "config.toml" in done.output
+        assert file.read_text() == "a = \n"
+
+
+@pytest.mark.parametrize("agent", ["claude-code", "cursor", "codex", "opencode"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"hooks": []}', '{"hooks": {"Stop": {}}}', '{"hooks": {"Stop": [], "stop": []}, "mcpServers": {}, "mcp": {}}',
+        '{"hooks": null}', "{}", "",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("first", ["install", None])
+def test_uninstall_leaves_empty_parts_that_others_have_written(home, project, agent, text, first):
+    names = [".claude/settings.json", ".claude.json", ".cursor/hooks.json", ".cursor/mcp.json", ".codex/hooks.json"]
+    for name in (*names, ".config/opencode/opencode.json"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    before = snapshot(home, project)
+    if first is not None:
+        CliRunner().invoke(app, ["agent", first, agent])
+    assert CliRunner().invoke(app, ["agent", "uninstall", agent]).exit_code == 0
+    assert snapshot(home, project) == before
+
+
 def test_without_a_receipt_ours_still_goes_and_theirs_stays(home, project, store):
     file = home / ".claude" / "settings.json"
     file.parent.mkdir()

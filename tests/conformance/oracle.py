@@ -117,8 +117,10 @@ def satisfies(condition: Condition, entry: Entry) -> bool:
     """Whether an entry satisfies a condition."""
     scope = condition.namespace
     here = entry.namespace == scope if condition.key is not None else entry.namespace[: len(scope)] == scope
+    shown = condition.internal or condition.key is not None or "@internal" not in entry.namespace
     return (
         here
+        and shown
         and condition.key in (None, entry.key)
         and condition.session in (None, entry.session)
         and condition.speaker in (None, entry.speaker)

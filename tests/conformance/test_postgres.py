@@ -17,7 +17,7 @@ from agent_memory.storage.sqlite.schema import metadata
 
 _EMPTY = """
 TRUNCATE meta, totals, sessions, entries, mentions, generations, assets, vectors, passages, changes, jobs, queries,
-    schedules, erasures, copies, leases, lexical RESTART IDENTITY;
+    schedules, erasures, copies, leases, lexical, nearest, ranges RESTART IDENTITY;
 INSERT INTO meta SELECT * FROM public.meta; INSERT INTO totals SELECT * FROM public.totals;
 """
 
@@ -65,7 +65,14 @@ def test_the_tables_are_those_of_sqlite_with_the_same_columns(postgres, prepared
         found = set(connection.execute(query))
     expected = {(table.name, column.name) for table in metadata.tables.values() for column in table.columns}
     assert expected <= found
-    assert {table for table, _ in found - expected} == {"alembic_version", "lexical", "totals"}
+    assert {table for table, _ in found - expected} == {
+        "alembic_version",
+        "lexical",
+        "nearest",
+        "ranges",
+        "scopes",
+        "totals",
+    }
 
 
 def test_every_migration_is_a_revision_that_is_known():

@@ -131,7 +131,8 @@ class VersionContract:
         supersede(database, ids[0], ids[1], minutes=2)
         supersede(database, ids[1], ids[2], minutes=3)
         assert list_texts(database, "c") == ["a one", "b one", "c one", "a two"]
-        assert list_texts(database, "a") == ["a one", "a two"]
+        assert list_texts(database, "a") == ["a one", "a two", "b one", "c one"], "and what became of it"
+        assert list_texts(database, "b") == ["a one", "b one", "a two", "c one"]
         assert list_texts(database, "d") == ["d one"]
 
     def test_a_key_that_was_superseded_can_be_used_again(self, database):
@@ -142,7 +143,7 @@ class VersionContract:
         assert list_texts(database) == ["one", "two"]
         assert read_as_of(database, 1.5) == {"b": "text of b"}
         supersede(database, again, ids[1], minutes=3)
-        assert list_texts(database) == ["one", "two"]
+        assert list_texts(database) == ["one", "two", "text of b"]
         assert remove(database, again) == 2
         assert find_keys(database, ANY) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 import tempfile
@@ -21,6 +22,7 @@ from agent_memory.live import columns as live_columns
 from agent_memory.recall.request import make_condition
 
 VALUES = [0, 1, 2.5, "x", "y", True, None, "2024-05-01", ["x", 1], [], {"in": "x"}]
+NUMBERS = itertools.count()
 START = datetime(2024, 1, 1, tzinfo=UTC)
 WHERES = [
     None,
@@ -35,7 +37,7 @@ WHERES = [
 ]
 
 keys = st.integers(0, 30).map("k{}".format)
-namespaces = st.sampled_from([("team", "ann"), ("team", "bob"), ("other",)])
+namespaces = st.sampled_from([("team", "ann"), ("team", "bob"), ("other",), ("team", "@internal")])
 metadata = st.dictionaries(st.sampled_from("ab"), st.sampled_from(VALUES))
 steps = st.one_of(
     st.tuples(st.just("add"), keys, namespaces, metadata, st.sampled_from([None, "Ann", "Ben"]), st.integers(0, 9)),
@@ -43,7 +45,11 @@ steps = st.one_of(
     st.tuples(st.just("forget"), keys, namespaces),
     st.tuples(st.just("supersede"), keys, namespaces),
     st.tuples(st.just("expire"), keys, namespaces, st.sampled_from(["2020-01-01", "2199-01-01", None])),
-    st.tuples(st.just("ask"), st.sampled_from(WHERES), st.sampled_from([(), ("team",), ("team", "bob")])),
+    st.tuples(
+        st.just("ask"),
+        st.sampled_from(WHERES),
+        st.sampled_from([(), ("team",), ("team", "bob"), ("team", "@internal")]),
+    ),
     st.tuples(st.just("ask of a speaker"), st.sampled_from(["Ann", "Ben", "Cleo"]), st.integers(0, 9)),
 )
 
@@ -95,11 +101,19 @@ def act(memory, step):
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(steps, min_size=4, max_size=25), last=st.sampled_from(WHERES))
 def test_columns_find_what_the_database_finds(steps, last):
-    with (
-        tempfile.TemporaryDirectory() as base,
-        Memory(Path(base), encoder=WordEncoder()) as one,
-        Memory(Path(base), encoder=WordEncoder()) as other,
-    ):
+    with tempfile.TemporaryDirectory() as base:
+        live_through(Path(base), steps, last)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=st.lists(steps, min_size=8, max_size=25), last=st.sampled_from(WHERES))
+def test_columns_find_what_postgresql_finds(postgres, steps, last):
+    live_through(postgres.url(schema=f"columns_{next(NUMBERS)}"), steps, last)
+
+
+def live_through(place, steps, last):
+    """Let two memories of a store take the steps in turn, and compare what columns and database say."""
+    with Memory(place, encoder=WordEncoder()) as one, Memory(place, encoder=WordEncoder()) as other:
         one.add("the first", metadata={"a": 1})
         for number, step in enumerate([*steps, ("ask", last, ())]):
             if step[0] == "ask":

@@ -186,3 +186,25 @@ def served(postgres):
 
 TestServedMachine = pytest.mark.usefixtures("served")(ServedMachine.TestCase)
 TestServedMachine.settings = settings(max_examples=6, stateful_step_count=20, deadline=None)
+
+
+class IndexedMachine(ServedMachine):
+    """The same, searched on the server."""
+
+    def open_store(self):
+        return Memory(self.place, encoder=self.encoder, config=Config(index="server", batch_size=2))
+
+
+@pytest.fixture(scope="module")
+def indexed(served, postgres):
+    import psycopg
+
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent_memory.live.served.MOST_NEW", 3)
+        yield
+
+
+TestIndexedMachine = pytest.mark.usefixtures("indexed")(IndexedMachine.TestCase)
+TestIndexedMachine.settings = settings(max_examples=3, stateful_step_count=20, deadline=None)

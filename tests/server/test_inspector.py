@@ -113,6 +113,35 @@ def test_a_person_finds_an_entry_by_its_filters_and_reads_its_history(page):
     look(page, "entry")
 
 
+def test_entries_that_took_the_place_of_each_other_lead_to_each_other(page, demo):
+    bob = ("acme", "bob")
+    for key, day in (("monday", "Monday"), ("tuesday", "Tuesday")):
+        demo.memory.add(f"The rehearsal is on {day}.", key=key, namespace=bob)
+    demo.memory.supersede("monday", "tuesday", namespace=bob)
+    page.goto("/#/entry?key=monday&namespace=acme&namespace=bob")
+    history = page.get_by_role("region", name="History")
+    expect(history.get_by_text("Its place was taken by")).to_be_visible()
+    history.get_by_role("link", name="tuesday").click()
+    expect(page.get_by_role("heading", name="tuesday", exact=True)).to_be_visible()
+    expect(history.get_by_text("It took the place of")).to_be_visible()
+    history.get_by_role("link", name="monday").click()
+    expect(page.get_by_text("The rehearsal is on Monday.").first).to_be_visible()
+    demo.memory.forget("tuesday", namespace=bob)
+
+
+def test_a_long_text_is_shown_with_its_passages(page, demo):
+    if not demo.memory.get_many(["long"]):
+        said = [f"{number}. {'The garden has roses and bees. ' * 8}" for number in range(12)]
+        demo.memory.add("\n\n".join(said) + " 🐝", key="long", namespace=("acme", "bob"))
+    page.goto("/#/entry?key=long&namespace=acme&namespace=bob")
+    page.get_by_text(re.compile(r"\d+ passages, each with a vector of its own")).click()
+    passages = page.get_by_role("list", name="Passages").get_by_role("listitem")
+    expect(passages.first).to_be_visible()
+    assert passages.count() > 1
+    assert "🐝" in passages.last.inner_text()
+    look(page, "passages")
+
+
 def test_the_list_is_moved_through_by_keyboard(page):
     page.goto("/")
     entries = page.get_by_role("list", name="Entries")
@@ -137,11 +166,43 @@ def test_a_person_sees_why_entries_are_recalled_and_why_not(page):
     page.get_by_label("Key of an entry").fill("health")
     page.get_by_role("button", name="Explain").click()
     why = page.get_by_role("region", name="Why not")
-    expect(why.get_by_text(re.compile("Not returned|unknown|Returned"))).to_be_visible()
+    expect(why.get_by_text("there is no entry with key 'health'")).to_be_visible()
+    why.get_by_label("Namespace that holds it").select_option("acme / bob")
+    page.get_by_role("button", name="Explain").click()
+    expect(why.get_by_text(re.compile("rank [2-9]"))).to_be_visible()  # among all, not within its own namespace
+    expect(why.get_by_role("img", name=re.compile(r"Tier \d+: .* candidates")).first).to_be_visible()
     look(page, "recall")
     page.get_by_label("Compare two settings").check()
     expect(page.get_by_role("region", name="Hits with other settings")).to_be_visible()
     look(page, "compare")
+
+
+def test_keys_and_sessions_are_told_apart_by_their_namespaces(page, demo):
+    for scope, text in (((), "The rent is 900."), (("acme", "bob"), "The rent is 700.")):
+        if not demo.memory.get_many(["rent"], namespace=scope):
+            demo.memory.add(text, key="rent", session="flat", speaker="bob", namespace=scope)
+    page.goto("/#/entry?key=rent&namespace=acme&namespace=bob")
+    page.get_by_role("link", name="Why (not) recalled?").click()
+    page.get_by_label("Question").fill("How much is the rent?")
+    page.get_by_role("button", name="Recall", exact=True).click()
+    hits = page.get_by_role("region", name="Hits", exact=True)
+    expect(hits.get_by_text("The rent is 900.")).to_be_visible()
+    expect(hits.get_by_text("The rent is 700.")).to_be_visible()
+    why = page.get_by_role("region", name="Why not")
+    expect(why.get_by_text(re.compile("Returned, rank [12]"))).to_be_visible()
+    page.get_by_role("group", name="Settings", exact=True).get_by_label("Namespace").select_option("acme / bob")
+    page.get_by_role("button", name="Recall", exact=True).click()
+    expect(hits.get_by_text("The rent is 700.")).to_be_visible()
+    expect(hits.locator("li.hit:not(.gone)").get_by_text("The rent is 900.")).to_have_count(0)
+    why.get_by_label("Namespace that holds it").select_option("(root)")
+    page.get_by_role("button", name="Explain").click()
+    expect(why.get_by_text(re.compile("Not returned: filter"))).to_be_visible()
+    look(page, "namespaces")
+    page.goto("/#/entry?key=rent&namespace=acme&namespace=bob")
+    page.get_by_role("link", name="Its session").click()
+    turns = page.get_by_role("region", name="Turns")
+    expect(turns.get_by_text("The rent is 700.")).to_be_visible()
+    expect(turns.get_by_text("The rent is 900.")).to_have_count(0)
 
 
 def test_hits_appear_and_leave_along_time(page):

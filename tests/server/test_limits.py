@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from agent_memory import InvalidInputError
 from agent_memory.server.keys import create_key
@@ -184,7 +185,8 @@ def test_a_rate_is_told_with_what_is_left(serve):
 def test_a_full_namespace_takes_no_more_and_says_what_is_left(serve):
     served = serve()
     client = served.as_key("acme", role="writer", max_entries=3)
-    assert client.post("/v1/memories", json={"items": ["a b", "c d"]}).status_code == 201
+    hidden = {"text": "c d", "namespace": ["acme", "@internal"]}
+    assert client.post("/v1/memories", json={"items": ["a b", hidden]}).status_code == 201
     answer = client.post("/v1/memories", json={"items": ["e f", "g h"]})
     assert answer.status_code == 507
     assert {name: answer.json()[name] for name in ("limit", "stored", "left")} == {"limit": 3, "stored": 2, "left": 1}
@@ -192,7 +194,7 @@ def test_a_full_namespace_takes_no_more_and_says_what_is_left(serve):
     content = "\n".join(map(json.dumps, lines)).encode()
     answer = client.post("/v1/import", content=content, headers={"content-type": "application/x-ndjson"})
     assert answer.status_code == 507
-    assert len(served.memory.entries()) == 2
+    assert served.memory.check().entries == 2
 
 
 def test_others_are_served_only_with_keys():
@@ -234,3 +236,60 @@ def test_a_strangers_server_database_is_refused(tmp_path, serve):
 
     with pytest.raises(StorageError, match="not as agent-memory makes it"):
         Ledger(copy.parent, lock_timeout_s=5)
+
+
+def test_an_etag_protects_what_was_read_and_spares_what_is_known(served):
+    client = served.client
+    made = client.post("/v1/memories", json={"text": "Maya keeps bees", "key": "bees"})
+    here, etag = "/v1/memories/bees", made.headers["etag"]
+    for known in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+        assert client.get(here, headers={"if-none-match": known}).status_code == 304, known
+    assert client.get(here, headers=[("if-none-match", '"a"'), ("if-none-match", etag)]).status_code == 304
+    for other in ('"other"', etag.strip('"'), "", "W/*"):
+        assert client.get(here, headers={"if-none-match": other}).status_code == 200, other
+    for number, good in enumerate(("{}", '"other", {}', "*", "{},")):
+        answer = client.patch(here, json={"metadata": {"n": number}}, headers={"if-match": good.format(etag)})
+        assert (answer.status_code, answer.headers["etag"] != etag) == (200, True), good
+        etag = answer.headers["etag"]
+    for bad in ('"other"', f"W/{etag}", etag.strip('"'), made.headers["etag"], ""):
+        for method in ("PATCH", "DELETE"):
+            body = {"text": "changed"} if method == "PATCH" else None
+            answer = client.request(method, here, json=body, headers={"if-match": bad})
+            assert (answer.status_code, answer.json()["type"]) == (412, "urn:agent-memory:error:changed"), (method, bad)
+    assert client.get(here).json()["text"] == "Maya keeps bees"
+    assert client.delete("/v1/memories/none", headers={"if-match": "*"}).status_code == 412
+    assert client.delete("/v1/memories/none").json()["forgotten"] == 0
+    assert client.delete(here, headers={"if-match": etag}).json()["forgotten"] == 1
+
+
+def test_the_first_key_is_made_before_the_store_so_that_others_can_be_served(tmp_path, serve):
+    from agent_memory.cli import app
+
+    def run(*arguments: str):
+        place = str(tmp_path / "new" / "store")
+        return CliRunner().invoke(app, ["keys", *arguments, "--path", place, "--ledger", place, "--json"])
+
+    made = json.loads(run("create", "--role", "writer").stdout)
+    assert [one["id"] for one in json.loads(run("list").stdout)] == [made["key"]["id"]]
+    served = serve(tmp_path / "new" / "store", require_keys=True)
+    assert served.client.get("/v1/me").status_code == 401
+    shown = {"authorization": f"Bearer {made['text']}"}
+    assert served.client.post("/v1/memories", json={"text": "bees"}, headers=shown).status_code == 201
+
+
+def test_the_passages_of_a_text_are_told_by_their_places(served):
+    text = "\n\n".join(f"{number}. {'The garden has roses and bees. ' * 8}" for number in range(12))
+    served.memory.add(text, key="long/one", namespace=("acme",))
+    served.memory.add(text, key="given", vector=served.memory.encoder.encode_documents(["bees"])[0])
+    served.memory.add("Bees.", key="short")
+
+    def ask(key: str, **params: object) -> list[list[int]]:
+        return served.client.get(f"/v1/memories/{key}/passages", params=params).json()["items"]
+
+    found = ask("long%2Fone", namespace="acme")
+    assert len(found) > 1
+    assert (found[0][0], found[-1][1]) == (0, len(text.rstrip()))
+    assert len(ask("given")) > 1
+    assert ask("short") == [[0, 5]]
+    for path in ("none", "long%2Fone"):
+        assert served.client.get(f"/v1/memories/{path}/passages").status_code == 404

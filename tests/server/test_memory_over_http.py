@@ -55,3 +55,16 @@ def test_a_router_is_not_made_of_a_memory_elsewhere(folder, serve):
     with pytest.raises(InvalidInputError, match="source must be an open Memory or an encoder, got RemoteMemory"):
         Router(served.remote(), {"email": "Sends an e-mail."})
     assert served.memory.entries() == []
+
+
+def test_what_a_router_keeps_is_not_served_unless_it_is_asked_for(folder, serve):
+    served = serve(folder)
+    Router(served.memory, {"email": "Sends an e-mail to people.", "alarm": "Wakes people."})
+    remote = served.remote()
+    remote.add("people sleep", namespace=("ann",))
+    for mode in ("hybrid", "dense", "lexical"):
+        assert [hit.text for hit in remote.recall("sends people wakes", mode=mode)] == ["people sleep"]
+    assert [entry.text for entry in remote.entries()] == ["people sleep"] and remote.stats().entries == 1
+    assert remote.namespaces() == [("ann",)] and remote.topics(k=1).entries == 1
+    assert len(remote.recall("wakes", namespace=("routes", "@internal"))) == 2
+    remote.close()

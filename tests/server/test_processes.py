@@ -38,8 +38,9 @@ def test_nothing_acknowledged_is_lost_when_the_server_is_killed_and_a_repeated_w
         threads = [threading.Thread(target=write, args=(worker,)) for worker in range(4)]
         for thread in threads:
             thread.start()
-        while len(acknowledged) < 20:
+        while len(acknowledged) < 20 and any(thread.is_alive() for thread in threads):
             time.sleep(0.01)
+        assert len(acknowledged) >= 20
         process.send_signal(signal.SIGKILL)
         for thread in threads:
             thread.join()

@@ -207,7 +207,7 @@ def test_the_context_of_a_request_is_the_parent_of_all_that_is_done_for_it(spans
 def test_a_request_without_a_context_begins_one_and_a_failure_is_an_error(spans, provider, tmp_path):
     with serve_traced(provider, tmp_path) as client:
         assert client.get("/v1/stats", headers={"traceparent": "nonsense"}).status_code == 200
-        assert client.request("BREW", "/v1/stats").status_code == 405
+        assert client.request("PROPFIND", "/v1/stats").status_code == 405
     assert [span.name for span in spans.get_finished_spans()] == ["GET /v1/stats", "_OTHER /v1/stats"]
     spans.clear()
 

@@ -214,34 +214,34 @@ def test_demo_finds_the_latest_values(tmp_path):
 @pytest.mark.slow
 def test_care_at_the_command_line(tmp_path):
     store = tmp_path / "store"
-    run(store, "add", "Alice moved to Berlin.", "--key", "a")
-    planned = json.loads(run(store, "reindex", "--to", "minilm", "--dry-run", "--json"))
+    call(store, "add", "Alice moved to Berlin.", "--key", "a")
+    planned = json.loads(call(store, "reindex", "--to", "minilm", "--dry-run", "--json"))
     assert (planned["state"], planned["encoded"]) == ("planned", 1)
-    assert "done: 1 entries by copy" in run(store, "reindex", "--tiers", "64,768")
-    assert "already" in run(store, "reindex", "--tiers", "64,768", code=2)
-    assert "done: 1 entries by copy" in run(store, "reindex", "--sessions", "none")
-    assert "is live" in run(store, "rollback")
-    looked = run(store, "maintenance", "--dry-run")
+    assert "done: 1 entries by copy" in call(store, "reindex", "--tiers", "64,768")
+    assert "already" in call(store, "reindex", "--tiers", "64,768", code=2)
+    assert "done: 1 entries by copy" in call(store, "reindex", "--sessions", "none")
+    assert "is live" in call(store, "rollback")
+    looked = call(store, "maintenance", "--dry-run")
     assert "nothing to do" in looked and "1 stored entries were used as queries, over a sample of 1 entries" in looked
     assert "recall@10 1.000 -> 1.000" in looked
-    assert json.loads(run(store, "queries", "clear", "--json")) == {"cleared": 0}
-    assert json.loads(run(store, "backup", tmp_path / "copy.db", "--json"))["entries"] == 1
-    assert "in " in run(tmp_path / "other", "restore", tmp_path / "copy.db")
-    assert "replace" in run(tmp_path / "other", "restore", tmp_path / "copy.db", code=2)
-    assert "Berlin" in run(tmp_path / "other", "list")
-    run(store, "jobs", "schedule", "backup", "every 1h", "--folder", tmp_path / "backups", "--keep", "2")
-    assert "got 'sometimes'" in run(store, "jobs", "schedule", "purge", "sometimes", code=2)
+    assert json.loads(call(store, "queries", "clear", "--json")) == {"cleared": 0}
+    assert json.loads(call(store, "backup", str(tmp_path / "copy.db"), "--json"))["entries"] == 1
+    assert "in " in call(tmp_path / "other", "restore", str(tmp_path / "copy.db"))
+    assert "replace" in call(tmp_path / "other", "restore", str(tmp_path / "copy.db"), code=2)
+    assert "Berlin" in call(tmp_path / "other", "list")
+    call(store, "jobs", "schedule", "backup", "every 1h", "--folder", str(tmp_path / "backups"), "--keep", "2")
+    assert "got 'sometimes'" in call(store, "jobs", "schedule", "purge", "sometimes", code=2)
     for _ in range(3):
-        assert "backups" in run(store, "jobs", "run", "backup")
+        assert "backups" in call(store, "jobs", "run", "backup")
     assert len(list((tmp_path / "backups").iterdir())) == 2
-    run(store, "jobs", "pause", "backup")
-    assert "paused" in run(store, "jobs", "list")
-    run(store, "jobs", "resume", "backup")
-    assert "paused" not in run(store, "jobs", "list")
-    assert [job["kind"] for job in json.loads(run(store, "jobs", "history", "--json"))][:2] == ["backup", "backup"]
-    assert "no job 99" in run(store, "jobs", "cancel", "99", code=3)
-    run(store, "jobs", "unschedule", "backup")
-    assert "nothing is scheduled" in run(store, "jobs", "list")
+    call(store, "jobs", "pause", "backup")
+    assert "paused" in call(store, "jobs", "list")
+    call(store, "jobs", "resume", "backup")
+    assert "paused" not in call(store, "jobs", "list")
+    assert [job["kind"] for job in json.loads(call(store, "jobs", "history", "--json"))][:2] == ["backup", "backup"]
+    assert "no job 99" in call(store, "jobs", "cancel", "99", code=3)
+    call(store, "jobs", "unschedule", "backup")
+    assert "nothing is scheduled" in call(store, "jobs", "list")
 
 
 def test_times_are_those_of_the_zone_that_is_named(tmp_path):

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from agent_memory import Memory
 from agent_memory.cli import app
+from agent_memory.cli.quick import keep_what_is_named, take_plain_values
 from agent_memory.encoders.files import find_minilm
 
 MAKERS = {"add", "import", "restore", "demo", "agent backfill", "mcp", "serve"}
@@ -281,6 +282,73 @@ def test_a_mistyped_command_names_the_nearest_one(typed, meant):
     result = CliRunner().invoke(app, [*typed.split(), "x"])
     assert result.exit_code == 2
     assert f"Did you mean '{meant}'" in result.stderr
+
+
+def run_command(command, arguments, capfd):
+    """Run what Typer has built; return its exit code, output and errors."""
+    with pytest.raises(SystemExit) as ended:
+        command.main(arguments, prog_name="agent-memory")
+    return ended.value.code, *capfd.readouterr()
+
+
+def ease(command):
+    take_plain_values(command)
+    return command
+
+
+GROUPS = sorted({name.split()[0] for name in COMMANDS if " " in name})
+USAGES = [
+    *([*name.split(), "--help"] for name in [*COMMANDS, *GROUPS, ""]),
+    *(
+        name.split()
+        for name in ("", "nonsense", "gte", "--nonsense", "jobs", "recall", "add", "jobs histroy", "sessions")
+    ),
+    ["--no-helper", "recall", "--help"],
+    ["recall", "x", "-k", "many"],
+    ["recall", "x", "-k", "1.5"],
+    ["recall", "x", "--min-confidence", "most"],
+    ["recall", "x", "--nothing"],
+    ["list", "--limit"],
+]
+
+
+@pytest.mark.parametrize("arguments", USAGES, ids=" ".join)
+def test_what_is_built_for_a_command_alone_says_the_same(arguments, capfd):
+    narrowed = ease(typer.main.get_command(keep_what_is_named(app, arguments)))
+    expected = run_command(typer.main.get_command(app), arguments, capfd)
+    assert run_command(narrowed, arguments, capfd) == expected and (expected[1] or expected[2])
+
+
+@pytest.mark.parametrize("said", ["3", " 3 ", "1_0", "-2", "+4", "٣", "0003", "9" * 12, ".5", "1e2", "x", "", "2.0"])
+def test_numbers_are_taken_as_typer_takes_them(said, capfd):
+    small = typer.Typer()
+    got = []
+
+    @small.command()
+    def one(k: int = 5, share: float = 0.5, name: str = "", flag: bool = False) -> None:
+        got.append((k, share, name, flag))
+
+    answers = []
+    for built in (typer.main.get_command(small), ease(typer.main.get_command(small))):
+        got.clear()
+        ended = [run_command(built, [f"--{name}={said}"], capfd) for name in ("k", "share", "name")]
+        answers.append((ended, list(got)))
+    assert answers[0] == answers[1] and (5, 0.5, said, False) in got
+
+
+@pytest.mark.parametrize("arguments", [["recall", "Who?"], ["add", "Alice left."], ["recall", "Who?", "-k", "3"]])
+def test_brief_commands_load_nothing_that_is_slow_and_not_needed(folder, arguments):
+    code = (
+        "import sys; from agent_memory.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as ended: assert not ended.code, ended.code\n"
+        "heavy = {'torch', 'transformers', 'sqlalchemy', 'pydantic', 'rich', 'numpy.ma', 'asyncio'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or None)"
+    )
+    command = [sys.executable, "-c", code, *arguments, "--path", "store"]
+    environment = {**os.environ, "AGENT_MEMORY_HELPER": "0"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["recall", "--help"], ["models", "path", "--help"], ["nonsense"]])

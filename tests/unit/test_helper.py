@@ -14,12 +14,14 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from agent_memory import Memory
+from agent_memory.cli import keeping
 from agent_memory.resident import wire
 
 pytestmark = pytest.mark.slow
@@ -425,3 +427,45 @@ def test_a_server_helps_commands_also_where_there_are_keys_and_its_end_is_the_he
             process.send_signal(number)
             process.wait(60)
         wait_for(lambda: not (store / wire.SOCKET).exists())
+
+
+def find_helper(store):
+    """The process that answers at a store's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.chdir(store):
+        probe.connect(wire.SOCKET)
+        return struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_PEERCRED"), reason="no names of peers")
+def test_a_helper_that_dies_is_started_again_as_long_as_its_server_runs(store):
+    command = [sys.executable, "-W", "ignore", "-m", "agent_memory", "serve", "--port", "0", "--path", str(store)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        for _ in range(2):
+            wait_for(lambda: (store / wire.SOCKET).exists() and run(store, "list")[0] == "helped")
+            helper = find_helper(store)
+            os.kill(helper, signal.SIGKILL)
+            assert run(store, "list")[:2] == ["alone", 0]
+        wait_for(lambda: run(store, "list")[0] == "helped")
+        assert find_helper(store) != helper
+        process.terminate()
+        process.wait(60)
+    wait_for(lambda: not (store / wire.SOCKET).exists())
+
+
+class Clock(threading.Event):
+    """An event for which nobody waits long; it is set at the sixth time."""
+
+    waited = ()
+
+    def wait(self, timeout=None):
+        self.waited += (timeout,)
+        return self.is_set() or len(self.waited) == 6
+
+
+def test_helpers_that_cannot_live_are_tried_ever_less_often(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "_MOST_PAUSE_S", 8.0)
+    started, clock = tmp_path / "started", Clock()
+    keeper = keeping._Keeper(tmp_path, [sys.executable, "-c", f"open({str(started)!r}, 'a').write('x')"], clock)
+    wait_for(lambda: not keeper._thread.is_alive())
+    keeper.end()
+    assert clock.waited == (1, 2, 4, 8, 8, 8) and started.read_text() == "x" * 6

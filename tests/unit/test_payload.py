@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent_memory import Entry, Hit, JobState, Session
 from agent_memory.formats.payload import dumps, to_json
@@ -68,3 +70,15 @@ def test_what_has_no_json_form_is_refused():
         dumps({"a": {1}})
     with pytest.raises(TypeError, match="type has no JSON form"):
         dumps(Entry)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.datetimes(timezones=st.just(UTC)),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=12,
+    )
+)
+def test_text_holds_what_the_object_does(value):
+    shown = [entry(metadata={"given": value}), Hit(entry=entry(), score=0.5, rank=1, trace={"given": value}), value]
+    assert dumps(shown) == json.dumps(to_json(shown), ensure_ascii=False)

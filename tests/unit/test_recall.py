@@ -16,7 +16,7 @@ from agent_memory.encoders.rotation import RotatedEncoder, Rotation
 from agent_memory.index import IndexOptions, cascade
 from agent_memory.live.index import LiveIndex
 from agent_memory.recall import answer
-from agent_memory.recall.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, TIME_BONUS, UNREAD
+from agent_memory.recall.ranking import LEXICAL_WEIGHT, NEIGHBOUR_WEIGHT, RELATIVE_TIME_BONUS, UNREAD
 from agent_memory.storage.sqlite import lexical
 from agent_memory.storage.sqlite.driver import sqlite3
 from agent_memory.storage.words import terms
@@ -143,7 +143,7 @@ def test_time_in_the_query_is_a_bonus_not_a_filter(open_memory):
     )
     hits = memory.recall("Where did I go running last week?", now=now, k=14, explain=True)
     assert len(hits) == 14
-    boosted = {hit.entry.key for hit in hits if hit.trace["time"]["adds"] == TIME_BONUS}
+    boosted = {hit.entry.key for hit in hits if hit.trace["time"]["adds"] == RELATIVE_TIME_BONUS}
     assert boosted == {"d3", "d6", "d9"}
     assert set(keys(hits)[:3]) == boosted
     assert hits[0].trace["time"]["words"] == ["last week"]
@@ -292,6 +292,7 @@ def test_an_entry_can_supersede_another(memory):
     with pytest.raises(NotFoundError):
         memory.get("old")
     assert [entry.key for entry in memory.history("new")] == ["old", "new"]
+    assert [entry.key for entry in memory.history("old")] == ["old", "new"], "what became of it"
     assert set(keys(memory.recall("when is the meeting", as_of=moment))) == {"old", "new"}
     for pair in (("new", "new"), ("new", "missing"), ("missing", "new")):
         with pytest.raises((InvalidInputError, NotFoundError)):
@@ -405,6 +406,27 @@ class Crossed(WordEncoder):
                 row[256:] = super().encode_documents(["question"])[0][256:] * 3
             row /= np.linalg.norm(row)
         return rows
+
+
+def test_why_finds_an_entry_below_the_namespace_that_is_searched(open_memory):
+    memory = open_memory()
+    memory.add("gardening note of all", key="note")
+    memory.add("gardening note of bob, about other things, too", key="note", namespace=("acme", "bob"))
+    ours = memory.why("gardening note", "note", k=1)
+    theirs = memory.why("gardening note", "note", entry_namespace=("acme", "bob"), k=1)
+    assert (ours.returned, ours.rank) == (True, 1)
+    assert (theirs.returned, theirs.stage, theirs.rank) == (False, "rank", 2)
+    assert memory.why("gardening note", "note", namespace=("acme", "bob"), k=1).rank == 1
+    assert memory.why("gardening note", "note", namespace=("acme",), entry_namespace=()).stage == "filter"
+    assert memory.why("gardening note", "note", entry_namespace=("nobody",)).stage == "unknown"
+    narrow = open_memory(namespace=("acme",))
+    assert narrow.why("gardening note", "note", entry_namespace=("acme", "bob")).returned
+    for outside in ((), ("other",), ("acm",)):
+        with pytest.raises(InvalidInputError, match="outside"):
+            narrow.why("gardening note", "note", entry_namespace=outside)
+    for odd in ("acme", [1], [""], 7):
+        with pytest.raises(InvalidInputError):
+            memory.why("gardening note", "note", entry_namespace=odd)
 
 
 def test_why_names_the_tier(open_memory, monkeypatch):

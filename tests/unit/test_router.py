@@ -140,6 +140,45 @@ def test_a_memory_keeps_routes_and_corrections(folder):
         assert memory.recall("quiet", namespace=("elsewhere",)) == []
 
 
+def test_the_sentences_of_a_router_come_back_from_no_recall(place):
+    with Memory(place) as memory:
+        router = Router(memory, ROUTES)
+        router.feedback("It is so quiet here", "play_music")
+        assert memory.recall("Plays songs, albums or radio stations.") == []
+        assert memory.entries() == [] and memory.topics().entries == memory.stats().entries == 0
+        memory.add("The radio is broken.")
+        for mode in ("hybrid", "dense", "lexical"):
+            assert [hit.text for hit in memory.recall("It is so quiet, plays the radio?", mode=mode)] == [
+                "The radio is broken."
+            ]
+        assert memory.namespaces() == [()] and memory.namespaces(namespace=("routes",)) == []
+        assert len(memory.entries(namespace=("routes", "@internal"))) == 5
+        assert memory.forget(everything=True) == 6 and router.routes == {}
+
+
+def test_sentences_that_an_earlier_version_kept_in_sight_are_moved(folder):
+    with Memory(folder) as memory:
+        Router(memory, ROUTES, namespace=("tools",)).feedback("Do you dream?", None)
+        moved = {entry.key: entry for entry in memory.entries(namespace=("tools", "@internal"))}
+        memory.forget(everything=True)
+        memory.add_many(
+            {"text": one.text, "key": key, "metadata": one.metadata, "namespace": ("tools",)}
+            for key, one in moved.items()
+        )
+        memory.add_many({"text": f"a person's own {at}", "namespace": at} for at in (("tools",), ("tools", "below")))
+        for _ in range(2):
+            router = Router(memory, namespace=("tools",))
+            assert set(router.routes) == set(ROUTES) and router.route("Do you dream?") == []
+            assert {entry.text[:14] for entry in memory.entries()} == {"a person's own"}
+            assert {entry.key for entry in memory.entries(namespace=("tools", "@internal"))} == set(moved)
+
+
+@pytest.mark.parametrize("namespace", ["routes", b"routes", (), ("",), (None,), None, 5])
+def test_a_namespace_that_is_none_is_refused(folder, namespace):
+    with Memory(folder) as memory, pytest.raises(InvalidInputError, match="namespace"):
+        Router(memory, ROUTES, namespace=namespace)
+
+
 def test_another_opening_sees_changes_at_its_next_call(folder):
     with Memory(folder) as one, Memory(folder) as other:
         mine, theirs = Router(one, ROUTES), Router(other)

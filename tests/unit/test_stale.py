@@ -146,6 +146,8 @@ def test_a_bulk_load_reports_nothing(memory):
 def test_long_texts_say_too_much_to_be_updated():
     long = " ".join(f"word{number}" for number in range(60))
     assert not statement(f"{long} Berlin").updates(statement(f"{long} Rome"))
+    again = "Alice lives there. " * 200
+    assert not statement(f"{again} Berlin").updates(statement(f"{again} Rome"))
 
 
 def test_rankings_for_several_k_agree(memory):

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agent_memory import Config
-from agent_memory.recall.ranking import MENTION_BONUS, TIME_BONUS
+from agent_memory.recall.ranking import MENTION_BONUS, RELATIVE_TIME_BONUS, TIME_BONUS
 from agent_memory.timewords import intervals
 
 NOW = datetime(2024, 6, 12, 9, 0, tzinfo=UTC)  # a Wednesday
@@ -146,7 +146,7 @@ def test_lunch_yesterday_is_that_of_the_asker(open_memory):
         hits = memory.recall("Where was lunch yesterday?", explain=True, **options)
         many = memory.recall_many(["Where was lunch yesterday?"], **options)
         assert [hit.entry.key for hit in many[0]] == [hit.entry.key for hit in hits]
-        return [hit.entry.key for hit in hits if hit.trace["time"]["adds"] == TIME_BONUS]
+        return [hit.entry.key for hit in hits if hit.trace["time"]["adds"] == RELATIVE_TIME_BONUS]
 
     assert best(now=moment) == ["right"]
     assert best(now=moment.astimezone(UTC), timezone="Asia/Tokyo") == ["right"]
@@ -155,7 +155,7 @@ def test_lunch_yesterday_is_that_of_the_asker(open_memory):
     assert best(now="2024-01-02T08:00", timezone="Asia/Tokyo") == ["right"], "a time without a zone is meant in it"
     assert best(now=moment.astimezone(UTC)) == ["wrong"], "UTC is what nobody named another zone for"
     trace = memory.why("Where was lunch yesterday?", "right", now=moment.astimezone(UTC), timezone="Asia/Tokyo")
-    assert trace.detail["time"]["adds"] == TIME_BONUS
+    assert trace.detail["time"]["adds"] == RELATIVE_TIME_BONUS
     memory.close()
     home = open_memory(config={"timezone": "Asia/Tokyo"})
     assert best(home, now=moment.astimezone(UTC)) == ["right"], "a time in UTC names no place"
@@ -227,14 +227,14 @@ def test_of_a_longer_time_the_share_counts_that_is_asked_for(open_memory):
     memory.add("I have lived here since 2019.", key="open", event_time=SAID)
     memory.add("I was away.", key="then", event_time=datetime(2024, 5, 8, 9, tzinfo=UTC))
     asked = "Who was away on 8 May 2024?"
-    assert [time_added(memory, asked, key) for key in ("week", "year", "open", "then")] == [0.143, 0.003, 0, 6]
+    assert [time_added(memory, asked, key) for key in ("week", "year", "open", "then")] == [0.143, 0.003, 0, 5]
 
 
 def test_a_day_is_that_of_the_zone_of_the_store(open_memory):
     memory = open_memory(config={"timezone": "Asia/Tokyo"})
     memory.add("Lunch tomorrow at the ramen place.", key="a", event_time=datetime(2024, 1, 1, 16, tzinfo=UTC))
     assert time_added(memory, "Where was lunch on 3 January 2024?", "a") == 1, "it was said on 2 January in Tokyo"
-    assert time_added(memory, "Where was lunch on 2 January 2024?", "a") == 6, "and happened then"
+    assert time_added(memory, "Where was lunch on 2 January 2024?", "a") == 5, "and happened then"
     assert time_added(memory, "Where was lunch on 4 January 2024?", "a") == 0
 
 
@@ -260,3 +260,37 @@ def test_long_texts_are_not_read_for_times_and_reading_can_be_turned_off(open_me
     memory = open_memory(config={"max_mention_chars": 0})
     memory.add("In Rome next Friday.", key="off", event_time=SAID)
     assert time_added(memory, asked, "off") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "dated"),
+    [
+        ("in May", True),
+        ("since 2019", True),
+        ("on 5/8/2023", True),
+        ("in the nineties", True),
+        ("last year in May", True),
+        ("le 5 mai", True),
+        ("im Sommer 2022", True),
+        ("今年の5月", True),
+        ("last week", False),
+        ("three days ago", False),
+        ("on Friday", False),
+        ("last summer", False),
+        ("vor 3 Tagen", False),
+        ("三个月前", False),
+        ("3か月前", False),
+    ],
+)
+def test_a_date_is_told_from_a_time_that_is_told_from_now(words, dated):
+    assert [period.dated for period in intervals(words, NOW)] == [dated]
+
+
+def test_a_time_told_from_now_counts_for_less_than_a_date(open_memory):
+    memory = open_memory()
+    memory.add("We went rowing.", key="rowing", event_time=SAID)
+    relative, dated = round(RELATIVE_TIME_BONUS / MENTION_BONUS, 3), round(TIME_BONUS / MENTION_BONUS, 3)
+    assert relative < dated
+    assert time_added(memory, "What was two months ago?", "rowing", now=SAID + timedelta(days=61)) == relative
+    assert time_added(memory, "What was on 3 May?", "rowing") == dated
+    assert time_added(memory, "What was two months ago, on 3 May?", "rowing") == dated

@@ -117,8 +117,8 @@ export async function browse(me) {
   for (const one of [session, space, speaker, since, until, order]) one.addEventListener("change", () => refresh());
   async function add() {
     const [textLabel, text] = field("Text", { rows: 4, class: "text" }), [whoLabel, who] = field("Speaker"), [whereLabel, whereIn] = field("Session");
-    if (!await confirmWith("Add an entry", [textLabel, h("div", { class: "fields" }, whoLabel, whereLabel)], "Remember")) return;
-    try { await post("/v1/memories", { text: text.value, speaker: who.value || null, session: whereIn.value || null }); await refresh(); } catch (error) { show(fault, problem(error)); }
+    if (!await confirmWith("Add an entry", [h("p", { class: "note" }, "Namespace: " + scope(space.value ? JSON.parse(space.value) : me.namespace)), textLabel, h("div", { class: "fields" }, whoLabel, whereLabel)], "Remember")) return;
+    try { await post("/v1/memories", { text: text.value, speaker: who.value || null, session: whereIn.value || null, ...(space.value ? { namespace: JSON.parse(space.value) } : {}) }); await refresh(); } catch (error) { show(fault, problem(error)); }
   }
   async function forget() {
     const given = { where: where.value(), session: session.value || null, ...(space.value ? { namespace: JSON.parse(space.value) } : {}) };

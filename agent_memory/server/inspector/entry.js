@@ -19,8 +19,10 @@ export function diff(before, after) {
 export async function entry(me, query) {
   const key = query.get("key"), namespace = query.getAll("namespace"), path = place(key, namespace);
   const history = (await get(path.replace(/(\?|$)/, "/history$1"))).items;
-  const answer = await send("GET", path).catch((error) => { if (error.status === 404) return null; throw error; });
-  const etag = answer?.headers.get("etag"), found = answer ? await answer.json() : history.at(-1);
+  const known = history.findLast((one) => one.key === key);
+  const answer = known.superseded_at ? null : await send("GET", path).catch((error) => { if (error.status === 404) return null; throw error; });
+  const etag = answer?.headers.get("etag"), found = answer ? await answer.json() : known;
+  const spans = answer ? (await get(path.replace(/(\?|$)/, "/passages$1"))).items : [], letters = [...found.text];
   const fault = h("div", {}), writes = me.role !== "reader" && answer;
   const again = () => dispatchEvent(new HashChangeEvent("hashchange"));
 
@@ -45,11 +47,14 @@ export async function entry(me, query) {
     } catch (error) { show(fault, problem(error)); }
   }
   const ahead = new URLSearchParams({ key }); for (const name of namespace) ahead.append("namespace", name);
+  const its = new URLSearchParams({ name: found.session }); for (const name of found.namespace) its.append("namespace", name);
   const versions = history.map((one, at) => h("li", { class: "hit" }, h("div", { class: "meta" }, h("span", {}, moment(one.updated_at)), h("span", { class: "mono" }, one.key), one.superseded_at ? h("span", {}, "until " + moment(one.superseded_at)) : h("b", {}, "current")), h("p", { class: "text" }, at ? diff(history[at - 1].text, one.text) : one.text)));
-  const former = [...new Map(history.filter((one) => one.key !== key).map((one) => [one.key, one])).values()];
+  const own = history.findLastIndex((one) => one.key === key), others = (from, to) => [...new Map(history.slice(from, to).filter((one) => one.key !== key).map((one) => [one.key, one])).values()];
+  const linked = (words, entries) => entries.length ? h("p", {}, words, entries.map((one) => [h("a", { href: link(one), class: "mono" }, one.key), " "])) : null;
   return { parts: [h("p", {}, h("a", { href: "#/browse" }, "← Browse")), h("h1", { class: "mono" }, key), fault, h("div", { class: "halves" },
     h("section", { class: "card", "aria-label": "Text" }, h("h2", {}, "Text"), h("p", { class: "text" }, found.text),
-      h("div", { class: "actions" }, writes && h("button", { type: "button", onclick: edit }, "Edit"), writes && h("button", { type: "button", class: "danger", onclick: forget }, "Forget…"), h("a", { class: "button", href: "#/recall?" + ahead }, "Why (not) recalled?"), found.session && h("a", { class: "button", href: "#/session?" + new URLSearchParams({ name: found.session }) }, "Its session"))),
+      spans.length > 1 && h("details", {}, h("summary", {}, `${spans.length} passages, each with a vector of its own`), h("ol", { "aria-label": "Passages" }, spans.map(([from, to]) => h("li", { class: "text" }, letters.slice(from, to).join(""), h("span", { class: "note" }, ` ${from} to ${to}`))))),
+      h("div", { class: "actions" }, writes && h("button", { type: "button", onclick: edit }, "Edit"), writes && h("button", { type: "button", class: "danger", onclick: forget }, "Forget…"), h("a", { class: "button", href: "#/recall?" + ahead }, "Why (not) recalled?"), found.session && h("a", { class: "button", href: "#/session?" + its }, "Its session"))),
     h("section", { class: "card", "aria-label": "Facts" }, h("h2", {}, "Facts"), facts({ namespace: scope(found.namespace), session: found.session, speaker: found.speaker, happened: moment(found.event_time), added: moment(found.created_at), changed: moment(found.updated_at), expires: moment(found.expires_at), importance: found.importance, superseded: moment(found.superseded_at), ...Object.fromEntries(Object.entries(found.metadata).map(([name, value]) => ["metadata · " + name, value])) }))),
-  h("section", { class: "card", "aria-label": "History" }, h("h2", {}, `History: ${history.length} ${history.length === 1 ? "version" : "versions"}`), former.length ? h("p", {}, "It took the place of ", former.map((one) => [h("a", { href: link(one), class: "mono" }, one.key), " "])) : null, h("ol", {}, versions))] };
+  h("section", { class: "card", "aria-label": "History" }, h("h2", {}, `History: ${history.length} ${history.length === 1 ? "version" : "versions"}`), linked("It took the place of ", others(0, own)), linked("Its place was taken by ", others(own)), h("ol", {}, versions))] };
 }

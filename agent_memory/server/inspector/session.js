@@ -1,5 +1,5 @@
 import { get, post } from "./api.js";
-import { field, h, link, moment, number, problem, s, say, show, state, table } from "./ui.js";
+import { field, h, link, moment, number, problem, s, say, scope, show, state, table } from "./ui.js";
 
 // One turn's likeness to the question as the session goes on: evolved as a line, static as a dashed one.
 function curve(found, turn) {
@@ -27,8 +27,9 @@ function map(found, chosen) {
 export async function session(me, query) {
   const all = (await get("/v1/sessions")).items;
   if (!all.length) return { parts: [h("h1", {}, "Session"), h("div", { class: "card" }, state("No sessions yet. Add entries with a session to see how its memory evolves."))] };
-  const id = (one) => JSON.stringify([one.name, one.namespace]), wanted = all.find((one) => one.name === query.get("name")) || all[0];
-  const [pickLabel, pick] = field("Session", { value: id(wanted), onchange: () => open() }, all.map((one) => [id(one), `${one.name} (${one.entries})`]));
+  const id = (one) => JSON.stringify([one.name, one.namespace]), named = all.filter((one) => one.name === query.get("name"));
+  const wanted = named.find((one) => JSON.stringify(one.namespace) === JSON.stringify(query.getAll("namespace"))) || named[0] || all[0];
+  const [pickLabel, pick] = field("Session", { value: id(wanted), onchange: () => open() }, all.map((one) => [id(one), `${one.name} (${one.entries})${one.namespace.length > me.namespace.length ? " · " + scope(one.namespace) : ""}`]));
   const [askLabel, ask] = field("Question", { type: "search", placeholder: "What would Ben like?", required: true });
   const turns = h("ol", { class: "plain turns", tabindex: 0, "aria-label": "Turns, in order" }), chart = h("div", {});
   const place = () => { const [name, namespace] = JSON.parse(pick.value); return { name, namespace }; };
@@ -37,9 +38,9 @@ export async function session(me, query) {
     try {
       const { name, namespace } = place(), given = new URLSearchParams({ session: name, limit: 500 });
       for (const part of namespace) given.append("namespace", part);
-      const found = await get("/v1/memories?" + given);
-      show(turns, found.items.map((one) => h("li", { class: "hit" }, h("div", { class: "meta" }, h("b", {}, one.speaker || "–"), h("span", {}, moment(one.event_time))), h("a", { class: "text", href: link(one) }, one.text))));
-      say(`${found.items.length} turns`);
+      const found = (await get("/v1/memories?" + given)).items.filter((one) => JSON.stringify(one.namespace) === JSON.stringify(namespace));
+      show(turns, found.map((one) => h("li", { class: "hit" }, h("div", { class: "meta" }, h("b", {}, one.speaker || "–"), h("span", {}, moment(one.event_time))), h("a", { class: "text", href: link(one) }, one.text))));
+      say(`${found.length} turns`);
     } catch (error) { show(turns, problem(error)); }
   }
   async function compare(event) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -13,8 +13,9 @@ from pydantic import Discriminator, Tag
 
 from agent_memory import inputs
 from agent_memory.errors import InvalidInputError, NotFoundError
+from agent_memory.formats.passages import split_passages
 from agent_memory.memory import Memory
-from agent_memory.records import Entry
+from agent_memory.records import Entry, Erasure
 from agent_memory.server import schemas
 from agent_memory.server.calls import Answer, Caller, Plan, Reader, Writer, load_json
 from agent_memory.server.describing import answers
@@ -60,6 +61,25 @@ def make_etag(entry: Entry) -> str:
     """Return what tells one version of an entry from all others."""
     facts = "\0".join((*entry.namespace, entry.key, entry.updated_at.isoformat(), str(entry.superseded_at)))
     return f'"{hashlib.sha256(facts.encode()).hexdigest()[:24]}"'
+
+
+def find_etag(given: Sequence[str], etag: str, *, weak: bool = False) -> bool:
+    """Return whether the lines of a condition's header name an ETag, or any (RFC 9110, 13.1).
+
+    Args:
+        given: Values of ``If-Match`` or ``If-None-Match``.
+        etag: The entry's.
+        weak: Whether a weak ETag counts, which says only that the content means the same.
+    """
+    named = [one.strip() for line in given for one in line.split(",")]
+    return any(one in ("*", etag) or (weak and one.removeprefix("W/") == etag) for one in named)
+
+
+def check_match(request: Request, entry: Entry) -> None:
+    """Raise a Problem (412) if ``If-Match`` asks for another version of an entry."""
+    given, etag = request.headers.getlist("if-match"), make_etag(entry)
+    if given and not find_etag(given, etag):
+        raise Problem(412, "changed", f"the entry has the ETag {etag}, not {', '.join(given)[:80]}")
 
 
 def show(entry: Entry, *, status: int = 200) -> Answer:
@@ -223,10 +243,14 @@ async def forget_many(caller: Writer, body: schemas.Forget) -> Response:
     return await _forget(caller, body.given())
 
 
-async def _forget(caller: Caller, given: dict[str, Any]) -> Response:
+async def _forget(caller: Caller, given: dict[str, Any], check: Callable[[], None] = lambda: None) -> Response:
+    def work() -> Erasure:
+        check()
+        return caller.memory.forget(**given)
+
     if given.get("dry_run", False) is not False:  # what is no flag is refused there
-        return await caller.read(lambda: show_preview(caller, caller.memory.forget(**given)))
-    return await caller.write("forget", lambda _: answer_receipt(caller, caller.memory.forget(**given)))
+        return await caller.read(lambda: show_preview(caller, work()))
+    return await caller.write("forget", lambda _: answer_receipt(caller, work()))
 
 
 @router.get("/memories/{key}", responses=answers(schemas.Entry, 404))
@@ -235,7 +259,7 @@ async def get(caller: Reader, request: Request, key: str, namespace: NamespaceQu
 
     def read() -> Answer:
         found = show(caller.memory.get(name_in_path(key), namespace=namespace))
-        if request.headers.get("if-none-match") == found.headers["etag"]:
+        if find_etag(request.headers.getlist("if-none-match"), found.headers["etag"], weak=True):
             raise Problem(304, "unchanged", "the entry is the same", headers=found.headers)
         return found
 
@@ -251,11 +275,7 @@ async def update(
     namespace: NamespaceQuery = None,
 ) -> Response:
     """Change the given fields of an entry; null removes one. `If-Match` refuses to change another version."""
-    expected = request.headers.get("if-match")
-
-    def accept(entry: Entry) -> None:
-        if expected not in (None, "*", make_etag(entry)):
-            raise Problem(412, "changed", f"the entry has the ETag {make_etag(entry)}, not {expected}")
+    accept = partial(check_match, request)
 
     def work(_: Plan) -> Answer:
         changed = body.given()
@@ -270,23 +290,51 @@ async def update(
     return await caller.write("update", work, rebuild=rebuild)
 
 
-@router.delete("/memories/{key}", responses=answers(schemas.Forgotten | schemas.Preview, 409))
+@router.delete("/memories/{key}", responses=answers(schemas.Forgotten | schemas.Preview, 409, 412))
 async def forget(
     caller: Writer,
+    request: Request,
     key: str,
     namespace: NamespaceQuery = None,
     deferred: Annotated[bool, Query(description="Leave the traces in files to maintenance.")] = False,
     dry_run: Annotated[bool, Query(description="Only tell what would go.")] = False,
 ) -> Response:
-    """Forget one entry for good. Answers with 0 if there is none: forgetting may be asked for again."""
-    given = {"key": name_in_path(key), "namespace": namespace, "deferred": deferred, "dry_run": dry_run}
-    return await _forget(caller, given)
+    """Forget one entry for good. Answers with 0 if there is none: forgetting may be asked for again.
+
+    `If-Match` refuses to forget another version than the one that was read.
+    """
+    name = name_in_path(key)
+    given = {"key": name, "namespace": namespace, "deferred": deferred, "dry_run": dry_run}
+
+    def check() -> None:
+        if "if-match" not in request.headers:
+            return
+        try:
+            check_match(request, caller.memory.get(name, namespace=namespace))
+        except NotFoundError:
+            raise Problem(412, "changed", f"there is no entry {name!r}, and If-Match asks for one") from None
+
+    return await _forget(caller, given, check)
 
 
 @router.get("/memories/{key}/history", responses=answers(schemas.EntryList, 404))
 async def history(caller: Reader, key: str, namespace: NamespaceQuery = None) -> Response:
-    """Read every version of an entry, and of the entries it superseded, oldest first."""
+    """Read every version of an entry, and of the entries it superseded, oldest first; then what took its place."""
     return await caller.read(lambda: {"items": caller.memory.history(name_in_path(key), namespace=namespace)})
+
+
+@router.get("/memories/{key}/passages", responses=answers(schemas.Passages, 404))
+async def passages(caller: Reader, key: str, namespace: NamespaceQuery = None) -> Response:
+    """Read where the passages of a text begin and end: stretches of a long one, each with a vector of its own."""
+
+    def read() -> dict[str, Any]:
+        entry = caller.memory.get(name_in_path(key), namespace=namespace)
+        with caller.memory._store.read() as tx:
+            found, generation = tx.entries.find_newest(entry.namespace, entry.key), tx.generations.live()
+            stored = tx.passages.read(generation, [found[0]]) if found and generation else []
+        return {"items": stored[0].spans if stored else split_passages(entry.text)}
+
+    return await caller.read(read)
 
 
 @router.post("/memories/{key}/supersede", responses=answers(schemas.Entry, 404, 409, 410))

@@ -59,7 +59,10 @@ async def search(caller: Reader, body: schemas.Search) -> Response:
 
 @router.post("/memories/{key}/why", responses=answers(schemas.model_of(Trace)))
 async def why(caller: Reader, key: str, body: schemas.Why) -> Response:
-    """Explain the place of an entry among the answers to a query, also if it was not returned."""
+    """Explain the place of an entry among the answers to a query, also if it was not returned.
+
+    `namespace` is what is searched, with all below it; `entry_namespace` is where the entry lies, if elsewhere.
+    """
     given = body.given()
 
     def read() -> Trace:

@@ -67,7 +67,7 @@ GERMAN = Language(
             "sonntag|so": 6,
         },
         "weekdaypart": _compound(_DE_DAYS, _DE_PARTS),
-        "weekdays": {"montags|dienstags|mittwochs|donnerstags|freitags|samstags|sonntags": True},
+        "weekdays": {"montags|dienstags|mittwochs|donnerstags|freitags|samstags|sonntags|wochenenden": True},
         "num": {
             **{word: value for value, word in enumerate(_DE_NUMBERS, start=1)},
             "fuenf": 5,
@@ -195,6 +195,7 @@ DUTCH = Language(
         "num": {**{word: value for value, word in enumerate(_NL_NUMBERS, start=1)}, "één": 1},
         "ord": {"eerste": 1, "tweede": 2, "derde": 3, "vierde": 4},
         "fuzzy": {"een paar|paar": (2, 5), "enkele|een aantal": (2, 5)},
+        "weekdays": {"weekenden|weekends": True},
         "unit": {
             "seconde|seconden": "second",
             "minuut|minuten": "minute",

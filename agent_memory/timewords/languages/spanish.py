@@ -40,6 +40,7 @@ SPANISH = Language(
             "unos pocos|unas pocas|pocos|pocas|unos|unas|algunos|algunas": (2, 5),
             "varios|varias": (3, 8),
         },
+        "weekdays": {"fines de semana": True},
         "unit": {
             "segundos": "second",
             "minuto|minutos": "minute",
@@ -170,6 +171,7 @@ PORTUGUESE = Language(
         },
         "ord": {"primeiro|primeira": 1, "segundo": 2, "terceiro|terceira": 3, "quarto": 4},
         "fuzzy": {"alguns|algumas|poucos|poucas": (2, 5), "vários|várias": (3, 8), "um par de": (2, 3)},
+        "weekdays": {"fins de semana|finais de semana": True},
         "unit": {
             "segundos": "second",
             "minuto|minutos": "minute",

@@ -145,6 +145,14 @@ def test_an_unusable_conversation_is_refused_by_name(history, message):
         EvoReranker(history=history)
 
 
+def test_texts_that_are_no_list_are_refused(embedded):
+    for texts in ((each for each in ["a"]), {"a"}, {"a": 1}, None):
+        with pytest.raises(InvalidInputError, match="must be a list of strings"):
+            embedded.score("a question", texts)
+    with pytest.raises(InvalidInputError, match="not valid Unicode"):
+        embedded.score("half a \ud83d", ["a"])
+
+
 def test_other_unusable_arguments(embedded, tmp_path):
     with pytest.raises(InvalidInputError, match="no session encoder was trained on the vectors of 'words'"):
         EvoReranker(WordEncoder())

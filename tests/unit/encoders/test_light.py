@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from support import python
 
 from agent_memory.encoders import MatryoshkaEncoder, MiniLMEncoder
 from agent_memory.encoders.static import runtime
@@ -105,3 +106,28 @@ def test_a_forged_header_is_refused_by_the_digest_of_the_file(tmp_path):
     (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     with pytest.raises(CheckpointError, match="SHA-256"):
         MatryoshkaEncoder(folder=tmp_path).encode_queries(["a question"])
+
+
+TOGETHER = """
+import sys, threading
+from agent_memory.encoders import MatryoshkaEncoder
+sys.setswitchinterval(1e-6)
+encoder, begin, wrong = MatryoshkaEncoder(), threading.Barrier(8), []
+def encode(number):
+    begin.wait()
+    try:
+        encoder.encode_queries([f"question {number}"])
+        encoder.encode_documents([f"answer {number}"])
+    except Exception as error:
+        wrong.append(error)
+threads = [threading.Thread(target=encode, args=(number,)) for number in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(wrong)
+"""
+
+
+def test_threads_that_encode_first_at_once_do_not_disturb_each_other():
+    child = python(TOGETHER)
+    output, errors = child.communicate(timeout=120)
+    assert output == "[]\n", output + errors

@@ -1,5 +1,6 @@
 """The installed MiniLM against sentence-transformers, and what happens when things go wrong."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from agent_memory.encoders import (
     MatryoshkaEncoder,
     MiniLMEncoder,
     SentenceTransformerEncoder,
+    files,
     load_encoder,
     resources,
 )
 from agent_memory.encoders.files import MINILM_SHA256, find_minilm
+from agent_memory.encoders.static.minilm import verify_beside
 from agent_memory.encoders.static.runtime import Loaded
 from agent_memory.errors import CheckpointError, EncoderError, InvalidInputError, ModelNotFoundError
 
@@ -163,6 +166,12 @@ def test_empty_list_and_wrong_input(minilm):
         minilm.encode_documents("a bare string")
     with pytest.raises(InvalidInputError, match=r"texts\[1\].*int"):
         minilm.encode_documents(["fine", 3])
+    for texts in ({"a": 1}, {"a"}, (each for each in ["a"]), None, 5):
+        with pytest.raises(InvalidInputError, match="must be a list of strings"):
+            minilm.encode_documents(texts)
+    for encode in (minilm.encode_documents, minilm.encode_queries):
+        with pytest.raises(InvalidInputError, match=r"texts\[1\] is not valid Unicode"):
+            encode(["fine", "half a \ud83d"])
 
 
 def test_damaged_weights_are_refused_by_digest(tmp_path):
@@ -171,6 +180,56 @@ def test_damaged_weights_are_refused_by_digest(tmp_path):
         MiniLMEncoder(tmp_path).encode_documents(["text"])
     assert MINILM_SHA256 in str(caught.value)
     assert "found" in str(caught.value)
+
+
+def test_weights_that_were_verified_early_are_not_read_again_unless_they_changed(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"some weights")
+    digest, read = hashlib.sha256(b"some weights").hexdigest(), []
+    monkeypatch.setattr(files, "MINILM_SHA256", digest)
+    monkeypatch.setattr(files, "find_minilm", lambda: tmp_path)
+    monkeypatch.setattr(
+        files, "hash_file", lambda path: read.append(path) or hashlib.sha256(path.read_bytes()).hexdigest()
+    )
+    files.begin_to_verify_minilm()
+    assert verify_beside(path, digest, lambda: "loaded") == "loaded" and read == [path]
+    assert verify_beside(path, digest, lambda: "loaded") == "loaded" and read == [path] * 2
+    files.begin_to_verify_minilm()
+    path.write_bytes(b"others")
+    with pytest.raises(CheckpointError, match="damaged"):
+        verify_beside(path, digest, lambda: "loaded")
+    files.begin_to_verify_minilm()
+    with pytest.raises(CheckpointError, match="damaged"):
+        verify_beside(path, digest, lambda: "loaded")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_verifies_what_its_parent_had_begun_to(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"damaged")
+    begun, go = threading.Event(), threading.Event()
+
+    def hash_slowly(path):
+        begun.set()
+        go.wait()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    monkeypatch.setattr(files, "hash_file", hash_slowly)
+    verification = files.Verification(path, "0" * 64)
+    begun.wait()
+    child = os.fork()
+    if not child:
+        go.set()
+        try:
+            verification.finish()
+        except CheckpointError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    go.set()
+    with pytest.raises(CheckpointError, match="damaged"):
+        verification.finish()
 
 
 def test_vectors_that_are_not_numbers_are_refused(minilm):

@@ -1,0 +1,98 @@
+"""The primary is killed while many write, and a standby takes its place: nothing that was acknowledged is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("psycopg", reason="pip install 'agent-memory[postgres]'")
+
+import psycopg
+from support import WordEncoder
+from support_postgres import USER, Server
+
+from agent_memory import AgentMemoryError, Config, Memory
+
+ROUNDS = int(os.environ.get("FAILOVERS", "1"))
+WRITERS = 6
+
+
+class Writer(threading.Thread):
+    """Adds entries, each with a key of its own; what raises may be there or not."""
+
+    def __init__(self, place, number, over):
+        super().__init__()
+        self.place, self.number, self.over = place, number, over
+        self.acknowledged, self.open_, self.unexpected = [], [], []
+
+    def run(self):
+        config = Config(lock_timeout_s=5)
+        with Memory(self.place, encoder=WordEncoder(), session_encoder=None, config=config) as memory:
+            count = 0
+            while not self.over.is_set():
+                key, count = f"w{self.number}-{count}", count + 1
+                try:
+                    memory.add(f"{key} was said", key=key, session=f"s{self.number % 2}")
+                    self.acknowledged.append(key)
+                except AgentMemoryError:
+                    self.open_.append(key)
+                    time.sleep(0.02)
+                except BaseException as error:
+                    self.unexpected.append(error)
+                    raise
+
+
+def run(server, statement):
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        return connection.execute(statement).fetchone()
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_what_was_acknowledged_outlives_the_primary_and_is_there_once(number):
+    generator = random.Random(number)
+    primary = Server()
+    standby = None
+    try:
+        standby = Server(primary)
+        with psycopg.connect(primary.url(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (walreceiver)'")
+            connection.execute("SELECT pg_reload_conf()")
+        place = f"postgresql://{USER}@/postgres?host={primary.folder},{standby.folder}&target_session_attrs=read-write"
+        with Memory(place, encoder=WordEncoder(), session_encoder=None) as memory:
+            memory.add("the first", key="first")
+        over = threading.Event()
+        writers = [Writer(place, number, over) for number in range(WRITERS)]
+        for writer in writers:
+            writer.start()
+        while sum(len(writer.acknowledged) for writer in writers) < 12:
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0.1, 1.5))
+        primary.kill()
+        killed_at = [len(writer.acknowledged) for writer in writers]
+        run(standby, "SELECT pg_promote()")
+        deadline = time.monotonic() + 60
+        while any(len(writer.acknowledged) < count + 3 for writer, count in zip(writers, killed_at, strict=True)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        over.set()
+        for writer in writers:
+            writer.join(60)
+        assert [error for writer in writers for error in writer.unexpected] == []
+        with Memory(place, encoder=WordEncoder(), session_encoder=None) as memory:
+            held = [entry.key for entry in memory.entries()]
+            assert len(held) == len(set(held))
+            acknowledged = {key for writer in writers for key in writer.acknowledged}
+            assert acknowledged - set(held) == set()
+            assert set(held) - acknowledged <= {"first"} | {key for writer in writers for key in writer.open_}
+            with memory._store.read() as tx:
+                numbers = [seq for seq, _, _ in tx.changes.list_since(0, 100_000)]
+            assert len(numbers) == len(set(numbers)) >= len(held)
+            assert memory.check().problems == ()
+    finally:
+        primary.stop()
+        if standby is not None:
+            standby.stop()
