@@ -214,7 +214,7 @@ def test_hits_appear_and_leave_along_time(page):
         hits.get_by_text("Alice lives in Porto now.").locator("xpath=ancestor-or-self::li[contains(@class,'gone')]")
     ).to_be_visible()
     page.get_by_role("button", name="Scan through time").click()
-    expect(page.get_by_role("img", name=re.compile("12 moments"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("12 moments"))).to_be_visible(timeout=30_000)
     look(page, "through-time")
 
 
