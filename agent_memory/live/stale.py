@@ -54,15 +54,12 @@ class Statement:
     @cached_property
     def values(self) -> frozenset[str]:
         """Those of them that are names or numbers."""
-        text = self.entry.text
-        names = {found.group(1) for found in _NAME.finditer(text) if found.group(1)[0].isupper()}
-        folded = _choose_words(" ".join(names)) if names else frozenset()
-        return frozenset(word for word in self.words if word in folded or word in _COUNTS or not _is_plain(word))
+        return _choose_values(self.entry.text)
 
     @cached_property
     def denies(self) -> bool:
         """Whether it says that something is not, or no longer, so."""
-        return not _DENIALS.isdisjoint(_TOKEN.findall(self.entry.text.lower().replace("’", "'")))
+        return _find_denial(self.entry.text)
 
     @cached_property
     def asks(self) -> bool:
@@ -92,10 +89,22 @@ class Statement:
         return bool(self.values - theirs) or share >= _SURELY_SHARED
 
 
-# Questions about one thing find the same entries again; choosing the words of twenty takes as long as the search.
+# Questions about one thing find the same entries again; reading the words of twenty takes longer than the search.
 @lru_cache(maxsize=2_048)
 def _choose_words(text: str) -> frozenset[str]:
     return frozenset(word.forms[0][0] for word in choose_words(text, tuple))
+
+
+@lru_cache(maxsize=2_048)
+def _choose_values(text: str) -> frozenset[str]:
+    names = {found.group(1) for found in _NAME.finditer(text) if found.group(1)[0].isupper()}
+    folded = _choose_words(" ".join(names)) if names else frozenset()
+    return frozenset(word for word in _choose_words(text) if word in folded or word in _COUNTS or not _is_plain(word))
+
+
+@lru_cache(maxsize=2_048)
+def _find_denial(text: str) -> bool:
+    return not _DENIALS.isdisjoint(_TOKEN.findall(text.lower().replace("’", "'")))
 
 
 def _is_plain(word: str) -> bool:

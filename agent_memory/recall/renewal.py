@@ -56,7 +56,10 @@ def renew(tx: Transaction, request: Request, ranked: Sequence[Candidate], *, dat
         Id of the later candidate, by id of the one that it updates.
     """
     first = list(ranked[:FIRST])
-    pairs = _find_alike(tx, first)
+    text = request.text
+    plain = request.mode is Mode.DENSE or dated or text is None or _PAST.search(text) is not None
+    asks_for_now = not plain and text is not None and _PRESENT.search(text) is not None
+    pairs = _find_alike(tx, first, _ALIKE if asks_for_now else LIKENESS)
     if not pairs:
         return {}
     entries = tx.entries.fetch(sorted({entry_id for pair in pairs for entry_id in pair}))
@@ -64,13 +67,13 @@ def renew(tx: Transaction, request: Request, ranked: Sequence[Candidate], *, dat
     # In a damaged store a vector may belong to no entry.
     pairs = {pair: cosine for pair, cosine in pairs.items() if statements.keys() >= {*pair}}
     stale = follow_updates(statements, [pair for pair, cosine in pairs.items() if cosine >= LIKENESS])
-    if request.mode is Mode.DENSE or dated or request.text is None or _PAST.search(request.text):
+    if plain or text is None:
         return stale
-    asked = frozenset(word.forms[0][0] for word in choose_words(request.text, tuple))
-    if _POLAR.match(request.text):  # "Does Alice live in Berlin?" is answered by where she lives now
+    asked = frozenset(word.forms[0][0] for word in choose_words(text, tuple))
+    if _POLAR.match(text):  # "Does Alice live in Berlin?" is answered by where she lives now
         asked = frozenset()
     _raise(first, _leave_named(stale, statements, asked), first, _MARGIN)
-    if _PRESENT.search(request.text):
+    if asks_for_now:
         latest = _leave_named(_find_latest(statements, pairs), statements, asked)
         _raise(first[:_LEADING], latest, first[:_NEAR], _NEAR_MARGIN)
     return stale
@@ -98,15 +101,15 @@ def _raise(
             other.newer += candidate.score - other.score + _STEP
 
 
-def _find_alike(tx: Transaction, candidates: Sequence[Candidate]) -> dict[tuple[int, int], float]:
-    """Return the cosines of candidates that may be about the same, by their ids."""
+def _find_alike(tx: Transaction, candidates: Sequence[Candidate], least: float) -> dict[tuple[int, int], float]:
+    """Return the cosines of candidates that are as alike as this, by their ids."""
     generation = tx.generations.live()
     if generation is None or len(candidates) < 2:
         return {}
     found, matrix = tx.vectors.read(generation, [candidate.id for candidate in candidates], static=True)
     vectors: FloatArray = matrix.astype(np.float32)
     cosines = vectors @ vectors.T
-    alike = np.argwhere(np.triu(cosines, 1) >= _ALIKE)
+    alike = np.argwhere(np.triu(cosines, 1) >= least)
     return {(int(found[one]), int(found[other])): float(cosines[one, other]) for one, other in alike.tolist()}
 
 
