@@ -65,6 +65,11 @@ class NearestFound:
     nearness: FloatArray | None
 
 
+def choose_coarse(generation: Generation) -> int:
+    """Return how many of the first dimensions the approximate index looks at: those of the tier before the last."""
+    return generation.tiers[-2] if len(generation.tiers) > 1 else generation.dimension
+
+
 class Nearest(ABC):
     """The index of vectors that the database keeps of each generation.
 
@@ -89,10 +94,6 @@ class Nearest(ABC):
     @abstractmethod
     def read_state(self, generation: Generation) -> NearestState | None:
         """Return how far the index of a generation is; None if there is none."""
-
-    @abstractmethod
-    def coarse_dimension(self, generation: Generation) -> int:
-        """Return how many of the first dimensions the approximate index looks at."""
 
     # --- searching ---------------------------------------------------------------------------------------
 

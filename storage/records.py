@@ -42,8 +42,7 @@ class Condition:
         state: ``current``: neither superseded nor expired by ``moment``. ``as_of``: current at ``moment``, if that
             version is kept. ``expired``: expired by ``moment``, and not superseded. ``past``: expired by then,
             superseded or not. ``unsuperseded``: in the index, expired or not. ``any``: every row.
-        moment: The time that ``state`` refers to; required by all but the last two. At its
-            ``expires_at`` or ``superseded_at`` an entry is no longer current.
+        moment: The time that ``state`` refers to; required by all but the last two. What ends then is not current.
         where: Metadata filter.
         key: Only this key.
         session: Only entries of sessions with this name.

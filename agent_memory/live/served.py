@@ -24,7 +24,7 @@ from agent_memory.files import failpoint, reset_in_child
 from agent_memory.live.rows import Rows, RowView, entries_of, first_extra, read_rows, replace_extras
 from agent_memory.live.served_view import ServedView
 from agent_memory.storage.base import Database, Transaction
-from agent_memory.storage.nearest import Nearest, NearestRows, NearestState
+from agent_memory.storage.nearest import Nearest, NearestRows, NearestState, choose_coarse
 from agent_memory.storage.records import Accept, Generation
 from agent_memory.types import FloatArray, IdArray
 
@@ -289,7 +289,7 @@ class ServedIndex:
         held, generation = self._held, self._generation
         if held is None or generation is None:
             return None
-        state, coarse = held.state, generation.tiers[-2] if len(generation.tiers) > 1 else generation.dimension
+        state, coarse = held.state, choose_coarse(generation)
         plan = Plan(
             layout="server" if state.candidates else "server, exact",
             coarse_candidates=state.candidates,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.live.rows import entries_of
-from agent_memory.storage.nearest import Nearest, NearestFound, NearestState
+from agent_memory.storage.nearest import Nearest, NearestFound, NearestState, choose_coarse
 from agent_memory.storage.records import Generation
 from agent_memory.types import FloatArray, IdArray
 
@@ -154,7 +154,7 @@ class ServedView:
         if found.nearness is None:
             return (last,)
         order = np.argsort(-found.nearness, kind="stable")
-        coarse = self._nearest.coarse_dimension(self._generation)
+        coarse = choose_coarse(self._generation)
         first = TierTrace(tier=coarse, ids=found.ids[order], scores=found.nearness[order], kept=len(order))
         return first, last
 

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from agent_memory.errors import ExtensionError, InvalidInputError
 from agent_memory.storage.codec import DTYPES
-from agent_memory.storage.nearest import Nearest, NearestFound, NearestRows, NearestState
+from agent_memory.storage.nearest import Nearest, NearestFound, NearestRows, NearestState, choose_coarse
 from agent_memory.storage.postgres.connections import Connections, get_driver, get_raw
 from agent_memory.storage.records import LATER, Generation
 from agent_memory.storage.sqlite.slots import Link
@@ -64,11 +64,6 @@ def name_table(generation_id: int) -> str:
 def name_index(generation_id: int) -> str:
     """Return the name of a generation's approximate index."""
     return f"{name_table(generation_id)}_near"
-
-
-def choose_coarse(generation: Generation) -> int:
-    """Return how many of the first dimensions the approximate index looks at: those of the tier before the last."""
-    return generation.tiers[-2] if len(generation.tiers) > 1 else generation.dimension
 
 
 class Words:
@@ -125,10 +120,6 @@ class PostgresNearest(Nearest):
             return None
         seq, filled, complete, rows, candidates, recall = row
         return NearestState(seq=seq, filled=filled, complete=complete, rows=rows, candidates=candidates, recall=recall)
-
-    @override
-    def coarse_dimension(self, generation: Generation) -> int:
-        return choose_coarse(generation)
 
     # --- searching ---------------------------------------------------------------------------------------
 

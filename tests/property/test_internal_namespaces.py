@@ -86,6 +86,11 @@ def _from_columns(monkeypatch):
     monkeypatch.setattr(searcher, "_FEW_HIDDEN", 2)
 
 
+def play_in(place, taken, scope, mode):
+    with Memory(place, encoder=WordEncoder()) as one, Memory(place, encoder=WordEncoder()) as other:
+        play(one, other, taken, scope, mode)
+
+
 def play(one, other, taken, scope, mode):
     held = set()
     for number, step in enumerate(taken):
@@ -107,32 +112,24 @@ def play(one, other, taken, scope, mode):
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(taken=st.lists(steps, min_size=4, max_size=25), scope=st.sampled_from(SCOPES), mode=st.sampled_from(MODES))
 def test_internal_entries_are_found_where_they_are_asked_for_and_nowhere_else(taken, scope, mode):
-    with (
-        tempfile.TemporaryDirectory() as base,
-        Memory(base, encoder=WordEncoder()) as one,
-        Memory(base, encoder=WordEncoder()) as other,
-    ):
-        play(one, other, taken, scope, mode)
+    with tempfile.TemporaryDirectory() as base:
+        play_in(base, taken, scope, mode)
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(taken=st.lists(steps, min_size=4, max_size=25), scope=st.sampled_from(SCOPES), mode=st.sampled_from(MODES))
 def test_many_internal_entries_are_left_out_as_filters_are(_from_columns, taken, scope, mode):
-    with (
-        tempfile.TemporaryDirectory() as base,
-        Memory(base, encoder=WordEncoder()) as one,
-        Memory(base, encoder=WordEncoder()) as other,
-    ):
-        play(one, other, taken, scope, mode)
+    with tempfile.TemporaryDirectory() as base:
+        play_in(base, taken, scope, mode)
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(taken=st.lists(steps, min_size=4, max_size=15), scope=st.sampled_from(SCOPES), mode=st.sampled_from(MODES))
 def test_internal_entries_on_postgresql(postgres, taken, scope, mode):
     place = postgres.url(schema="internal")
-    with Memory(place, encoder=WordEncoder()) as one, Memory(place, encoder=WordEncoder()) as other:
-        one.forget(everything=True)
-        play(one, other, taken, scope, mode)
+    with Memory(place, encoder=WordEncoder()) as memory:
+        memory.forget(everything=True)
+    play_in(place, taken, scope, mode)
 
 
 def test_an_index_of_internal_entries_alone_leaves_none_to_the_whole_store(tmp_path):
