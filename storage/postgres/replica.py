@@ -100,7 +100,7 @@ class Replica:
             self._pause(f"{self._standby.address.name} is no standby")
             return False
         if store_id != own:
-            self._pause(f"{self._standby.address.name} is a standby of another server, or has not got this store yet")
+            self._pause(f"{self._standby.address.name} is a standby of another server, or does not have this store yet")
             return False
         with self._lock:
             self._store_id, self._replayed, self._reason = own, int(replayed), ""
