@@ -38,6 +38,7 @@ _Mode = Annotated[str, typer.Option(help="hybrid, dense or lexical; +session beh
 _Vectors = Annotated[
     bool, typer.Option(help="Static, averaged and evolved vectors by themselves, at each tier's dimension.")
 ]
+_Ablate = Annotated[bool, typer.Option("--ablate", help="Hybrid recall in the session without each part of its score.")]
 _Format = Annotated[
     str | None, typer.Option("--format", help="Published files: locomo, realtalk, longmemeval or beir (a folder).")
 ]
@@ -57,6 +58,7 @@ def eval_(
     compare: _Compare = False,
     mode: _Mode = "hybrid+session",
     vectors: _Vectors = True,
+    ablate: _Ablate = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the comparison of vectors to this file (PNG).")] = None,
     categories: Annotated[bool, typer.Option("--categories", help="Recall@10 of each category of questions.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Keep encoded data here between runs.")] = None,
@@ -69,6 +71,8 @@ def eval_(
 ) -> None:
     """Measure retrieval quality and latency on labelled data."""
     if published is not None:
+        if ablate:
+            raise InvalidInputError("--ablate is for data sets, and --format for published files: give one of them")
         modes = ["hybrid", "dense", "lexical"] if compare else [mode.removesuffix("+session")]
         _run_benchmarks(folders, published, modes, encoder, peers, card, limit, as_json)
         return
@@ -88,6 +92,7 @@ def eval_(
                     cache=cache or Path(scratch),
                     encoder=encoder,
                     vectors=vectors or plot is not None,
+                    ablate=ablate,
                     limit=limit,
                     progress=lambda _, done, total: progress(done, total),
                 )
@@ -157,6 +162,7 @@ def _print_benchmark(card: Card, written: list[Path]) -> None:
 def _print_evaluation(result: Evaluation, categories: bool) -> None:
     rows = [(name, "", score) for name, score in result.scores.items()]
     rows += [(way, str(d), score) for way, found in result.vectors.items() for d, score in found.items()]
+    rows += [(name, "", score) for name, score in result.ablation.items()]
     title = f"{result.name}: {result.entries} entries, {rows[0][2].queries} questions"
     from rich.table import Table
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from agent_memory.encoders.registry import load_encoder, load_session_encoder
 from agent_memory.errors import EncoderMismatchError, InvalidInputError
+from agent_memory.evaluation.ablation import DEPTH, rank_without
 from agent_memory.evaluation.questions import Question, read_questions
 from agent_memory.evaluation.vectors import rank_entries
 from agent_memory.files import write_atomically
@@ -66,12 +67,14 @@ class Evaluation:
         entries: Number of entries searched.
         scores: Scores by mode.
         vectors: Scores by kind of vector (``static``, ``average``, ``evolved``, ``sessionless``), then by dimension.
+        ablation: Scores of hybrid recall with all parts of the score and without each.
         encode_p50_ms: Median time to encode one query, which the latencies leave out.
     """
 
     name: str
     entries: int
     scores: dict[str, Score] = field(default_factory=dict)
+    ablation: dict[str, Score] = field(default_factory=dict)
     vectors: dict[str, dict[int, Score]] = field(default_factory=dict)
     encode_p50_ms: float = 0.0
 
@@ -118,6 +121,7 @@ def evaluate(
     cache: Path,
     encoder: Encoder | str | None = None,
     vectors: bool = False,
+    ablate: bool = False,
     limit: int | None = None,
     progress: StageProgress | None = None,
 ) -> Evaluation:
@@ -130,6 +134,8 @@ def evaluate(
         cache: Folder that keeps stores and encoded queries between runs, so that nothing is encoded twice.
         encoder: As for ``Memory``.
         vectors: Also compare static, averaged and evolved vectors directly, at the dimension of each tier.
+        ablate: Also rank what hybrid recall finds again without each part of the score; in the session, where the
+            questions have one.
         limit: Maximum number of questions, spread evenly over the data set.
         progress: Called with (stage, items done, items in all).
 
@@ -154,10 +160,12 @@ def evaluate(
                 result.scores[mode] = _score_mode(memory, questions, mode, report)
         if vectors:
             result.vectors = _score_vectors(memory, questions, report)
-        if evolved_modes:
+        if evolved_modes or ablate:
             with _open_evolved(memory, place, caching, report) as evolved:
                 for mode in evolved_modes:
                     result.scores[mode] = _score_mode(evolved, questions, mode.removesuffix(SESSION), report)
+                if ablate:
+                    result.ablation = _score_parts(evolved, questions, report)
     return result
 
 
@@ -225,6 +233,18 @@ def _score_mode(memory: Memory, questions: Sequence[Question], mode: str, report
     score = _average(rows)
     score.p50_ms, score.p95_ms = float(np.percentile(times, 50)), float(np.percentile(times, 95))
     return score
+
+
+def _score_parts(memory: Memory, questions: Sequence[Question], report: StageProgress) -> dict[str, Score]:
+    """Return the scores of hybrid recall with all parts of the score and without each."""
+    rows: dict[str, list[tuple[Question, dict[str, float]]]] = {}
+    for done, question in enumerate(questions, start=1):
+        hits = memory.recall(question.text, k=DEPTH, session=question.session, where=question.where, explain=True)
+        for name, keys in rank_without(hits).items():
+            rows.setdefault(name, []).append((question, _compute_figures(keys, question.evidence)))
+        if done % 100 == 0 or done == len(questions):
+            report("leaving out parts", done, len(questions))
+    return {name: _average(figures) for name, figures in rows.items()}
 
 
 def _score_vectors(memory: Memory, questions: Sequence[Question], report: StageProgress) -> dict[str, dict[int, Score]]:

@@ -46,6 +46,8 @@ _SENT = (
 )
 _SHOWN = "etag, location, retry-after, ratelimit-limit, ratelimit-remaining, mcp-session-id"
 _OPEN = ("/health/live", "/health/ready")
+_NOT_ONLY_PAGES = ("/v1/", "/mcp")
+"""Where GET may mean much work, or go on for ever, and HEAD is refused."""
 
 
 class Gate:
@@ -79,6 +81,8 @@ class Gate:
         """Answer one request; returns the status."""
         # Names may hold slashes: routes are told apart before anything is unquoted.
         scope["path"] = scope["raw_path"].decode("ascii", "replace")
+        if scope["method"] == "HEAD" and not scope["path"].startswith(_NOT_ONLY_PAGES):
+            scope = {**scope, "method": "GET"}  # the protocol leaves the body out
         headers, began = Headers(scope=scope), time.perf_counter()
         answer = _Answer(send, self._cors(headers))
         try:

@@ -1,10 +1,12 @@
-"""Sharing the work on a generation: rows that are locked as long as somebody works on them."""
+"""Sharing the work on a generation: ranges that are locked as long as somebody works on them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import psycopg
 from psycopg import sql
 from typing_extensions import override
 
@@ -25,11 +27,13 @@ _COUNT = (
     "coalesce(sum(entries) FILTER (WHERE encoded IS NOT NULL), 0), "
     "coalesce(sum(encoded), 0) FROM ranges WHERE generation_id = %s"
 )
-_CLAIM = (
-    "SELECT first, last FROM ranges WHERE generation_id = %s AND encoded IS NULL ORDER BY first LIMIT 1 "
-    "FOR UPDATE SKIP LOCKED"
+_OPEN = (
+    "SELECT first, last FROM ranges WHERE generation_id = %s AND first > %s AND encoded IS NULL ORDER BY first LIMIT 64"
 )
 _DONE = "UPDATE ranges SET encoded = %s WHERE generation_id = %s AND first = %s"
+_LOCK = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+_UNLOCK = "SELECT pg_advisory_unlock(hashtextextended(%s, 0))"
+_STILL = "SELECT 1 FROM ranges WHERE generation_id = %s AND first = %s AND encoded IS NULL"
 
 
 class PostgresRanges(Ranges):
@@ -56,11 +60,27 @@ class PostgresRanges(Ranges):
 
 @contextmanager
 def claim(connections: Connections, generation_id: int) -> Iterator[Claim | None]:
-    """See ``Database.claim``."""
-    with connections.outside() as raw, raw.transaction():
-        raw.execute(sql.SQL("SET LOCAL search_path TO {}").format(sql.Identifier(connections.schema)))
-        row = raw.execute(_CLAIM, (generation_id,)).fetchone()
-        found = None if row is None else Claim(first=row[0], last=row[1])
+    """See ``Database.claim``.
+
+    What is locked is a number, not the row, and no transaction stays open: one would keep forgotten rows in the tables,
+    and a locked row would stop whoever deletes the generation while its holder waits for the write lock.
+    """
+    with connections.outside() as raw:
+        raw.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(connections.schema)))
+        found = _find(raw, connections.schema, generation_id)
         yield found
         if found is not None and found.encoded is not None:
             raw.execute(_DONE, (found.encoded, generation_id, found.first))
+
+
+def _find(raw: psycopg.Connection[Any], schema: str, generation_id: int) -> Claim | None:
+    """Return the first range that is not done and that nobody holds; it is held until the connection ends."""
+    first = 0
+    while rows := raw.execute(_OPEN, (generation_id, first)).fetchall():
+        for first, last in rows:
+            name = (f"agent-memory range {schema} {generation_id} {first}",)
+            if raw.execute(_LOCK, name).fetchall() == [(True,)]:
+                if raw.execute(_STILL, (generation_id, first)).fetchone():
+                    return Claim(first=first, last=last)
+                raw.execute(_UNLOCK, name)
+    return None

@@ -46,6 +46,34 @@ class Writer(threading.Thread):
                     raise
 
 
+class Follower(threading.Thread):
+    """Follows the log of changes, as the caches of a process do; what it reads has happened, each change once."""
+
+    def __init__(self, place, over):
+        super().__init__()
+        self.place, self.over, self.seen = place, over, []
+
+    def run(self):
+        with Memory(self.place, encoder=WordEncoder(), session_encoder=None) as memory:
+            while not self.over.is_set():
+                self.follow(memory)
+                time.sleep(0.005)
+            self.follow(memory)
+
+    def follow(self, memory):
+        last = self.seen[-1][0] if self.seen else 0
+        try:
+            with memory._store.read() as tx:
+                self.seen += tx.changes.list_since(last, 100_000)
+        except AgentMemoryError:
+            time.sleep(0.02)
+
+
+def find_farthest(standbys):
+    """Return the standby that has received most: what any one of them has acknowledged, it has."""
+    return max(standbys, key=lambda one: run(one, "SELECT pg_last_wal_receive_lsn() - '0/0'::pg_lsn")[0])
+
+
 def run(server, statement):
     with psycopg.connect(server.url(), autocommit=True) as connection:
         return connection.execute(statement).fetchone()
@@ -55,25 +83,27 @@ def run(server, statement):
 def test_what_was_acknowledged_outlives_the_primary_and_is_there_once(number):
     generator = random.Random(number)
     primary = Server()
-    standby = None
+    standbys = []
     try:
-        standby = Server(primary)
+        standbys += [Server(primary), Server(primary)]
         with psycopg.connect(primary.url(), autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (walreceiver)'")
             connection.execute("SELECT pg_reload_conf()")
-        place = f"postgresql://{USER}@/postgres?host={primary.folder},{standby.folder}&target_session_attrs=read-write"
+        hosts = ",".join(str(server.folder) for server in (primary, *standbys))
+        place = f"postgresql://{USER}@/postgres?host={hosts}&target_session_attrs=read-write"
         with Memory(place, encoder=WordEncoder(), session_encoder=None) as memory:
             memory.add("the first", key="first")
-        over = threading.Event()
+        over, quiet = threading.Event(), threading.Event()
         writers = [Writer(place, number, over) for number in range(WRITERS)]
-        for writer in writers:
-            writer.start()
+        follower = Follower(place, quiet)
+        for thread in (*writers, follower):
+            thread.start()
         while sum(len(writer.acknowledged) for writer in writers) < 12:
             time.sleep(0.01)
         time.sleep(generator.uniform(0.1, 1.5))
         primary.kill()
         killed_at = [len(writer.acknowledged) for writer in writers]
-        run(standby, "SELECT pg_promote()")
+        run(find_farthest(standbys), "SELECT pg_promote()")
         deadline = time.monotonic() + 60
         while any(len(writer.acknowledged) < count + 3 for writer, count in zip(writers, killed_at, strict=True)):
             assert time.monotonic() < deadline
@@ -81,6 +111,8 @@ def test_what_was_acknowledged_outlives_the_primary_and_is_there_once(number):
         over.set()
         for writer in writers:
             writer.join(60)
+        quiet.set()
+        follower.join(60)
         assert [error for writer in writers for error in writer.unexpected] == []
         with Memory(place, encoder=WordEncoder(), session_encoder=None) as memory:
             held = [entry.key for entry in memory.entries()]
@@ -89,10 +121,11 @@ def test_what_was_acknowledged_outlives_the_primary_and_is_there_once(number):
             assert acknowledged - set(held) == set()
             assert set(held) - acknowledged <= {"first"} | {key for writer in writers for key in writer.open_}
             with memory._store.read() as tx:
-                numbers = [seq for seq, _, _ in tx.changes.list_since(0, 100_000)]
+                changes = tx.changes.list_since(0, 100_000)
+            numbers = [change[0] for change in changes]
             assert len(numbers) == len(set(numbers)) >= len(held)
+            assert follower.seen == changes
             assert memory.check().problems == ()
     finally:
-        primary.stop()
-        if standby is not None:
-            standby.stop()
+        for server in (primary, *standbys):
+            server.stop()

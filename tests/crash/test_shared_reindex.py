@@ -150,6 +150,21 @@ def test_a_helper_ends_when_the_job_is_cancelled(url, filled):
     assert len(filled.generations()) == 1
 
 
+def test_a_claim_stops_neither_who_deletes_the_generation_nor_who_forgets(url, filled):
+    child = start(url, slow=60)
+    thread = threading.Thread(target=lambda: filled.reindex(encoder=WordEncoder(128), batch_size=2, max_cpu=0.02))
+    thread.start()
+    try:
+        assert child.stdout.readline() == "claimed\n"
+        assert filled.forget("k159").pending == ()
+        filled.cancel_job(filled.jobs()[0].id)
+        thread.join(60)
+        assert len(filled.generations()) == 1
+    finally:
+        child.kill()
+        end(child)
+
+
 def test_several_workers_need_a_server_an_encoder_that_has_a_name_and_a_job(filled, folder):
     with Memory(folder, encoder=WordEncoder(), session_encoder=None) as memory:
         memory.add("one")

@@ -105,6 +105,22 @@ def test_requests_that_come_at_once_in_parts_or_without_keeping_the_connection_a
     assert b"100 Continue" in exchange(served, waited, body)
 
 
+@pytest.mark.parametrize("path", ["/", "/health/live", "/health/ready", "/version", "/metrics", "/openapi.json"])
+def test_a_monitor_may_ask_for_the_head_alone(served, path):
+    def ask(method):
+        return exchange(served, f"{method} {path} HTTP/1.1\r\nHOST\r\n".encode() + CLOSE).partition(b"\r\n\r\n")
+
+    head, _, body = ask("HEAD")
+    assert head.startswith(b"HTTP/1.1 200 ") and body == b""
+    names = {line.partition(b":")[0] for line in head.split(b"\r\n")}
+    assert names == {line.partition(b":")[0] for line in ask("GET")[0].split(b"\r\n")}
+
+
+def test_the_head_of_what_may_be_long_is_refused(served):
+    for path in ("/v1/events", "/v1/export", "/mcp"):
+        assert b" 405 " in exchange(served, f"HEAD {path} HTTP/1.1\r\nHOST\r\n".encode() + CLOSE).split(b"\r\n")[0]
+
+
 BODIES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("10" * 400),
     lambda inner: (
