@@ -41,6 +41,6 @@ def rank_without(hits: Hits) -> dict[str, list[str]]:
     traces = [hit.trace or {} for hit in hits]
     orders = {WHOLE: list(range(len(hits)))}
     for name, measure in _PARTS.items():
-        left = [hit.score - measure(trace) for hit, trace in zip(hits, traces, strict=True)]
-        orders[f"without {name}"] = sorted(orders[WHOLE], key=lambda place, by=left: -by[place])
+        lost = [measure(trace) - hit.score for hit, trace in zip(hits, traces, strict=True)]
+        orders[f"without {name}"] = sorted(orders[WHOLE], key=lost.__getitem__)
     return {name: [hits[place].entry.key for place in order] for name, order in orders.items()}

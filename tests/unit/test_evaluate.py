@@ -65,6 +65,13 @@ def test_conversations_are_asked_one_by_one_and_the_source_is_hidden(conversatio
     assert "my dog is called Rex" not in encoder.encoded
 
 
+def test_what_is_found_is_ranked_again_without_each_part_of_the_score(conversations, tmp_path):
+    result = evaluate(conversations, cache=tmp_path / "cache", encoder=WordEncoder(), ablate=True)
+    assert {"all parts", "without meaning", "without words", "without times"} <= set(result.ablation)
+    whole = evaluate(conversations, modes=["hybrid+session"], cache=tmp_path / "cache", encoder=WordEncoder())
+    assert result.ablation["all parts"].micro == whole.scores["hybrid+session"].micro
+
+
 def test_passages(tmp_path):
     folder = tmp_path / "passages"
     folder.mkdir()
