@@ -53,7 +53,7 @@ class Retention:
     """How long the entries of a namespace are kept, and how many; see ``Config.retention``.
 
     Attributes:
-        max_age: How long after their last change; None for ever.
+        max_age: How long after their last change; None keeps them.
         max_entries: How many, the latest; None for all.
     """
 

@@ -47,7 +47,7 @@ _SENT = (
 _SHOWN = "etag, location, retry-after, ratelimit-limit, ratelimit-remaining, mcp-session-id"
 _OPEN = ("/health/live", "/health/ready")
 _NOT_ONLY_PAGES = ("/v1/", "/mcp")
-"""Where GET may mean much work, or go on for ever, and HEAD is refused."""
+"""Where the answer to GET may be long or have no end, and HEAD is refused."""
 
 
 class Gate:
