@@ -139,10 +139,6 @@ class Ours:
         self.memory = open_store(place, index)
         self.memory.recall("w1")
 
-    def fill(self, items: list[dict[str, Any]]) -> None:
-        """Add entries."""
-        self.memory.add_many(items)
-
     def search(self, question: str, where: dict[str, int] | None, mode: str = "dense") -> list[str]:
         """Return the texts of ten hits."""
         return [hit.entry.text for hit in self.memory.recall(question, k=K, where=where, mode=mode)]
