@@ -10,12 +10,12 @@ AGENTS = ("ai", "assistant", "bot", "chatbot", "model")
 
 # "What did you suggest?" and "what you suggested" are about the past; "could you suggest" is a wish.
 _SAY = (
-    "advise answer ask come describe explain find give help list make mention offer outline pick promise propose provide "
-    "recommend say send share show suggest tell write"
+    "advise answer ask come describe explain find give help list make mention offer outline pick promise propose "
+    "provide recommend say send share show suggest tell write"
 )
 _SAID = (
-    "advised answered asked came described explained found gave helped listed mentioned offered outlined promised proposed "
-    "provided recommended said sent shared showed suggested told wrote"
+    "advised answered asked came described explained found gave helped listed mentioned offered outlined promised "
+    "proposed provided recommended said sent shared showed suggested told wrote"
 )
 _EITHER = "|".join(f"{_SAY} {_SAID} given made picked shown written".split())
 _PATTERNS = {
@@ -67,7 +67,5 @@ def asks_for_work(text: str) -> bool:
     Reads English alone. What a person said that matters for the work, such as a preference, is said in other words.
     """
     return (
-        len(text) <= _LONGEST_WISH
-        and _compile(_WORK).search(text) is not None
-        and _compile(_PAST).search(text) is None
+        len(text) <= _LONGEST_WISH and _compile(_WORK).search(text) is not None and _compile(_PAST).search(text) is None
     )

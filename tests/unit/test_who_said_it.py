@@ -54,7 +54,9 @@ def test_meaning_alone_and_words_alone_do_not_look_at_who_said_it(memory, mode):
 
 def test_the_same_hits_come_with_and_without_an_explanation(memory):
     for at in range(30):
-        memory.add(f"The harbour tour number {at} costs {at} euros", speaker="assistant" if at % 2 else "user", session="s")
+        memory.add(
+            f"The harbour tour number {at} costs {at} euros", speaker="assistant" if at % 2 else "user", session="s"
+        )
     for question in ("What did the harbour tour cost?", "What did you say the harbour tour costs?"):
         for k in (1, 3, 10):
             plain = memory.recall(question, session="s", k=k)
