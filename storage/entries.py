@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -164,13 +164,14 @@ class Entries(ABC):
 
     @abstractmethod
     def select_circumstances(
-        self, ids: Sequence[int], *, important: bool = False
-    ) -> list[tuple[int, datetime, float | None]]:
-        """Return (id, event time, importance) of the given entries.
+        self, ids: Sequence[int], *, important: bool = False, speakers: Collection[str] = ()
+    ) -> list[tuple[int, datetime, float | None, str | None]]:
+        """Return (id, event time, importance, speaker) of the given entries.
 
         Args:
             ids: The entries.
-            important: True to leave out those without an importance.
+            important: True to leave out those without an importance or one of the speakers.
+            speakers: In lower case.
         """
 
     @abstractmethod

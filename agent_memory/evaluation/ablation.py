@@ -28,6 +28,7 @@ _PARTS: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "words nearby": _drop_nearby,
     "neighbour": lambda trace: trace["neighbour"]["adds"],
     "times": lambda trace: trace["time"]["adds"],
+    "who said it": lambda trace: trace["speaker"],
     "updates": lambda trace: trace["newer"],
 }
 

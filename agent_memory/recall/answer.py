@@ -98,6 +98,7 @@ def explain_score(
         "neighbour": {"adds": candidate.neighbour, "key": None if lender is None else lender.key},
         "time": {"adds": candidate.time, "words": [interval.words for interval in search.intervals]},
         "importance": candidate.importance,
+        "speaker": candidate.speaker,
         "recency": candidate.recency,
         "newer": candidate.newer,
         "rerank": candidate.rerank,

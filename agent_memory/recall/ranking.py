@@ -9,6 +9,7 @@ An entry's score is a sum, so that every answer can be explained and compared wi
     + 0.25 if it happened in an interval that the query names       0.15 if told from now ("last week")
     + 0.05 · share of a time that its text mentions in one            0 … 0.05
     + 0.1 · (importance - 0.5), if it has an importance
+    - 0.05 if the agent said it; + 0.05 if that is what the query asks for       where words and meaning count
     + 0.2 · 0.5^(age / half_life), if a half_life was given
     + what it takes to rank before an earlier entry that it updates
 
@@ -18,6 +19,9 @@ the one that names it. Then the second and third parts are::
     + 0.3 · share of the query's words in the entry         0 … 0.3
     + 0.5 · the largest such share within three turns       0 … 0.5
     + 0.15 · (score of its better neighbour in the session - 0.3), if positive
+
+A short message that asks for work ("could you help me plan …") shares few words with what was said and matters for it.
+In a session, half of the weights of words is left to it.
 
 The weights were fitted on held-out parts of the training conversations, never on the reported ones, by
 ``benchmarks/weights.py``.
@@ -47,6 +51,7 @@ TIME_BONUS = 0.25
 RELATIVE_TIME_BONUS = 0.15
 MENTION_BONUS = 0.05
 IMPORTANCE_WEIGHT = 0.1
+AGENT_WEIGHT = 0.05
 RECENCY_WEIGHT = 0.2
 DUPLICATE_COSINE = 0.97
 _SLACK = 1e-9  # sums in another order differ by less
@@ -70,6 +75,7 @@ class Weights:
 
 PLAIN = Weights()
 IN_SESSION = Weights(lexical=0.3, nearby=0.5, neighbour=0.15)
+FOR_WORK = Weights(lexical=0.15, nearby=0.25, neighbour=0.15)
 
 
 @dataclass(slots=True)
@@ -88,6 +94,7 @@ class Candidate:
         lender: Id of the entry that lends it.
         time: Bonus for an event time, or a time that the text mentions, that the query names.
         importance: Bonus or penalty for its importance.
+        speaker: Bonus or penalty for what the agent said.
         recency: Bonus for a recent event time.
         newer: What it takes to rank before an earlier entry that it probably updates.
         rerank: Score of the cross-encoder; replaces all others.
@@ -104,6 +111,7 @@ class Candidate:
     lender: int | None = None
     time: float = 0.0
     importance: float = 0.0
+    speaker: float = 0.0
     recency: float = 0.0
     newer: float = 0.0
     rerank: float | None = None
@@ -119,7 +127,7 @@ class Candidate:
         if self.rerank is not None:
             return self.rerank
         words = self.weights.lexical * self.lexical + self.weights.nearby * self.nearby
-        around = self.neighbour + self.time + self.importance + self.recency + self.newer
+        around = self.neighbour + self.time + self.importance + self.speaker + self.recency + self.newer
         return self.trust * self.dense + words + around
 
 
@@ -129,6 +137,7 @@ class Circumstances:
 
     event_time: datetime
     importance: float | None
+    by_agent: bool = False
     mentions: Sequence[Span] = ()
 
 
@@ -151,13 +160,16 @@ def lend_scores(
                 candidate.neighbour = weight * (score - NEIGHBOUR_FLOOR)
 
 
-def lend_words(candidates: Mapping[int, Candidate], turns: IdArray, shares: Mapping[int, float]) -> None:
+def lend_words(
+    candidates: Mapping[int, Candidate], turns: IdArray, shares: Mapping[int, float], weights: Weights = IN_SESSION
+) -> None:
     """Tell each candidate of a session the largest share of the query's words that it or a turn near it holds.
 
     Args:
         candidates: The candidates.
         turns: The session's entries in order, int64 (n,), ascending.
         shares: Share of the query's words that entries hold, by id; 0 where missing.
+        weights: What they count for.
     """
     if not len(turns) or not candidates:
         return
@@ -172,7 +184,7 @@ def lend_words(candidates: Mapping[int, Candidate], turns: IdArray, shares: Mapp
     best = around.argmax(axis=1)
     for row in np.flatnonzero(there).tolist():
         candidate, shift = candidates[int(ids[row])], _NEAREST_FIRST[best[row]]
-        candidate.weights = IN_SESSION
+        candidate.weights = weights
         candidate.nearby = float(around[row, best[row]])
         candidate.nearby_id = int(turns[at[row] + shift]) if shift else None
 
@@ -190,14 +202,17 @@ def add_circumstances(
     intervals: Collection[Interval],
     now: datetime,
     half_life: timedelta | None,
+    agent: float = 0.0,
 ) -> None:
-    """Add the bonuses for time, importance and recency."""
+    """Add the bonuses for time, importance, recency, and what the agent said (``agent``)."""
     for entry_id, facts in known.items():
         candidate = candidates[entry_id]
         if intervals:
             candidate.time = _rate_time(facts, intervals)
         if facts.importance is not None:
             candidate.importance = IMPORTANCE_WEIGHT * (facts.importance - 0.5)
+        if facts.by_agent:
+            candidate.speaker = agent
         if half_life is not None:
             age = max(now - facts.event_time, timedelta(0))
             candidate.recency = RECENCY_WEIGHT * 0.5 ** (age / half_life)
@@ -210,7 +225,7 @@ def measure_scope(*, intervals: bool, half_life: bool) -> float:
         intervals: Whether the query names times.
         half_life: Whether recent entries get a bonus.
     """
-    return IMPORTANCE_WEIGHT + TIME_BONUS * intervals + RECENCY_WEIGHT * half_life + _SLACK
+    return IMPORTANCE_WEIGHT + AGENT_WEIGHT + TIME_BONUS * intervals + RECENCY_WEIGHT * half_life + _SLACK
 
 
 def _rate_time(facts: Circumstances, intervals: Collection[Interval]) -> float:

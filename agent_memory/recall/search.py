@@ -15,6 +15,7 @@ from agent_memory.live.searcher import Searcher, slice_result
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.recall import confidence, ranking
+from agent_memory.recall.asking import AGENTS, asks_for_the_agent, asks_for_work
 from agent_memory.recall.passages import find_passages
 from agent_memory.recall.ranking import Candidate
 from agent_memory.recall.renewal import FIRST, renew
@@ -204,14 +205,16 @@ class Search:
             self._add_dated()
         if request.as_of is not None:
             self._add_former()
-        turns = None
+        turns, weights = None, ranking.PLAIN
         if request.text is not None and request.mode is Mode.HYBRID and not self._is_out_of_time():
             turns = self._find_turns()
-            self._add_neighbours((ranking.PLAIN if turns is None else ranking.IN_SESSION).neighbour)
+            if turns is not None:
+                weights = ranking.FOR_WORK if asks_for_work(request.text) else ranking.IN_SESSION
+            self._add_neighbours(weights.neighbour)
         self._unfound = self.searcher.select_allowed(self._extra) - self.candidates.keys()
         self._add_by_cosine(self._unfound, blank=True)
         if turns is not None:
-            ranking.lend_words(self.candidates, turns, self._shares)
+            ranking.lend_words(self.candidates, turns, self._shares, weights)
         self._add_circumstances()
 
     def _is_out_of_time(self) -> bool:
@@ -317,11 +320,23 @@ class Search:
         self._promising = self._list_promising()
         promising = list(self.candidates) if self._promising is None else self._promising
         timed = bool(self.intervals) or request.half_life is not None
-        rows = self._tx.entries.select_circumstances(promising, important=not timed)
+        hybrid = request.mode is Mode.HYBRID and request.text is not None
+        rows = self._tx.entries.select_circumstances(promising, important=not timed, speakers=AGENTS if hybrid else ())
         mentions = self._tx.mentions.select(promising) if self.intervals else {}
-        known = {row[0]: ranking.Circumstances(row[1], row[2], mentions.get(row[0], ())) for row in rows}
+        known = {
+            number: ranking.Circumstances(moment, importance, (who or "").lower() in AGENTS, mentions.get(number, ()))
+            for number, moment, importance, who in rows
+        }
+        agent = 0.0
+        if hybrid and any(facts.by_agent for facts in known.values()):
+            agent = ranking.AGENT_WEIGHT if asks_for_the_agent(request.text or "") else -ranking.AGENT_WEIGHT
         ranking.add_circumstances(
-            self.candidates, known, intervals=self.intervals, now=request.now, half_life=request.half_life
+            self.candidates,
+            known,
+            intervals=self.intervals,
+            now=request.now,
+            half_life=request.half_life,
+            agent=agent,
         )
 
     def _rate(self, ranked: Sequence[Candidate]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -70,9 +70,9 @@ class PostgresEntries(Filtering, SqliteEntries):
 
     @override
     def select_circumstances(
-        self, ids: Sequence[int], *, important: bool = False
-    ) -> list[tuple[int, datetime, float | None]]:
-        return sorted(super().select_circumstances(ids, important=important))
+        self, ids: Sequence[int], *, important: bool = False, speakers: Collection[str] = ()
+    ) -> list[tuple[int, datetime, float | None, str | None]]:
+        return sorted(super().select_circumstances(ids, important=important, speakers=speakers))
 
     @override
     def _list_ids(self, condition: Condition, entry_id: int | None = None) -> list[int]:

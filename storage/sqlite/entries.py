@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, lru_cache
@@ -115,7 +115,7 @@ def _parse_metadata(row: Row[Any] | SimpleNamespace) -> dict[str, Any]:
 
 
 _TEXTS = "SELECT id, key, text, content_hash FROM entries WHERE id > ? ORDER BY id LIMIT ?"
-_CIRCUMSTANCES = "SELECT id, event_time, importance FROM entries WHERE id IN (SELECT value FROM json_each(?))"
+_CIRCUMSTANCES = "SELECT id, event_time, importance, speaker FROM entries WHERE id IN (SELECT value FROM json_each(?))"
 _EXPIRED = "SELECT id FROM entries WHERE superseded_at IS NULL AND expires_at <= ?"
 
 
@@ -247,11 +247,18 @@ class SqliteEntries(Group, Entries):
 
     @override
     def select_circumstances(
-        self, ids: Sequence[int], *, important: bool = False
-    ) -> list[tuple[int, datetime, float | None]]:
-        statement = f"{_CIRCUMSTANCES} AND importance IS NOT NULL" if important else _CIRCUMSTANCES
-        rows = driver(self._connection).execute(statement, (json.dumps(list(ids)),)).fetchall()
-        return [(read_integer(one), _read_moment(moment), read_number(importance)) for one, moment, importance in rows]
+        self, ids: Sequence[int], *, important: bool = False, speakers: Collection[str] = ()
+    ) -> list[tuple[int, datetime, float | None, str | None]]:
+        statement, bound = _CIRCUMSTANCES, [json.dumps(list(ids))]
+        if important:
+            spoken = f" OR lower(speaker) IN ({', '.join('?' * len(speakers))})" if speakers else ""
+            statement += f" AND (importance IS NOT NULL{spoken})"
+            bound += speakers
+        rows = driver(self._connection).execute(statement, bound).fetchall()
+        return [
+            (read_integer(one), _read_moment(moment), read_number(importance), read_text(speaker))
+            for one, moment, importance, speaker in rows
+        ]
 
     @override
     def matches(self, entry_id: int, condition: Condition) -> bool:

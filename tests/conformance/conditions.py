@@ -260,11 +260,21 @@ class EntryContract:
             assert len({row[3] for row in rows}) == 3
             assert tx.entries.select_texts(after_id=ids[0], limit=1) == rows[1:2]
 
-    def test_circumstances_are_event_time_and_importance(self, database):
-        ids = put(database, make_draft("a", event_time=at(-9), importance=0.25), make_draft("b"))
+    def test_circumstances_are_event_time_importance_and_speaker(self, database):
+        ids = put(
+            database,
+            make_draft("a", event_time=at(-9), importance=0.25),
+            make_draft("b"),
+            make_draft("c", speaker="Assistant"),
+        )
+        rows = [(ids[0], at(-9), 0.25, None), (ids[1], NOW, None, None), (ids[2], NOW, None, "Assistant")]
         with database.read() as tx:
-            assert sorted(tx.entries.select_circumstances([*ids, 77])) == [(ids[0], at(-9), 0.25), (ids[1], NOW, None)]
-            assert tx.entries.select_circumstances([*ids, 77], important=True) == [(ids[0], at(-9), 0.25)]
+            assert sorted(tx.entries.select_circumstances([*ids, 77])) == rows
+            assert tx.entries.select_circumstances([*ids, 77], important=True) == rows[:1]
+            assert tx.entries.select_circumstances([*ids, 77], important=True, speakers=("bot", "assistant")) == [
+                rows[0],
+                rows[2],
+            ]
 
     def test_sessions_are_listed_in_the_order_they_began(self, database):
         put(database, *(make_draft(f"k{number}", session=name) for number, name in enumerate(("z", "a", "m", "a"))))

@@ -93,8 +93,9 @@ def test_several_questions_at_once_have_the_same_confidence(known):
     together = known.recall_many(questions, min_confidence=0.1)
     apart = [known.recall(question, min_confidence=0.1) for question in questions]
     assert [hits.evidence for hits in together] == [hits.evidence for hits in apart]
+    # Many texts may be encoded in another way than one: to a cosine of 0.9999, as encoders promise, not to the bit.
     for mine, other in zip(together, apart, strict=True):
-        assert confidences(mine) == pytest.approx(confidences(other), abs=1e-4)
+        assert confidences(mine) == pytest.approx(confidences(other), abs=1e-3)
 
 
 def test_a_confidence_is_explained_by_its_parts(known):

@@ -62,7 +62,14 @@ def test_the_parts_that_are_shown_add_up_to_the_score(memory):
     for hit in memory.recall(QUERY, session="s", k=20, explain=True):
         trace = hit.trace
         adds = [trace[part]["adds"] for part in ("lexical", "nearby", "neighbour", "time")]
-        parts = trace["trust"] * trace["dense"] + sum(adds) + trace["importance"] + trace["recency"] + trace["newer"]
+        parts = (
+            trace["trust"] * trace["dense"]
+            + sum(adds)
+            + trace["importance"]
+            + trace["speaker"]
+            + trace["recency"]
+            + trace["newer"]
+        )
         assert hit.score == trace["score"] == pytest.approx(parts, abs=1e-9)
 
 

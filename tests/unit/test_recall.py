@@ -357,7 +357,7 @@ def test_every_part_of_a_score_is_explained(memory):
     assert set(trace["lexical"]["words"]) == {"tulips", "need", "winters"}
     assert trace["filter"] is True
     parts = [trace["dense"], trace["lexical"]["adds"], trace["neighbour"]["adds"], trace["time"]["adds"]]
-    assert hit.score == pytest.approx(sum(parts) + trace["importance"] + trace["recency"])
+    assert hit.score == pytest.approx(sum(parts) + trace["importance"] + trace["speaker"] + trace["recency"])
     assert [tier["dimension"] for tier in trace["tiers"]][-1] == 96
 
 

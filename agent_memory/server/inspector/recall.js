@@ -34,7 +34,7 @@ export function funnel(tiers) {
 const parts = (trace) => table(["part", "value"], [
   ["cosine", number(trace.dense)], ["trust in it", number(trace.trust)], ["words found", (trace.lexical.words || []).join(", ") || "–"], ["words add", number(trace.lexical.adds)],
   ["words nearby add", number(trace.nearby.adds) + (trace.nearby.key ? ` (from ${trace.nearby.key})` : "")],
-  ["neighbour adds", number(trace.neighbour.adds) + (trace.neighbour.key ? ` (from ${trace.neighbour.key})` : "")], ["time adds", number(trace.time.adds)], ["importance", number(trace.importance)], ["recency", number(trace.recency)], ["updating an earlier entry adds", number(trace.newer)], ["score", number(trace.score)]], "Parts of the score");
+  ["neighbour adds", number(trace.neighbour.adds) + (trace.neighbour.key ? ` (from ${trace.neighbour.key})` : "")], ["time adds", number(trace.time.adds)], ["importance", number(trace.importance)], ["being said by the agent adds", number(trace.speaker)], ["recency", number(trace.recency)], ["updating an earlier entry adds", number(trace.newer)], ["score", number(trace.score)]], "Parts of the score");
 
 function makeSettings(title, sessions, scopes, given = {}) {
   const [modeLabel, mode] = field("Mode", { value: given.mode || "hybrid" }, [["hybrid", "hybrid"], ["dense", "meaning"], ["lexical", "words"]]);
