@@ -6,7 +6,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from agent_memory import inputs
-from agent_memory.errors import AgentMemoryError, IndexStateError, InvalidInputError, StorageError
+from agent_memory.errors import AgentMemoryError, IndexStateError, InvalidInputError, NotFoundError, StorageError
 from agent_memory.files import clean_parts, failpoint
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
-from agent_memory.records import Erasure
+from agent_memory.records import Entry, Erasure
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.codec import canonical_json
 from agent_memory.storage.erasures import StoredErasure
@@ -41,6 +41,8 @@ class _Wish:
         later: Whether what has replaced them goes, too.
         queries_of: A namespace of which all logged queries go; None for those alone that could find the rows.
         deferred: Whether their traces in files are left to maintenance.
+        key: The key that was asked for.
+        session: The session that was asked for.
     """
 
     selection: str
@@ -49,6 +51,8 @@ class _Wish:
     later: bool
     queries_of: Namespace | None = None
     deferred: bool = False
+    key: str | None = None
+    session: str | None = None
 
     def find(self, tx: Transaction) -> list[int]:
         """Return the rows with all that belongs to them, ascending."""
@@ -118,8 +122,45 @@ class Eraser:
             >>> memory.forget("pin")
             1
         """
+        given = {"key": key, "where": where, "session": session, "everything": everything}
+        return self._carry_out(self._make_wish(given, namespace, deferred), dry_run)
+
+    def forget_version(
+        self,
+        key: str,
+        *,
+        accept: Callable[[Entry | None], None],
+        namespace: Sequence[str] | None = None,
+        deferred: bool = False,
+        dry_run: bool = False,
+    ) -> Erasure:
+        """Forget one entry, as ``forget`` does, unless ``accept`` raises.
+
+        Args:
+            key: The entry's key.
+            accept: Called with the entry as it is read in the transaction that deletes it; with None if there is none.
+            namespace: As for ``forget``.
+            deferred: As for ``forget``.
+            dry_run: As for ``forget``.
+        """
+        wish = self._make_wish({"key": key}, namespace, deferred)
         scope = inputs.resolve_namespace(namespace, self._namespace)
-        everything = inputs.check_flag("everything", everything)
+
+        def select(tx: Transaction) -> IdArray:
+            try:
+                current = tx.entries.find(scope, key, datetime.now(UTC))[1]
+            except NotFoundError:
+                current = None
+            accept(current)
+            return wish.select(tx)
+
+        return self._carry_out(replace(wish, select=select), dry_run)
+
+    def _make_wish(self, given: Mapping[str, Any], namespace: Sequence[str] | None, deferred: bool) -> _Wish:
+        """Return what the arguments of ``forget`` ask for."""
+        key, where, session = (given.get(name) for name in ("key", "where", "session"))
+        scope = inputs.resolve_namespace(namespace, self._namespace)
+        everything = inputs.check_flag("everything", given.get("everything", False))
         filtered = (where is not None and parse_filter(where) != EVERYTHING) or session is not None
         if sum([key is not None, filtered, everything]) != 1:
             raise InvalidInputError("say what to forget: a key, a non-empty where and/or session, or everything")
@@ -130,18 +171,21 @@ class Eraser:
             key=inputs.check_optional_name("key", key),
             session=inputs.check_optional_name("session", session),
         )
-        given = {"key": key, "where": where, "session": session, "everything": everything}
-        wish = _Wish(
+        return _Wish(
             selection="everything" if everything else next(name for name, value in given.items() if value is not None),
             digest=digest_selection(scope, **given),
             select=lambda tx: tx.entries.select_ids(condition),
             later=True,
             queries_of=scope if everything else None,
+            key=condition.key,
+            session=condition.session,
             deferred=inputs.check_flag("deferred", deferred),
         )
+
+    def _carry_out(self, wish: _Wish, dry_run: bool) -> Erasure:
         if inputs.check_flag("dry_run", dry_run):
             return self._preview(wish)
-        with stage("forget", store=self._store, key=condition.key, session=condition.session) as facts:
+        with stage("forget", store=self._store, key=wish.key, session=wish.session) as facts:
             erasure = self._erase(wish)
             facts["records"] = int(erasure)
         return erasure

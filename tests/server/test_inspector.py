@@ -177,6 +177,20 @@ def test_a_person_sees_why_entries_are_recalled_and_why_not(page):
     look(page, "compare")
 
 
+def test_the_parts_that_a_person_reads_add_up_to_the_score(page):
+    page.goto("/#/recall?q=Which%20exam%20is%20it%20on%202%20July%3F")
+    hits = page.get_by_role("region", name="Hits", exact=True)
+    bars = hits.get_by_role("img", name=re.compile("meaning"))
+    expect(bars.first).to_be_visible()
+    told = [bar.get_attribute("aria-label") for bar in bars.all()]
+    numbers = hits.get_by_text(re.compile(r"^-?\d+\.\d+$")).all_inner_texts()
+    scores = [float(text) for text in numbers if text]  # folded tables hold more, which nobody sees
+    assert len(told) == len(scores) == 5
+    assert any("who said it -" in parts for parts in told)
+    for parts, score in zip(told, scores, strict=True):
+        assert sum(float(part.rsplit(" ", 1)[1]) for part in parts.split(", ")) == pytest.approx(score, abs=0.004)
+
+
 def test_keys_and_sessions_are_told_apart_by_their_namespaces(page, demo):
     for scope, text in (((), "The rent is 900."), (("acme", "bob"), "The rent is 700.")):
         if not demo.memory.get_many(["rent"], namespace=scope):

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from agent_memory import InvalidInputError
+from agent_memory import Config, InvalidInputError, LockTimeoutError, Memory
 from agent_memory.server.keys import create_key
 from agent_memory.server.serving import check_exposure
 from agent_memory.storage.sqlite.ledger import open_ledger
@@ -260,6 +260,26 @@ def test_an_etag_protects_what_was_read_and_spares_what_is_known(served):
     assert client.delete("/v1/memories/none", headers={"if-match": "*"}).status_code == 412
     assert client.delete("/v1/memories/none").json()["forgotten"] == 0
     assert client.delete(here, headers={"if-match": etag}).json()["forgotten"] == 1
+
+
+def test_nobody_changes_an_entry_between_the_look_at_if_match_and_its_end(served, monkeypatch):
+    from agent_memory.server.routes import memories
+
+    client, here = served.client, "/v1/memories/bees"
+    etag = client.post("/v1/memories", json={"text": "Maya keeps bees", "key": "bees"}).headers["etag"]
+    check, config, refused = memories.check_match, Config(lock_timeout_s=0.1), []
+
+    def check_and_try(request, entry):
+        check(request, entry)
+        with Memory(served.memory.path, encoder=served.memory.encoder, config=config) as other:
+            try:
+                other.update("bees", text="Maya sold her bees")
+            except LockTimeoutError as error:
+                refused.append(str(error))
+
+    monkeypatch.setattr(memories, "check_match", check_and_try)
+    answer = client.delete(here, headers={"if-match": etag})
+    assert (answer.json().get("forgotten"), len(refused)) == (1, 1), answer.text
 
 
 def test_the_first_key_is_made_before_the_store_so_that_others_can_be_served(tmp_path, serve):

@@ -4,17 +4,17 @@ import { field, h, link, moment, number, origin, problem, s, say, scope, show, s
 
 const TERMS = [
   ["dense", "meaning", (t) => t.dense * t.trust], ["words", "words", (t) => t.lexical.adds + t.nearby.adds], ["neighbour", "neighbours", (t) => t.neighbour.adds],
-  ["time", "time", (t) => t.time.adds], ["importance", "importance", (t) => t.importance], ["recency", "recency", (t) => t.recency + t.newer],
+  ["time", "time", (t) => t.time.adds], ["importance", "importance", (t) => t.importance], ["recency", "recency", (t) => t.recency + t.newer], ["speaker", "who said it", (t) => t.speaker],
 ];
 const swatch = (name) => s("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, s("rect", { width: 10, height: 10, rx: 2, class: "f-" + name }));
 const legend = () => h("div", { class: "legend" }, TERMS.map(([name, text]) => h("span", {}, swatch(name), text)));
 
-// The terms of a score as a stacked bar; the longest score of the answer fills it.
+// The terms of a score as a stacked bar; the longest score of the answer fills it. What is taken off is told in words.
 function bar(trace, most) {
-  const parts = TERMS.map(([name, text, read]) => [name, text, read(trace) || 0]).filter(([, , value]) => value > 0);
+  const parts = TERMS.map(([name, text, read]) => [name, text, read(trace) || 0]).filter(([, , value]) => value);
   const told = parts.map(([, text, value]) => `${text} ${number(value)}`).join(", ");
   let x = 0;
-  const rects = parts.map(([name, , value]) => { const width = value / most * 100; x += width; return s("rect", { x: x - width, width, height: 10, class: "f-" + name }); });
+  const rects = parts.filter(([, , value]) => value > 0).map(([name, , value]) => { const width = value / most * 100; x += width; return s("rect", { x: x - width, width, height: 10, class: "f-" + name }); });
   return [s("svg", { class: "bar", viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": told }, s("rect", { width: 100, height: 10, class: "f-line" }), rects), h("div", { class: "note" }, told)];
 }
 

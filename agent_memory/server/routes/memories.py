@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -240,15 +241,12 @@ async def forget_many(caller: Writer, body: schemas.Forget) -> Response:
 
     The answer is a receipt. `dry_run` only tells what would go.
     """
-    return await _forget(caller, body.given())
+    given = body.given()
+    return await _forget(caller, lambda: caller.memory.forget(**given), given.get("dry_run", False))
 
 
-async def _forget(caller: Caller, given: dict[str, Any], check: Callable[[], None] = lambda: None) -> Response:
-    def work() -> Erasure:
-        check()
-        return caller.memory.forget(**given)
-
-    if given.get("dry_run", False) is not False:  # what is no flag is refused there
+async def _forget(caller: Caller, work: Callable[[], Erasure], dry_run: object) -> Response:
+    if dry_run is not False:  # what is no flag is refused there
         return await caller.read(lambda: show_preview(caller, work()))
     return await caller.write("forget", lambda _: answer_receipt(caller, work()))
 
@@ -304,17 +302,17 @@ async def forget(
     `If-Match` refuses to forget another version than the one that was read.
     """
     name = name_in_path(key)
-    given = {"key": name, "namespace": namespace, "deferred": deferred, "dry_run": dry_run}
 
-    def check() -> None:
-        if "if-match" not in request.headers:
-            return
-        try:
-            check_match(request, caller.memory.get(name, namespace=namespace))
-        except NotFoundError:
-            raise Problem(412, "changed", f"there is no entry {name!r}, and If-Match asks for one") from None
+    def accept(entry: Entry | None) -> None:
+        if entry is not None:
+            check_match(request, entry)
+        elif "if-match" in request.headers:
+            raise Problem(412, "changed", f"there is no entry {name!r}, and If-Match asks for one")
 
-    return await _forget(caller, given, check)
+    forget_version = partial(caller.memory._eraser.forget_version, name, accept=accept)
+    return await _forget(
+        caller, lambda: forget_version(namespace=namespace, deferred=deferred, dry_run=dry_run), dry_run
+    )
 
 
 @router.get("/memories/{key}/history", responses=answers(schemas.EntryList, 404))
@@ -328,10 +326,11 @@ async def passages(caller: Reader, key: str, namespace: NamespaceQuery = None) -
     """Read where the passages of a text begin and end: stretches of a long one, each with a vector of its own."""
 
     def read() -> dict[str, Any]:
-        entry = caller.memory.get(name_in_path(key), namespace=namespace)
+        scope = inputs.resolve_namespace(namespace, caller.memory.namespace)
         with caller.memory._store.read() as tx:
-            found, generation = tx.entries.find_newest(entry.namespace, entry.key), tx.generations.live()
-            stored = tx.passages.read(generation, [found[0]]) if found and generation else []
+            entry_id, entry = tx.entries.find(scope, name_in_path(key), datetime.now(UTC))
+            generation = tx.generations.live()
+            stored = tx.passages.read(generation, [entry_id]) if generation else []
         return {"items": stored[0].spans if stored else split_passages(entry.text)}
 
     return await caller.read(read)
