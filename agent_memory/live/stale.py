@@ -66,12 +66,12 @@ class Statement:
         """Whether it is a question, which states nothing."""
         return self.entry.text.rstrip(" \n\t\"'”»)").endswith(_QUESTION)
 
-    @property
+    @cached_property
     def source(self) -> tuple[str | None, Namespace]:
         """Whose statement it is: nobody updates what another has said."""
         return self.entry.speaker, self.entry.namespace
 
-    @property
+    @cached_property
     def can_update(self) -> bool:
         """Whether it states one thing: it is no question, and not so long that it says many."""
         return not self.asks and len(self.entry.text) <= _MOST_CHARS and 0 < len(self.words) <= _MOST_WORDS
@@ -82,6 +82,8 @@ class Statement:
             return False
         mine, theirs = self.words, earlier.words
         share = len(mine & theirs) / min(len(mine), len(theirs))
+        if share < min(_SHARED, _SURELY_SHARED):
+            return False
         if self.denies != earlier.denies:
             return share >= _SURELY_SHARED
         if share < _SHARED or mine <= theirs or theirs <= mine:
@@ -90,19 +92,19 @@ class Statement:
 
 
 # Questions about one thing find the same entries again; reading the words of twenty takes longer than the search.
-@lru_cache(maxsize=2_048)
+@lru_cache(maxsize=8_192)
 def _choose_words(text: str) -> frozenset[str]:
     return frozenset(word.forms[0][0] for word in choose_words(text, tuple))
 
 
-@lru_cache(maxsize=2_048)
+@lru_cache(maxsize=8_192)
 def _choose_values(text: str) -> frozenset[str]:
     names = {found.group(1) for found in _NAME.finditer(text) if found.group(1)[0].isupper()}
     folded = _choose_words(" ".join(names)) if names else frozenset()
     return frozenset(word for word in _choose_words(text) if word in folded or word in _COUNTS or not _is_plain(word))
 
 
-@lru_cache(maxsize=2_048)
+@lru_cache(maxsize=8_192)
 def _find_denial(text: str) -> bool:
     return not _DENIALS.isdisjoint(_TOKEN.findall(text.lower().replace("’", "'")))
 

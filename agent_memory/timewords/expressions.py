@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from agent_memory.timewords.calendar import Span, around, cover, cut_edge, make_season, part_of, shift
 from agent_memory.timewords.dates import read_date, read_month
 from agent_memory.timewords.line import Found, Line
-from agent_memory.timewords.relative import read_amount, read_relative, stretch
+from agent_memory.timewords.relative import CLOCK, read_amount, read_relative, stretch
 
 _DAY = timedelta(days=1)
 _BETWEEN = ("of", "the", "in", "at", "comma")
@@ -16,7 +16,7 @@ _BETWEEN = ("of", "the", "in", "at", "comma")
 
 def read_expression(line: Line, at: int) -> Found:
     """Return the span that an expression of time at a position means, open spans included."""
-    found = _read_open(line, at) or _read_between(line, at)
+    found = _read_open(line, at) or _read_between(line, at) or _read_apart(line, at)
     if found is not None:
         return found
     if line.has(at, "in", "from", "of"):
@@ -59,11 +59,55 @@ def _open(span: Span, kind: str) -> Span:
     }[kind]
 
 
+def _read_apart(line: Line, at: int) -> Found:
+    """Read "three days before Christmas", "the week after Easter"."""
+    amount = read_amount(line, at)
+    if amount is None:
+        unit = line.value(at, "unit")
+        if unit not in ("day", "night", "week", "weekend", "month", "year"):
+            return None
+        amount = (1, 1), unit, at + 1
+    end = amount[2]
+    step = -1 if line.has(end, "before") else 1 if line.has(end, "after") else 0
+    found = _read_period(line, line.skip(end + 1, "the", "in", most=2), told=True) if step else None
+    apart = None if found is None else _step_away(found[0], amount[0], amount[1], step)
+    return None if found is None or apart is None else (apart, found[1])
+
+
+def _read_apart_behind(line: Line, span: Span, end: int) -> Found:
+    """Read what stands behind a day in 圣诞节前三天 and クリスマスの3日前."""
+    if line.language.spaced:
+        return None
+    for kind, own, step in (("postbefore", "ago", -1), ("postafter", "later", 1)):
+        first = line.has(end, kind)
+        amount = read_amount(line, end + 1 if first else line.skip(end, "of", most=1))
+        if amount is None or not (first or line.has(amount[2], own)):
+            continue
+        apart = _step_away(span, amount[0], amount[1], step)
+        return None if apart is None else (apart, amount[2] + (not first))
+    return None
+
+
+def _step_away(span: Span, counts: tuple[int, int], unit: str, step: int) -> Span | None:
+    """Return what lies so many units before (``step`` -1) or after (1) a span; None for hours and less."""
+    if unit in CLOCK:
+        return None
+    edges = [span.start if step < 0 else span.end - _DAY]
+    if span.grain == "holiday":  # "two days before Christmas" may be told from its eve or its day
+        middle = cover("day", span.start + (span.end - span.start) / 2).start
+        edges = [*edges, middle] if unit in ("day", "night") else [middle]
+    spans = [shift(unit, step * count, edge) for count in counts for edge in edges]
+    return Span(min(one.start for one in spans), max(one.end for one in spans))
+
+
 def _read_behind(line: Line, found: tuple[Span, int], *, onward: bool) -> Found:
     """Read what stands behind a span in some languages: "from 2022 on", 3月から, 2023年以前."""
     span, end = found
     if datetime.min == span.start or datetime.max == span.end:
         return found
+    apart = _read_apart_behind(line, *found) if span.grain in ("day", "holiday") else None
+    if apart is not None:
+        return apart
     if onward and line.has(end, "onward") and not line.is_plain(end + 1):
         return _open(span, "since"), end + 1
     if line.has(end, "postsince"):

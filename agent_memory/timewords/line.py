@@ -19,7 +19,7 @@ STARTS = frozenset(
     (
         "month weekday date numeric monthday yearmonth isoweek quarter trimester halfyear halfword season day "
         "daypart shifted unit part ord decade decadeword decadesign holiday year yearsign monthsign daysign "
-        "weekword nth quartersign seasons shiftededge"
+        "weekword nth quartersign seasons pluralday shiftededge"
     ).split()
 )
 """Meanings without which a text mentions no time."""

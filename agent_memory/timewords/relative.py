@@ -20,7 +20,7 @@ from agent_memory.timewords.calendar import (
 from agent_memory.timewords.line import Found, Line
 
 _DAY = timedelta(days=1)
-_CLOCK = ("second", "minute", "hour")
+CLOCK = ("second", "minute", "hour")
 _BLOCKS = ("weekend", "quarter", "decade", "century", "night")
 _AMOUNT = frozenset("num one fuzzy sesqui half unit".split())
 _FIRST = _AMOUNT | frozenset("day daypart rel shifted shiftededge season agopre inpre past weekday".split())
@@ -60,7 +60,7 @@ def _read_day(line: Line, at: int) -> Found:
     offset = line.value(at, "day")
     if offset == 0 and line.has(at + 1, "agopre"):  # heute vor einem Jahr
         amount = read_amount(line, at + 2)
-        if amount is not None and amount[1] not in _CLOCK:
+        if amount is not None and amount[1] not in CLOCK:
             return cover("day", add(today, amount[1], -amount[0][0])), amount[2]
     if offset is not None:
         return cover("day", today + offset * _DAY), at + 1
@@ -87,7 +87,7 @@ def _read_before_last(line: Line, at: int) -> Found:
     if season is not None and line.has(at + 1, "before", "after") and near in (-1, 1):
         found = _near_season(line, season, 2 * near)
         return None if found is None else (found, at + 3)
-    if unit is None or unit in _CLOCK:
+    if unit is None or unit in CLOCK:
         return None
     if line.has(at + 1, "before") and near == -1:
         return shift(unit, -2, line.now), at + 3
@@ -147,12 +147,16 @@ def _read_turns_ago(line: Line, at: int) -> Found:
         return None
     season = line.value(at + 1, "season") if line.has(at + 1, "season") else line.value(at + 1, "seasons")
     name = line.value(at + 1, "holiday")
+    weekday = line.value(at + 1, "pluralday" if line.has(at + 1, "pluralday") else "weekday")
     if season is not None:
         found = [_near_season(line, season, -count) for count in reversed(counts)]
     elif name is not None:
         years = range(line.now.year - counts[1] - 1, line.now.year + 1)
         over = [span for span in (make_holiday(name, year) for year in years) if span.end <= line.now]
         found = [over[-count] for count in reversed(counts)]
+    elif weekday is not None:
+        behind = (line.now.weekday() - weekday) % 7 or 7
+        found = [cover("day", line.now - (behind + 7 * count - 7) * _DAY) for count in reversed(counts)]
     else:
         return None
     first, last = found[0], found[-1]
@@ -170,7 +174,7 @@ def read_ago(line: Line, at: int) -> Found:
     if not (before or after):
         return None
     end += after
-    if line.value(end, "day") == 0 and unit not in _CLOCK:
+    if line.value(end, "day") == 0 and unit not in CLOCK:
         return cover("day", add(line.now, unit, -least)), end + 1
     weekday = line.value(end, "weekday")
     if unit in ("week", "fortnight") and weekday is not None:
@@ -235,7 +239,7 @@ def _read_counted_behind(line: Line, at: int) -> Found:
 def stretch(line: Line, unit: str, count: int) -> Span:
     """Return the days of the last or next so many units, today included; of hours, to the minute."""
     now = line.now
-    if unit in _CLOCK:
+    if unit in CLOCK:
         other = add(now, unit, count)
         return Span(min(now, other), max(now, other) + timedelta(microseconds=1))
     if unit in _BLOCKS:
@@ -260,7 +264,7 @@ def _read_neighbour(line: Line, at: int) -> Found:
     if season is not None and line.is_trusted(noun, end):
         found = _near_season(line, season, near)
         return None if found is None else (found, end)
-    if unit is None or unit in (*_CLOCK, "day") or (unit == "night" and near != -1 and near != 0):
+    if unit is None or unit in (*CLOCK, "day") or (unit == "night" and near != -1 and near != 0):
         return None
     if unit == "weekend" and near == 1 and line.has(at, "nearest"):
         near = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent_memory.timewords.words import Language
 
 _NUMBERS = "one two three four five six seven eight nine ten eleven twelve".split()
+_DAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 _DECADES = {"nineties": 90, "eighties": 80, "seventies": 70, "sixties": 60, "fifties": 50, "forties": 40}
 _DECADES |= {"thirties": 30, "twenties": 20}
 _ORDINALS = (
@@ -40,7 +41,8 @@ ENGLISH = Language(
             "saturday|sat": 5,
             "sunday|sun": 6,
         },
-        "weekdays": {"mondays|tuesdays|wednesdays|thursdays|fridays|saturdays|sundays|weekends": True},
+        "weekdays": {"|".join(f"{day}s" for day in _DAYS) + "|weekends": True},
+        "pluralday": {f"{day}s": at for at, day in enumerate(_DAYS)},
         "num": {word: value for value, word in enumerate(_NUMBERS, start=1)},
         "one": {"a|an|one": 1},
         "ord": {

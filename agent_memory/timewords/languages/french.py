@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent_memory.timewords.words import Language
 
+_FR_DAYS = "lundi mardi mercredi jeudi vendredi samedi dimanche".split()
 _FR_NUMBERS = "un deux trois quatre cinq six sept huit neuf dix onze douze".split()
 _IT_NUMBERS = "uno due tre quattro cinque sei sette otto nove dieci undici dodici".split()
 
@@ -25,7 +26,8 @@ FRENCH = Language(
             "décembre|déc": 12,
         },
         "weekday": {"lundi": 0, "mardi": 1, "mercredi": 2, "jeudi": 3, "vendredi": 4, "samedi": 5, "dimanche": 6},
-        "weekdays": {"lundis|mardis|mercredis|jeudis|vendredis|samedis|dimanches|week ends|weekends": True},
+        "weekdays": {"|".join(f"{day}s" for day in _FR_DAYS) + "|week ends|weekends": True},
+        "pluralday": {f"{day}s": at for at, day in enumerate(_FR_DAYS)},
         "num": {**{word: value for value, word in enumerate(_FR_NUMBERS, start=1)}, "une": 1},
         "ord": {"premier|première": 1, "deuxième|second|seconde": 2, "troisième": 3, "quatrième": 4},
         "fuzzy": {"quelques": (2, 5), "plusieurs": (3, 8), "une quinzaine de": (14, 16), "une dizaine de": (9, 11)},
