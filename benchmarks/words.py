@@ -4,8 +4,9 @@
 
 TRAIN holds folders with ``conversations.jsonl`` and ``queries.jsonl``. Each question is asked of each engine in turn,
 so that all of them meet the same disturbances; ratios are of the same question. Searches are timed in milliseconds of
-the process's own CPU time, which other programs disturb least. One thread, and no encoding: vectors are random, of 64
-dimensions, and no text is read for times. tantivy and bm25s get the terms that FTS5 indexes and search for the same
+the process's own CPU time, which other programs disturb least. One thread, and no encoding: vectors are random, around
+a thousand centres, in the tiers of a new store, and no text is read for times. Each conversation is a session; what is
+asked in a session is asked in the longest. tantivy and bm25s get the terms that FTS5 indexes and search for the same
 ones; both give ids and scores alone: no filter, no catching up, no words of others. They are left out where they are
 not installed.
 """
@@ -31,20 +32,22 @@ from agent_memory import Config, EncoderSpec, Memory
 from agent_memory.storage.filters import parse_filter
 from agent_memory.storage.records import Condition, LexicalQuery
 
-QUERIES, LIMIT, DIMENSION = 200, 1_000, 64
+QUERIES, LIMIT, DIMENSION, CENTRES = 200, 1_000, 768, 1_000
 
 
 class RandomEncoder:
-    """Replaces an encoder: every query gets a random vector."""
+    """Replaces an encoder: every text gets a random vector near one of the centres."""
 
-    spec = EncoderSpec(name="random", revision="1", dimension=DIMENSION, tiers=(DIMENSION,), max_tokens=1)
+    spec = EncoderSpec(name="random", revision="2", dimension=DIMENSION, tiers=(64, 256, DIMENSION), max_tokens=1)
 
     def __init__(self) -> None:
         self._generator = np.random.default_rng(1)
+        self._centres = self._generator.standard_normal((CENTRES, DIMENSION), dtype=np.float32)
 
     def encode_documents(self, texts: list[str], *, progress: object = None) -> np.ndarray:
         """Return random unit vectors."""
         vectors = self._generator.standard_normal((len(texts), DIMENSION), dtype=np.float32)
+        vectors += self._centres[self._generator.integers(CENTRES, size=len(texts))]
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
     encode_queries = encode_documents
@@ -62,7 +65,13 @@ def read_turns(folder: Path, rows: int) -> list[dict[str, Any]]:
             if not page:
                 each.remove(one)
     return [
-        {"text": turn["text"], "speaker": turn.get("speaker"), "key": str(at), "metadata": {"part": at % 100}}
+        {
+            "text": turn["text"],
+            "speaker": turn.get("speaker"),
+            "session": turn["session"],
+            "key": str(at),
+            "metadata": {"part": at % 100},
+        }
         for at, turn in enumerate(turns[:rows])
     ]
 
@@ -70,7 +79,10 @@ def read_turns(folder: Path, rows: int) -> list[dict[str, Any]]:
 def _iter_turns(file: Path) -> Iterator[dict[str, Any]]:
     with file.open() as lines:
         for line in lines:
-            yield from (turn for turn in json.loads(line)["segments"] if turn["text"].strip())
+            conversation = json.loads(line)
+            for turn in conversation["segments"]:
+                if turn["text"].strip():
+                    yield turn | {"session": f"{file.parent.name}/{conversation['id']}"}
 
 
 def read_questions(folder: Path) -> list[str]:
@@ -230,19 +242,27 @@ def count_equal(memory: Memory, questions: list[str]) -> float:
 
 
 def time_hybrid(memory: Memory, questions: list[str]) -> dict[str, Any]:
-    """Return milliseconds of whole recalls, with the tier and by FTS5, and the ratio of each question."""
+    """Return milliseconds of whole recalls, with the tier and by FTS5, and the ratios of each question."""
+    longest = max(memory.sessions(), key=lambda session: session.entries).name
+    ways: dict[str, dict[str, Any]] = {
+        "": {},
+        "_session": {"session": longest},
+        "_10%": {"where": {"part": {"$lt": 10}}},
+        "_1%": {"where": {"part": 7}},
+    }
     words = memory._store.words
-    times: dict[str, list[float]] = {"tier": [], "fts5": []}
+    times: dict[str, list[float]] = {kind + way: [] for way in ways for kind in ("tier", "fts5")}
     view = words.view
     for question in questions:
         for name, mine in times.items():
-            words.view = view if name == "tier" else lambda tx, in_haste=False: None  # type: ignore[method-assign]
+            words.view = view if name.startswith("tier") else lambda tx, in_haste=False: None  # type: ignore[method-assign]
             started = time.process_time()
-            memory.recall(question, k=10)
+            memory.recall(question, k=10, **ways[name[4:]])
             mine.append((time.process_time() - started) * 1000)
     words.view = view  # type: ignore[method-assign]
-    ratios = np.array(times["fts5"]) / np.array(times["tier"])
-    return {name: summarise(mine) for name, mine in times.items()} | {"fts5 / tier": summarise(ratios)}
+    base = np.array(times["tier"])
+    ratios = {f"{name} / tier": summarise(np.array(mine) / base) for name, mine in times.items() if name != "tier"}
+    return {name: summarise(mine) for name, mine in times.items()} | ratios
 
 
 def time_adds(memory: Memory, questions: list[str]) -> dict[str, float]:
