@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from agent_memory.records import Entry
-from agent_memory.storage.words.terms import choose_words
+from agent_memory.storage.words.terms import list_first_forms
 from agent_memory.types import Namespace
 
 LIKENESS = 0.65
@@ -49,7 +49,7 @@ class Statement:
     def words(self) -> frozenset[str]:
         """Its words, folded, without those that only give it form."""
         text = self.entry.text
-        return _choose_words(text) if len(text) <= _MOST_CHARS else _choose_words.__wrapped__(text)
+        return _choose_words(text) if len(text) <= _MOST_CHARS else list_first_forms(text)
 
     @cached_property
     def values(self) -> frozenset[str]:
@@ -92,9 +92,7 @@ class Statement:
 
 
 # Questions about one thing find the same entries again; reading the words of twenty takes longer than the search.
-@lru_cache(maxsize=8_192)
-def _choose_words(text: str) -> frozenset[str]:
-    return frozenset(word.forms[0][0] for word in choose_words(text, tuple))
+_choose_words = lru_cache(maxsize=8_192)(list_first_forms)
 
 
 @lru_cache(maxsize=8_192)

@@ -46,7 +46,7 @@ def _make_hits(tx: Transaction, search: Search, best: list[Candidate]) -> Hits:
     named = [one for candidate in best for one in (candidate.lender, candidate.nearby_id)] if explain else []
     lenders = [entry_id for entry_id in named if entry_id is not None]
     later = [search.stale[candidate.id] for candidate in best if candidate.id in search.stale]
-    entries = tx.entries.fetch([*(candidate.id for candidate in best), *lenders, *later])
+    entries = search.fetch([*(candidate.id for candidate in best), *lenders, *later])
     if missing := [candidate.id for candidate in best if candidate.id not in entries]:
         raise StorageError(f"the full-text index refers to missing entries {missing[:3]}")
     found = {candidate.id: entries[candidate.id] for candidate in best}

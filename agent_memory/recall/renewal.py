@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +12,10 @@ from agent_memory.live.stale import LIKENESS, Statement, is_later
 from agent_memory.recall.ranking import Candidate, rank_candidates
 from agent_memory.recall.request import Mode, Request
 from agent_memory.storage.base import Transaction
-from agent_memory.storage.words.terms import choose_words
+from agent_memory.storage.words.terms import list_first_forms
 
 if TYPE_CHECKING:
+    from agent_memory.records import Entry
     from agent_memory.types import FloatArray
 
 FIRST = 20
@@ -43,7 +44,14 @@ _PAST = re.compile(
 )
 
 
-def renew(tx: Transaction, request: Request, ranked: Sequence[Candidate], *, dated: bool) -> dict[int, int]:
+def renew(
+    tx: Transaction,
+    request: Request,
+    ranked: Sequence[Candidate],
+    *,
+    dated: bool,
+    fetch: Callable[[Sequence[int]], Mapping[int, Entry]],
+) -> dict[int, int]:
     """Raise later candidates above the earlier ones that they update; in the order of ``ranked`` nothing else changes.
 
     Args:
@@ -51,6 +59,7 @@ def renew(tx: Transaction, request: Request, ranked: Sequence[Candidate], *, dat
         request: The recall.
         ranked: Candidates, best first. Where a later one is raised, its ``newer`` says by how much.
         dated: Whether the question names a time, so that the later one is not what it is after.
+        fetch: Returns entries by id.
 
     Returns:
         Id of the later candidate, by id of the one that it updates.
@@ -62,14 +71,14 @@ def renew(tx: Transaction, request: Request, ranked: Sequence[Candidate], *, dat
     pairs = _find_alike(tx, first, _ALIKE if asks_for_now else LIKENESS)
     if not pairs:
         return {}
-    entries = tx.entries.fetch(sorted({entry_id for pair in pairs for entry_id in pair}))
+    entries = fetch(sorted({entry_id for pair in pairs for entry_id in pair}))
     statements = {entry_id: Statement(entry) for entry_id, entry in entries.items()}
     # In a damaged store a vector may belong to no entry.
     pairs = {pair: cosine for pair, cosine in pairs.items() if statements.keys() >= {*pair}}
     stale = follow_updates(statements, [pair for pair, cosine in pairs.items() if cosine >= LIKENESS])
     if plain or text is None:
         return stale
-    asked = frozenset(word.forms[0][0] for word in choose_words(text, tuple))
+    asked = list_first_forms(text)
     if _POLAR.match(text):  # "Does Alice live in Berlin?" is answered by where she lives now
         asked = frozenset()
     _raise(first, _leave_named(stale, statements, asked), first, _MARGIN)

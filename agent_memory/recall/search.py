@@ -20,7 +20,7 @@ from agent_memory.recall.passages import find_passages
 from agent_memory.recall.ranking import Candidate
 from agent_memory.recall.renewal import FIRST, renew
 from agent_memory.recall.request import Mode, Request
-from agent_memory.records import Evidence
+from agent_memory.records import Entry, Evidence
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import LexicalQuery
 from agent_memory.telemetry.stages import stage
@@ -82,6 +82,7 @@ class Search:
         self._promising: list[int] | None = None
         self.ranked: list[Candidate] = []
         self._searcher: Searcher | None = None
+        self._entries: dict[int, Entry] = {}
         self.calibration = confidence.find_calibration(request, space.spec)
         self.features: dict[int, FloatArray] = {}
         self.confidences: dict[int, float] = {}
@@ -357,7 +358,7 @@ class Search:
         if self._is_out_of_time():
             return ranked
         shown = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
-        self.stale = renew(self._tx, self.request, shown, dated=bool(self.intervals))
+        self.stale = renew(self._tx, self.request, shown, dated=bool(self.intervals), fetch=self.fetch)
         return ranking.rank_candidates(ranked) if self.stale else ranked
 
     @property
@@ -386,6 +387,13 @@ class Search:
         bar = heapq.nlargest(reach, scores.values())[-1] - most
         return [number for number, score in scores.items() if score >= bar]
 
+    def fetch(self, ids: Sequence[int]) -> dict[int, Entry]:
+        """Return entries by id, each read from the database once; missing ones are left out."""
+        missing = [number for number in dict.fromkeys(ids) if number not in self._entries]
+        if missing:
+            self._entries |= self._tx.entries.fetch(missing)
+        return {number: self._entries[number] for number in ids if number in self._entries}
+
     # --- selection ------------------------------------------------------------------------------------------
 
     def _select(self, ranked: list[Candidate]) -> list[Candidate]:
@@ -409,7 +417,7 @@ class Search:
 
     def _rerank(self, ranked: list[Candidate], reranker: Reranker, text: str) -> list[Candidate]:
         best = ranked[: max(_LENDERS, self.request.k)]
-        entries = self._tx.entries.fetch([candidate.id for candidate in best])
+        entries = self.fetch([candidate.id for candidate in best])
         # Of a long text, a cross-encoder reads the beginning alone.
         spans = find_passages(self._tx, self.request, self.words, entries, trust=self.trust)
         texts = {number: entry.text[slice(*spans.get(number, (None, None)))] for number, entry in entries.items()}

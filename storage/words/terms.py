@@ -121,6 +121,19 @@ def choose_words(query: str, list_languages: Callable[[], Collection[str]]) -> l
     return list(distinct.values())
 
 
+def list_first_forms(text: str) -> frozenset[str]:
+    """Return the first form of each word that ``choose_words`` finds in a text, looking for no other language.
+
+    ASCII without quotes is read in less than half of the time.
+    """
+    if text.isascii() and '"' not in text:
+        words = _WORD.findall(fold(text))
+        if find_language(words) in (None, ENGLISH):
+            words = words[:_QUERY_WORDS]
+            return frozenset(word for word in words if word not in _STOP) or frozenset(words)
+    return frozenset(word.forms[0][0] for word in choose_words(text, tuple))
+
+
 def _make_phrase(quoted: str) -> Word | None:
     terms, _ = _split(fold(quoted))
     return Word(quoted, (tuple(terms),)) if len(terms) > 1 else None

@@ -9,6 +9,7 @@ import pytest
 from agent_memory import Memory
 from agent_memory.live.stale import Statement
 from agent_memory.records import Entry
+from agent_memory.storage.words.terms import choose_words, list_first_forms
 
 BEGUN = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -175,3 +176,22 @@ def test_who_names_the_former_value_finds_it_first(memory, mode):
         for question in ("Which flight leaves at 3 pm?", "When does my flight leave?")
     )
     assert (named[0], open_[0]) == ("old", "new")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Alice lives in Porto now, no longer in Berlin.",
+        "It is what it is",
+        'She said "see you at nine" and left',
+        "don't, can't: rock'n'roll at 9:30, 3.11.7 and foo_bar",
+        "Die Häuser in Köln sind teuer und die Miete auch",
+        "Ich habe gestern mit Anna in der Stadt gesprochen und dann haben wir gegessen",
+        "我养了一只猫",
+        "word " * 400 + "last",
+        "",
+        "!!!",
+    ],
+)
+def test_words_that_are_compared_are_those_that_would_be_searched_for(text):
+    assert list_first_forms(text) == frozenset(word.forms[0][0] for word in choose_words(text, tuple))
