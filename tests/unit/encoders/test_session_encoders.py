@@ -19,7 +19,14 @@ from agent_memory.encoders import (
     SessionSegment,
     encode_session,
 )
-from agent_memory.encoders.compact.features import detect_order, encode_dates, format_day, measure_length
+from agent_memory.encoders.compact import features
+from agent_memory.encoders.compact.features import (
+    detect_order,
+    encode_dates,
+    encode_days,
+    format_day,
+    measure_length,
+)
 from agent_memory.encoders.compact.weights import Shape
 from agent_memory.encoders.training.session_model import SessionNetwork
 
@@ -176,6 +183,28 @@ def test_one_at_a_time_equals_the_whole_conversation_at_once(tmp_path):
     assert np.abs(dates[1]).max() > 0
     for text, vector, expected in zip(texts, asked, questions.numpy(), strict=True):
         assert np.abs(session.embed_query(vector, text, memory) - expected).max() < 2e-4
+
+
+@pytest.mark.parametrize(
+    ("question", "first", "stop"),
+    [
+        ("What happened on 3 May 2023?", datetime(2023, 5, 3, tzinfo=UTC), datetime(2023, 5, 4, tzinfo=UTC)),
+        ("What happened last week?", datetime(2024, 4, 22, tzinfo=UTC), datetime(2024, 4, 29, tzinfo=UTC)),
+        ("What happened in 2023?", datetime(2023, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_period_is_the_mean_of_its_days(question, first, stop):
+    mean = encode_days(np.arange(first.toordinal(), stop.toordinal())).mean(0)
+    expected = mean / np.linalg.norm(mean)
+    assert np.abs(encode_dates(question, START.toordinal()) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "question", ["What happened since March 2023?", "What happened until yesterday?", "Wer war vor 2020 da?"]
+)
+def test_a_period_without_an_end_names_no_day_and_lists_none(question, monkeypatch):
+    monkeypatch.setattr(features, "encode_days", lambda days: pytest.fail(f"{len(days)} days are listed"))
+    assert not encode_dates(question, START.toordinal()).any()
 
 
 def test_untrained_weights_leave_vectors_as_they_are(tmp_path):
