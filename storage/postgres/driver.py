@@ -100,8 +100,8 @@ class Driver:
 
     # --- transactions ------------------------------------------------------------------------------------
 
-    def begin(self, kind: str, statements: Sequence[Question]) -> None:
-        """Begin a transaction, and ask what is foreseen, in one round trip.
+    def begin(self, kind: str, statements: Sequence[Question]) -> psycopg.Cursor[Any]:
+        """Begin a transaction, and ask what is foreseen, in one round trip; returns the last statement's answer.
 
         Args:
             kind: ``read`` or ``write``.
@@ -111,11 +111,11 @@ class Driver:
         self.kind, self._known, self._asked, self._pending = kind, {}, {}, []
         foreseen = self._habits.foresee(kind)
         with self.raw.pipeline():
-            for sql, given in statements:
-                self.raw.execute(sql, given)
+            begun = [self.raw.execute(sql, given) for sql, given in statements]
             answers = [self.raw.execute(sql, given) for sql, given in foreseen]
         for (sql, given), cursor in zip(foreseen, answers, strict=True):
             self._known[_name(sql, given)] = Answer(cursor.fetchall())
+        return begun[-1]
 
     def commit(self) -> None:
         """Write what is pending and commit, in one round trip."""
@@ -275,7 +275,18 @@ def wrap_error(error: Exception, name: str, timeout_s: float, *, closed: bool = 
         return InvalidInputError(NO_NUL)
     if isinstance(original, psycopg.errors.UntranslatableCharacter):
         return InvalidInputError(NO_NUL)
-    return StorageError(f"{name}: {str(original).strip()}")
+    return StorageError(f"{name}: {describe(original)}")
+
+
+def describe(error: Exception) -> str:
+    """Return what an error of the server says, in one line, without the statement or the row that it is about."""
+    error = getattr(error, "orig", None) or error
+    said = getattr(error, "diag", None)
+    if said is not None and said.message_primary:
+        return f"{said.message_primary}. {said.message_hint}" if said.message_hint else str(said.message_primary)
+    told = " ".join(str(error).split())
+    # psycopg says so when the connection was lost while it waited for several answers.
+    return "the connection to the server was lost" if "pipeline mode" in told else told
 
 
 def check_nul(*values: str | None) -> None:
