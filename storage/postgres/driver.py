@@ -289,8 +289,14 @@ def describe(error: Exception) -> str:
     return "the connection to the server was lost" if "pipeline mode" in told else told
 
 
-def check_nul(*values: str | None) -> None:
-    """Raise InvalidInputError if a text, or JSON text, holds the character that PostgreSQL cannot store."""
-    for value in values:
-        if value is not None and ("\0" in value or ("\\u0000" in value and _ESCAPED_NUL.search(value))):
-            raise InvalidInputError(NO_NUL)
+def check_nul(*texts: str | None, json: str | None = None) -> None:
+    """Raise InvalidInputError if a text, or a text in JSON, holds the character that PostgreSQL cannot store.
+
+    Args:
+        *texts: Texts as they are; in them the six characters of an escaped NUL are characters like others.
+        json: JSON.
+    """
+    if any(text is not None and "\0" in text for text in texts):
+        raise InvalidInputError(NO_NUL)
+    if json is not None and "\\u0000" in json and _ESCAPED_NUL.search(json):
+        raise InvalidInputError(NO_NUL)

@@ -216,6 +216,19 @@ def test_a_text_with_a_nul_is_refused_before_anything_is_written(url):
         assert len(memory.entries()) == 1
         memory.add("spelled out", metadata={"m": "\\u0000"})
         assert memory.recall("spelled", where={"m": "\\u0000"})[0].text == "spelled out"
+        memory.add("written \\u0000 in JSON", key="b")
+        assert memory.get("b").text == "written \\u0000 in JSON"
+
+
+def test_a_store_whose_texts_spell_a_nul_out_is_copied_and_one_that_holds_one_is_refused(url, tmp_path):
+    for name, text in (("spelled", "a \\u0000 b"), ("held", "a \0 b")):
+        with open_store(tmp_path / name) as memory:
+            memory.add(text, key="a", speaker="\\u0000", metadata={"m": "\\u0000"})
+    with pytest.raises(InvalidInputError, match="NUL"):
+        Memory.copy(tmp_path / "held", url)
+    Memory.copy(tmp_path / "spelled", url)
+    with open_store(url) as memory:
+        assert memory.get("a").text == "a \\u0000 b"
 
 
 def test_a_backup_is_a_store_in_a_file_that_can_be_restored(url, tmp_path):
