@@ -16,6 +16,7 @@ import numpy as np
 from typing_extensions import override
 
 from agent_memory.records import Entry
+from agent_memory.storage.entries import MOST_WORDS, TermCounts
 from agent_memory.storage.postgres.conditions import Filtering
 from agent_memory.storage.records import Condition, EntryTerms, LexicalQuery
 from agent_memory.storage.sqlite import lexical as shared
@@ -36,6 +37,7 @@ _LEAST_WEIGHT = 1e-6  # of a word that most entries hold, as in FTS5
 _TERM = re.compile("[a-z0-9\x80-\U0010ffff]+")
 _FORM = re.compile('"([^"]*)"')
 _LONGEST = 64  # bytes of a term that FTS5 stems
+_COMMON = 200  # rows from which a word is common
 
 _Form = tuple[str, ...]
 
@@ -152,6 +154,8 @@ def _make_terms(rows: Sequence[tuple[int, list[str]]]) -> EntryTerms:
 class PostgresLexical(Filtering, SqliteLexical):
     """``Lexical`` in PostgreSQL."""
 
+    _common: dict[tuple[_Form, ...], int] | None = None
+
     @property
     def _driver(self) -> Driver:
         return cast("Driver", driver(self._connection))
@@ -206,24 +210,37 @@ class PostgresLexical(Filtering, SqliteLexical):
             after = rows[-1][0]
 
     @override
+    def parse(
+        self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS, rough: bool = False
+    ) -> LexicalQuery:
+        self._common = self._driver.habits.list_common(self._count_indexed()) if rough and counts is None else None
+        return super().parse(query, counts=counts, most=most)
+
+    @override
     def _holds(self, term: str, stems: Stems) -> bool:
         counted = stems.count(((term,),))
-        if counted is not None:
-            return counted > 0
-        [stem] = split_terms(term)
-        found = self._driver.run("SELECT 1 FROM lexical WHERE terms @> %s::text[] LIMIT 1", ([stem],))
-        return found.fetchone() is not None
+        # A count, although one row would do: the planner, which keeps no samples of words, reads the table for one row.
+        return (self._count_rows([tuple(split_terms(term))]) if counted is None else counted) > 0
 
     @override
     def _count_hits(self, phrase: str) -> int:
-        return int(self._driver.run(*_ask_count(_list_forms(phrase))).fetchone()[0])
+        return self._count_rows(_list_forms(phrase))
+
+    def _count_rows(self, forms: Sequence[_Form]) -> int:
+        """Return how many rows hold one of some forms: to count a common word, the server reads as many rows."""
+        common, name = self._common, tuple(forms)
+        if common is not None and name in common:
+            return common[name]
+        hits = int(self._driver.run(*_ask_count(forms)).fetchone()[0])
+        if common is not None and hits >= _COMMON:
+            common[name] = hits
+        return hits
 
     @override
     def _count(self, words: Sequence[Word], stems: Stems) -> list[tuple[int, str, Word]]:
         if stems.count(()) is None:  # nobody else counts: all words are counted at once
-            self._driver.ask(
-                [_ask_count([tuple(split_terms(" ".join(form))) for form in word.forms]) for word in words]
-            )
+            forms = [[tuple(split_terms(" ".join(form))) for form in word.forms] for word in words]
+            self._driver.ask([_ask_count(one) for one in forms if tuple(one) not in (self._common or ())])
         return super()._count(words, stems)
 
     @override
@@ -246,9 +263,9 @@ class PostgresLexical(Filtering, SqliteLexical):
         rows = self._count_indexed()
         average = int(self._driver.run(_TOTAL, ("lexical_terms",)).fetchone()[0]) / max(1, rows)
         parts, given = [], []
-        self._driver.ask([_ask_count([form]) for form in forms])
+        self._driver.ask([_ask_count([form]) for form in forms if (form,) not in (self._common or ())])
         for form in forms:
-            hits = int(self._driver.run(*_ask_count([form])).fetchone()[0])
+            hits = self._count_rows([form])
             weight = math.log((rows - hits + 0.5) / (hits + 0.5))
             counted, values = _count(form)
             long = "%s::float8 * (1 - %s::float8 + %s::float8 * size / %s::float8)"
