@@ -1,8 +1,8 @@
 """Search by words in PostgreSQL: an array of terms for each entry, a GIN index over them, and BM25 in SQL.
 
 ``storage/words`` chooses the terms, as for SQLite. What FTS5's tokenizer makes of them there is done here before they
-are stored: they are separated, and those of ASCII letters are stemmed as English (Porter). The score is FTS5's formula
-with its constants, so that both back ends rank alike. (BM25: Robertson and Zaragoza 2009.)
+are stored: they are separated, and stemmed by FTS5 itself, since there are several versions of Porter's stemmer. The
+score is FTS5's formula with its constants, so that both back ends rank alike. (BM25: Robertson and Zaragoza 2009.)
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from agent_memory.storage.sqlite.lazy import sa, tables
 from agent_memory.storage.sqlite.lexical import SqliteLexical, Stems
 from agent_memory.storage.sqlite.scopes import write_condition
 from agent_memory.storage.sqlite.slots import driver
-from agent_memory.storage.sqlite.terms import describe_rules
-from agent_memory.storage.words.languages import stem_latin
+from agent_memory.storage.sqlite.terms import stem_apart
 from agent_memory.storage.words.terms import Word, join_labels, list_terms
 from agent_memory.types import IdArray
 
@@ -36,19 +35,14 @@ _K1, _B = 1.2, 0.75  # FTS5's
 _LEAST_WEIGHT = 1e-6  # of a word that most entries hold, as in FTS5
 _TERM = re.compile("[a-z0-9\x80-\U0010ffff]+")
 _FORM = re.compile('"([^"]*)"')
-_LONGEST = 64  # bytes of a term that FTS5 stems
 _COMMON = 200  # rows from which a word is common
 
 _Form = tuple[str, ...]
 
 
 def split_terms(terms: str) -> list[str]:
-    """Return the terms of ``list_terms`` one by one, those of ASCII letters stemmed."""
-    found = _TERM.findall(terms.lower())
-    stems = [number for number, one in enumerate(found) if one.isascii() and len(one) <= _LONGEST]
-    for number, stem in zip(stems, stem_latin("porter", [found[number] for number in stems]), strict=True):
-        found[number] = stem
-    return found
+    """Return the terms of ``list_terms`` one by one, stemmed."""
+    return stem_apart(_TERM.findall(terms.lower()))
 
 
 def _list_forms(phrase: str) -> list[_Form]:
@@ -192,11 +186,6 @@ class PostgresLexical(Filtering, SqliteLexical):
     @override
     def _stem(self, terms: Sequence[str]) -> list[str]:
         return split_terms(" ".join(terms))
-
-    @property
-    @override
-    def rules(self) -> str:
-        return f"Porter, {describe_rules()}"
 
     @override
     def read_terms(self, ids: IdArray) -> EntryTerms:

@@ -16,7 +16,7 @@ from agent_memory.storage.postgres.facts import lift_limits
 from agent_memory.storage.sqlite.rewriting import rewrite_words
 from agent_memory.types import Progress
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every revision that this version knows, oldest first; a test compares it with the migrations folder."""
 
 _log = logging.getLogger("agent_memory")
