@@ -254,7 +254,7 @@ class PostgresLexical(Filtering, SqliteLexical):
         parts, given = [], []
         self._driver.ask([_ask_count([form]) for form in forms if (form,) not in (self._common or ())])
         for form in forms:
-            hits = self._count_rows([form])
+            hits = min(rows, self._count_rows([form]))  # of a while ago, there may have been more
             weight = math.log((rows - hits + 0.5) / (hits + 0.5))
             counted, values = _count(form)
             long = "%s::float8 * (1 - %s::float8 + %s::float8 * size / %s::float8)"

@@ -366,6 +366,16 @@ def test_common_words_are_not_counted_again_for_each_entry_that_is_added(url, mo
         assert "harbour" in counted  # the store has grown by more than a tenth
 
 
+def test_adding_goes_on_when_entries_that_held_a_common_word_were_forgotten(url):
+    with open_store(url) as memory:
+        memory.add_many([{"text": f"harbour {number % 3}", "key": f"k{number}"} for number in range(230)])
+        memory.add("The harbour is closed.", key="a")
+        for number in range(15):
+            memory.forget(f"k{number}")
+        assert memory.add("The harbour is not closed.", key="b").may_supersede == ("a",)
+        assert memory.add("Harbour 7").key
+
+
 def test_a_transaction_asks_again_what_it_has_changed_itself(url):
     database = PostgresDatabase(url, lock_timeout_s=5)
     database.prepare()
