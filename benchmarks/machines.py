@@ -101,10 +101,12 @@ def compare(calls: dict[str, Callable[[int], object]], turns: int) -> dict[str, 
             call(number)
             times[name].append((time.perf_counter() - began) * 1000)
     first = next(iter(times.values()))
-    return {
+    compared = {
         name: {"ms": round(median(found), 2), "ratio": round(median(np.divide(found, first)), 2)}
         for name, found in times.items()
     }
+    print(compared, file=sys.stderr, flush=True)
+    return compared
 
 
 def _add(place: Path | str, seed: int, together: Barrier) -> None:

@@ -25,7 +25,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -162,6 +162,10 @@ class Database(ABC):
     def is_shared(self) -> bool:
         """Whether several machines may use it; see ``claim``."""
         return False
+
+    def now(self) -> datetime:
+        """Return the present time, by which entries are dated and leases held: one clock for all that share a store."""
+        return datetime.now(UTC)
 
     @property
     @abstractmethod

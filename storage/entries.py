@@ -301,13 +301,16 @@ class Lexical(ABC):
     """
 
     @abstractmethod
-    def parse(self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS) -> LexicalQuery:
+    def parse(
+        self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS, rough: bool = False
+    ) -> LexicalQuery:
         """Return the rarest words of a query, and the score of a perfect match.
 
         Args:
             query: The query.
             counts: Counts entries faster than the full-text index. The result is the same, with ``terms``.
             most: Maximum number of words to return.
+            rough: Whether the number of entries that hold a common word may be that of a while ago.
         """
 
     @property

@@ -46,6 +46,11 @@ def _copy_binaries() -> Path:
     return folder / package.name / "pginstall" / "bin"
 
 
+def find_program(name: str) -> Path:
+    """Return a program of the server's version."""
+    return _find_binaries() / name
+
+
 class Server:
     """A server of its own, reached by a socket in its folder alone.
 

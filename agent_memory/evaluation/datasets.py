@@ -145,7 +145,7 @@ def evaluate(
     """
     report = progress or (lambda *_: None)
     caching = _CachingEncoder(load_encoder(encoder))
-    questions = _select_questions(folder, limit)
+    questions = select_questions(folder, limit)
     texts = [question.text for question in questions]
     digest = _hash("\n".join(texts))[:16]
     modes = list(dict.fromkeys(modes))
@@ -157,19 +157,19 @@ def evaluate(
         result = Evaluation(folder.name, memory.stats().entries, encode_p50_ms=encode_ms)
         for mode in modes:
             if mode not in evolved_modes:
-                result.scores[mode] = _score_mode(memory, questions, mode, report)
+                result.scores[mode] = score_mode(memory, questions, mode, report)
         if vectors:
             result.vectors = _score_vectors(memory, questions, report)
         if evolved_modes or ablate:
             with _open_evolved(memory, place, caching, report) as evolved:
                 for mode in evolved_modes:
-                    result.scores[mode] = _score_mode(evolved, questions, mode.removesuffix(SESSION), report)
+                    result.scores[mode] = score_mode(evolved, questions, mode.removesuffix(SESSION), report)
                 if ablate:
                     result.ablation = _score_parts(evolved, questions, report)
     return result
 
 
-def _select_questions(folder: Path, limit: int | None) -> list[Question]:
+def select_questions(folder: Path, limit: int | None) -> list[Question]:
     """Return the questions that have evidence; up to ``limit`` of them, spread evenly."""
     questions = [question for question in read_questions(folder) if question.evidence]
     if not questions:
@@ -220,7 +220,15 @@ def _fill(memory: Memory, folder: Path, progress: Progress) -> None:
     memory.add_many((item for item in items if item["key"] not in present), progress=progress)
 
 
-def _score_mode(memory: Memory, questions: Sequence[Question], mode: str, report: StageProgress) -> Score:
+def score_mode(memory: Memory, questions: Sequence[Question], mode: str, report: StageProgress) -> Score:
+    """Return what recalls of questions have found of their evidence.
+
+    Args:
+        memory: Holds the data set.
+        questions: Its questions.
+        mode: ``dense``, ``lexical`` or ``hybrid``; in the session of a question that has one.
+        report: Called with (mode, questions done, questions in all).
+    """
     memory.recall(questions[0].text)  # opens the index, so that this is not part of the latency
     rows, times = [], []
     for done, question in enumerate(questions, start=1):

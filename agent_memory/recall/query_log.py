@@ -7,7 +7,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Collection
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from agent_memory.errors import AgentMemoryError
@@ -52,7 +51,7 @@ class QueryLog:
         self._pending.append(
             LoggedQuery(
                 namespace=request.scope,
-                asked_at=datetime.now(UTC),
+                asked_at=self._store.database.now(),
                 k=request.k,
                 fingerprint=spec.fingerprint,
                 dtype=spec.dtype,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -46,7 +45,7 @@ class Reader:
         """
         scope = inputs.resolve_namespace(namespace, self._namespace)
         with self._store.read() as tx:
-            return tx.entries.find(scope, inputs.check_name("key", key), datetime.now(UTC))[1]
+            return tx.entries.find(scope, inputs.check_name("key", key), self._store.database.now())[1]
 
     def get_many(self, keys: Sequence[str], *, namespace: Sequence[str] | None = None) -> dict[str, Entry]:
         """Return the entries with the given keys, by key, in exactly this namespace; missing ones are left out.
@@ -62,7 +61,7 @@ class Reader:
         """
         scope, names = inputs.resolve_namespace(namespace, self._namespace), inputs.check_names("keys", keys)
         with self._store.read() as tx:
-            return tx.entries.select_by_key(scope, names, datetime.now(UTC))
+            return tx.entries.select_by_key(scope, names, self._store.database.now())
 
     def get_at(self, places: Sequence[Address]) -> dict[Address, Entry]:
         """Return the entries at (namespace, key), by place, all in one read; missing ones are left out."""
@@ -71,7 +70,9 @@ class Reader:
             for namespace, key in places
         ]
         with self._store.read() as tx:
-            return {place: entry for place, (_, entry) in tx.entries.select_at(checked, datetime.now(UTC)).items()}
+            return {
+                place: entry for place, (_, entry) in tx.entries.select_at(checked, self._store.database.now()).items()
+            }
 
     def history(self, key: str, *, namespace: Sequence[str] | None = None) -> list[Entry]:
         """Return every version of an entry and of the entries it superseded, oldest first; the current one is last.
@@ -131,7 +132,7 @@ class Reader:
         """
         condition = make_condition(
             inputs.resolve_namespace(namespace, self._namespace),
-            datetime.now(UTC),
+            self._store.database.now(),
             where=where,
             session=session,
             speaker=speaker,
@@ -157,7 +158,7 @@ class Reader:
             >>> [(session.name, session.entries) for session in memory.sessions()]
             [('chat-7', 1)]
         """
-        condition = make_condition(inputs.resolve_namespace(namespace, self._namespace), datetime.now(UTC))
+        condition = make_condition(inputs.resolve_namespace(namespace, self._namespace), self._store.database.now())
         with self._store.read() as tx:
             return tx.entries.list_sessions(condition)
 
@@ -172,7 +173,7 @@ class Reader:
             >>> memory.namespaces(namespace=("team",))
             [('team', 'bob')]
         """
-        condition = make_condition(inputs.resolve_namespace(namespace, self._namespace), datetime.now(UTC))
+        condition = make_condition(inputs.resolve_namespace(namespace, self._namespace), self._store.database.now())
         with self._store.read() as tx:
             return tx.entries.list_namespaces(condition)
 
@@ -194,7 +195,7 @@ class Reader:
         scope, names = inputs.resolve_namespace(namespace, self._namespace), inputs.check_names("keys", keys)
         with self._store.read() as tx:
             generation = tx.generations.live()
-            found = tx.entries.select_ids_by_key(scope, names, datetime.now(UTC))
+            found = tx.entries.select_ids_by_key(scope, names, self._store.database.now())
             if generation is None or not found:
                 return {}
             ids, matrix = tx.vectors.read(generation, list(found.values()), static=True)
@@ -239,7 +240,7 @@ class Reader:
         count = check_topics(k, previous)
         condition = make_condition(
             inputs.resolve_namespace(namespace, self._namespace),
-            datetime.now(UTC),
+            self._store.database.now(),
             where=where,
             session=session,
             speaker=speaker,

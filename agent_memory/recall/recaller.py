@@ -137,7 +137,9 @@ class Recaller:
     def _make_request(self, query: object, namespace: Sequence[str] | None, options: RecallOptions) -> Request:
         self._store.database.assert_open()
         scope = inputs.resolve_namespace(namespace, self._namespace)
-        return make_request(query, config=self._store.config, scope=scope, **options)
+        return make_request(
+            query, config=self._store.config, scope=scope, present=self._store.database.now(), **options
+        )
 
 
 def _check_options(method: str, options: Mapping[str, object]) -> None:

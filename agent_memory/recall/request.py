@@ -141,6 +141,7 @@ def make_request(
     *,
     config: Config,
     scope: Namespace,
+    present: datetime | None = None,
     **options: Unpack[RecallOptions],
 ) -> Request:
     """Return the request for a call of ``Memory.recall``; its query is not encoded yet.
@@ -149,6 +150,7 @@ def make_request(
         query: A text or a vector.
         config: Limits.
         scope: Namespace to search.
+        present: The present time; by the clock of this machine if left out.
         **options: As for ``Memory.recall``, with the same defaults.
 
     Raises:
@@ -158,7 +160,7 @@ def make_request(
     mode = inputs.parse_choice("mode", options.get("mode", Mode.HYBRID), Mode)
     zone = choose_zone(options.get("timezone"), options.get("now"), config)
     as_of = inputs.parse_last("as_of", options.get("as_of"), zone)
-    present = datetime.now(UTC)
+    present = datetime.now(UTC) if present is None else present
     now = inputs.parse_time("now", options.get("now"), zone) or as_of or present
     session, budget_ms = options.get("session"), options.get("budget_ms")
     filters: dict[str, Any] = {name: options.get(name) for name in ("where", "session", "speaker", "since", "until")}

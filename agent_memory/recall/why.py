@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +48,8 @@ def _find_obstacle(tx: Transaction, entry_id: int, entry: Entry, request: Reques
     """Return (stage, reason) if the entry could not be a hit at any score."""
     if request.as_of is None and entry.superseded_at is not None:
         return "superseded", f"another entry superseded it at {entry.superseded_at.isoformat()}"
-    if request.as_of is None and entry.expires_at is not None and entry.expires_at <= datetime.now(UTC):
+    present = request.condition.moment if request.as_of is None else None
+    if present is not None and entry.expires_at is not None and entry.expires_at <= present:
         return "expired", f"it expired at {entry.expires_at.isoformat()}"
     if not tx.entries.matches(entry_id, request.condition):
         return "filter", "it does not match the requested namespace, session, time or metadata"

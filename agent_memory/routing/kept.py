@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import numpy as np
@@ -119,7 +118,7 @@ class KeptInMemory:
             if self._table is not None and (seen == self._seen or not self._concerns(tx, seen)):
                 self._seen = seen
                 return self._table
-            condition = make_condition(self._scope, datetime.now(UTC))
+            condition = make_condition(self._scope, self._memory._store.database.now())
             found = [
                 (number, entry) for number, entry in tx.entries.select(condition) if entry.namespace == self._scope
             ]
@@ -145,7 +144,7 @@ class KeptInMemory:
 
     def _move(self, former: Namespace) -> None:
         """Move the sentences that an earlier version has kept where a recall finds them."""
-        condition = make_condition(former, datetime.now(UTC))
+        condition = make_condition(former, self._memory._store.database.now())
         with self._memory._store.read() as tx:
             found = [entry for _, entry in tx.entries.select(condition) if entry.namespace == former]
         lines = [_read_line(entry.text, entry.metadata) for entry in found]

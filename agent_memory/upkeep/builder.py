@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -214,7 +213,7 @@ class Builder:
         """Open a write transaction under the lease; waits while the job is paused."""
         while True:
             with self._store.write() as tx:
-                tx.leases.renew(LEASE, self._holder, datetime.now(UTC))
+                tx.leases.renew(LEASE, self._holder, self._store.database.now())
                 state = tx.jobs.get(self._job.id).state
                 if state is JobState.RUNNING:
                     yield tx
@@ -226,7 +225,7 @@ class Builder:
     def _record(self, tx: Transaction) -> None:
         facts: dict[str, Any] = dict(self._job.progress)
         facts |= {"after": self._after, "seq": self._seq, "done": self._done, "encoded": self.encoded}
-        tx.jobs.record(self._job.id, facts, datetime.now(UTC))
+        tx.jobs.record(self._job.id, facts, self._store.database.now())
 
     # --- verifying and swapping --------------------------------------------------------------------------
 
@@ -276,7 +275,7 @@ class Builder:
                 raise IndexStateError("verification: entries without a vector at the swap")
             # A session may have to be replayed to its end; indexes learn of it from the change log.
             self._sessions.replay(tx, self._generation, self._find_unevolved(tx))
-            now = datetime.now(UTC)
+            now = self._store.database.now()
             tx.generations.swap(self._generation.id, now)
             self._done += len(missing)
             self._record(tx)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 from agent_memory.errors import LockTimeoutError, StorageError
@@ -23,7 +22,7 @@ _ALTERED = "a field differs from the checksum; what it was is lost, write it aga
 
 def count_stats(store: Store, namespace: Namespace) -> Stats:
     """Return facts about a store; see ``Memory.stats``."""
-    now = datetime.now(UTC)
+    now = store.database.now()
     shown = is_internal(namespace)
     current = Condition(namespace=namespace, moment=now, internal=shown)
     with store.read() as tx:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from agent_memory import inputs
 from agent_memory.errors import InvalidInputError
 from agent_memory.live.store import Store
@@ -92,7 +90,7 @@ class Jobs:
         """Set the state of an unfinished job; the process that runs it obeys at its next step."""
         inputs.check_count("job", job_id, most=2**63 - 1)
         with self._store.write() as tx:
-            now = datetime.now(UTC)
+            now = self._store.database.now()
             job = tx.jobs.get(job_id)
             if job.state not in OPEN_STATES:
                 raise InvalidInputError(f"job {job_id} is already {job.state}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 from agent_memory.errors import StorageError
 from agent_memory.live.store import Store
@@ -24,7 +23,7 @@ def hold_lease(store: Store) -> Iterator[str]:
     holder = new_holder()
     try:  # also around taking it: an interrupt must not leave it held
         with store.write() as tx:
-            tx.leases.acquire(LEASE, holder, datetime.now(UTC))
+            tx.leases.acquire(LEASE, holder, store.database.now())
         yield holder
     finally:
         try:

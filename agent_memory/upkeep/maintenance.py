@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,7 +135,7 @@ class Maintainer:
     # --- looking -----------------------------------------------------------------------------------------
 
     def _survey(self, *, rehearse: bool) -> _Survey:
-        now = datetime.now(UTC)
+        now = self._store.database.now()
         with self._store.read() as tx:
             view = self._index.view(tx, self._accept)
             state = tx.measure(now)

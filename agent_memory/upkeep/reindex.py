@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,8 +67,8 @@ class Reindexer:
         """Delete former generations that were retired longer ago than ``grace``; returns how many."""
         with hold_lease(self._store) as holder:
             with self._store.write() as tx:
-                tx.leases.renew(LEASE, holder, datetime.now(UTC))
-                count = tx.generations.condemn_former(datetime.now(UTC) - grace)
+                tx.leases.renew(LEASE, holder, self._store.database.now())
+                count = tx.generations.condemn_former(self._store.database.now() - grace)
             self._delete_condemned(holder)
         return count
 
@@ -76,7 +76,7 @@ class Reindexer:
 
     def _begin(self, target: Target, holder: str) -> tuple[Generation, Job]:
         """Return the generation to build and its job: those of an interrupted build, or new ones."""
-        now = datetime.now(UTC)
+        now = self._store.database.now()
         with self._store.write() as tx:
             tx.leases.renew(LEASE, holder, now)
             generation = self._find_begun(tx, target)
@@ -110,7 +110,7 @@ class Reindexer:
 
     def _begin_rollback(self, holder: str) -> tuple[Target, Generation, Job]:
         """Return the generation to roll back to, as a target and as its row, and the new job."""
-        now = datetime.now(UTC)
+        now = self._store.database.now()
         with self._store.write() as tx:
             tx.leases.renew(LEASE, holder, now)
             former = tx.generations.find_in_state(GenerationState.FORMER)
@@ -191,7 +191,7 @@ class Reindexer:
         try:
             with self._store.write() as tx:
                 if tx.jobs.get(job.id).state in OPEN_STATES:
-                    tx.jobs.set_state(job.id, JobState.FAILED, datetime.now(UTC), str(error)[:1000])
+                    tx.jobs.set_state(job.id, JobState.FAILED, self._store.database.now(), str(error)[:1000])
         except AgentMemoryError:
             pass  # the first error tells more
 
@@ -205,7 +205,7 @@ class Reindexer:
             after: int | None = 0
             while after is not None:
                 with self._store.write() as tx:
-                    tx.leases.renew(LEASE, holder, datetime.now(UTC))
+                    tx.leases.renew(LEASE, holder, self._store.database.now())
                     after = tx.generations.drop_next(generation_id, after, _DROPPED)
                 failpoint("drop-batch")
                 time.sleep(_BREATH_S)

@@ -164,7 +164,7 @@ class Scheduler:
         """
         wanted = make_schedule(kind if name is None else name, kind, trigger, options)
         with self._store.write() as tx:
-            tx.schedules.put(wanted, datetime.now(UTC), seal=seal(wanted, self._store.folder))
+            tx.schedules.put(wanted, self._store.database.now(), seal=seal(wanted, self._store.folder))
         return wanted
 
     def unschedule(self, name: str) -> None:

@@ -9,7 +9,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +123,7 @@ class Worker:
         """
         make_schedule(kind, kind, "every 1h", options)
         with self._store.write() as tx:
-            job = tx.jobs.create(kind, {}, datetime.now(UTC))
+            job = tx.jobs.create(kind, {}, self._store.database.now())
         failpoint("job-begun")
         try:
             result = _ACTIONS[kind](self._operator, dict(options or {}))
@@ -138,7 +137,7 @@ class Worker:
     def _finish(self, job_id: int, state: JobState, result: Mapping[str, Any], error: str | None) -> None:
         try:
             with self._store.write() as tx:
-                now = datetime.now(UTC)
+                now = self._store.database.now()
                 tx.jobs.record(job_id, result, now)
                 tx.jobs.set_state(job_id, state, now, error)
         except ClosedError:
@@ -163,7 +162,7 @@ class Worker:
         with self._store.write() as tx:
             if not tx.schedules.list_all():
                 for schedule in DEFAULTS:
-                    tx.schedules.put(schedule, datetime.now(UTC))
+                    tx.schedules.put(schedule, self._store.database.now())
         try:
             while not stop.is_set():
                 if self._try_to_lead():
@@ -176,7 +175,7 @@ class Worker:
 
     def _try_to_lead(self) -> bool:
         """Take or extend the lease; closes the jobs of a killed worker."""
-        now = datetime.now(UTC)
+        now = self._store.database.now()
         try:
             with self._store.write() as tx:
                 before = tx.leases.find_holder(LEASE, now)
@@ -193,7 +192,7 @@ class Worker:
         with self._store.read() as tx:
             active = [schedule for schedule in read_schedules(tx, self._store.folder) if not schedule.paused]
         for schedule in active:
-            now = datetime.now(UTC)
+            now = self._store.database.now()
             if stop.is_set() or find_due_time(schedule, now) > now:
                 continue
             with self._store.write() as tx:
@@ -228,7 +227,7 @@ class Worker:
             "here; schedule it again if it is wanted"
         )
         with self._store.write() as tx:
-            job = tx.jobs.create(schedule.kind, {}, datetime.now(UTC))
+            job = tx.jobs.create(schedule.kind, {}, self._store.database.now())
         self._finish(job.id, JobState.FAILED, {}, str(error)[:1000])
         raise error
 
@@ -236,7 +235,7 @@ class Worker:
         while not done.wait(LEASE_S / 3):
             try:
                 with self._store.write() as tx:
-                    tx.leases.renew(LEASE, self._holder, datetime.now(UTC))
+                    tx.leases.renew(LEASE, self._holder, self._store.database.now())
             except AgentMemoryError as error:
                 _log.warning("the lease of the periodic jobs was not extended: %s", error)
 

@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ class Eraser:
 
         def select(tx: Transaction) -> IdArray:
             try:
-                current = tx.entries.find(scope, key, datetime.now(UTC))[1]
+                current = tx.entries.find(scope, key, self._store.database.now())[1]
             except NotFoundError:
                 current = None
             accept(current)
@@ -192,7 +192,7 @@ class Eraser:
 
     def purge(self) -> Erasure:
         """Forget what has expired or is beyond its retention, in the memory's namespace and below."""
-        moment = datetime.now(UTC)
+        moment = self._store.database.now()
         scope = self._namespace
 
         def select(tx: Transaction) -> IdArray:
@@ -260,7 +260,7 @@ class Eraser:
         except IndexStateError as error:
             pending.append(f"index: {error}")
         failpoint("erasure-index-written")
-        now = datetime.now(UTC)
+        now = self._store.database.now()
         done = [] if pending else tokens
         try:
             left = store.database.erase_traces(
@@ -290,7 +290,7 @@ class Eraser:
         return Erasure(
             len(keys),
             store_id=store_id,
-            made_at=datetime.now(UTC),
+            made_at=self._store.database.now(),
             selection=wish.selection,
             digest=wish.digest,
             ids=tuple(ids),
@@ -346,7 +346,7 @@ class Eraser:
             erasure = StoredErasure(
                 token=secrets.token_hex(16),
                 store_id=tx.read_store_id(),
-                made_at=datetime.now(UTC),
+                made_at=self._store.database.now(),
                 selection=wish.selection,
                 digest=wish.digest,
                 ids=tuple(ids),

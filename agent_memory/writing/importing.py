@@ -84,7 +84,7 @@ class Importer:
     ) -> None:
         self._store, self._writer, self._home = store, writer, home
         self._assume_now, self._dry_run, self._progress = assume_now, dry_run, progress
-        self._now = datetime.now(UTC)
+        self._now = self._store.database.now()
 
     def run(self, path: Path, format_: Format | None, *, all_branches: bool) -> Imported:
         """Check a file, then write its entries."""
@@ -232,7 +232,7 @@ class Importer:
     def _write_missing(self, batch: Sequence[ValidEntry]) -> Counter[str]:
         """Write the entries of a batch that are new or differ from the stored ones; returns how many are which."""
         with self._store.read() as tx:
-            stored = tx.entries.select_at([(one.namespace or (), one.key) for one in batch], datetime.now(UTC))
+            stored = tx.entries.select_at([(one.namespace or (), one.key) for one in batch], self._store.database.now())
         counts: Counter[str] = Counter()
         missing = []
         for entry in batch:

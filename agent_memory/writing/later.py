@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from agent_memory.errors import AgentMemoryError, ClosedError
 from agent_memory.files import reset_in_child
@@ -99,7 +98,7 @@ class Later:
         ids = [entry.id for entry in batch]
         space.sessions.warm(self._store.database, lambda tx: tx.sessions.find_sessions(ids))
         with self._store.write() as tx:
-            generation = space.find_or_begin(tx, datetime.now(UTC))
+            generation = space.find_or_begin(tx, self._store.database.now())
             statics = [one.static for one in encoded]
             filled = tx.vectors.fill_in(generation, zip(batch, statics, strict=True))
             tx.passages.put(generation.id, zip(ids, encoded, strict=True))

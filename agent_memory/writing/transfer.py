@@ -48,7 +48,7 @@ class Transfer:
             1
         """
         file = check_target(self._store.folder, inputs.parse_path("path", path))
-        now = datetime.now(UTC)
+        now = self._store.database.now()
         with self._store.read() as tx:
             count = _write(tx, Condition(namespace=self._namespace, moment=now), file, progress)
         if not self._store.database.read_only:

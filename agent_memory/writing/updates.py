@@ -54,7 +54,7 @@ def find_updates(
 
 def _find_alike(tx: Transaction, generation: Generation, entry: Entry, vector: FloatArray) -> list[tuple[Entry, float]]:
     """Return entries that share the rarest words of an entry, and the cosine of each to it."""
-    words = tx.lexical.parse(entry.text, most=_WORDS)
+    words = tx.lexical.parse(entry.text, most=_WORDS, rough=True)
     internal = is_internal(entry.namespace)
     condition = Condition(namespace=entry.namespace, moment=entry.updated_at, internal=internal)
     ids = list(tx.lexical.search(words, limit=_FOUND, condition=condition))

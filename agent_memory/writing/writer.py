@@ -152,7 +152,7 @@ class Writer:
         for draft, vector in batch:
             found = next(encoded) if vector is None else StoredVectors(vector)
             draft.vector, draft.passages = found.static, found.passages
-        now = datetime.now(UTC)
+        now = self._store.database.now()
         prepared = self._prepare(drafts, space, now)
         if not all(draft.generated for draft in drafts):
             sessions.warm(self._store.database, lambda tx: _find_replaced(tx, drafts, now))
@@ -226,14 +226,14 @@ class Writer:
         accept: Callable[[Entry], None] | None,
     ) -> Entry:
         with self._store.read() as tx:
-            entry_id, entry = tx.entries.find(scope, key, datetime.now(UTC))
+            entry_id, entry = tx.entries.find(scope, key, self._store.database.now())
         merged = self._merge(entry, changed)
         if "expires_at" in changed:
             inputs.check_expiry("expires_at", merged.expires_at)
         encoded = space.encode_texts([merged.text])[0] if "text" in changed else None
         seen = [(merged.speaker, merged.event_time)] if merged.session and merged.event_time else []
         space.sessions.warm(self._store.database, lambda tx: tx.sessions.find_sessions([entry_id]), seen)
-        now = datetime.now(UTC)
+        now = self._store.database.now()
         with self._store.write() as tx:
             _, current = tx.entries.find(scope, key, now)
             if accept is not None:
@@ -280,7 +280,7 @@ class Writer:
         names = inputs.check_names("expiries", list(expiries))
         times = {name: inputs.parse_time("expires_at", moment) for name, moment in expiries.items()}
         with self._store.write() as tx:
-            found = tx.entries.select_ids_by_key(scope, names, datetime.now(UTC))
+            found = tx.entries.select_ids_by_key(scope, names, self._store.database.now())
             tx.drafts.set_expiry({entry_id: times[name] for name, entry_id in found.items()})
         return len(found)
 
@@ -294,7 +294,7 @@ class Writer:
             return self._store.call_in_space(lambda space: self._supersede(names, scope, space))
 
     def _supersede(self, names: Sequence[str], scope: Namespace, space: Space) -> Entry:
-        now = datetime.now(UTC)
+        now = self._store.database.now()
 
         def find_sessions(tx: Transaction) -> list[tuple[int, int]]:
             return tx.sessions.find_sessions(list(tx.entries.select_ids_by_key(scope, names[:1], now).values()))

@@ -18,6 +18,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,17 +27,15 @@ import psycopg
 from agent_memory.errors import StorageError
 from agent_memory.files import failpoint, reset_in_child
 from agent_memory.storage.calls import Call, Calls
-from agent_memory.storage.postgres import lexical
+from agent_memory.storage.postgres import facts, lexical
 from agent_memory.storage.postgres.address import Address
-from agent_memory.storage.postgres.driver import Driver, Habits, Question, list_errors, wrap_error
+from agent_memory.storage.postgres.driver import Driver, Habits, Question, describe, list_errors, wrap_error
 from agent_memory.storage.postgres.engines import ENGINES
 from agent_memory.storage.sqlite.slots import Link
+from agent_memory.storage.sqlite.values import EPOCH, MICROSECOND
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
-OLDEST = 160000
-"""The oldest version of PostgreSQL that is used, as ``server_version_num``."""
 
 MOST_IDLE = 8
 """Connections that are kept open for later transactions."""
@@ -82,7 +81,6 @@ class Connections:
         path: The address, for messages.
         lock_key: Names the store's write lock among those of its database.
         extension: The schema of pgvector, once it was looked for and found; None before.
-        waits_for: The standbys that must have a commit before it is acknowledged, once the server was asked.
         on_end: Called with a connection after each transaction that could write; None for nothing.
         on_again: Called before a transaction begins again; None for nothing.
     """
@@ -97,8 +95,8 @@ class Connections:
         self.on_end: Callable[[psycopg.Connection[Any]], None] | None = None
         self.on_again: Callable[[], None] | None = None
         self._calls = Calls()
-        self._facts: tuple[str, bool] | None = None
-        self.waits_for = ""
+        self._facts: facts.Facts | None = None
+        self._ahead = timedelta()
         self._habits = Habits()
         self._reset()
         _LIVE.add(self)
@@ -114,37 +112,15 @@ class Connections:
     # --- one connection ----------------------------------------------------------------------------------
 
     def _connect(self) -> psycopg.Connection[Any]:
-        given: dict[str, Any] = {"connect_timeout": "10", "application_name": "agent-memory", **self.address.options}
-        raw: psycopg.Connection[Any] = psycopg.connect(**given, autocommit=True)
+        raw = facts.connect(self.address)
         try:
             if self._facts is None:
-                self._facts = self._look(raw)
+                self._facts = facts.look(raw, self.address)
+                self._set_clock(raw.execute(facts.CLOCK))
         except BaseException:
             raw.close()
             raise
         return raw
-
-    def _look(self, raw: psycopg.Connection[Any]) -> tuple[str, bool]:
-        """Return (version, whether nothing can be written); raise if this server cannot keep what is promised."""
-        names = ["server_version", "server_encoding", "fsync", "synchronous_commit", "transaction_read_only"]
-        names.append("synchronous_standby_names")
-        asked = ", ".join(f"current_setting('{name}')" for name in names)
-        row = raw.execute(f"SELECT {asked}, pg_is_in_recovery(), pg_backend_pid()").fetchone()
-        version, encoding, fsync, commit, read_only, self.waits_for, standby, pid = row or ("",) * 8
-        if pid != raw.info.backend_pid:
-            raise StorageError(
-                f"{self.address.name} is a pooler of connections, such as PgBouncer: it may give each transaction "
-                "another connection, and what is set for one would hold for others. Connect to the server itself"
-            )
-        if raw.info.server_version < OLDEST:
-            raise StorageError(
-                f"{self.address.name} is PostgreSQL {version}; agent-memory needs {OLDEST // 10_000} or newer"
-            )
-        if encoding != "UTF8":
-            raise StorageError(f"{self.address.name} has the encoding {encoding}; agent-memory needs UTF8")
-        self._promises = fsync == "on"
-        self._commits = {"synchronous_commit": "on"} if commit in ("off", "local") else {}
-        return str(version), bool(standby) or read_only == "on"
 
     def _take(self) -> tuple[Link, bool]:
         """Return a connection that nobody uses, and whether it is new."""
@@ -180,29 +156,27 @@ class Connections:
 
     # --- facts -------------------------------------------------------------------------------------------
 
-    @property
-    def version(self) -> str:
-        """The version of the server."""
-        return self._ask()[0]
-
-    @property
-    def read_only(self) -> bool:
-        """True if the server is a standby, or lets this role only read."""
-        return self._ask()[1]
-
-    @property
-    def keeps(self) -> bool:
-        """Whether the server waits for its disk before it acknowledges a commit."""
-        self._ask()
-        return self._promises
-
-    def _ask(self) -> tuple[str, bool]:
+    def ask_facts(self) -> facts.Facts:
+        """Return what the server is; asked once."""
         if self._facts is None:
             with self.outside():
                 pass
         if self._facts is None:
             raise StorageError(f"{self.address.name} cannot be reached")
         return self._facts
+
+    @property
+    def read_only(self) -> bool:
+        """True if the server is a standby, or lets this role only read."""
+        return self.ask_facts().read_only
+
+    def now(self) -> datetime:
+        """Return the time on the server, as far as it was last told: clocks of several machines differ."""
+        self.ask_facts()
+        return datetime.now(UTC) + self._ahead
+
+    def _set_clock(self, told: psycopg.Cursor[Any]) -> None:
+        self._ahead = EPOCH + told.fetchall()[0][0] * MICROSECOND - datetime.now(UTC)
 
     # --- transactions ------------------------------------------------------------------------------------
 
@@ -255,11 +229,15 @@ class Connections:
 
     @contextmanager
     def outside(self) -> Iterator[psycopg.Connection[Any]]:
-        """Return a connection for statements that must run outside of a transaction; it is closed afterwards."""
+        """Return a connection for statements that must run outside of a transaction; it is closed afterwards.
+
+        They may last: no limit that the server has for the time of a statement holds for them.
+        """
         with self._running("outside"):
             try:
                 raw = self._connect()
                 with contextlib.closing(raw):
+                    facts.lift_limits(raw)
                     yield raw
             except list_errors() as error:
                 raise self._wrap(error, self.lock_timeout_s) from error
@@ -311,20 +289,23 @@ class Connections:
 
     def _list_begin(self, kind: str, wait_s: float) -> list[Question]:
         """Return what begins a transaction."""
-        settings = {"search_path": f'"{self.schema}"', "jit": "off"}
+        settings = {"search_path": f'"{self.schema}"', "jit": "off", "lock_timeout": str(max(1, int(wait_s * 1000)))}
         if kind == "read":
             return [("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", ()), _set(settings)]
-        settings |= self._commits | {"lock_timeout": str(max(1, int(wait_s * 1000)))}
+        settings |= self.ask_facts().commits
         # READ COMMITTED: the state that statements see is taken after the lock, so that it holds the last writer's.
         begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
-        return [(begin, ()), _set(settings), ("SELECT pg_advisory_xact_lock(%s)", (self.lock_key,))]
+        lock = "SELECT pg_advisory_xact_lock(%s)", (self.lock_key,)
+        return [(begin, ()), _set(settings), lock, (facts.CLOCK, ())]
 
     def _begin(self, kind: str, statements: Sequence[Question]) -> Link:
         while True:
             link, is_new = self._take()
             raw = get_driver(link).raw
             try:
-                get_driver(link).begin(kind, statements)
+                told = get_driver(link).begin(kind, statements)
+                if kind == "write":
+                    self._set_clock(told)
                 return link
             except BaseException as error:
                 lost = isinstance(error, psycopg.OperationalError) and raw.broken
@@ -346,7 +327,7 @@ class Connections:
                 raise  # the server has answered: it was not committed
             raise StorageError(
                 f"{self.address.name}: the connection was lost during the commit; it is not known whether this was "
-                f"written: {str(error).strip()}"
+                f"written: {describe(error)}"
             ) from error
 
     def _tell(self, link: Link) -> None:

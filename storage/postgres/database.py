@@ -174,6 +174,10 @@ class PostgresDatabase(ConnectedDatabase):
     def _begin(self, link: Link) -> PostgresTransaction:
         return PostgresTransaction(self.connections, link)
 
+    @override
+    def now(self) -> datetime:
+        return self.connections.now()
+
     @property
     @override
     def revision(self) -> str:
@@ -212,8 +216,8 @@ class PostgresDatabase(ConnectedDatabase):
 
     @override
     def describe(self) -> str:
-        version, waits_for = self.connections.version, self.connections.waits_for
-        return f"PostgreSQL {version}" + (f", commits wait for {waits_for}" if waits_for else "")
+        facts = self.connections.ask_facts()
+        return f"PostgreSQL {facts.version}" + (f", commits wait for {facts.waits_for}" if facts.waits_for else "")
 
     @override
     def size_bytes(self) -> int:

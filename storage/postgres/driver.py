@@ -19,6 +19,7 @@ Row = tuple[Any, ...]
 Question = tuple[str, Sequence[Any]]
 
 _MOST_FORESEEN = 12
+_MOST_COMMON = 10_000
 _MOST_KEPT = 200  # rows of an answer
 _MOST_PENDING = 1_000  # rows
 _LONGEST_NAME = 1_000
@@ -59,6 +60,18 @@ class Habits:
     def __init__(self) -> None:
         self._last: dict[str, dict[str, Question]] = {}
         self._foreseen: dict[str, tuple[Question, ...]] = {}
+        self._common: dict[tuple[tuple[str, ...], ...], int] = {}
+        self._indexed = 0
+
+    def list_common(self, indexed: int) -> dict[tuple[tuple[str, ...], ...], int]:
+        """Return how many rows held common words when they were counted last, by their forms; to be added to.
+
+        Args:
+            indexed: Number of rows that have words; once it has changed by a tenth, all are counted again.
+        """
+        if abs(indexed - self._indexed) * 10 > self._indexed or len(self._common) > _MOST_COMMON:
+            self._common, self._indexed = {}, indexed
+        return self._common
 
     def foresee(self, kind: str) -> tuple[Question, ...]:
         """Return what a transaction of a kind (read, write) is likely to ask."""
@@ -86,12 +99,13 @@ class Driver:
 
     Attributes:
         kind: Of the transaction: ``read`` or ``write``.
+        habits: As given.
     """
 
     text_factory: Any = None  # what SQLite's module has to read damaged text; this server checks what it stores
 
     def __init__(self, raw: psycopg.Connection[Any], handlers: dict[str, Handler], habits: Habits) -> None:
-        self.raw, self._handlers, self._habits = raw, handlers, habits
+        self.raw, self._handlers, self.habits = raw, handlers, habits
         self.kind = "read"
         self._known: dict[str, Answer] | None = None
         self._asked: dict[str, Question] = {}
@@ -100,8 +114,8 @@ class Driver:
 
     # --- transactions ------------------------------------------------------------------------------------
 
-    def begin(self, kind: str, statements: Sequence[Question]) -> None:
-        """Begin a transaction, and ask what is foreseen, in one round trip.
+    def begin(self, kind: str, statements: Sequence[Question]) -> psycopg.Cursor[Any]:
+        """Begin a transaction, and ask what is foreseen, in one round trip; returns the last statement's answer.
 
         Args:
             kind: ``read`` or ``write``.
@@ -109,17 +123,17 @@ class Driver:
         """
         self.settle()
         self.kind, self._known, self._asked, self._pending = kind, {}, {}, []
-        foreseen = self._habits.foresee(kind)
+        foreseen = self.habits.foresee(kind)
         with self.raw.pipeline():
-            for sql, given in statements:
-                self.raw.execute(sql, given)
+            begun = [self.raw.execute(sql, given) for sql, given in statements]
             answers = [self.raw.execute(sql, given) for sql, given in foreseen]
         for (sql, given), cursor in zip(foreseen, answers, strict=True):
             self._known[_name(sql, given)] = Answer(cursor.fetchall())
+        return begun[-1]
 
     def commit(self) -> None:
         """Write what is pending and commit, in one round trip."""
-        self._habits.note("write", self._asked)
+        self.habits.note("write", self._asked)
         pending, self._pending = self._pending, []
         with self.raw.pipeline():
             self._send(pending)
@@ -128,7 +142,7 @@ class Driver:
 
     def end(self) -> None:
         """End a transaction that only read, without waiting for the answer; ``settle`` takes it."""
-        self._habits.note("read", self._asked)
+        self.habits.note("read", self._asked)
         self._known = None
         self.raw.pgconn.send_query(b"COMMIT")
         self._is_settled = False
@@ -275,11 +289,28 @@ def wrap_error(error: Exception, name: str, timeout_s: float, *, closed: bool = 
         return InvalidInputError(NO_NUL)
     if isinstance(original, psycopg.errors.UntranslatableCharacter):
         return InvalidInputError(NO_NUL)
-    return StorageError(f"{name}: {str(original).strip()}")
+    return StorageError(f"{name}: {describe(original)}")
 
 
-def check_nul(*values: str | None) -> None:
-    """Raise InvalidInputError if a text, or JSON text, holds the character that PostgreSQL cannot store."""
-    for value in values:
-        if value is not None and ("\0" in value or ("\\u0000" in value and _ESCAPED_NUL.search(value))):
-            raise InvalidInputError(NO_NUL)
+def describe(error: Exception) -> str:
+    """Return what an error of the server says, in one line, without the statement or the row that it is about."""
+    error = getattr(error, "orig", None) or error
+    said = getattr(error, "diag", None)
+    if said is not None and said.message_primary:
+        return f"{said.message_primary}. {said.message_hint}" if said.message_hint else str(said.message_primary)
+    told = " ".join(str(error).split())
+    # psycopg says so when the connection was lost while it waited for several answers.
+    return "the connection to the server was lost" if "pipeline mode" in told else told
+
+
+def check_nul(*texts: str | None, json: str | None = None) -> None:
+    """Raise InvalidInputError if a text, or a text in JSON, holds the character that PostgreSQL cannot store.
+
+    Args:
+        *texts: Texts as they are; in them the six characters of an escaped NUL are characters like others.
+        json: JSON.
+    """
+    if any(text is not None and "\0" in text for text in texts):
+        raise InvalidInputError(NO_NUL)
+    if json is not None and "\\u0000" in json and _ESCAPED_NUL.search(json):
+        raise InvalidInputError(NO_NUL)

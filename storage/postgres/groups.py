@@ -119,7 +119,7 @@ class PostgresDrafts(SqliteDrafts):
     @override
     def put(self, drafts: Sequence[Draft], generation_id: int, now: datetime, *, keep_versions: int) -> Written:
         for draft in drafts:
-            check_nul(draft.key, draft.text, draft.session, draft.speaker, draft.metadata, *draft.namespace)
+            check_nul(draft.key, draft.text, draft.session, draft.speaker, *draft.namespace, json=draft.metadata)
         return super().put(drafts, generation_id, now, keep_versions=keep_versions)
 
     @override

@@ -1,8 +1,8 @@
 """Search by words in PostgreSQL: an array of terms for each entry, a GIN index over them, and BM25 in SQL.
 
 ``storage/words`` chooses the terms, as for SQLite. What FTS5's tokenizer makes of them there is done here before they
-are stored: they are separated, and those of ASCII letters are stemmed as English (Porter). The score is FTS5's formula
-with its constants, so that both back ends rank alike. (BM25: Robertson and Zaragoza 2009.)
+are stored: they are separated, and stemmed by FTS5 itself, since there are several versions of Porter's stemmer. The
+score is FTS5's formula with its constants, so that both back ends rank alike. (BM25: Robertson and Zaragoza 2009.)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from typing_extensions import override
 
 from agent_memory.records import Entry
+from agent_memory.storage.entries import MOST_WORDS, TermCounts
 from agent_memory.storage.postgres.conditions import Filtering
 from agent_memory.storage.records import Condition, EntryTerms, LexicalQuery
 from agent_memory.storage.sqlite import lexical as shared
@@ -23,8 +24,7 @@ from agent_memory.storage.sqlite.lazy import sa, tables
 from agent_memory.storage.sqlite.lexical import SqliteLexical, Stems
 from agent_memory.storage.sqlite.scopes import write_condition
 from agent_memory.storage.sqlite.slots import driver
-from agent_memory.storage.sqlite.terms import describe_rules
-from agent_memory.storage.words.languages import stem_latin
+from agent_memory.storage.sqlite.terms import stem_apart
 from agent_memory.storage.words.terms import Word, join_labels, list_terms
 from agent_memory.types import IdArray
 
@@ -35,18 +35,14 @@ _K1, _B = 1.2, 0.75  # FTS5's
 _LEAST_WEIGHT = 1e-6  # of a word that most entries hold, as in FTS5
 _TERM = re.compile("[a-z0-9\x80-\U0010ffff]+")
 _FORM = re.compile('"([^"]*)"')
-_LONGEST = 64  # bytes of a term that FTS5 stems
+_COMMON = 200  # rows from which a word is common
 
 _Form = tuple[str, ...]
 
 
 def split_terms(terms: str) -> list[str]:
-    """Return the terms of ``list_terms`` one by one, those of ASCII letters stemmed."""
-    found = _TERM.findall(terms.lower())
-    stems = [number for number, one in enumerate(found) if one.isascii() and len(one) <= _LONGEST]
-    for number, stem in zip(stems, stem_latin("porter", [found[number] for number in stems]), strict=True):
-        found[number] = stem
-    return found
+    """Return the terms of ``list_terms`` one by one, stemmed."""
+    return stem_apart(_TERM.findall(terms.lower()))
 
 
 def _list_forms(phrase: str) -> list[_Form]:
@@ -152,6 +148,8 @@ def _make_terms(rows: Sequence[tuple[int, list[str]]]) -> EntryTerms:
 class PostgresLexical(Filtering, SqliteLexical):
     """``Lexical`` in PostgreSQL."""
 
+    _common: dict[tuple[_Form, ...], int] | None = None
+
     @property
     def _driver(self) -> Driver:
         return cast("Driver", driver(self._connection))
@@ -189,11 +187,6 @@ class PostgresLexical(Filtering, SqliteLexical):
     def _stem(self, terms: Sequence[str]) -> list[str]:
         return split_terms(" ".join(terms))
 
-    @property
-    @override
-    def rules(self) -> str:
-        return f"Porter, {describe_rules()}"
-
     @override
     def read_terms(self, ids: IdArray) -> EntryTerms:
         return _make_terms(self._driver.run(_TERMS_AMONG, (ids.tolist(),)).fetchall())
@@ -206,24 +199,37 @@ class PostgresLexical(Filtering, SqliteLexical):
             after = rows[-1][0]
 
     @override
+    def parse(
+        self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS, rough: bool = False
+    ) -> LexicalQuery:
+        self._common = self._driver.habits.list_common(self._count_indexed()) if rough and counts is None else None
+        return super().parse(query, counts=counts, most=most)
+
+    @override
     def _holds(self, term: str, stems: Stems) -> bool:
         counted = stems.count(((term,),))
-        if counted is not None:
-            return counted > 0
-        [stem] = split_terms(term)
-        found = self._driver.run("SELECT 1 FROM lexical WHERE terms @> %s::text[] LIMIT 1", ([stem],))
-        return found.fetchone() is not None
+        # A count, although one row would do: the planner, which keeps no samples of words, reads the table for one row.
+        return (self._count_rows([tuple(split_terms(term))]) if counted is None else counted) > 0
 
     @override
     def _count_hits(self, phrase: str) -> int:
-        return int(self._driver.run(*_ask_count(_list_forms(phrase))).fetchone()[0])
+        return self._count_rows(_list_forms(phrase))
+
+    def _count_rows(self, forms: Sequence[_Form]) -> int:
+        """Return how many rows hold one of some forms: to count a common word, the server reads as many rows."""
+        common, name = self._common, tuple(forms)
+        if common is not None and name in common:
+            return common[name]
+        hits = int(self._driver.run(*_ask_count(forms)).fetchone()[0])
+        if common is not None and hits >= _COMMON:
+            common[name] = hits
+        return hits
 
     @override
     def _count(self, words: Sequence[Word], stems: Stems) -> list[tuple[int, str, Word]]:
         if stems.count(()) is None:  # nobody else counts: all words are counted at once
-            self._driver.ask(
-                [_ask_count([tuple(split_terms(" ".join(form))) for form in word.forms]) for word in words]
-            )
+            forms = [[tuple(split_terms(" ".join(form))) for form in word.forms] for word in words]
+            self._driver.ask([_ask_count(one) for one in forms if tuple(one) not in (self._common or ())])
         return super()._count(words, stems)
 
     @override
@@ -246,9 +252,9 @@ class PostgresLexical(Filtering, SqliteLexical):
         rows = self._count_indexed()
         average = int(self._driver.run(_TOTAL, ("lexical_terms",)).fetchone()[0]) / max(1, rows)
         parts, given = [], []
-        self._driver.ask([_ask_count([form]) for form in forms])
+        self._driver.ask([_ask_count([form]) for form in forms if (form,) not in (self._common or ())])
         for form in forms:
-            hits = int(self._driver.run(*_ask_count([form])).fetchone()[0])
+            hits = min(rows, self._count_rows([form]))  # of a while ago, there may have been more
             weight = math.log((rows - hits + 0.5) / (hits + 0.5))
             counted, values = _count(form)
             long = "%s::float8 * (1 - %s::float8 + %s::float8 * size / %s::float8)"

@@ -11,10 +11,12 @@ from psycopg import sql
 from agent_memory.errors import MigrationError, SchemaTooNewError, StorageError
 from agent_memory.storage import rows
 from agent_memory.storage.postgres.connections import Connections, get_raw
+from agent_memory.storage.postgres.driver import describe
+from agent_memory.storage.postgres.facts import lift_limits
 from agent_memory.storage.sqlite.rewriting import rewrite_words
 from agent_memory.types import Progress
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every revision that this version knows, oldest first; a test compares it with the migrations folder."""
 
 _log = logging.getLogger("agent_memory")
@@ -32,11 +34,11 @@ def ensure_schema(connections: Connections, progress: Progress | None = None) ->
         MigrationError: A migration failed; its transaction was rolled back.
         StorageError: It is not a store of this package, or is read-only and outdated.
     """
-    if not connections.keeps:
+    if not connections.ask_facts().keeps:
         _log.warning(
             "%s has fsync = off: what it has acknowledged may be lost when its machine fails", connections.address.name
         )
-    if connections.address.standby is not None and not connections.waits_for:
+    if connections.address.standby is not None and not connections.ask_facts().waits_for:
         _log.warning(
             "%s acknowledges commits before its standbys have them (synchronous_standby_names is empty): "
             "the last ones are lost if it fails and a standby is promoted",
@@ -65,7 +67,8 @@ def read_revision(raw: psycopg.Connection[Any], connections: Connections) -> str
         return None
     if "alembic_version" not in names:
         raise StorageError(f"{connections.address.name}: the schema is not a store of agent-memory")
-    found = raw.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
+    version = sql.Identifier(connections.schema, "alembic_version")
+    found = raw.execute(sql.SQL("SELECT version_num FROM {} LIMIT 2").format(version)).fetchall()
     stored = found[0][0] if len(found) == 1 else None
     if str(stored).removeprefix(rows.MARK) not in REVISIONS:
         raise SchemaTooNewError(
@@ -88,9 +91,11 @@ def _migrate(connections: Connections) -> None:
             return
         config.attributes["connection"] = link.full
         try:
+            lift_limits(raw, local=True)
             raw.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(connections.schema)))
             command.upgrade(config, "head")
         except Exception as error:
-            raise MigrationError(f"{connections.address.name}: migration from {before} failed: {error}") from error
+            what = "the tables could not be made" if before is None else f"migration from {before} failed"
+            raise MigrationError(f"{connections.address.name}: {what}: {describe(error)}") from error
     if before is not None:
         _log.info("migrated %s from schema %s to %s", connections.path, before, REVISIONS[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -21,6 +22,10 @@ _HAS_INDEX = (
     "SELECT indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
     "WHERE relname = %s AND relnamespace = to_regnamespace(%s)"
 )
+LASTING = "the server"
+"""How reasons begin that waiting does not end."""
+
+_WARNING = "WARNING: "
 _KEPT = re.compile(r"(\d+) are dead but not yet removable")
 _HEADER_BYTES, _ROW_HEADER, _POINTER, _ALIGNED = 24, 24, 4, 8
 _SMALLEST_MEMORY, _MOST_MEMORY = 64 << 20, 1 << 30
@@ -59,6 +64,37 @@ def build_index(connections: Connections, generation: Generation) -> bool:
         return True
 
 
+def collect_notices(raw: psycopg.Connection[Any]) -> list[str]:
+    """Return a list that what the server says by the way is added to, warnings with a mark before them."""
+    notices: list[str] = []
+
+    def note(notice: psycopg.errors.Diagnostic) -> None:
+        mark = _WARNING if notice.severity_nonlocalized == "WARNING" else ""
+        notices.append(f"{mark}{notice.message_primary} {notice.message_detail}")
+
+    raw.add_notice_handler(note)
+    return notices
+
+
+def find_left(notices: Sequence[str], pattern: re.Pattern[str], table: str) -> str | None:
+    """Return why a table may still hold former rows, by what the server has said while it was vacuumed; None if none.
+
+    Args:
+        notices: What it has said.
+        pattern: Finds how many rows are left.
+        table: The table.
+    """
+    kept = [int(found[1]) for notice in notices if (found := pattern.search(notice))]
+    warned = [notice.removeprefix(_WARNING).removesuffix(" None") for notice in notices if notice.startswith(_WARNING)]
+    if warned and not kept:
+        return f"{LASTING} says: {warned[0]}"
+    if not kept:
+        return f"{LASTING} does not say what it has left in the table {table}; its lc_messages is not English"
+    if any(kept):
+        return f"a transaction somewhere in the database still sees former rows of the table {table}"
+    return None
+
+
 def overwrite(raw: psycopg.Connection[Any], schema: str, table: str) -> str | None:
     """Take what was deleted out of the file of a table with an approximate index; returns what prevented it, or None.
 
@@ -67,14 +103,10 @@ def overwrite(raw: psycopg.Connection[Any], schema: str, table: str) -> str | No
     where another row fits. So rows of zeros are put into every such place, all pages are seen to be full, and the rows
     of zeros are deleted. If they do not fit, the approximate index is deleted, and the table written again.
     """
-    notices: list[str] = []
-    raw.add_notice_handler(lambda notice: notices.append(f"{notice.message_primary} {notice.message_detail}"))
+    notices = collect_notices(raw)
     raw.execute(sql.SQL("VACUUM (VERBOSE, INDEX_CLEANUP ON) {}").format(sql.Identifier(schema, table)))
-    kept = [int(found[1]) for notice in notices if (found := _KEPT.search(notice))]
-    if not kept:
-        return f"the server does not say what it has left in the table {table}; its lc_messages is not English"
-    if any(kept):
-        return f"a transaction somewhere in the database still sees former rows of the table {table}"
+    if (reason := find_left(notices, _KEPT, table)) is not None:
+        return reason
     raw.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)))
     with raw.transaction():
         raw.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")

@@ -37,6 +37,8 @@ def check_storable(source: Link) -> None:
         for page in rows.read_keyed(source, table, columns):
             for (number,), values in page:
                 try:
-                    check_nul(*(value for value in values if isinstance(value, str)))
+                    given = dict(zip(columns, values, strict=True))
+                    json = given.pop("metadata", None)
+                    check_nul(*given.values(), json=json)
                 except InvalidInputError as error:
                     raise InvalidInputError(f"{table} {number} ({str(values[0])[:60]!r}): {error}") from error

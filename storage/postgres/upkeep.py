@@ -93,8 +93,7 @@ def rewrite(connections: Connections, wait_s: float) -> str | None:
     if connections.is_reading():
         return "this thread is reading the store"
     with connections.outside() as raw:
-        notices: list[str] = []
-        raw.add_notice_handler(lambda notice: notices.append(f"{notice.message_primary} {notice.message_detail}"))
+        notices = near_index.collect_notices(raw)
         raw.execute(sql.SQL("SET lock_timeout TO {}").format(sql.Literal(max(1, int(wait_s * 1000)))))
         tables = dict.fromkeys(HELD, False) | near_index.list_tables(raw, connections.schema)
         for table, has_index in tables.items():
@@ -108,11 +107,8 @@ def rewrite(connections: Connections, wait_s: float) -> str | None:
                 raw.execute(sql.SQL("VACUUM (FULL, VERBOSE, ANALYZE) {}").format(name))
             except psycopg.errors.LockNotAvailable:
                 return f"somebody reads or writes the table {table}"
-            kept = [int(found[1]) for notice in notices if (found := _KEPT.search(notice))]
-            if not kept:
-                return f"the server does not say what it has left in the table {table}; its lc_messages is not English"
-            if any(kept):
-                return f"a transaction somewhere in the database still sees former rows of the table {table}"
+            if (reason := near_index.find_left(notices, _KEPT, table)) is not None:
+                return reason
     return None
 
 
@@ -129,6 +125,6 @@ def erase_traces(connections: Connections, finish: Callable[[Link], None], *, wa
             with connections.write() as link:
                 finish(link)
             return None
-        if time.monotonic() >= deadline or connections.is_reading():
+        if time.monotonic() >= deadline or connections.is_reading() or reason.startswith(near_index.LASTING):
             return reason
         time.sleep(_PAUSE_S)

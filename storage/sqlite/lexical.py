@@ -268,7 +268,9 @@ class SqliteLexical(Group, Lexical):
             after, _ = insert_page(self._connection, after)
 
     @override
-    def parse(self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS) -> LexicalQuery:
+    def parse(
+        self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS, rough: bool = False
+    ) -> LexicalQuery:
         stems = Stems(self._stem, counts)
         found = self._count(choose_words(query, lambda: self._list_languages(stems)), stems)
         rarest = sorted(found, key=lambda one: one[:2])[:most]

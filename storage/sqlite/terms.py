@@ -7,12 +7,14 @@ term, by a temporary table that holds no row afterwards.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from agent_memory.storage.records import EntryTerms
-from agent_memory.storage.sqlite.driver import ERRORS
+from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
 from agent_memory.storage.sqlite.slots import Link, driver
 from agent_memory.storage.sqlite.values import read_integer, read_text
 from agent_memory.storage.words.terms import RULES, list_terms
@@ -34,6 +36,17 @@ _MAKE = (
 )
 
 
+class _Apart(threading.local):
+    """A database in memory, of this thread, that FTS5 is asked in."""
+
+    raw: Any = None
+
+
+_APART = _Apart()
+_STEMS: dict[str, str] = {}
+_MOST_STEMS = 200_000
+
+
 def describe_rules() -> str:
     """Return what decides which terms a text has."""
     from Stemmer import version
@@ -43,9 +56,27 @@ def describe_rules() -> str:
 
 def stem_terms(connection: Link, terms: Sequence[str]) -> list[str]:
     """Return what FTS5 indexes for each of some terms, which hold nothing that separates terms."""
+    return _stem(driver(connection), terms)
+
+
+def stem_apart(terms: Sequence[str]) -> list[str]:
+    """Return what FTS5 would index for each of some terms, for a store that has no FTS5."""
+    found = {term: _STEMS.get(term) for term in terms}
+    if missing := [term for term, stem in found.items() if stem is None]:
+        if len(_STEMS) > _MOST_STEMS:
+            _STEMS.clear()
+        if _APART.raw is None:
+            _APART.raw = sqlite3.connect(":memory:", isolation_level=None)
+        new = dict(zip(missing, _stem(_APART.raw, missing), strict=True))
+        _STEMS.update(new)
+        found |= new
+    return [found[term] or "" for term in terms]
+
+
+def _stem(raw: Any, terms: Sequence[str]) -> list[str]:  # noqa: ANN401 - a connection of either of two modules
     if not terms:
         return []
-    raw, put = driver(connection), "INSERT INTO temp.stems(rowid, terms) VALUES (1, ?)"
+    put = "INSERT INTO temp.stems(rowid, terms) VALUES (1, ?)"
     try:
         raw.execute(put, (" ".join(terms),))
     except ERRORS:

@@ -7,8 +7,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from conformance.contracts import list_tests
-from conformance.samples import make_draft, make_segment, put, read_store
+from conformance.samples import find_faults, find_words, make_draft, make_segment, put, read_store
 
+from agent_memory.storage.postgres.connections import get_raw
 from agent_memory.storage.postgres.database import PostgresDatabase
 from agent_memory.storage.postgres.migrate import REVISIONS
 from agent_memory.storage.postgres.migrations import versions
@@ -94,6 +95,19 @@ class TestServed:
             assert read_store(copy) == read_store(database)
         finally:
             copy.close()
+
+    def test_words_that_an_earlier_version_has_stemmed_otherwise_are_written_again(self, database, reopen):
+        ids = put(database, make_draft("a", "quite possibly"), make_draft("b", "of the two of us"))
+        with database.connections.write() as link:
+            raw = get_raw(link)
+            raw.execute("UPDATE alembic_version SET version_num = '0004'")
+            for number, terms in zip(ids, (["quit", "possibli"], ["two", "u"]), strict=True):
+                raw.execute("UPDATE lexical SET terms = %s WHERE entry_id = %s", (terms, number))
+        assert find_words(database, "possible") == find_words(database, "us") == []
+        again = reopen()
+        again.prepare()
+        assert (find_words(again, "possible"), find_words(again, "us")) == ([ids[0]], [ids[1]])
+        assert find_faults(again) == []
 
     def test_tables_that_somebody_reads_are_not_rewritten(self, database, reopen):
         hasty = reopen(lock_timeout_s=0.05)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import socket
+import subprocess
 import threading
 
 import pytest
@@ -15,7 +16,7 @@ pytest.importorskip("psycopg", reason="pip install 'agent-memory[postgres]'")
 import psycopg
 from conformance.samples import NOW, make_draft
 from support import WordEncoder
-from support_postgres import Server
+from support_postgres import USER, Server, find_program
 
 from agent_memory import Memory
 from agent_memory.errors import AgentMemoryError, InvalidInputError, StorageError
@@ -216,6 +217,19 @@ def test_a_text_with_a_nul_is_refused_before_anything_is_written(url):
         assert len(memory.entries()) == 1
         memory.add("spelled out", metadata={"m": "\\u0000"})
         assert memory.recall("spelled", where={"m": "\\u0000"})[0].text == "spelled out"
+        memory.add("written \\u0000 in JSON", key="b")
+        assert memory.get("b").text == "written \\u0000 in JSON"
+
+
+def test_a_store_whose_texts_spell_a_nul_out_is_copied_and_one_that_holds_one_is_refused(url, tmp_path):
+    for name, text in (("spelled", "a \\u0000 b"), ("held", "a \0 b")):
+        with open_store(tmp_path / name) as memory:
+            memory.add(text, key="a", speaker="\\u0000", metadata={"m": "\\u0000"})
+    with pytest.raises(InvalidInputError, match="NUL"):
+        Memory.copy(tmp_path / "held", url)
+    Memory.copy(tmp_path / "spelled", url)
+    with open_store(url) as memory:
+        assert memory.get("a").text == "a \\u0000 b"
 
 
 def test_a_backup_is_a_store_in_a_file_that_can_be_restored(url, tmp_path):
@@ -229,6 +243,44 @@ def test_a_backup_is_a_store_in_a_file_that_can_be_restored(url, tmp_path):
         assert memory.entries() == expected
         assert memory.recall("harbour")[0].entry.key == "a"
         assert memory.check().problems == ()
+
+
+def test_what_pg_dump_writes_while_others_write_is_a_store_wherever_pg_restore_puts_it(postgres, url, tmp_path):
+    schema, dump, done = url.rpartition("=")[2], tmp_path / "store.dump", threading.Event()
+    place = ["-h", str(postgres.folder), "-U", USER]
+
+    def write():
+        with open_store(url) as other:
+            for number in range(10_000):
+                other.add(f"note {number}", session="s")
+                if done.is_set():
+                    return
+
+    with open_store(url) as memory, psycopg.connect(postgres.url(), autocommit=True) as connection:
+        memory.add("The harbour was quiet.", key="a", session="s", metadata={"n": 1})
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            command = [find_program("pg_dump"), *place, "-Fc", "-n", schema, "-f", dump, "postgres"]
+            subprocess.run(command, check=True, capture_output=True)
+        finally:
+            done.set()
+            writer.join(60)
+        expected = memory.get("a")
+        connection.execute(f"CREATE DATABASE {schema}_restored")
+        try:
+            subprocess.run(
+                [find_program("pg_restore"), *place, "-d", f"{schema}_restored", dump], check=True, capture_output=True
+            )
+            with open_store(postgres.url(f"{schema}_restored", schema=schema)) as restored:
+                assert restored.get("a") == expected
+                assert restored.check().problems == ()
+                assert restored.recall("quiet harbour", where={"n": 1})[0].entry.key == "a"
+                restored.add("The boats lay still.", key="b", session="s")
+                assert restored.forget("a").pending == ()
+                assert restored.check().problems == ()
+        finally:
+            connection.execute(f"DROP DATABASE {schema}_restored WITH (FORCE)")
 
 
 def test_a_backup_and_an_export_are_files_and_a_store_on_a_server_is_not_replaced(url, tmp_path, monkeypatch):
@@ -285,6 +337,43 @@ def test_adding_and_recalling_take_few_round_trips(url, monkeypatch):
         del trips[:]
         memory.recall("quiet harbour")
         assert len(trips) <= 10, trips  # two of them read what the first hits may update
+
+
+def list_counted(monkeypatch):
+    """Return a list that the words are added to which the server is asked to count."""
+    counted = []
+    run = psycopg.Cursor.execute
+
+    def execute(self, query, params=None, **options):
+        if "SELECT count(*) FROM lexical WHERE terms" in str(query):
+            counted.extend(word for words in params for word in words)
+        return run(self, query, params, **options)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", execute)
+    return counted
+
+
+def test_common_words_are_not_counted_again_for_each_entry_that_is_added(url, monkeypatch):
+    with open_store(url) as memory:
+        memory.add_many([{"text": f"harbour note {number}"} for number in range(400)])
+        memory.add("The harbour master is called Ann.", key="a")
+        counted = list_counted(monkeypatch)
+        entry = memory.add("The harbour master is called Bob.", key="b")
+        assert entry.may_supersede == ("a",)
+        assert "master" in counted and "harbour" not in counted
+        memory.add_many([{"text": f"harbour notice {number}"} for number in range(100)])
+        memory.add("The harbour master is called Carl.", key="c")
+        assert "harbour" in counted  # the store has grown by more than a tenth
+
+
+def test_adding_goes_on_when_entries_that_held_a_common_word_were_forgotten(url):
+    with open_store(url) as memory:
+        memory.add_many([{"text": f"harbour {number % 3}", "key": f"k{number}"} for number in range(230)])
+        memory.add("The harbour is closed.", key="a")
+        for number in range(15):
+            memory.forget(f"k{number}")
+        assert memory.add("The harbour is not closed.", key="b").may_supersede == ("a",)
+        assert memory.add("Harbour 7").key
 
 
 def test_a_transaction_asks_again_what_it_has_changed_itself(url):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -328,7 +327,7 @@ async def passages(caller: Reader, key: str, namespace: NamespaceQuery = None) -
     def read() -> dict[str, Any]:
         scope = inputs.resolve_namespace(namespace, caller.memory.namespace)
         with caller.memory._store.read() as tx:
-            entry_id, entry = tx.entries.find(scope, name_in_path(key), datetime.now(UTC))
+            entry_id, entry = tx.entries.find(scope, name_in_path(key), caller.memory._store.database.now())
             generation = tx.generations.live()
             stored = tx.passages.read(generation, [entry_id]) if generation else []
         return {"items": stored[0].spans if stored else split_passages(entry.text)}
