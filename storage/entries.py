@@ -358,6 +358,10 @@ class Lexical(ABC):
         """
 
     @abstractmethod
+    def measure_average(self) -> float:
+        """Return how many terms an entry of the index has on average; 0 if it has none."""
+
+    @abstractmethod
     def find_faults(self) -> list[str]:
         """Return the differences between index and entries, one sentence each; reads all of it, takes no lock."""
 

@@ -229,6 +229,10 @@ class RowView:
         entries, first = np.unique(entries_of(rows)[order], return_index=True)
         return entries, scores[order][first] - measure_luck(self._count_passages(entries))
 
+    def select_long(self, entry_ids: IdArray) -> IdArray:
+        """Return those of some entries that have passages, int64."""
+        return entry_ids[self._count_passages(entry_ids) > 0] if len(self._extras) else entry_ids[:0]
+
     def _merge(self, found: SearchResult, k: int) -> SearchResult:
         """Return the nearest k entries of a result over rows."""
         entries = entries_of(found.ids)

@@ -143,6 +143,11 @@ class Searcher:
         found, scores = self._ask(lambda view: view.score(query, wanted))
         return dict(zip(found.tolist(), scores.tolist(), strict=True))
 
+    def select_long(self, ids: Sequence[int]) -> list[int]:
+        """Return those of some entries that have rows of passages in the index, in order."""
+        wanted = np.array(ids, np.int64)
+        return list(map(int, self._ask(lambda view: view.select_long(wanted)))) if len(wanted) else []
+
     def score_former(self, query: FloatArray) -> dict[int, float]:
         """Return the cosines of a query with entries that satisfy the condition but have left the index, by id."""
         generation = self._tx.generations.live()

@@ -13,10 +13,12 @@ from agent_memory.recall.request import Mode, Request
 from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import LexicalQuery
+from agent_memory.storage.words.terms import list_terms
 
 _READ_FOR_WORDS = 64
 """Passages, of all entries together, in which words are looked for if there are vectors to choose the nearest by."""
 _LEAST = 4
+_K1, _B = 1.2, 0.75  # of BM25, as back ends have them
 
 _Scores: TypeAlias = dict[Span, float]
 
@@ -45,6 +47,37 @@ def find_passages(
     if scores and words.phrases:
         _add_words(tx, words, entries, scores)
     return {number: max(found, key=lambda span: found[span]) for number, found in scores.items() if any(found.values())}
+
+
+def score_nearest(
+    tx: Transaction, request: Request, words: LexicalQuery, entries: Mapping[int, Entry]
+) -> dict[int, float]:
+    """Return the share of the request's words that the passage nearest to it holds, of each long entry, by id.
+
+    The words of a whole long text count little, because it holds so many others.
+
+    Args:
+        tx: A read transaction.
+        request: The request, its vector evolved if it names a session.
+        words: Its words.
+        entries: The entries, by id.
+    """
+    generation = tx.generations.live()
+    if generation is None:
+        return {}
+    parts: dict[int, Entry] = {}
+    for passages in tx.passages.read(generation, list(entries)):
+        start, stop = passages.spans[int((evolve_passages(passages) @ request.vector).argmax())]
+        entry = entries[passages.entry_id]
+        parts[passages.entry_id] = replace(entry, text=entry.text[start:stop])
+    scores, average = tx.lexical.score_texts(words, parts), max(1.0, tx.lexical.measure_average())
+    return {number: min(1.0, share * _weigh_short(parts[number], average)) for number, share in scores.items()}
+
+
+def _weigh_short(part: Entry, average: float) -> float:
+    """Return by how much a word of a text counts for more than one of an average text, by BM25, if it occurs once."""
+    length = len(list_terms(part.text, part.speaker).split())
+    return (_K1 + 1) / (1 + _K1 * (1 - _B + _B * length / average))
 
 
 def _score_by_meaning(

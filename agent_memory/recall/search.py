@@ -16,7 +16,7 @@ from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.recall import confidence, ranking
 from agent_memory.recall.asking import AGENTS, asks_for_the_agent, asks_for_work
-from agent_memory.recall.passages import find_passages
+from agent_memory.recall.passages import find_passages, score_nearest
 from agent_memory.recall.ranking import Candidate
 from agent_memory.recall.renewal import FIRST, renew
 from agent_memory.recall.request import Mode, Request
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from agent_memory.types import IdArray
 
 _POOL = 100  # minimum number of candidates from each source
+_LONG = 10  # long entries of which the nearest passage is read
 _LENDERS = 50  # candidates whose neighbours are looked up
 _WORDS_POOL = 1_000  # entries that the full-text index scores
 
@@ -198,6 +199,7 @@ class Search:
         if request.text is not None and request.mode is not Mode.DENSE and not self._is_out_of_time():
             with stage("words"):
                 self._add_lexical(request.text)
+                self._add_words_of_passages()
             from agent_memory.timewords import intervals  # nine languages, which adding an entry can do without
 
             self.intervals = intervals(
@@ -250,6 +252,17 @@ class Search:
         for entry_id, candidate in self.candidates.items():
             candidate.lexical = self._shares.get(entry_id, 0.0)
         self._add_by_cosine(list(self._shares)[: self._pool_size], blank=True)
+
+    def _add_words_of_passages(self) -> None:
+        """Let the words of its nearest passage count for a long entry, if they are more than those of the whole."""
+        if not self._dense or not self.words.phrases:
+            return
+        long = self.searcher.select_long(list(self.candidates))
+        best = heapq.nlargest(_LONG, long, key=lambda number: (self.candidates[number].dense, -number))
+        entries = self.fetch(sorted(best)) if best else {}
+        for entry_id, share in score_nearest(self._tx, self.request, self.words, entries).items() if entries else ():
+            if share > self.candidates[entry_id].lexical:
+                self.candidates[entry_id].lexical = self._shares[entry_id] = share
 
     def _add_dated(self) -> None:
         """Add the best entries of the intervals that the query names, which may rank too low to be found otherwise."""

@@ -249,8 +249,7 @@ class PostgresLexical(Filtering, SqliteLexical):
 
     def _write_score(self, forms: Sequence[_Form]) -> tuple[str, list[Any]]:
         """Return BM25 as SQL over a row of the index, and its values."""
-        rows = self._count_indexed()
-        average = int(self._driver.run(_TOTAL, ("lexical_terms",)).fetchone()[0]) / max(1, rows)
+        rows, average = self._count_indexed(), self.measure_average()
         parts, given = [], []
         self._driver.ask([_ask_count([form]) for form in forms if (form,) not in (self._common or ())])
         for form in forms:
@@ -280,6 +279,11 @@ class PostgresLexical(Filtering, SqliteLexical):
             return []
         words = zip(query.phrases, query.words, strict=True)
         return join_labels([word for phrase, word in words if _is_held(phrase, row[0])])
+
+    @override
+    def measure_average(self) -> float:
+        terms = int(self._driver.run(_TOTAL, ("lexical_terms",)).fetchone()[0])
+        return terms / max(1, self._count_indexed())
 
     @override
     def score_texts(self, query: LexicalQuery, entries: Mapping[int, Entry]) -> dict[int, float]:

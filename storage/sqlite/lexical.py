@@ -140,20 +140,22 @@ def insert_page(connection: Link, after: int) -> tuple[int | None, int]:
     return (read_integer(page[-1][0]) if len(page) == PAGE_ROWS else None), len(page)
 
 
-def _count_rows(connection: Link) -> int:
-    """Return the number of indexed rows without counting them.
+def _read_totals(connection: Link) -> tuple[int, int]:
+    """Return the numbers of indexed rows and of their terms without counting them.
 
-    Source: the averages record of FTS5 (row 1 of its data table) begins with that number as an SQLite varint: seven
-    bits per byte, highest first, the top bit set in all bytes but the last.
+    Source: the averages record of FTS5 (row 1 of its data table) begins with them as SQLite varints: seven bits per
+    byte, highest first, the top bit set in all bytes but the last.
     """
     row = driver(connection).execute("SELECT block FROM lexical_data WHERE id = 1").fetchone()
+    numbers, number = [0, 0], 0
     record = row[0] if row and isinstance(row[0], bytes) else b""
-    number = 0
-    for byte in record[:8]:
-        number = number << 7 | byte & 0x7F
-        if byte < 0x80:
-            break
-    return number
+    for at in (0, 1):
+        for length, byte in enumerate(record[:8], start=1):
+            number = number << 7 | byte & 0x7F
+            if byte < 0x80:
+                numbers[at], number, record = number, 0, record[length:]
+                break
+    return numbers[0], numbers[1]
 
 
 _COUNT = "SELECT count(*) FROM lexical WHERE lexical MATCH ?"
@@ -306,7 +308,7 @@ class SqliteLexical(Group, Lexical):
 
     def _count_indexed(self) -> int:
         """Return how many rows are indexed."""
-        return _count_rows(self._connection)
+        return _read_totals(self._connection)[0]
 
     def _count_hits(self, phrase: str) -> int:
         """Return how many rows hold a phrase."""
@@ -365,6 +367,11 @@ class SqliteLexical(Group, Lexical):
             if raw.execute(one, (phrase, entry_id)).fetchone() is not None
         ]
         return join_labels(matched)
+
+    @override
+    def measure_average(self) -> float:
+        rows, terms = _read_totals(self._connection)
+        return terms / rows if rows else 0.0
 
     @override
     def score_texts(self, query: LexicalQuery, entries: Mapping[int, Entry]) -> dict[int, float]:

@@ -192,6 +192,16 @@ class LexicalContract:
             assert tx.lexical.score_texts(query, {}) == {}
             assert tx.lexical.score_texts(tx.lexical.parse("nowhere"), {7: once}) == {}
 
+    def test_the_average_length_counts_the_terms_of_current_entries(self, database):
+        with database.read() as tx:
+            assert tx.lexical.measure_average() == 0
+        put(database, make_draft("a", "one two three"), make_draft("b", "one"))
+        with database.read() as tx:
+            assert tx.lexical.measure_average() == 2
+        put(database, make_draft("a", " ".join(f"word{number}" for number in range(299))))
+        with database.read() as tx:
+            assert tx.lexical.measure_average() == 150
+
     def test_words_written_in_a_transaction_are_found_in_it(self, database, ids):
         with database.write() as tx:
             new = [make_draft(f"new {number}", "lighthouse") for number in range(40)]

@@ -76,6 +76,42 @@ def test_the_default_encoder_finds_it_too(tmp_path):
     assert hit.entry.key == "long" and FACT in hit.text[slice(*hit.passage)]
 
 
+@pytest.mark.parametrize(
+    ("fact", "question", "notes"),
+    [
+        (
+            "The wifi password of the summer house is kestrel-44.",
+            "What is the wifi password of the summer house?",
+            ["The wifi at the office is slow on Mondays.", "Summer houses are expensive.", "Ann forgot her password."],
+        ),
+        (
+            "Invoice 7731 was paid by Mrs Okafor in June.",
+            "Who paid invoice 7731?",
+            ["Invoices are due in thirty days.", "Mrs Smith paid for lunch.", "June is hot."],
+        ),
+        (
+            "The spare key lies under the blue flower pot.",
+            "Where is the spare key?",
+            ["The key of the piano is broken.", "Spare tyres are in the car.", "Flowers need water."],
+        ),
+    ],
+)
+def test_notes_that_share_a_word_do_not_come_before_the_fact_in_a_long_text(tmp_path, fact, question, notes):
+    lines = [
+        f"Chapter {number}. The caravan went on, and the traders spoke of prices of salt." for number in range(400)
+    ]
+    lines.insert(200, fact)
+    with Memory(tmp_path) as memory:
+        memory.add("\n\n".join(lines), key="long")
+        memory.add_many({"text": note} for note in notes)
+        hits = memory.recall(question, explain=True)
+        assert [hits[0].entry.key, fact in format_hits(hits[:1])] == ["long", True]
+        assert hits[0].trace["lexical"]["share"] > 0.5
+        assert [(hit.entry.key, hit.score) for hit in memory.recall(question)] == [
+            (hit.entry.key, hit.score) for hit in hits
+        ]
+
+
 def test_a_prompt_shows_the_part_that_answers_with_its_surroundings(memory):
     memory.add(make_long(), key="long")
     hits = memory.recall(QUESTION, k=5)
