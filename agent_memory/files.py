@@ -104,6 +104,35 @@ def make_folder(path: Path) -> None:
         raise FileExistsError(errno.EEXIST, "there is something else of that name", str(path))
 
 
+class _Handle:
+    """An open file or folder, closed when nobody refers to it any more at the latest.
+
+    Its lock would stay for as long as the process if an interrupt came between opening it and a ``finally``, or in one.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def close(self) -> None:
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+    __del__ = close
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder with all that is in it, as far as that can be done."""
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+    except OSError as error:
+        # Interrupted right after it has closed a file, shutil closes it again: it is the interrupt that counts.
+        if error.__context__ is not None and not isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+
+
 def create_file(path: Path, *, mode: int = PRIVATE) -> int:
     """Make an empty file, for its owner alone unless said otherwise; returns its open handle.
 
@@ -137,16 +166,16 @@ def write_beside(path: Path, *, mode: int = PRIVATE) -> Iterator[Path]:
     clean_parts(path.parent)
     while True:
         part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-        handle = create_file(part, mode=mode)
+        handle = _Handle(create_file(part, mode=mode))
         _lock(handle)
         if part.exists():
             break
-        os.close(handle)  # another process has found it before it was locked
+        handle.close()  # another process has found it before it was locked
     try:
         yield part
     finally:
         _remove_part(part)
-        os.close(handle)
+        handle.close()
 
 
 def clean_parts(folder: Path) -> None:
@@ -158,17 +187,17 @@ def clean_parts(folder: Path) -> None:
     for name in names:
         part = folder / name
         try:
-            handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            handle = _Handle(os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
         except FileNotFoundError:
             _remove_part(part)
             continue
         except OSError:
             continue
         try:
-            if stat.S_ISREG(os.fstat(handle).st_mode) and _lock(handle, fcntl.LOCK_NB):
+            if stat.S_ISREG(os.fstat(handle.number).st_mode) and _lock(handle, fcntl.LOCK_NB):
                 _remove_part(part)
         finally:
-            os.close(handle)
+            handle.close()
 
 
 @contextmanager
@@ -189,16 +218,16 @@ def make_scratch(folder: Path, prefix: str) -> Iterator[Path]:
         work = folder / f"{prefix}{secrets.token_hex(8)}"
         work.mkdir(mode=PRIVATE_FOLDER)  # not synced: what is left of it after a crash is deleted
         work.chmod(PRIVATE_FOLDER)  # whatever the umask
-        handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+        handle = _Handle(os.open(work, os.O_RDONLY | os.O_DIRECTORY))
         _lock(handle)
         if work.exists():
             break
-        os.close(handle)
+        handle.close()
     try:
         yield work
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(handle)
+        remove_folder(work)
+        handle.close()
 
 
 def wait_for_scratch(folder: Path, prefix: str, wait_s: float) -> bool:
@@ -218,23 +247,23 @@ def _clean_scratch(folder: Path, prefix: str) -> None:
         if not re.fullmatch(r"[0-9a-f]{16}", work.name.removeprefix(prefix)):
             continue
         try:
-            handle = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            handle = _Handle(os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW))
         except OSError:
             continue
         try:
             if _lock(handle, fcntl.LOCK_NB):
-                shutil.rmtree(work, ignore_errors=True)
+                remove_folder(work)
         finally:
-            os.close(handle)
+            handle.close()
 
 
 _PART = re.compile(r"(\..+\.[0-9a-f]{12}\.part)(?:-journal|-wal|-shm)?")
 
 
-def _lock(handle: int, how: int = 0) -> bool:
+def _lock(handle: _Handle, how: int = 0) -> bool:
     """Lock a file for as long as it is open; file systems without such locks are used without, and not cleaned."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | how)
+        fcntl.flock(handle.number, fcntl.LOCK_EX | how)
     except OSError:
         return False
     return True
@@ -268,26 +297,49 @@ def new_lock() -> threading.Lock:
     return lock
 
 
+class _Import(threading.Thread):
+    """The import of a module."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__(name=f"import of {module}")
+        self._module = module
+        self.error: BaseException | None = None
+        self.over = False
+
+    def run(self) -> None:
+        try:
+            import_module(self._module)
+        except BaseException as error:
+            self.error = error
+        self.over = True
+
+
+_LOOK_S = 0.001
+_imports: dict[str, _Import] = {}
+os.register_at_fork(after_in_child=_imports.clear)
+
+
 def import_whole(name: str) -> ModuleType:
     """Return a module, imported in a thread of its own if it is not imported yet.
 
     Interrupts end the thread that waits, not the import: PyTorch and FAISS cannot be imported again after half of it.
+    The thread that waits stays out of Python's import system, whose lock an interrupt can leave taken for good.
     """
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            import_module(name)
-        except BaseException as error:
-            failed.append(error)
-
-    if name not in sys.modules:
-        thread = threading.Thread(target=run, name=f"import of {name}")
-        thread.start()
-        thread.join()
-        if failed:
-            raise failed[0]
-    return import_module(name)  # waits if the import of an interrupted call is still under way
+    module = sys.modules.get(name)
+    if module is not None and not getattr(module.__spec__, "_initializing", False):
+        return module
+    with _importing:
+        found = _imports.get(name)
+        if found is None:
+            found = _Import(name)
+            found.start()
+            _imports[name] = found
+    while not found.over:  # to Python, a thread that was joined until an interrupt came has ended
+        time.sleep(_LOOK_S)
+    if found.error is not None:
+        _imports.pop(name, None)
+        raise found.error
+    return sys.modules[name]
 
 
 def reset_in_child(owner: _T, reset: Callable[[_T], None]) -> None:
@@ -301,3 +353,4 @@ def _reset_all() -> None:
 
 
 os.register_at_fork(after_in_child=_reset_all)
+_importing = new_lock()

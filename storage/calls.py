@@ -35,10 +35,14 @@ class Calls:
         """Forget all calls: in a child that was forked, the threads that made them are not there."""
         self._state = threading.Condition()
         self._holder: int | None = None
-        self._calls: weakref.WeakSet[Call] = weakref.WeakSet()
+        # Not a WeakSet, which miscounts once an interrupt has come while it was looked through.
+        self._calls: set[weakref.ref[Call]] = set()
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self._list())
+
+    def _list(self) -> list[Call]:
+        return [call for one in list(self._calls) if (call := one()) is not None]
 
     def enter(self, kind: str = "") -> Call:
         """Begin a call; waits while another thread holds calls back.
@@ -58,18 +62,18 @@ class Calls:
                 if self.closed:
                     raise ClosedError("this memory is closed")
             call = Call(kind)
-            self._calls.add(call)
+            self._calls.add(weakref.ref(call, self._calls.discard))
         return call
 
     def inside(self, kind: str | None = None) -> bool:
         """Return whether this thread is in a call, of that kind if one is given."""
         me = threading.get_ident()
-        return any(call.thread == me and kind in (None, call.kind) for call in list(self._calls))
+        return any(call.thread == me and kind in (None, call.kind) for call in self._list())
 
     def leave(self, call: Call) -> None:
         """End a call."""
         with self._state:
-            self._calls.discard(call)
+            self._calls.discard(weakref.ref(call))
             self._state.notify_all()
 
     def close(self, timeout_s: float) -> int:
@@ -103,7 +107,7 @@ class Calls:
 
     def _wait_for_others(self, timeout_s: float) -> int:
         deadline, me = time.monotonic() + timeout_s, threading.get_ident()
-        while left := sum(call.thread != me for call in list(self._calls)):
+        while left := sum(call.thread != me for call in self._list()):
             rest = deadline - time.monotonic()
             if rest <= 0:
                 break

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from agent_memory.config import Config
 from agent_memory.errors import AgentMemoryError, IndexStateError, StorageError
-from agent_memory.files import failpoint, reset_in_child, wait_for_scratch
+from agent_memory.files import failpoint, remove_folder, reset_in_child, wait_for_scratch
 from agent_memory.storage.base import Transaction
 
 _log = logging.getLogger("agent_memory")
@@ -159,7 +158,7 @@ class SnapshotCache(ABC, Generic[_H]):
         for seq, path in self.snapshots():
             if seq > newest:
                 _log.warning("deleting %s: it is ahead of the store (%d > %d)", path, seq, newest)
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
 
     def discard_outdated(self, tx: Transaction) -> None:
         """Delete snapshots from before something was forgotten, and unfinished ones: a killed process has left them."""
@@ -169,7 +168,7 @@ class SnapshotCache(ABC, Generic[_H]):
         floor = tx.erasures.read_floor()
         for seq, path in self.snapshots() if floor else ():
             if seq < floor:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
 
     def _keep(self, write: Callable[[], Path], erasures: tuple[int, int]) -> Path | None:
         """Write a snapshot; returns its folder, or None if something was forgotten that may be in it.
@@ -185,5 +184,5 @@ class SnapshotCache(ABC, Generic[_H]):
         if self._read_erasures() == erasures:
             return path
         # Whoever forgot has deleted the snapshots that were there before this one got its name.
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import numpy as np
 from typing_extensions import override
 
 from agent_memory.errors import CorruptSnapshotError, StaleGenerationError
+from agent_memory.files import remove_folder
 from agent_memory.live.cache import Held, SnapshotCache
 from agent_memory.live.rows import RowView, find_extras, iter_rows, read_rows, replace_extras, select_extras
 from agent_memory.storage.base import Transaction
@@ -186,7 +186,7 @@ class LiveIndex(SnapshotCache[_Held]):
         with self._lock:
             self._held = None
             if not self._read_only:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                remove_folder(self.folder)
             held = self._catch_up(tx, accept, trust_snapshots=False)
             return None if held is None else self._save(held).view()
 

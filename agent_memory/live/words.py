@@ -8,7 +8,6 @@ keep it. The results are the same.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing_extensions import override
 
 from agent_memory.config import Config
 from agent_memory.errors import CorruptSnapshotError, StaleGenerationError
+from agent_memory.files import remove_folder
 from agent_memory.live.cache import Held, SnapshotCache
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import EntryTerms
@@ -210,7 +210,7 @@ class LiveWords(SnapshotCache[_Held]):
         with self._lock:
             self._drop()
             if not self._read_only:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                remove_folder(self.folder)
 
     def erase(self, tx: Transaction, *, wait_s: float) -> list[str]:
         """Write the tier again without what was forgotten, and delete all other snapshots.

@@ -6,7 +6,6 @@ import logging
 import operator
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as dataclass_replace
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Any
 
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, NotFoundError, StorageError
-from agent_memory.files import make_folder, write_beside
+from agent_memory.files import make_folder, remove_folder, write_beside
 from agent_memory.live.store import Store, open_database
 from agent_memory.live.targets import DATABASE, INDEX, check_target, is_own
 from agent_memory.records import Copy, Erasure
@@ -216,4 +215,4 @@ def list_copies(store: Store) -> list[Copy]:
 def _drop_index(index: Path) -> None:
     if index.is_symlink():
         index.unlink()
-    shutil.rmtree(index, ignore_errors=True)
+    remove_folder(index)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from agent_memory.files import (
     make_folder,
     make_scratch,
     put_in_place,
+    remove_folder,
     sync_folder,
     wait_for_scratch,
 )
@@ -86,7 +86,7 @@ def _prune(folder: Path, newest: Path, generation: str) -> None:
     for path, owner in _iter_snapshots(folder):
         newer = path.name[:_SEQ_CHARS] > newest.name[:_SEQ_CHARS]
         if path != newest and not newer and owner in (None, generation):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(path)
 
 
 def discard_all(folder: Path, *, keep: Path | None = None, wait_s: float = 0.0) -> None:
@@ -106,7 +106,7 @@ def discard_all(folder: Path, *, keep: Path | None = None, wait_s: float = 0.0) 
     gone = []
     for path in folder.iterdir():
         if path != keep and SNAPSHOT_NAME.fullmatch(path.name) and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(path)
             gone.append(path.name)
     left = [path.name for path in folder.iterdir() if path.name in gone]
     if left or not ready:
@@ -124,7 +124,7 @@ def discard_others(folder: Path, generations: Collection[str]) -> int:
         return 0
     others = [path for path, owner in _iter_snapshots(folder) if owner is not None and owner not in generations]
     for path in others:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
     return len(others)
 
 

@@ -20,7 +20,6 @@ import json
 import mmap
 import os
 import secrets
-import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -31,7 +30,15 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.errors import CorruptSnapshotError, IndexStateError, StaleGenerationError
-from agent_memory.files import create_file, failpoint, make_folder, make_scratch, put_in_place, sync_folder
+from agent_memory.files import (
+    create_file,
+    failpoint,
+    make_folder,
+    make_scratch,
+    put_in_place,
+    remove_folder,
+    sync_folder,
+)
 from agent_memory.index.snapshot.read import open_file, snapshots
 from agent_memory.index.vectors import deduplicate
 from agent_memory.index.words.segment import MAX_ROWS, Segment, Stored, Vocabulary
@@ -127,7 +134,7 @@ def write_words(folder: Path, pieces: Sequence[Piece], *, rules: str, seq: int) 
         failpoint("words-after-rename")
         for other_seq, path in snapshots(folder):
             if path != final and other_seq <= seq and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
     except OSError as error:
         raise IndexStateError(f"cannot write a snapshot below {folder}: {error}") from error
     stored = [Stored(final / f"{at}.words", shape.checksum, shape.size) for at, shape in enumerate(shapes)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
 from agent_memory.errors import StorageError
+from agent_memory.files import remove_folder
 from agent_memory.storage import rows
 from agent_memory.storage.postgres.connections import Connections
 from agent_memory.storage.sqlite.copying import verify_copy
@@ -49,7 +49,7 @@ def copy_to_file(connections: Connections, target: Path, progress: Progress | No
     except OSError as error:
         raise StorageError(f"cannot write the copy {target}: {error}") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
 
 def _fill(source: Link, target: Link, expected: dict[str, int], progress: Progress | None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import textwrap
 import threading
@@ -12,6 +14,8 @@ import pytest
 from support import WordEncoder, python
 
 from agent_memory import Config, Memory
+from agent_memory.files import import_whole, remove_folder
+from agent_memory.storage.calls import Calls
 from agent_memory.storage.sqlite.driver import sqlite3
 
 INTERRUPTED = """
@@ -253,3 +257,79 @@ def test_an_interrupt_during_an_import_leaves_the_module_usable(name):
     child = python(textwrap.dedent(IMPORTING), name)
     output, errors = child.communicate(timeout=120)
     assert (child.returncode, output) == (0, "usable\n"), errors
+
+
+INTERRUPTED_WRITER = """
+    import signal, sys
+    from pathlib import Path
+    from agent_memory.files import make_scratch, wait_for_scratch
+
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    folder, hits = Path(sys.argv[1]), 0
+    for attempt in range(400):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.00002 * (attempt % 40) + 1e-6)
+            with make_scratch(folder, ".tmp-") as work:
+                (work / "part").write_text("x")
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except (Interrupt, OSError):
+            hits += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    print(hits, wait_for_scratch(folder, ".tmp-", 1.0))
+"""
+
+
+def test_an_interrupted_writer_leaves_no_lock_behind(tmp_path):
+    output, errors = python(textwrap.dedent(INTERRUPTED_WRITER), tmp_path).communicate(timeout=60)
+    hits, free = output.split()
+    assert (int(hits) > 20, free) == (True, "True"), errors[-2000:]
+
+
+def test_what_is_interrupted_while_a_folder_is_deleted_stays_an_interrupt(tmp_path, monkeypatch):
+    def close_twice(path, **_):
+        try:
+            raise Interrupt
+        finally:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(shutil, "rmtree", close_twice)
+    with pytest.raises(Interrupt):
+        remove_folder(tmp_path)
+
+
+def test_calls_are_counted_whenever_an_interrupt_comes():
+    calls = Calls()
+    held = [calls.enter() for _ in range(3)]
+    looked_through = iter(calls._calls)  # as an interrupt leaves it, half-way
+    next(looked_through)
+    lost = calls.enter()
+    del lost, held[0]
+    assert len(calls) == 2 and calls.inside()
+    for call in held:
+        calls.leave(call)
+    assert len(calls) == 0 and not calls.inside()
+
+
+def test_an_import_goes_on_when_its_caller_is_interrupted(tmp_path, monkeypatch):
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(0.4)\nvalue = 7\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def stop(signum, frame):
+        raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for _ in range(3):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(Interrupt):
+                import_whole("slow_module")
+        assert import_whole("slow_module").value == 7
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -13,6 +13,7 @@ from support import WordEncoder
 
 from agent_memory import Config, Memory
 from agent_memory.index.words import Page, WordsTier
+from agent_memory.inputs import is_blank
 from agent_memory.live import words as live_words
 
 COMMON = [
@@ -33,7 +34,9 @@ RARE = [f"word{number}" for number in range(30)]
 FOREIGN = ["les chats sont dans la maison et les chiens aussi", "wir haben das Haus mit den Hunden gesehen"]
 
 terms = st.sampled_from(COMMON) | st.sampled_from(RARE) | st.text(max_size=6)
-texts = st.lists(terms, min_size=1, max_size=12).map(" ".join).filter(str.strip) | st.sampled_from(FOREIGN)
+texts = st.lists(terms, min_size=1, max_size=12).map(" ".join).filter(
+    lambda text: not is_blank(text)
+) | st.sampled_from(FOREIGN)
 keys = st.integers(0, 40).map("k{}".format)
 namespaces = st.sampled_from(["team/ann", "team/bob", "other"])
 steps = st.one_of(

@@ -95,7 +95,7 @@ def test_several_questions_at_once_have_the_same_confidence(known):
     assert [hits.evidence for hits in together] == [hits.evidence for hits in apart]
     # Many texts may be encoded in another way than one: to a cosine of 0.9999, as encoders promise, not to the bit.
     for mine, other in zip(together, apart, strict=True):
-        assert confidences(mine) == pytest.approx(confidences(other), abs=1e-3)
+        assert confidences(mine) == pytest.approx(confidences(other), abs=1e-2)
 
 
 def test_a_confidence_is_explained_by_its_parts(known):
