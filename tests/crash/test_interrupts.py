@@ -303,17 +303,20 @@ def test_what_is_interrupted_while_a_folder_is_deleted_stays_an_interrupt(tmp_pa
         remove_folder(tmp_path)
 
 
-def test_calls_are_counted_whenever_an_interrupt_comes():
+def test_calls_that_an_interrupt_loses_count_no_more():
     calls = Calls()
     held = [calls.enter() for _ in range(3)]
-    looked_through = iter(calls._calls)  # as an interrupt leaves it, half-way
+    looked_through = iter(calls._calls)  # half-way, as an interrupt leaves it
     next(looked_through)
-    lost = calls.enter()
-    del lost, held[0]
-    assert len(calls) == 2 and calls.inside()
     for call in held:
         calls.leave(call)
+    del call, held
     assert len(calls) == 0 and not calls.inside()
+    kept = calls.enter()
+    calls.enter()  # lost at once, as by an interrupt
+    assert len(calls) == 1 and calls.inside()
+    calls.leave(kept)
+    assert len(calls) == 0
 
 
 def test_an_import_goes_on_when_its_caller_is_interrupted(tmp_path, monkeypatch):
