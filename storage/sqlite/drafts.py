@@ -261,7 +261,6 @@ def _archive(
     surplus = raw.execute(_SURPLUS, (json.dumps(list(copy_ids)), keep)).fetchall()
     if surplus:
         _delete(connection, [read_integer(number) for number, _, _ in surplus])
-        drop_empty_sessions(connection, [session_id for _, session_id, _ in surplus])
     for _, session_id, kept_id in surplus:
         note(session_id, kept_id)
     return dropped
@@ -371,6 +370,7 @@ class SqliteDrafts(Group, Drafts):
         dropped = _archive(self._connection, list(known.values()), next_id + len(final), now, keep=keep_versions)
         placed = list(zip(ids, final.values(), strict=True))
         _write(self._connection, fresh, replaced, placed, list(known.values()), generation_id)
+        drop_empty_sessions(self._connection, list(dropped))  # not before: what was written may be in one of them
         leave_sessions(self._connection, [row.session_id for row in known.values()], head_seq)
         return Written([stored[place] for place in places], dirty, dropped)
 

@@ -126,7 +126,6 @@ def test_entries_that_took_the_place_of_each_other_lead_to_each_other(page, demo
     expect(history.get_by_text("It took the place of")).to_be_visible()
     history.get_by_role("link", name="monday").click()
     expect(page.get_by_text("The rehearsal is on Monday.").first).to_be_visible()
-    page.wait_for_load_state("networkidle")  # else the page may ask for what is forgotten now
     demo.memory.forget("tuesday", namespace=bob)
 
 

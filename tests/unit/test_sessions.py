@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import WordEncoder, python, write_session_weights
 
-from agent_memory import Memory
+from agent_memory import Config, Memory
 from agent_memory.encoders import CompactSessionEncoder, SessionSegment, encode_session
 from agent_memory.errors import EncoderMismatchError, InvalidInputError, StorageError
 from agent_memory.storage.sqlite.driver import sqlite3
@@ -484,3 +484,14 @@ def test_a_name_that_was_not_warmed_is_encoded_by_the_replay(tmp_path, opened, w
         assert again.check().ok
         results.append(read_derived(again))
     assert results[0] == results[1]
+
+
+def test_an_entry_comes_back_to_a_session_of_which_only_its_oldest_version_was_left(open_memory):
+    memory = open_memory(config=Config(keep_versions=1))
+    for session in ("s", None, "s", "t", "s"):
+        entry = memory.add(f"said in {session}", key="moving", session=session)
+        assert memory.get("moving") == entry and entry.session == session
+    assert [session.name for session in memory.sessions()] == ["s"]
+    memory.add("said nowhere", key="moving")
+    memory.add("said nowhere else", key="moving")
+    assert memory.sessions() == [] and memory.check().ok
