@@ -1,4 +1,4 @@
-"""Type aliases that all layers share."""
+"""Type aliases and constants that all layers share."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ Address: TypeAlias = tuple[Namespace, str]
 
 INTERNAL = "@internal"
 """A part of namespaces: what lies in or below one that has it is left out of what is asked for without it."""
+
+BM25_K1, BM25_B = 1.2, 0.75
+"""Constants of BM25, those of SQLite's FTS5: every back end, and the words tier, must rank alike."""
 
 Time: TypeAlias = datetime | date | str
 """A datetime, a date or an ISO 8601 string; see ``agent_memory.times``. Without a zone, that of ``Config.timezone``."""

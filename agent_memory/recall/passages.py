@@ -14,11 +14,11 @@ from agent_memory.records import Entry
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import LexicalQuery
 from agent_memory.storage.words.terms import list_terms
+from agent_memory.types import BM25_B, BM25_K1
 
 _READ_FOR_WORDS = 64
 """Passages, of all entries together, in which words are looked for if there are vectors to choose the nearest by."""
 _LEAST = 4
-_K1, _B = 1.2, 0.75  # of BM25, as back ends have them
 
 _Scores: TypeAlias = dict[Span, float]
 
@@ -77,7 +77,7 @@ def score_nearest(
 def _weigh_short(part: Entry, average: float) -> float:
     """Return by how much a word of a text counts for more than one of an average text, by BM25, if it occurs once."""
     length = len(list_terms(part.text, part.speaker).split())
-    return (_K1 + 1) / (1 + _K1 * (1 - _B + _B * length / average))
+    return (BM25_K1 + 1) / (1 + BM25_K1 * (1 - BM25_B + BM25_B * length / average))
 
 
 def _score_by_meaning(

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, partial
-from typing import Annotated, Any, TypeVar
+from functools import cached_property, lru_cache, partial
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from fastapi import Depends, Request, Response
+from fastapi.params import Query
 
 from agent_memory import inputs
 from agent_memory.errors import AgentMemoryError, InvalidInputError, StorageError
@@ -294,9 +295,36 @@ def allow(role: Role, *, whole: bool = False) -> Any:  # noqa: ANN401 - a depend
             scope = "/".join(principal.home)
             raise Problem(403, "scope", f"this concerns the whole store; the key sees {scope!r} only")
         take_token(serving, principal)
+        check_query(request)
         return Caller(request, serving, principal)
 
     return Depends(identify)
+
+
+def check_query(request: Request) -> None:
+    """Raise InvalidInputError for a query parameter that the route would not read, as a misspelt ``dry_run``."""
+    if not request.scope["query_string"] or not request.scope["path"].startswith("/v1/"):
+        return
+    known = _list_query(request.scope["route"].endpoint)
+    given = [name for name, _ in request.query_params.multi_items()]
+    for name in given:
+        if name not in known:
+            taken = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise InvalidInputError(f"unknown query parameter {name[:60]!r}; {taken}")
+        if given.count(name) > 1 and not known[name]:
+            raise InvalidInputError(f"the query parameter {name!r} may be given once, got {given.count(name)}")
+
+
+@lru_cache(maxsize=256)
+def _list_query(endpoint: Callable[..., Any]) -> dict[str, bool]:
+    """Return the query parameters of a route, and whether each may be given several times."""
+    hints = get_type_hints(endpoint, include_extras=True)
+    marked = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Annotated}
+    return {
+        next(mark.alias or name for mark in marks if isinstance(mark, Query)): "list[" in str(kind)
+        for name, (kind, *marks) in marked.items()
+        if any(isinstance(mark, Query) for mark in marks)
+    }
 
 
 def take_token(serving: Serving, principal: Principal) -> None:

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.index.words.segment import Mask, Numbers, Positions, Segment
-from agent_memory.types import IdArray
+from agent_memory.types import BM25_B, BM25_K1, IdArray
 
-_K1, _B = 1.2, 0.75
 _LEAST_WEIGHT = 1e-6
 _SLACK = 1 - 1e-9  # sums in another order differ by less
 _MOST_KNOWN = 50_000  # terms whose places a view remembers
@@ -151,7 +150,7 @@ class WordsView:
     def _compute_table(self, segment: Segment) -> Scores:
         often, lengths = segment.counts[:, 0].astype(np.float64), segment.counts[:, 1].astype(np.float64)
         average = max(1, self._terms) / max(1, self.rows)
-        table: Scores = (often * (_K1 + 1.0)) / (often + _K1 * (1 - _B + _B * lengths / average))
+        table: Scores = (often * (BM25_K1 + 1.0)) / (often + BM25_K1 * (1 - BM25_B + BM25_B * lengths / average))
         return table
 
 

@@ -26,12 +26,11 @@ from agent_memory.storage.sqlite.scopes import write_condition
 from agent_memory.storage.sqlite.slots import driver
 from agent_memory.storage.sqlite.terms import stem_apart
 from agent_memory.storage.words.terms import Word, join_labels, list_terms
-from agent_memory.types import IdArray
+from agent_memory.types import BM25_B, BM25_K1, IdArray
 
 if TYPE_CHECKING:
     from agent_memory.storage.postgres.driver import Driver, Handler
 
-_K1, _B = 1.2, 0.75  # FTS5's
 _LEAST_WEIGHT = 1e-6  # of a word that most entries hold, as in FTS5
 _TERM = re.compile("[a-z0-9\x80-\U0010ffff]+")
 _FORM = re.compile('"([^"]*)"')
@@ -258,7 +257,16 @@ class PostgresLexical(Filtering, SqliteLexical):
             counted, values = _count(form)
             long = "%s::float8 * (1 - %s::float8 + %s::float8 * size / %s::float8)"
             parts.append(f"%s::float8 * (({counted} * %s::float8) / ({counted} + {long}))")
-            given += [weight if weight > 0 else _LEAST_WEIGHT, *values, _K1 + 1, *values, _K1, _B, _B, average]
+            given += [
+                weight if weight > 0 else _LEAST_WEIGHT,
+                *values,
+                BM25_K1 + 1,
+                *values,
+                BM25_K1,
+                BM25_B,
+                BM25_B,
+                average,
+            ]
         return " + ".join(parts), given
 
     def _write_where(self, condition: Condition | None) -> tuple[str, list[Any]]:

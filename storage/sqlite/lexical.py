@@ -29,7 +29,7 @@ from agent_memory.storage.sqlite.terms import TOKENIZER, describe_rules, read_al
 from agent_memory.storage.sqlite.values import read_integer, read_text
 from agent_memory.storage.words.languages import MARKED, MARKS
 from agent_memory.storage.words.terms import Word, choose_words, join_labels, list_terms
-from agent_memory.types import IdArray
+from agent_memory.types import BM25_K1, IdArray
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 Forms: TypeAlias = Sequence[tuple[str, ...]]
 """The sequences of terms that stand for a word."""
 
-_K1 = 1.2
 _ERASES = (3, 42)  # the first version of SQLite whose full-text index can delete words at once
 
 INSERT_ROW = "INSERT INTO lexical(rowid, terms) VALUES (?, ?)"
@@ -283,7 +282,7 @@ class SqliteLexical(Group, Lexical):
         return LexicalQuery(
             tuple(phrase for _, phrase, _ in rarest),
             tuple(weights),
-            best=(_K1 + 1) * sum(weights),
+            best=(BM25_K1 + 1) * sum(weights),
             words=tuple((word.label, word.place) for _, _, word in rarest),
             terms=stems.flatten(word for _, _, word in rarest),
         )

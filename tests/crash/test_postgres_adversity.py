@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("psycopg", reason="pip install 'agent-memory[postgres]'")
 
 import psycopg
-from support import TESTS, WordEncoder
+from support import TESTS, WordEncoder, skip_locally
 from support_postgres import USER, Server
 
 from agent_memory import Memory
@@ -327,7 +327,7 @@ def shifted(tmp_path_factory):
     """Runs Python code on a machine whose clock is wrong by some seconds; returns what it prints."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("a C compiler is needed to shift the clock of a process")
+        skip_locally("a C compiler is needed to shift the clock of a process")
     library = tmp_path_factory.mktemp("clock") / "shifted_clock.so"
     source = TESTS / "crash" / "shifted_clock.c"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True, capture_output=True)

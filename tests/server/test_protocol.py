@@ -189,3 +189,25 @@ def test_a_body_means_the_same_on_either_way(served, content):
     )
     assert short.status_code == long.status_code
     assert short.json() == long.json()
+
+
+def test_a_query_parameter_that_a_route_does_not_know_is_refused(served):
+    """A misspelt one would be ignored, as a dry run that forgets for good."""
+    entry = served.memory.add("Ada keeps bees", key="bees")
+    answer = served.client.delete("/v1/memories/bees", params={"dryrun": "true"})
+    assert answer.status_code == 422
+    assert "unknown query parameter 'dryrun'; it takes namespace, deferred, dry_run" in answer.json()["detail"]
+    twice = served.client.delete("/v1/memories/bees?dry_run=true&dry_run=false")
+    assert twice.status_code == 422 and "may be given once, got 2" in twice.json()["detail"]
+    assert served.memory.get("bees") == entry
+    for path, operations in served.client.get("/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            if not path.startswith("/v1/"):
+                continue
+            where = path.replace("{", "").replace("}", "")
+            refused = served.client.request(method, where, params={"unheard": "1"}, json={})
+            assert refused.status_code == 422, (method, path)
+            assert "unknown query parameter 'unheard'" in refused.json()["detail"]
+            taken = refused.json()["detail"].partition("it takes ")[2].split(", ")
+            named = [one["name"] for one in operation.get("parameters", []) if one["in"] == "query"]
+            assert taken == (named or ["none"]), (method, path)

@@ -17,6 +17,7 @@ from agent_memory.server.describing import answers
 from agent_memory.server.keys import create_key
 from agent_memory.server.pages import seal, secret_of, unseal
 from agent_memory.server.problems import Problem
+from agent_memory.server.routes.memories import CursorQuery
 from agent_memory.storage.sqlite.ledger import Ledger
 
 router = APIRouter(tags=["access"])
@@ -101,7 +102,7 @@ async def revoke_key(caller: Admin, key_id: str) -> Response:
 
 @router.get("/audit", responses=answers(schemas.page_of(AuditRecord)))
 async def audit(
-    caller: Admin, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: str | None = None
+    caller: Admin, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: CursorQuery = None
 ) -> Response:
     """Read who wrote, forgot and re-indexed what, newest first; it holds no content."""
 
