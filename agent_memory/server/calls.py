@@ -89,6 +89,15 @@ class Caller:
         """Answer with what a call returns."""
         return await self.serving.run(lambda: self.respond(_as_answer(call())))
 
+    async def search(self, call: Callable[[], Any]) -> Response:
+        """Answer with what a search returns, when its turn has come."""
+
+        def answer() -> Response:
+            with self.serving.lane.take():
+                return self.respond(_as_answer(call()))
+
+        return await self.serving.run(answer)
+
     async def write(
         self,
         action: str,

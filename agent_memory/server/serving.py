@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,11 +30,13 @@ from agent_memory.server.keys import ANYBODY, Principal, find_principal
 from agent_memory.server.problems import Problem
 from agent_memory.server.settings import Settings
 from agent_memory.storage.sqlite.ledger import FILE, Ledger
+from agent_memory.telemetry.stages import Facts, observe
 from agent_memory.types import Namespace
 
 _log = logging.getLogger("agent_memory")
 _R = TypeVar("_R")
 _MOST_VIEWS = 1_000
+_PATIENCE_S = 0.2
 
 
 class Serving:
@@ -53,6 +56,8 @@ class Serving:
         self.ledger = _open_ledger(memory, settings)
         self.pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="agent-memory-http")
         self.long_pool = ThreadPoolExecutor(4, thread_name_prefix="agent-memory-operation")
+        self.lane = Lane(0 if isinstance(memory.path, str) else _PATIENCE_S)  # PostgreSQL answers several at once
+        self._unwatch = observe(self.lane.watch)
         self.stopping = threading.Event()
         self.waiting = 0
         self._views: dict[Namespace, Memory] = {}
@@ -145,6 +150,7 @@ class Serving:
     def close(self) -> None:
         """Let what is under way end, and close the ledger; the memory stays open."""
         self.stopping.set()
+        self._unwatch()
         self.pool.shutdown(wait=True)
         self.long_pool.shutdown(wait=True)
         if self.ledger is not None:
@@ -158,6 +164,51 @@ def stop_all() -> None:
     """Tell the servers of this process that they are about to stop: their streams end."""
     for serving in list(_LIVE):
         serving.stopping.set()
+
+
+class Lane:
+    """Lets one search at a time run, since threads that take Python's lock from each other all get less done.
+
+    Encoding and reranking, which let go of that lock for long, are outside of it.
+
+    Args:
+        patience_s: Seconds after which a search goes on without its turn, so that a slow one holds up nobody for long.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s, self._lock, self._mine = patience_s, threading.Lock(), threading.local()
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """Be in the lane while the block runs."""
+        self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def watch(self, name: str, facts: Facts) -> AbstractContextManager[None]:
+        """Step out for a stage that runs no Python code (an ``Observer``)."""
+        return self._step_out() if name in ("encode", "rerank") else nullcontext()
+
+    @contextmanager
+    def _step_out(self) -> Iterator[None]:
+        inside = getattr(self._mine, "inside", False)
+        if inside:
+            self._leave()
+        try:
+            yield
+        finally:
+            if inside:
+                self._enter()
+
+    def _enter(self) -> None:
+        self._mine.inside, self._mine.holds = True, self._lock.acquire(timeout=self._patience_s)
+
+    def _leave(self) -> None:
+        if self._mine.holds:
+            self._lock.release()
+        self._mine.inside = self._mine.holds = False
 
 
 class Buckets:

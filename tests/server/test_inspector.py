@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,8 +61,14 @@ def browser():
 
 @pytest.fixture(params=["light-1280", "dark-390"])
 def page(request, browser, demo):
-    """A page that fails the test if it logs an error, or asks anybody but its server."""
-    scheme, width = request.param.split("-")
+    with open_page(browser, demo, request.param) as page:
+        yield page
+
+
+@contextmanager
+def open_page(browser, demo, name: str) -> Iterator[Page]:
+    """Open a page that fails the test if it logs an error, or asks anybody but its server."""
+    scheme, width = name.split("-")
     context = browser.new_context(
         color_scheme=scheme, viewport={"width": int(width), "height": 900}, base_url=demo.url, reduced_motion="reduce"
     )
@@ -69,7 +77,7 @@ def page(request, browser, demo):
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("request", lambda asked: None if asked.url.startswith((demo.url, "blob:")) else faults.append(asked.url))
-    page.faults, page.name = faults, request.param
+    page.name = name
     yield page
     context.close()
     assert not faults
@@ -89,6 +97,22 @@ def look(page: Page, name: str) -> None:
         if fault["impact"] in ("serious", "critical")
     ]
     assert not serious
+
+
+@pytest.mark.parametrize("name", ["dark-1280", "light-390"])
+def test_every_view_is_readable_in_the_other_colours_and_widths(browser, demo, name):
+    with open_page(browser, demo, name) as page:
+        for place, heading in [
+            ("/", "Browse"),
+            ("/#/entry?key=home", "home"),
+            ("/#/recall?q=Where%20does%20Alice%20live%3F", "Recall"),
+            ("/#/session", "Session"),
+            ("/#/operations", "Operations"),
+        ]:
+            page.goto(place)
+            expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
+            expect(page.locator("[aria-busy=true]")).to_have_count(0)
+            look(page, heading.lower())
 
 
 def test_a_person_finds_an_entry_by_its_filters_and_reads_its_history(page):
@@ -255,6 +279,27 @@ def test_an_operator_predicts_a_reindex_checks_and_backs_up(page):
     assert Path(saved.value.path()).read_bytes()[:15] == b"SQLite format 3"
 
 
+def test_an_operator_reindexes_rolls_back_and_maintains(page):
+    page.goto("/#/operations")
+    generations = page.get_by_role("region", name="Re-index").get_by_role("table", name="Generations")
+    expect(generations).to_be_visible()
+    page.get_by_label("Tiers").fill("128, 768")
+    page.get_by_role("button", name="Re-index…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Re-index").click()
+    expect(page.get_by_text(re.compile(r"Generation \d+ is live"))).to_be_visible(timeout=60_000)
+    expect(generations.get_by_role("row", name=re.compile("live.*128 → 768"))).to_be_visible()
+    page.get_by_role("button", name="Roll back…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    expect(generations.get_by_role("row", name=re.compile("former.*128 → 768")).first).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("table", name="Jobs").get_by_text("rollback").first).to_be_visible()
+    page.get_by_role("button", name="What is needed?").click()
+    expect(page.get_by_text("Nothing to do.").or_(page.get_by_role("table", name="Maintenance"))).to_be_visible()
+    audit = page.get_by_role("table", name="Audit log")
+    expect(audit.get_by_role("cell", name="reindex", exact=True).first).to_be_visible()
+    expect(audit.get_by_role("cell", name="rollback", exact=True).first).to_be_visible()
+    look(page, "generations")
+
+
 def test_a_person_adds_edits_and_forgets_with_a_preview_and_a_receipt(page):
     page.goto("/")
     page.get_by_role("button", name="Add", exact=True).click()
@@ -306,4 +351,35 @@ def test_a_key_is_asked_for_and_kept_in_memory_only(browser, tmp_path):
         assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
         page.goto("/#/operations")
         expect(page.get_by_text(re.compile("concern the whole store"))).to_be_visible()
+        page.context.close()
+
+
+def test_an_operator_makes_and_revokes_keys(browser, tmp_path):
+    with serve_in_process(lambda: Memory(tmp_path / "store"), Settings()) as served:
+        page = browser.new_context(base_url=served.url).new_page()
+        page.goto("/#/operations")
+
+        def make(name: str, role: str) -> str:
+            page.get_by_role("button", name="Make a key…").click()
+            dialog = page.get_by_role("dialog", name="Make a key")
+            dialog.get_by_label("What is it for?").fill(name)
+            dialog.get_by_label("Role").select_option(role)
+            dialog.get_by_role("button", name="Make key").click()
+            shown = page.get_by_role("dialog", name="The new key")
+            text = shown.get_by_text(re.compile("^am_")).inner_text()
+            shown.get_by_role("button").first.click()
+            return text
+
+        admin = make("operator", "admin")
+        asked = page.get_by_role("dialog", name="This server needs a key")
+        asked.get_by_label("Key").fill(admin)
+        asked.get_by_role("button", name="Use key").click()
+        expect(page.get_by_role("table", name="Keys").get_by_text("operator")).to_be_visible()
+        reader = make("dashboard", "reader")
+        headers = {"authorization": f"Bearer {reader}"}
+        assert served.client.get("/v1/stats", headers=headers).status_code == 200
+        page.get_by_role("button", name="Revoke dashboard").click()
+        page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+        expect(page.get_by_role("row", name=re.compile("dashboard.*revoked"))).to_be_visible()
+        assert served.client.get("/v1/stats", headers=headers).status_code == 401
         page.context.close()

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import httpx
 import pytest
 from support import WordEncoder
 
@@ -284,3 +285,33 @@ def test_a_key_works_to_the_end_of_the_day_it_names(served):
     today = datetime.now(UTC).date() + timedelta(days=1)
     made = served.as_key(role="admin").post("/v1/keys", json={"role": "reader", "expires_at": today.isoformat()}).json()
     assert made["key"]["expires_at"] == f"{today + timedelta(days=1)}T00:00:00+00:00"
+
+
+def test_each_kind_of_write_is_in_the_audit_log_by_its_key_and_without_content(serve):
+    served = serve()
+    ours = served.as_key(role="admin", name="ours")
+
+    def send(method: str, path: str, **options) -> httpx.Response:
+        answer = ours.request(method, path, **options)
+        assert answer.is_success, answer.text
+        return answer
+
+    send("POST", "/v1/memories", json={"text": "Ada keeps bees", "key": "bees"})
+    send("POST", "/v1/memories", json={"items": ["Ada sold the hives", {"text": "Bob rows", "key": "rows"}]})
+    send("PATCH", "/v1/memories/bees", json={"text": "Ada kept bees"})
+    send("POST", "/v1/memories/bees/supersede", json={"by": "rows"})
+    exported = send("GET", "/v1/export").content
+    send("DELETE", "/v1/memories/bees")
+    send("POST", "/v1/memories/forget", json={"key": "rows"})
+    send("POST", "/v1/import", content=exported)
+    send("POST", "/v1/reindex", json={"tiers": [32, 96]})
+    send("POST", "/v1/rollback", json={})
+    send("POST", "/v1/purge", json={})
+    refused = ours.post("/v1/memories/none/supersede", json={"by": "rows"})
+    log = send("GET", "/v1/audit").json()["items"][::-1]
+    assert [(one["action"], one["status"]) for one in log] == [
+        *[("add", 201), ("add", 201), ("update", 200), ("supersede", 200), ("forget", 200), ("forget", 200)],
+        *[("import", 200), ("reindex", 200), ("rollback", 200), ("purge", 200), ("supersede", refused.status_code)],
+    ]
+    assert {one["key_id"] for one in log} == {send("GET", "/v1/keys").json()["items"][0]["id"]}
+    assert not any(word in json.dumps(log) for word in ("Ada", "bees", "rows", "hives"))

@@ -13,6 +13,7 @@ export async function operations(me) {
     try { show(node, await operate(path, body, (at) => { if (at.total) show(node, h("label", {}, `${at.done} of ${at.total} `, h("progress", { max: at.total, value: at.done }))); }).then(tell)); }
     catch (error) { show(node, problem(error)); }
     refresh();
+    refreshAccess();
   }
   async function refresh() {
     await load(health, async () => {

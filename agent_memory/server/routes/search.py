@@ -52,7 +52,7 @@ async def search(caller: Reader, body: schemas.Search) -> Response:
         return {"answers": [_show(hits) for hits in caller.memory.recall_many(queries, **options)]}
 
     began = time.perf_counter()
-    response = await caller.read(read)
+    response = await caller.search(read)
     response.headers["server-timing"] = f"search;dur={(time.perf_counter() - began) * 1000:.2f}"
     return response
 
@@ -69,7 +69,7 @@ async def why(caller: Reader, key: str, body: schemas.Why) -> Response:
         options = _read_options(caller, dict(given))
         return caller.memory.why(options.pop("query"), name_in_path(key), **options)
 
-    return await caller.read(read)
+    return await caller.search(read)
 
 
 @router.post("/encode", responses=answers(schemas.Vectors))
