@@ -19,9 +19,8 @@ PERSON, MODEL = "user", "assistant"
 """The speakers."""
 
 _FROM_PROGRAMS = re.compile(
-    r"<(system-reminder|recalled-memory|task-notification|local-command-\w+|command-(?:name|message|args)"
-    r"|bash-(?:input|stdout|stderr))>.*?</\1>",
-    re.DOTALL,
+    r"<(system-reminder|recalled-memory|task-notification|local-command-\w{1,40}|command-(?:name|message|args)"
+    r"|bash-(?:input|stdout|stderr))>"
 )
 
 
@@ -35,7 +34,24 @@ def clean(text: str) -> str:
     # Cut in the middle of a secret, it would no longer be recognised: so at the end of a line, or of a word.
     if len(text) > MOST_CHARS:
         text = text[: MOST_CHARS + 1].rsplit(None, 1)[0][:MOST_CHARS]
-    return redact(_FROM_PROGRAMS.sub("", text)).strip()
+    return redact(_drop_notes(text)).strip()
+
+
+def _drop_notes(text: str) -> str:
+    """Return a text without what programs have put into it; a note that is not closed is none."""
+    kept, at = [], 0
+    unclosed: set[str] = set()
+    for opening in _FROM_PROGRAMS.finditer(text):
+        closing = f"</{opening[1]}>"
+        if opening.start() < at or closing in unclosed:
+            continue
+        end = text.find(closing, opening.end())
+        if end < 0:
+            unclosed.add(closing)
+            continue
+        kept.append(text[at : opening.start()])
+        at = end + len(closing)
+    return "".join([*kept, text[at:]])
 
 
 def name_session(session: str) -> str:

@@ -44,24 +44,28 @@ _FORMS = re.compile(
     r"|(?<=[Bb]earer )[\w.~+/-]{8,}=*|(?<=[Bb]asic )[A-Za-z0-9+/]{12,}=*"
     r"|(?<=://)[^\s/@:]*:[^\s@/]+(?=@)"
 )
+# No repetition here is without an end: over a long row of spaces, two of them would take minutes.
+_GAP = r"\s{0,20}"
 # What is a secret by the words before it: the group.
 _SPOKEN = re.compile(
-    rf"\bPIN\b(?: code)?\s*(?:is|ist|:|=)?\s*(\d{{4,8}})\b"
-    r"|\b(?:recovery|backup|verification|one-time|security|unlock|2FA|OTP)[ -]?codes?\s*(?:is|are|:|=)\s*"
+    rf"\bPIN\b(?: code)?{_GAP}(?:is|ist|:|=)?{_GAP}(\d{{4,8}})\b"
+    rf"|\b(?:recovery|backup|verification|one-time|security|unlock|2FA|OTP)[ -]?codes?{_GAP}(?:is|are|:|=){_GAP}"
     r"(?-i:((?=[A-Z0-9-]*\d)[A-Z0-9]{4,}(?:-[A-Z0-9]{3,})*))"
-    r"|\b(?:seed|recovery|mnemonic|backup|secret) phrase\s*(?:is|:|=)\s*((?:[a-z]{3,8}\s+){11,23}[a-z]{3,8})"
-    r"|\bpassphrase\s*(?:is|:|=)\s*((?:[a-z]+ ){3,}[a-z]+)"
+    rf"|\b(?:seed|recovery|mnemonic|backup|secret) phrase{_GAP}(?:is|:|=){_GAP}"
+    r"((?:[a-z]{3,8}\s{1,20}){11,23}[a-z]{3,8})"
+    rf"|\bpassphrase{_GAP}(?:is|:|=){_GAP}((?:[a-z]{{1,30}} ){{3,30}}[a-z]+)"
     r"|\s(?:-u|--user)[ =][\"']?[\w.@+-]+:([^\s\"']{4,})"
-    r"|\b(?:mysql|mysqldump|mariadb|sshpass)\b[^\n]*?\s-p[ =]?[\"']?([^\s\"']{4,})"
-    rf"|\b(?:{_WORDS})\s*[:=]?\s*\n\s*((?=\S*\d)[^\s\"'`]{{6,}})\s*(?:\n|\Z)"
-    rf"|\b(?:{_WORDS})[ ]((?=\S*\d)(?=\S*[A-Za-z])(?=\S*[!@#$%^&*?]\w)[^\s\"'`]{{6,}})",
+    r"|\b(?:mysql|mysqldump|mariadb|sshpass)\b[^\n]{0,300}?\s-p[ =]?[\"']?([^\s\"']{4,})"
+    rf"|\b(?:{_WORDS})[^\S\n]{{0,20}}[:=]?[^\S\n]{{0,20}}\n{_GAP}((?=\S{{0,200}}\d)[^\s\"'`]{{6,}})[^\S\n]{{0,20}}(?:\n|\Z)"
+    rf"|\b(?:{_WORDS})[ ]((?=\S{{0,200}}\d)(?=\S{{0,200}}[A-Za-z])(?=\S{{0,200}}[!@#$%^&*?]\w)[^\s\"'`]{{6,}})",
     re.IGNORECASE,
 )
 _CARD = re.compile(r"\b(?:\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{4}|\d{4}[ -]\d{6}[ -]\d{5})\b")
 _COUNT = re.compile(r"token\w*[\"'`]?\s*(?::=|=>|=|:|is|are)\s*\d{1,7}\Z", re.IGNORECASE)
 # "the password is hunter2", "api_key: abc": the value, unless it is a word that one says about a password.
 _SAID = re.compile(
-    rf"(?:{_WORDS})\w*[\"'`]?\s*(?:is|are|was|ist|lautet|est|es|é|è|为|是|は|:=|=>|=|:|：)\s*(?:now\s+|set\s+to\s+)?([\"'`]?)"
+    rf"(?:{_WORDS})\w{{0,30}}[\"'`]?{_GAP}(?:is|are|was|ist|lautet|est|es|é|è|为|是|は|:=|=>|=|:|：){_GAP}"
+    r"(?:now\s{1,20}|set\s{1,20}to\s{1,20})?([\"'`]?)"
     r"([^\s\"'`]{4,})\1",
     re.IGNORECASE,
 )
@@ -80,7 +84,9 @@ _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _DIGESTS = (40, 64)  # hexadecimal digits of git's names of commits: they are no secrets
 _PRIVATE = re.compile(r"<(/?)private\b[^>]*>", re.IGNORECASE)
-_PIECE = 4000  # characters of a line that are searched at once
+_PIECE, _SHORT_PIECE = 4000, 200  # characters of a line that are searched at once
+_SPACES, _FEW_SPACES, _FEW_SPACES_OR_MORE = re.compile(r"\s{9,}"), " " * 8, r"\s{8,}"
+_LONG_WORD = re.compile(r"\w{200}")
 
 
 def drop_private(text: str) -> str:
@@ -126,6 +132,8 @@ def _redact(text: str) -> str:
     found |= {card[0] for card in _CARD.finditer(text) if _is_card(card[0])}
     found |= {value for line in text.splitlines() for value in _find(line)}
     for value in sorted(found, key=len, reverse=True):
+        if _FEW_SPACES in value:
+            text = re.sub(_FEW_SPACES_OR_MORE.join(map(re.escape, value.split(_FEW_SPACES))), REMOVED, text)
         text = text.replace(value, REMOVED)
     return text
 
@@ -134,11 +142,14 @@ def _find(line: str) -> Iterator[str]:
     """Yield the secrets of a line."""
     for said in _SAID.finditer(line):
         value = said[2].rstrip(".,;:!?)")
-        if _is_value(value) and not _COUNT.search(line[: said.start(2)] + value):
+        if _is_value(value) and not _COUNT.search(line[max(0, said.start(2) - 80) : said.start(2)] + value):
             yield value
     detectors = _load()
-    for start in range(0, len(line), _PIECE):
-        piece = line[max(0, start - 200) : start + _PIECE]
+    # Some expressions of the detectors take time by the square or cube of a row of spaces, or of a word.
+    line = _SPACES.sub(_FEW_SPACES, line)
+    size = _PIECE if _LONG_WORD.search(line) is None else _SHORT_PIECE
+    for start in range(0, len(line), size):
+        piece = line[max(0, start - 200) : start + size]
         for detector in detectors["forms"]:
             for form in detector.denylist:
                 yield from (match[0] for match in form.finditer(piece) if len(match[0]) >= 8)
