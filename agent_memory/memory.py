@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, SupportsIndex, TypeVar
 
 from agent_memory import inputs
 from agent_memory.config import Config
@@ -311,7 +311,7 @@ class Memory:
         now: Time | None = None,
         timezone: str | tzinfo | None = None,
         budget_ms: float | None = None,
-        rerank: Reranker | None = None,
+        rerank: Reranker | Literal["default"] | None = None,
         min_confidence: float = 0.0,
         explain: bool = False,
     ) -> Hits:
@@ -339,7 +339,8 @@ class Memory:
             now: What "yesterday" in the query refers to; the present if left out.
             timezone: Where days begin; if left out, the zone of ``now`` unless that is UTC, else ``Config.timezone``.
             budget_ms: Begin no further tier or source after so many milliseconds; see ``Hits.tier_reached``.
-            rerank: A cross-encoder that scores the best candidates again.
+            rerank: ``"default"`` for the embedded cross-encoder, which reads the best 30 candidates again and adds to
+                their scores (English); or one of your own, whose scores take their place.
             min_confidence: Leave out hits with less ``Hit.confidence``, and those without one; 0 keeps all.
             explain: Fill ``Hit.trace``.
 

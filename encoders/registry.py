@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from agent_memory.encoders.base import Encoder
 from agent_memory.encoders.compact.encoder import CompactSessionEncoder
 from agent_memory.encoders.compact.weights import is_trained_for
 from agent_memory.encoders.files import MPNET_SHA256, locate_model, verify_file
+from agent_memory.encoders.reranker import Reranker
 from agent_memory.encoders.session import SessionEncoder
+from agent_memory.encoders.static.pairs import MiniLMReranker
 from agent_memory.errors import DimensionMismatchError, EncoderMismatchError, InvalidInputError, ModelNotFoundError
+from agent_memory.inputs import describe
 
 NAMES = ("default", "minilm", "minilm-matryoshka", "multilingual", "mpnet", "aegis")
 
@@ -42,6 +46,29 @@ def load_encoder(encoder: Encoder | str | Path | None = None) -> Encoder:
             f"encode_queries, got {encoder!r}"
         )
     return encoder
+
+
+def load_reranker(reranker: Reranker | str | None) -> Reranker | None:
+    """Return the reranker for ``"default"``, the embedded one; a reranker object, or None, is returned as it is.
+
+    No weights are read here.
+
+    Raises:
+        InvalidInputError: ``reranker`` is none of these.
+    """
+    if reranker == "default":
+        return _keep_reranker()
+    if isinstance(reranker, str) or (reranker is not None and not callable(getattr(reranker, "score", None))):
+        raise InvalidInputError(
+            f"rerank must be 'default' or an object with a method 'score', got {describe(reranker)}"
+        )
+    return reranker
+
+
+@cache
+def _keep_reranker() -> Reranker:
+    """Return the embedded reranker, whose weights stay once they are read: each recall names it anew."""
+    return MiniLMReranker()
 
 
 def load_session_encoder(

@@ -27,6 +27,29 @@ class Reranker(Protocol):
         ...
 
 
+@runtime_checkable
+class AddingReranker(Reranker, Protocol):
+    """A reranker whose scores are added to those of the recall, where others take their place.
+
+    Texts are given to it as ``speaker: text`` where a speaker is known.
+
+    Attributes:
+        depth: Number of candidates that it is asked about; those behind stay behind.
+    """
+
+    depth: int
+
+    @property
+    def blend(self) -> float:
+        """What one of its scores, 0 or more, counts for beside those of the recall."""
+        ...
+
+
+def describe_text(speaker: str | None, text: str) -> str:
+    """Return a text as an ``AddingReranker`` reads it: with who said it before it."""
+    return f"{speaker}: {text}" if speaker else text
+
+
 class CrossEncoderReranker:
     """A sentence-transformers cross-encoder in a local folder, never downloaded; loaded once a process, on first use.
 

@@ -14,6 +14,7 @@ from agent_memory.agents.events import CLAUDE_CODE, CODEX
 from agent_memory.agents.projects import find_project
 from agent_memory.errors import InvalidInputError, NotFoundError
 from agent_memory.files import failpoint
+from agent_memory.inputs import parse_time
 from agent_memory.types import Progress
 from agent_memory.writing.foreign.found import Item, Options
 from agent_memory.writing.foreign.registry import Format, read_file
@@ -74,7 +75,7 @@ def backfill(memory: Memory, agent: str, path: Path, *, progress: Progress | Non
     for number, file in enumerate(files, start=1):
         try:
             items = list(_read(file, agent, memory.config.max_text_chars))
-        except (InvalidInputError, OSError) as error:
+        except (ValueError, OSError) as error:  # InvalidInputError is one; so is a path that no system takes
             if len(done.problems) < _PROBLEMS:
                 done.problems.append(f"{file}, {error}")
         else:
@@ -117,10 +118,18 @@ def _convert(found: Item | None, agent: str) -> Iterator[dict[str, Any]]:
         speaker=PERSON if found["speaker"] == PERSON else MODEL,
         provenance="import",
         namespace=find_project(folder if isinstance(folder, str) and folder else "/"),
-        time=time if isinstance(time, str) else datetime.now(UTC).isoformat(),
+        time=time if isinstance(time, str) and _is_time(time) else datetime.now(UTC).isoformat(),
     )
     if item is not None:
         yield item
+
+
+def _is_time(text: str) -> bool:
+    try:
+        parse_time("time", text)
+    except InvalidInputError:
+        return False
+    return True
 
 
 def _write(memory: Memory, items: list[dict[str, Any]], done: Backfilled) -> None:

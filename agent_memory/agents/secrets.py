@@ -26,7 +26,7 @@ _WORDS = (
     r"|(?:api|auth|access|private|client|service)[_ -]?key"
 )
 _SUSPICIOUS = re.compile(
-    rf"\S{{{_SHORTEST}}}|{_WORDS}|_?key|_?pass\b|://|-----BEGIN|bearer |basic |\bPIN\b|\bcodes?\b|\bphrase\b"
+    rf"\S{{{_SHORTEST}}}|{_WORDS}|_?key|_?pass\b|://|-----BEGIN|bearer |basic |\bpw\b|\bPIN\b|\bcodes?\b|\bphrase\b"
     r"|\s-(?:u|p)\b|\s-p\S|\s--user|\b\d{4}[ -]\d{4,6}[ -]\d",
     re.IGNORECASE,
 )
@@ -46,6 +46,7 @@ _FORMS = re.compile(
 )
 # No repetition here is without an end: over a long row of spaces, two of them would take minutes.
 _GAP = r"\s{0,20}"
+_ABOUT_WHAT = r"(?:\s\(\w{1,20}\)|\s(?:for|of|to|on|für|de|del|di|da|pour|от|для)(?:\s(?!is\b)[\w.-]{1,30}){1,3}?)?"
 # What is a secret by the words before it: the group.
 _SPOKEN = re.compile(
     rf"\bPIN\b(?: code)?{_GAP}(?:is|ist|:|=)?{_GAP}(\d{{4,8}})\b"
@@ -57,6 +58,10 @@ _SPOKEN = re.compile(
     r"|\s(?:-u|--user)[ =][\"']?[\w.@+-]+:([^\s\"']{4,})"
     r"|\b(?:mysql|mysqldump|mariadb|sshpass)\b[^\n]{0,300}?\s-p[ =]?[\"']?([^\s\"']{4,})"
     rf"|\b(?:{_WORDS})[^\S\n]{{0,20}}[:=]?[^\S\n]{{0,20}}\n{_GAP}((?=\S{{0,200}}\d)[^\s\"'`]{{6,}})[^\S\n]{{0,20}}(?:\n|\Z)"
+    rf"|\b(?:{_WORDS})\w{{0,30}}{_ABOUT_WHAT} (?:to|as|auf|en|in) [\"'`]?((?=\S{{0,200}}\d)[^\s\"'`]{{6,}})"
+    rf"|(?:{_WORDS})\w{{0,30}}[\"']?{_GAP}(?:is|=|:){_GAP}"
+    r"(?P<quote>[\"'])((?:[^\s\"']{1,40} ){1,8}[^\s\"']{1,40})(?P=quote)"
+    rf"|\b(?:pw|pass){_GAP}[:=]{_GAP}((?=\S{{0,200}}\d)[^\s\"'`]{{6,}})"
     rf"|\b(?:{_WORDS})[ ]((?=\S{{0,200}}\d)(?=\S{{0,200}}[A-Za-z])(?=\S{{0,200}}[!@#$%^&*?]\w)[^\s\"'`]{{6,}})",
     re.IGNORECASE,
 )
@@ -64,9 +69,10 @@ _CARD = re.compile(r"\b(?:\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{4}|\d{4}[ -]\d{6}[ -]\d{
 _COUNT = re.compile(r"token\w*[\"'`]?\s*(?::=|=>|=|:|is|are)\s*\d{1,7}\Z", re.IGNORECASE)
 # "the password is hunter2", "api_key: abc": the value, unless it is a word that one says about a password.
 _SAID = re.compile(
-    rf"(?:{_WORDS})\w{{0,30}}[\"'`]?{_GAP}(?:is|are|was|ist|lautet|est|es|é|è|为|是|は|:=|=>|=|:|：){_GAP}"
-    r"(?:now\s{1,20}|set\s{1,20}to\s{1,20})?([\"'`]?)"
-    r"([^\s\"'`]{4,})\1",
+    rf"(?:{_WORDS})\w{{0,30}}[\"'`*_]{{0,3}}(?P<about>{_ABOUT_WHAT}){_GAP}"
+    rf"(?:is|are|was|ist|lautet|est|es|é|è|为|是|は|:=|=>|->|=|:|：){_GAP}(?:[:*]{{1,3}}{_GAP})?"
+    r"(?:now\s{1,20}|set\s{1,20}to\s{1,20})?(?P<quote>[\"'`]?)"
+    r"(?P<value>[^\s\"'`]{4,})(?P=quote)",
     re.IGNORECASE,
 )
 _ABOUT = frozenset(
@@ -81,12 +87,16 @@ _ABOUT = frozenset(
 _SENTENCE = re.compile(r"[.;!?]\s+(?=[A-ZÄÖÜÉ])")
 _TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{20,4096}")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_DIGIT = re.compile(r"\d")
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _DIGESTS = (40, 64)  # hexadecimal digits of git's names of commits: they are no secrets
-_PRIVATE = re.compile(r"<(/?)private\b[^>]*>", re.IGNORECASE)
-_PIECE, _SHORT_PIECE = 4000, 200  # characters of a line that are searched at once
-_SPACES, _FEW_SPACES, _FEW_SPACES_OR_MORE = re.compile(r"\s{9,}"), " " * 8, r"\s{8,}"
-_LONG_WORD = re.compile(r"\w{200}")
+_PRIVATE = re.compile(r"<(/?)private\b[^<>]*>", re.IGNORECASE)
+_PIECE = 4000  # characters of a line that are searched at once
+# Expressions of the detectors take time by the square or cube of a row of spaces, or of a word: they see less of it.
+_SPACES, _FEW_SPACES = re.compile(r"\s{9,}"), " " * 7
+_LONG_WORD, _SHOWN = re.compile(r"\w{200,}"), 100
+_LONG_END = re.compile(rf"\w{{{_SHOWN}}}\Z")
+_WHOLE = 20  # characters from which on a secret is taken out wherever it stands, also within a longer word
 
 
 def drop_private(text: str) -> str:
@@ -127,33 +137,42 @@ def redact(text: str) -> str:
 
 def _redact(text: str) -> str:
     text = _FORMS.sub(REMOVED, _KEY_BLOCK.sub(REMOVED, text))
-    spoken = (next(filter(None, said.groups())) for said in _SPOKEN.finditer(text))
+    seen = _SPACES.sub(lambda row: ("\n" if "\n" in row[0] else "") + _FEW_SPACES, text)
+    spoken = (max(filter(None, said.groups()), key=len) for said in _SPOKEN.finditer(seen))
     found = {value for value in spoken if _is_value(value)}
-    found |= {card[0] for card in _CARD.finditer(text) if _is_card(card[0])}
-    found |= {value for line in text.splitlines() for value in _find(line)}
+    found |= {card[0] for card in _CARD.finditer(seen) if _is_card(card[0])}
+    found |= {value for line in seen.splitlines() for value in _find(line)}
     for value in sorted(found, key=len, reverse=True):
-        if _FEW_SPACES in value:
-            text = re.sub(_FEW_SPACES_OR_MORE.join(map(re.escape, value.split(_FEW_SPACES))), REMOVED, text)
-        text = text.replace(value, REMOVED)
+        pattern = _write_pattern(value)
+        # A short one may be a part of other words, too.
+        text, count = re.subn(rf"(?<!\w){pattern}(?!\w)" if len(value) < _WHOLE else pattern, REMOVED, text)
+        if not count:
+            text = re.sub(pattern, REMOVED, text)
     return text
+
+
+def _write_pattern(value: str) -> str:
+    """Return what finds a secret, of which the detectors may have seen a part, in the text."""
+    pattern = r"\s{7,}".join(map(re.escape, value.split(_FEW_SPACES)))
+    return pattern + r"\w*" if _LONG_END.search(value) else pattern
 
 
 def _find(line: str) -> Iterator[str]:
     """Yield the secrets of a line."""
     for said in _SAID.finditer(line):
-        value = said[2].rstrip(".,;:!?)")
-        if _is_value(value) and not _COUNT.search(line[max(0, said.start(2) - 80) : said.start(2)] + value):
+        value = said["value"].rstrip(".,;:!?)")
+        if said["about"] and not _DIGIT.search(value):
+            continue  # "the token for the build is fetched"
+        if _is_value(value) and not _COUNT.search(line[max(0, said.start("value") - 80) : said.start("value")] + value):
             yield value
     detectors = _load()
-    # Some expressions of the detectors take time by the square or cube of a row of spaces, or of a word.
-    line = _SPACES.sub(_FEW_SPACES, line)
-    size = _PIECE if _LONG_WORD.search(line) is None else _SHORT_PIECE
-    for start in range(0, len(line), size):
-        piece = line[max(0, start - 200) : start + size]
+    for start in range(0, len(line), _PIECE):
+        piece = line[max(0, start - 200) : start + _PIECE]
         for detector in detectors["forms"]:
             for form in detector.denylist:
                 yield from (match[0] for match in form.finditer(piece) if len(match[0]) >= 8)
-        for secret in detectors["keyword"].analyze_line(filename="config.yaml", line=piece):
+        shown = _LONG_WORD.sub(lambda word: word[0][:_SHOWN], piece)
+        for secret in detectors["keyword"].analyze_line(filename="config.yaml", line=shown):
             # Unquoted, it reaches to the end of the line, but hardly into the next sentence.
             value = _SENTENCE.split(str(secret.secret_value or ""))[0].strip("\"'` .,;")
             if _is_value(value):
@@ -171,7 +190,8 @@ def _is_card(number: str) -> bool:
 def _is_value(value: str) -> bool:
     """Return whether what follows such a word is more than a remark about it."""
     first = value.split()[0].strip(".,;:!?()").casefold() if value.split() else ""
-    return len(value) >= 4 and first not in _ABOUT and not value.startswith("[secret")
+    remark = first in _ABOUT and not (" " in value and _DIGIT.search(value))
+    return len(value) >= 4 and not remark and not value.startswith("[secret")
 
 
 @cache

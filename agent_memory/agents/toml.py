@@ -46,11 +46,32 @@ def remove_table(text: bytes, path: tuple[str, str], values: Mapping[str, Any]) 
     """Return a text without a table that ``put_table`` has put there; what others put into it goes too."""
     if path[1] not in read(text).get(path[0], {}):
         return text
+    wanted = _leave_out(read(text), path)
+    for without in (_remove_block(text, path, values), _remove_lines(text, path)):
+        try:
+            if without is not None and _leave_out(read(without), path) == wanted and without != text:
+                return without
+        except InvalidInputError:  # a value went over several lines, say
+            continue
+    tomlkit = _import_tomlkit()
+    document = tomlkit.parse(text.decode())
+    del document[path[0]][path[1]]
+    return str(tomlkit.dumps(document)).encode()
+
+
+def _leave_out(found: dict[str, Any], path: tuple[str, str]) -> dict[str, Any]:
+    """Return what a text holds beside a table, also without a table above it that holds nothing else."""
+    above = {name: value for name, value in found.get(path[0], {}).items() if name != path[1]}
+    return {name: value for name, value in {**found, path[0]: above}.items() if name != path[0] or above}
+
+
+def _remove_block(text: bytes, path: tuple[str, str], values: Mapping[str, Any]) -> bytes | None:
+    """Remove the table as ``put_table`` wrote it; None if it is not there like that."""
     newline = b"\r\n" if b"\r\n" in text else b"\n"
     block = newline.join(_write_table(path, values).encode().split(b"\n"))
-    start = text.find(block)
+    start = text.rfind(block)
     if start < 0:
-        return _remove_lines(text, path)
+        return None
     before = text[:start]
     return (before.removesuffix(newline) if before.strip() else before) + text[start + len(block) :]
 
@@ -72,18 +93,13 @@ def _put_inline(text: bytes, path: tuple[str, str], values: Mapping[str, Any]) -
     return str(tomlkit.dumps(document)).encode()
 
 
-def _remove_lines(text: bytes, path: tuple[str, str]) -> bytes:
-    """Remove a table that somebody has changed: its header and the lines after it that give it values."""
+def _remove_lines(text: bytes, path: tuple[str, str]) -> bytes | None:
+    """Remove a table that somebody has changed: its header and the lines up to the next one; None if there is none."""
     name = rb"\.".join(rb"[\"']?" + re.escape(part.encode()) + rb"[\"']?" for part in path)
-    found = re.search(rb"(?m)^[ \t]*\[" + name + rb"\][^\n]*\n(?:[ \t]*[\w\"'-]+[ \t]*=[^\n]*(?:\n|\Z))*", text)
-    if found is not None:
-        without = text[: found.start()] + text[found.end() :]
-        if path[1] not in read(without).get(path[0], {}):
-            return without
-    tomlkit = _import_tomlkit()
-    document = tomlkit.parse(text.decode())
-    del document[path[0]][path[1]]
-    return str(tomlkit.dumps(document)).encode()
+    # Comments and empty lines at the end belong to what follows.
+    lines = rb"(?:(?:[ \t]*(?:#[^\n]*)?\n)*(?![ \t]*[#\[\n])[^\n]+(?:\n|\Z))*"
+    found = re.search(rb"(?m)^[ \t]*\[" + name + rb"\][^\n]*\n" + lines, text)
+    return None if found is None else text[: found.start()] + text[found.end() :]
 
 
 def _import_tomlkit() -> Any:  # noqa: ANN401 - a module

@@ -38,6 +38,9 @@ _Mode = Annotated[str, typer.Option(help="hybrid, dense or lexical; +session beh
 _Vectors = Annotated[
     bool, typer.Option(help="Static, averaged and evolved vectors by themselves, at each tier's dimension.")
 ]
+_Rerank = Annotated[
+    bool, typer.Option("--rerank", help="Also with what was found read again by the embedded cross-encoder.")
+]
 _Ablate = Annotated[bool, typer.Option("--ablate", help="Hybrid recall in the session without each part of its score.")]
 _Format = Annotated[
     str | None, typer.Option("--format", help="Published files: locomo, realtalk, longmemeval or beir (a folder).")
@@ -58,6 +61,7 @@ def eval_(
     compare: _Compare = False,
     mode: _Mode = "hybrid+session",
     vectors: _Vectors = True,
+    rerank: _Rerank = False,
     ablate: _Ablate = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the comparison of vectors to this file (PNG).")] = None,
     categories: Annotated[bool, typer.Option("--categories", help="Recall@10 of each category of questions.")] = False,
@@ -74,6 +78,7 @@ def eval_(
         if ablate:
             raise InvalidInputError("--ablate is for data sets, and --format for published files: give one of them")
         modes = ["hybrid", "dense", "lexical"] if compare else [mode.removesuffix("+session")]
+        modes += [f"{modes[0]}+rerank"] if rerank else []
         _run_benchmarks(folders, published, modes, encoder, peers, card, limit, as_json)
         return
     if peers or card is not None:
@@ -82,6 +87,7 @@ def eval_(
     from agent_memory.evaluation.plots import plot_vectors
 
     modes = ["lexical", "dense", "hybrid", "hybrid+session"] if compare else [mode]
+    modes += [f"{modes[-1]}+rerank"] if rerank else []
     results = []
     with tempfile.TemporaryDirectory() as scratch, progress_bar("evaluating", quiet=as_json) as progress:
         for folder in folders:

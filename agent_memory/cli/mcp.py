@@ -6,10 +6,11 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agent_memory.agents.capture import clean
 from agent_memory.agents.projects import find_project
 from agent_memory.cli.running import INTERRUPTED
 from agent_memory.cli.shared import (
@@ -78,17 +79,19 @@ def mcp(
         if namespace:
             raise InvalidInputError(f"--project and --namespace exclude each other, got {project!r} and {namespace!r}")
         namespace = "/".join(find_project(project))
+    # What hooks never keep, secrets and private passages, a model may hand over as well.
+    served: dict[str, Any] = {"tools": described, "clean": None if project is None else clean}
     with open_store(path, namespace, encoder=encoder, create=True, timezone=timezone) as memory:
         if transport is Transport.STDIO:
             with _ended_by_interrupt(memory):
-                run_server(memory, tools=described)
+                run_server(memory, **served)
             return
         url = f"http://{host}:{port}/mcp"
         if as_json:
             print_json_line({"url": url})
         else:
             ERR.print(f"serving {show_place(path)} at {url}")
-        run_server(memory, transport, host=host, port=port, token=token, hosts=allow_host or (), tools=described)
+        run_server(memory, transport, host=host, port=port, token=token, hosts=allow_host or (), **served)
 
 
 @contextmanager

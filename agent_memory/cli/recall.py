@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,6 +36,7 @@ from agent_memory.formats import payload
 app = typer.Typer()
 
 _Query = Annotated[str, typer.Argument(help="A question or statement.")]
+_Rerank = Annotated[bool, typer.Option("--rerank", help="Read the best 30 again with the embedded cross-encoder.")]
 
 
 def _excerpt(text: str, passage: tuple[int, int]) -> str:
@@ -62,6 +63,7 @@ def recall(
     min_confidence: Annotated[
         float, typer.Option(help="Leave out what answers with less chance than this, from 0 to 1.")
     ] = 0.0,
+    rerank: _Rerank = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show how each score came about.")] = False,
     namespace: NamespaceOption = "",
     encoder: EncoderOption = None,
@@ -83,6 +85,7 @@ def recall(
             mode=mode,
             exact=exact,
             min_confidence=min_confidence,
+            rerank="default" if rerank else None,
             explain=explain,
         )
     if hits.evidence == "none" and hits:
@@ -113,13 +116,15 @@ def why(
     mode: ModeOption = "hybrid",
     now: Annotated[str | None, typer.Option(help='What "yesterday" refers to, ISO 8601.')] = None,
     timezone: TimezoneOption = None,
+    rerank: _Rerank = False,
     namespace: NamespaceOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Say why an entry is, or is not, among the hits of a query."""
     filters = parse_object(where, "--where")
     with open_store(path, namespace, timezone=timezone) as memory:
-        trace = memory.why(query, key, k=k, session=session, where=filters, mode=mode, now=now)
+        chosen: dict[str, Any] = {"mode": mode, "now": now, "rerank": "default" if rerank else None}
+        trace = memory.why(query, key, k=k, session=session, where=filters, **chosen)
     if as_json:
         print_json(trace)
         return

@@ -66,7 +66,10 @@ def serve(
     gather_ms: Annotated[
         float, typer.Option(help="Milliseconds within which questions are encoded together; 0 for each by itself.")
     ] = 2.0,
-    reranker: Annotated[str | None, typer.Option(help="Folder of a cross-encoder that searches may ask for.")] = None,
+    reranker: Annotated[
+        str | None,
+        typer.Option(help="Folder of the cross-encoder that searches may ask for; else the embedded one."),
+    ] = None,
     ledger: LedgerOption = None,
     otel: Annotated[
         bool, typer.Option("--otel", help="Send OpenTelemetry spans, to where OTEL_EXPORTER_OTLP_ENDPOINT says.")

@@ -16,6 +16,7 @@ from agent_memory.encoders.registry import load_encoder
 from agent_memory.errors import InvalidInputError
 from agent_memory.evaluation.peers import load_peers
 from agent_memory.evaluation.published import Benchmark, Haystack, LabelledQuestion
+from agent_memory.evaluation.questions import split_mode
 from agent_memory.evaluation.ranking import Estimate, estimate, measure_ranking
 from agent_memory.evaluation.reliability import Answer, Reliability, measure_reliability
 from agent_memory.memory import Memory
@@ -196,16 +197,15 @@ def _recall_all(
             way = f"{mode} {DATED}" if dated else mode
             for question in haystack.questions:
                 started = time.perf_counter()
-                hits = memory.recall(
-                    question.text, k=_DEPTH, session=session, mode=mode, now=question.time if dated else None
-                )
+                now = question.time if dated else None
+                hits = memory.recall(question.text, k=_DEPTH, session=session, now=now, **split_mode(mode))
                 times.setdefault(way, []).append((time.perf_counter() - started) * 1000)
                 found = [haystack.turns[int(hit.entry.key)].id for hit in hits]
                 rows.setdefault(way, []).append(found)
                 asked.setdefault(way, []).append(_rate_answer(question, hits, found))
             for question in haystack.unanswered:
                 now = question.time if dated else None
-                hits = memory.recall(question.text, k=_DEPTH, session=session, mode=mode, now=now)
+                hits = memory.recall(question.text, k=_DEPTH, session=session, now=now, **split_mode(mode))
                 asked.setdefault(way, []).append(_rate_answer(question, hits, [""] * len(hits)))
     return rows
 

@@ -16,7 +16,7 @@ import numpy as np
 from agent_memory.encoders.registry import load_encoder, load_session_encoder
 from agent_memory.errors import EncoderMismatchError, InvalidInputError
 from agent_memory.evaluation.ablation import DEPTH, rank_without
-from agent_memory.evaluation.questions import Question, read_questions
+from agent_memory.evaluation.questions import Question, read_questions, split_mode
 from agent_memory.evaluation.vectors import rank_entries
 from agent_memory.files import write_atomically
 from agent_memory.inputs import read_objects
@@ -130,7 +130,8 @@ def evaluate(
     Args:
         folder: Contains ``queries.jsonl``, and ``conversations.jsonl`` or ``passages.jsonl``.
         modes: Recall modes to compare: ``dense``, ``lexical`` and ``hybrid`` over static vectors; with the suffix
-            ``+session``, over evolved vectors and with the session's latent memory.
+            ``+session``, over evolved vectors and with the session's latent memory; with ``+rerank`` behind it, read
+            again by the embedded cross-encoder.
         cache: Folder that keeps stores and encoded queries between runs, so that nothing is encoded twice.
         encoder: As for ``Memory``.
         vectors: Also compare static, averaged and evolved vectors directly, at the dimension of each tier.
@@ -149,7 +150,7 @@ def evaluate(
     texts = [question.text for question in questions]
     digest = _hash("\n".join(texts))[:16]
     modes = list(dict.fromkeys(modes))
-    evolved_modes = [mode for mode in modes if mode.endswith(SESSION)]
+    evolved_modes = [mode for mode in modes if SESSION in mode]
     place = cache / f"{folder.name}-{_hash(str(folder.resolve()))[:8]}-{caching.spec.fingerprint[:8]}"
     with Memory(place, encoder=caching, session_encoder=None) as memory:
         _fill(memory, folder, lambda done, total: report("encoding", done, total))
@@ -163,7 +164,7 @@ def evaluate(
         if evolved_modes or ablate:
             with _open_evolved(memory, place, caching, report) as evolved:
                 for mode in evolved_modes:
-                    result.scores[mode] = score_mode(evolved, questions, mode.removesuffix(SESSION), report)
+                    result.scores[mode] = score_mode(evolved, questions, mode.replace(SESSION, ""), report)
                 if ablate:
                     result.ablation = _score_parts(evolved, questions, report)
     return result
@@ -226,14 +227,17 @@ def score_mode(memory: Memory, questions: Sequence[Question], mode: str, report:
     Args:
         memory: Holds the data set.
         questions: Its questions.
-        mode: ``dense``, ``lexical`` or ``hybrid``; in the session of a question that has one.
+        mode: ``dense``, ``lexical`` or ``hybrid``, with or without ``+rerank``; in the session of a question that has
+            one.
         report: Called with (mode, questions done, questions in all).
     """
-    memory.recall(questions[0].text)  # opens the index, so that this is not part of the latency
+    options = split_mode(mode)
+    memory.recall(questions[0].text, **options)  # opens the index and the models, so that the latency is without
     rows, times = [], []
     for done, question in enumerate(questions, start=1):
         started = time.perf_counter()
-        hits = memory.recall(question.text, k=max(CUTOFFS), session=question.session, where=question.where, mode=mode)
+        options |= {"session": question.session, "where": question.where}
+        hits = memory.recall(question.text, k=max(CUTOFFS), **options)
         times.append((time.perf_counter() - started) * 1000)
         rows.append((question, _compute_figures([hit.entry.key for hit in hits], question.evidence)))
         if done % 100 == 0 or done == len(questions):

@@ -9,6 +9,9 @@ from typing import Any
 
 from agent_memory.inputs import read_objects
 
+RERANK = "+rerank"
+"""What stands behind a mode of recall whose hits are read again by the embedded cross-encoder."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -52,3 +55,8 @@ def read_questions(folder: Path) -> Iterator[Question]:
         # What a reply needed must have been said before it.
         later = category == "need_memory"
         yield Question(line["query"], line["conv_id"], evidence, category, line.get("source_idx"), later)
+
+
+def split_mode(mode: str) -> dict[str, Any]:
+    """Return the arguments of a recall that a mode stands for."""
+    return {"mode": mode.removesuffix(RERANK), "rerank": "default" if mode.endswith(RERANK) else None}

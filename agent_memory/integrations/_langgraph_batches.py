@@ -107,7 +107,8 @@ class Batches:
                 call.answer.cancel()
         except Exception as error:
             if len(calls) == 1:
-                calls[0].answer.set_exception(error)
+                if not calls[0].answer.done():
+                    calls[0].answer.set_exception(error)
                 return
             for call in calls:
                 await self._carry_out([call])
@@ -118,11 +119,16 @@ class Batches:
 
 
 def _start(calls: Sequence[_Call]) -> list[_Call]:
-    """Return the calls whose callers are still there; from now on they cannot be taken out."""
-    left = [call for call in calls if not call.left]
-    for call in left:
-        call.running = True
-    return left
+    """Return the calls whose callers are still there; from now on they cannot be taken out.
+
+    The others will never be carried out, and are told so: one may have left while its batch was tried, and failed.
+    """
+    for call in calls:
+        if call.left:
+            call.answer.cancel()
+        else:
+            call.running = True
+    return [call for call in calls if not call.left]
 
 
 def _leave(line: _Line, call: _Call) -> None:

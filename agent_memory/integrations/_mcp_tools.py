@@ -56,7 +56,17 @@ class _Shared:
 
 
 class Tools(_Shared):
-    """The tools."""
+    """The tools.
+
+    Args:
+        memory: Where they look and write.
+        fails: What the package tells a client of an error by.
+        clean: Returns what of a text is kept; None to keep all.
+    """
+
+    def __init__(self, memory: Memory, fails: type[Exception], clean: Callable[[str], str] | None = None) -> None:
+        super().__init__(memory, fails)
+        self._clean = clean
 
     async def remember(
         self,
@@ -81,7 +91,7 @@ class Tools(_Shared):
     ) -> Object:
         """Keep a fact for later conversations."""
         entry = await self._run(
-            self._memory.add,
+            self._add,
             text,
             session=session,
             speaker=speaker,
@@ -92,6 +102,9 @@ class Tools(_Shared):
             importance=importance,
         )
         return brief(entry)
+
+    def _add(self, text: str, **given: Any) -> Entry:
+        return self._memory.add(text if self._clean is None else self._clean(text), **given)
 
     async def recall(
         self,

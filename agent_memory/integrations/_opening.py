@@ -91,9 +91,20 @@ def held_by(memory: object) -> Memory:
     return memory
 
 
+def relative(namespace: Sequence[str] | None) -> Namespace:
+    """Return a namespace given to an adapter, relative to that of its memory.
+
+    Raises:
+        InvalidInputError: It is a text, of which each letter would be a name.
+    """
+    if isinstance(namespace, str | bytes):
+        raise InvalidInputError(f"namespace must be a tuple of strings, got {type(namespace).__name__}")
+    return tuple(namespace or ())
+
+
 def below(memory: Memory, namespace: Sequence[str] | None) -> Namespace:
-    """Return a namespace given relative to that of a memory in full."""
-    return (*memory.namespace, *(namespace or ()))
+    """Return a namespace given relative to that of a memory in full; raises as ``relative`` does."""
+    return (*memory.namespace, *relative(namespace))
 
 
 def session_and_memory(

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent_memory.integrations._opening import below
+from agent_memory.inputs import MAX_K
+from agent_memory.integrations._opening import below, relative
 from agent_memory.integrations._text import block, own_text, query_text
 from agent_memory.memory import Memory
 from agent_memory.records import Hit
@@ -35,6 +36,9 @@ class Prompting:
     where: Mapping[str, Any] | None = None
     min_score: float | None = None
 
+    def __post_init__(self) -> None:
+        relative(self.namespace)
+
     @property
     def scope(self) -> Namespace:
         """The namespace in full."""
@@ -56,7 +60,9 @@ class Prompting:
             return []
         arguments = {"k": self.k, "where": self.where, "namespace": self.scope, **options}
         least = self.min_score if min_score is None else min_score
-        hits = self.memory.recall(query, **{**arguments, "k": arguments["k"] + len(known)})
+        hits = self.memory.recall(
+            query, **{**arguments, "k": max(arguments["k"], min(arguments["k"] + len(known), MAX_K))}
+        )
         fresh = [hit for hit in hits if hit.entry.key not in known and (least is None or hit.score >= least)]
         return fresh[: arguments["k"]]
 

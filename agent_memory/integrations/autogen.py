@@ -17,11 +17,12 @@ from pydantic import BaseModel
 
 from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
-from agent_memory.integrations._opening import Adapter, Given, opened
+from agent_memory.integrations._opening import Adapter, Given, opened, relative
 from agent_memory.integrations._plain import plain, plain_where, restored
 from agent_memory.integrations._prompting import Prompting
 from agent_memory.integrations._text import block, own_text, text_of
 from agent_memory.records import Hit
+from agent_memory.remote.client import RemoteMemory
 
 try:
     from autogen_core import CancellationToken, Component
@@ -78,7 +79,7 @@ class AutoGenMemory(Adapter, Memory, Component[AutoGenMemoryConfig]):
         self.memory, self._own = opened(memory)
         self._prompting = Prompting(
             memory=self.memory,
-            namespace=tuple(namespace),
+            namespace=relative(namespace),
             k=k,
             where=plain_where(where),
             min_score=score_threshold if min_score is None else min_score,
@@ -148,9 +149,11 @@ class AutoGenMemory(Adapter, Memory, Component[AutoGenMemoryConfig]):
 
     def _to_config(self) -> AutoGenMemoryConfig:
         own = self._prompting
+        if isinstance(self.memory, RemoteMemory):
+            raise InvalidInputError("a memory on a server has no folder that a component's configuration could name")
         where = None if own.where is None else dict(own.where)
         return AutoGenMemoryConfig(
-            path=str(self.memory.path), namespace=tuple(own.namespace), k=own.k, where=where, min_score=own.min_score
+            path=str(self.memory.path), namespace=own.scope, k=own.k, where=where, min_score=own.min_score
         )
 
     @classmethod

@@ -20,7 +20,7 @@ from agent_memory.errors import DimensionMismatchError, MissingDependencyError
 from agent_memory.formats.names import decode_key, encode_key, encode_name
 from agent_memory.integrations._erasing import Erase, check_erase, check_ids, forget_all
 from agent_memory.integrations._given import LateMemory
-from agent_memory.integrations._opening import Adapter, Given, below
+from agent_memory.integrations._opening import Adapter, Given, below, relative
 from agent_memory.integrations._plain import key_of, plain, restored
 from agent_memory.integrations._text import entry_text
 from agent_memory.integrations._vectors import anywhere, closest, direction
@@ -75,7 +75,7 @@ class AgentMemoryStorage(Adapter):
     ) -> None:
         self._later = check_erase(erase)
         self._late = LateMemory(memory, "CrewAI", config)
-        self._relative = tuple(namespace)
+        self._relative = relative(namespace)
 
     def _release(self) -> None:
         self._late.close()
@@ -250,8 +250,16 @@ def _where(
         parts.append({"$or": [{"scope": path}, {"scope": {"$gte": f"{path}/", "$lt": f"{path}0"}}]})
     if categories:
         parts.append({"$or": [{"categories": {encode_key(category): True}} for category in categories]})
-    parts += [{"record": {"metadata": {key_of(name): plain(value)}}} for name, value in (metadata or {}).items()]
+    parts += [_has(key_of(name), plain(value)) for name, value in (metadata or {}).items()]
     return {"$and": parts}
+
+
+def _has(name: str, value: Any) -> Where:
+    """Return the filter for records whose metadata have a value, which no item of a list has for it."""
+    if value is None:
+        missing = {"record": {"metadata": {name: {"$exists": False}}}}
+        return {"$or": [missing, {"record": {"metadata": {name: None}}}]}
+    return {"record": {"metadata": {name: {"$eq": value, "$not_contains": value}}}}
 
 
 def _former_vectors(memory: Memory, records: Sequence[MemoryRecord], scope: Namespace) -> dict[str, FloatArray]:

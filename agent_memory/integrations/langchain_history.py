@@ -10,7 +10,8 @@ from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.formats.names import encode_name
 from agent_memory.integrations._erasing import Erase, check_erase
-from agent_memory.integrations._opening import Adapter, Given, below, opened, session_and_memory
+from agent_memory.integrations._opening import Adapter, Given, opened, session_and_memory
+from agent_memory.integrations._session import Items
 from agent_memory.integrations._text import NO_TEXT, own_text, usable_text
 
 try:
@@ -50,16 +51,12 @@ class AgentMemoryChatMessageHistory(Adapter, BaseChatMessageHistory):
         self._later = check_erase(erase)
         self.session_id, memory = session_and_memory(memory, former, session, session_id)
         self.memory, self._own = opened(memory)
-        self._scope: dict[str, Any] = {
-            "session": encode_name(self.session_id),
-            "namespace": below(self.memory, namespace),
-        }
+        self._items = Items(self.memory, self.session_id, namespace, _ONLY_MESSAGES)
 
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override]
         """All messages, oldest first."""
-        entries = self.memory.entries(where=_ONLY_MESSAGES, **self._scope)
-        return messages_from_dict([json.loads(entry.metadata[_FIELD]) for entry in entries])
+        return messages_from_dict([json.loads(entry.metadata[_FIELD]) for entry in self._items.read()])
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Append messages; all are on disk when this returns.
@@ -67,7 +64,7 @@ class AgentMemoryChatMessageHistory(Adapter, BaseChatMessageHistory):
         Raises:
             InvalidInputError: A message holds something that has no JSON form. Nothing was written.
         """
-        self.memory.add_many([{**self._scope, **as_item(message)} for message in messages])
+        self.memory.add_many([{**self._items.place, **as_item(message)} for message in messages])
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Do as ``add_messages`` does, without blocking the event loop."""
@@ -75,7 +72,7 @@ class AgentMemoryChatMessageHistory(Adapter, BaseChatMessageHistory):
 
     def clear(self) -> None:
         """Delete all messages of the session for good."""
-        self.memory.forget(where=_ONLY_MESSAGES, deferred=self._later, **self._scope)
+        self._items.forget(deferred=self._later)
 
     async def aclear(self) -> None:
         """Do as ``clear`` does, without blocking the event loop."""

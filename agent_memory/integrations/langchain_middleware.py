@@ -9,7 +9,7 @@ from typing import Any
 from agent_memory.aio import run_in_thread
 from agent_memory.errors import MissingDependencyError
 from agent_memory.formats.names import encode_name
-from agent_memory.integrations._opening import Adapter, Given, opened
+from agent_memory.integrations._opening import Adapter, Given, opened, relative
 from agent_memory.integrations._prompting import Prompting
 from agent_memory.integrations._text import own_text
 from agent_memory.integrations.langchain_tools import session_of
@@ -58,7 +58,7 @@ class AgentMemoryMiddleware(Adapter, AgentMiddleware[AgentState[Any], Any, Any])
         super().__init__()
         self.memory, self._own = opened(memory)
         self.tools = []
-        self._namespace = namespace
+        self._namespace = namespace if callable(namespace) else relative(namespace)
         self._session = None if session is None else encode_name(session)
         self._prompting = Prompting(memory=self.memory, k=k, where=where, min_score=min_score)
         self._remember = frozenset(remember)
@@ -69,19 +69,23 @@ class AgentMemoryMiddleware(Adapter, AgentMiddleware[AgentState[Any], Any, Any])
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
         """Call the model with what the last human message reminds of in the system message."""
-        return handler(self._with_memories(request))
+        return handler(self._with_memories(request, self._find_session()))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         """Do as ``wrap_model_call`` does, without blocking the event loop."""
-        return await handler(await run_in_thread(lambda: self._with_memories(request)))
+        session = self._find_session()
+        return await handler(await run_in_thread(lambda: self._with_memories(request, session)))
 
-    def _with_memories(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+    def _find_session(self) -> str | None:
+        return self._session or session_of(get_config())
+
+    def _with_memories(self, request: ModelRequest[Any], session: str | None) -> ModelRequest[Any]:
         asked = next((m for m in reversed(request.messages) if isinstance(m, HumanMessage)), None)
         if asked is None:
             return request
-        shown = {encode_name(message.id) for message in request.messages if message.id}
+        shown = {_name(message.id, session) for message in request.messages if message.id}
         text = self._prompting_for(request.runtime).block(str(asked.text), known=shown)
         if not text:
             return request
@@ -91,30 +95,32 @@ class AgentMemoryMiddleware(Adapter, AgentMiddleware[AgentState[Any], Any, Any])
 
     def after_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Remember the messages that are not remembered yet."""
-        session = self._session or session_of(get_config())
-        self._write(state["messages"], runtime, session)
+        self._write(state["messages"], runtime, self._find_session())
 
     async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Do as ``after_agent`` does, without blocking the event loop."""
-        session = self._session or session_of(get_config())
+        session = self._find_session()
         await run_in_thread(lambda: self._write(state["messages"], runtime, session))
 
     def _write(self, messages: Sequence[BaseMessage], runtime: Any, session: str | None) -> None:
         scope = self._prompting_for(runtime).scope
-        items = {
-            encode_name(message.id): {"text": text, "speaker": encode_name(message.name or message.type)}
-            for message in messages
-            if message.id and message.type in self._remember and (text := _own_text(message))
-        }
+        items = {}
+        for message in messages:
+            if message.id and message.type in self._remember and (text := _own_text(message)):
+                key = _name(message.id, session)
+                items[key] = {"key": key, "text": text, "speaker": encode_name(message.name or message.type)}
         known = self.memory.get_many(list(items), namespace=scope)
-        self.memory.add_many(
-            [{**item, "key": key, "namespace": scope} for key, item in items.items() if key not in known],
-            session=session,
-        )
+        new = [item for key, item in items.items() if key not in known or known[key].text != item["text"]]
+        self.memory.add_many([{**item, "namespace": scope} for item in new], session=session)
 
     def _prompting_for(self, runtime: Any) -> Prompting:
         namespace = self._namespace(runtime) if callable(self._namespace) else self._namespace
         return replace(self._prompting, namespace=namespace)
+
+
+def _name(message_id: str, session: str | None) -> str:
+    """Return the key of a message: another thread may count its messages by the same ids."""
+    return encode_name(message_id if session is None else f"{session}:{message_id}")
 
 
 def _own_text(message: BaseMessage) -> str:

@@ -17,7 +17,7 @@ try:
     from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
     from langchain_core.documents import Document
     from langchain_core.retrievers import BaseRetriever
-    from pydantic import ConfigDict, Field, PrivateAttr
+    from pydantic import ConfigDict, Field, PrivateAttr, SkipValidation
 except ModuleNotFoundError as error:
     raise MissingDependencyError("langchain-core", "langchain") from error
 
@@ -35,9 +35,9 @@ class AgentMemoryRetriever(BaseRetriever, Adapter):
         options: More arguments for ``Memory.recall``.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    memory: Memory
+    memory: SkipValidation[Memory]  # looked at by ``opened``, which takes others with its methods
     namespace: tuple[str, ...] = ()
     k: int = 4
     where: Mapping[str, Any] | None = None

@@ -23,7 +23,7 @@ from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.formats.names import encode_name
 from agent_memory.integrations._erasing import Erase, check_erase
 from agent_memory.integrations._given import LateMemory
-from agent_memory.integrations._opening import Adapter, Given, below, opened
+from agent_memory.integrations._opening import Adapter, Given, below, opened, relative
 from agent_memory.integrations._plain import plain, restored
 from agent_memory.integrations._prompting import Prompting
 from agent_memory.integrations._reranking import check_reranker, rank_texts
@@ -46,10 +46,15 @@ try:
         VectorStoreQueryResult,
     )
     from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+    from pydantic import SkipValidation
 
     from agent_memory.integrations._llama_filters import Where, where_of
 except ModuleNotFoundError as error:
     raise MissingDependencyError("llama-index-core", "llama-index") from error
+
+
+_NODES: Where = {"_node_content": {"$exists": True}}
+"""Filter for what is a node, since a memory may hold other entries."""
 
 
 class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
@@ -79,7 +84,7 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
         super().__init__(stores_text=True)
         self._later = check_erase(erase)
         self._late = LateMemory(memory, "LlamaIndex", config)
-        self._relative = tuple(namespace)
+        self._relative = relative(namespace)
 
     @classmethod
     def class_name(cls) -> str:
@@ -136,20 +141,20 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
     def _forget(self, where: Where) -> None:
         memory = self._late.known()
         if memory is not None:
-            memory.forget(where=where, namespace=below(memory, self._relative), deferred=self._later)
+            memory.forget(where=_only_nodes(where), namespace=below(memory, self._relative), deferred=self._later)
 
     def clear(self) -> None:
         """Delete all nodes for good."""
         memory = self._late.known()
         if memory is not None:
-            memory.forget(everything=True, namespace=below(memory, self._relative), deferred=self._later)
+            memory.forget(where=_NODES, namespace=below(memory, self._relative), deferred=self._later)
 
     async def aclear(self) -> None:
         """Do as ``clear`` does, without blocking the event loop."""
         await run_in_thread(self.clear)
 
     def _where(self, memory: Memory, filters: MetadataFilters | None, **ids: list[str] | None) -> Where | None:
-        nodes = cache(lambda: memory.entries(namespace=below(memory, self._relative)))
+        nodes = cache(lambda: memory.entries(where=_NODES, namespace=below(memory, self._relative)))
         return where_of(filters, nodes, **ids)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
@@ -157,7 +162,7 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
         memory = self._late.known()
         if memory is None:
             return []
-        where = self._where(memory, filters, node_ids=node_ids)
+        where = _only_nodes(self._where(memory, filters, node_ids=node_ids))
         return [_as_node(entry) for entry in memory.entries(where=where, namespace=below(memory, self._relative))]
 
     async def aget_nodes(
@@ -177,7 +182,8 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
         memory = self._late.known()
         if memory is None:
             return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
-        where = self._where(memory, query.filters, node_ids=query.node_ids, doc_ids=query.doc_ids)
+        found = self._where(memory, query.filters, node_ids=query.node_ids, doc_ids=query.doc_ids)
+        where = _only_nodes(found)
         scope, k = below(memory, self._relative), query.similarity_top_k
         if query.query_embedding is None:
             entries = memory.entries(where=where, namespace=scope, limit=k) if k > 0 else []
@@ -191,6 +197,10 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
 
     def _release(self) -> None:
         self._late.close()
+
+
+def _only_nodes(where: Where | None) -> Where:
+    return {"$and": [_NODES, where]} if where else _NODES
 
 
 def _result(nodes: list[BaseNode], scores: list[float] | None) -> VectorStoreQueryResult:
@@ -229,10 +239,10 @@ class AgentMemoryBlock(BaseMemoryBlock[str], Adapter):
         min_score: Entries that score lower are left out.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     name: str = "agent_memory"
-    memory: Memory
+    memory: SkipValidation[Memory]  # looked at by ``opened``, which takes others with its methods
     namespace: tuple[str, ...] = ()
     k: int = 5
     where: Mapping[str, Any] | None = None

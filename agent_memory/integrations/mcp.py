@@ -42,6 +42,7 @@ def build_server(
     port: int = 8000,
     read_only: bool = False,
     tools: Mapping[str, str | Sequence[str]] | None = None,
+    clean: Callable[[str], str] | None = None,
 ) -> Any:
     """Return an MCP server over a memory: a ``FastMCP`` of mcp 1, an ``MCPServer`` of mcp 2.
 
@@ -52,6 +53,7 @@ def build_server(
         read_only: Whether to leave out the tools that write.
         tools: Many other tools, by name, with what they do; adds ``pick_tools``, which says which of them a request
             needs, and ``correct_tool``, which teaches it. Kept in the namespace ``tools`` of the memory.
+        clean: Returns what of a text ``remember`` keeps, without secrets, say; None to keep all.
 
     Raises:
         InvalidInputError: Others can reach the address.
@@ -67,7 +69,7 @@ def build_server(
     newer = find_spec("mcp.server.mcpserver") is not None
     place = "mcp.server.mcpserver" if newer else "mcp.server.fastmcp"
     errors = import_module(f"{place}.exceptions")
-    own = Tools(held, errors.ToolError)
+    own = Tools(held, errors.ToolError, clean)
     kind = import_module(f"{place}.tools").Tool
     made = [_tool(kind, getattr(own, name), hints) for name, hints in _wanted(HINTS, read_only)]
     if tools is not None:
@@ -110,6 +112,7 @@ def run_server(
     token: str | None = None,
     hosts: Sequence[str] = (),
     tools: Mapping[str, str | Sequence[str]] | None = None,
+    clean: Callable[[str], str] | None = None,
 ) -> None:
     """Serve a memory until the client leaves (stdio) or the process is interrupted (HTTP).
 
@@ -123,6 +126,7 @@ def run_server(
         token: What HTTP clients must send as ``Authorization: Bearer TOKEN``; needed unless the address is local.
         hosts: Further values of the Host header that are answered, for HTTP; others are refused.
         tools: The tools of ``pick_tools``; see ``build_server``.
+        clean: What of a text is kept; see ``build_server``.
 
     Raises:
         InvalidInputError: Others can reach the address, and there is no token.
@@ -131,7 +135,7 @@ def run_server(
         check_exposure(host, token)
     held, own = opened(memory)
     try:
-        server = build_server(held, tools=tools)
+        server = build_server(held, tools=tools, clean=clean)
         with _closed_at_sigterm(held):
             if transport is Transport.STDIO:
                 server.run("stdio")

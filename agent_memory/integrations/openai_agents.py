@@ -16,9 +16,9 @@ from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.formats.names import encode_name
 from agent_memory.integrations._erasing import Erase, check_erase
-from agent_memory.integrations._opening import Adapter, Given, below, opened, session_and_memory
+from agent_memory.integrations._opening import Adapter, Given, opened, session_and_memory
+from agent_memory.integrations._session import Items
 from agent_memory.integrations._text import entry_text, own_text, text_of
-from agent_memory.records import Entry
 
 try:
     from agents.items import TResponseInputItem
@@ -72,23 +72,14 @@ class AgentMemorySession(Adapter, SessionABC):
             raise InvalidInputError(f"unknown setting of the session: {unknown[0]!r}")
         self.session_settings = SessionSettings(**given) if isinstance(given, Mapping) else given
         self.memory, self._own = opened(memory)
-        self._scope: dict[str, Any] = {
-            "session": encode_name(self.session_id),
-            "namespace": below(self.memory, namespace),
-        }
-
-    def _entries(self, most: int | None) -> list[Entry]:
-        """Return the latest entries, or all, oldest first."""
-        if most is None:
-            return self.memory.entries(where=_ONLY_ITEMS, **self._scope)
-        return self.memory.entries(where=_ONLY_ITEMS, limit=most, newest_first=True, **self._scope)[::-1]
+        self._items = Items(self.memory, self.session_id, namespace, _ONLY_ITEMS)
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """Return the items, oldest first; the latest ``limit`` of them if one is given."""
         most = resolve_session_limit(limit, self.session_settings)
         if most is not None and most <= 0:
             return []
-        entries = await run_in_thread(lambda: self._entries(most))
+        entries = await run_in_thread(lambda: self._items.read(most))
         return [json.loads(entry.metadata[_FIELD]) for entry in entries]
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
@@ -100,14 +91,14 @@ class AgentMemorySession(Adapter, SessionABC):
         await run_in_thread(lambda: self._add(items))
 
     def _add(self, items: Sequence[TResponseInputItem]) -> None:
-        self.memory.add_many([{**self._scope, **_as_entry(item, self._vector)} for item in items])
+        self.memory.add_many([{**self._items.place, **_as_entry(item, self._vector)} for item in items])
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove and return the latest item; None if there is none."""
         return await run_in_thread(self._pop)
 
     def _pop(self) -> TResponseInputItem | None:
-        while latest := self._entries(1):
+        while latest := self._items.read(1):
             # Nothing is forgotten if another process was faster; the item before it is the latest then.
             if self.memory.forget(latest[0].key, namespace=latest[0].namespace, deferred=self._later):
                 item: TResponseInputItem = json.loads(latest[0].metadata[_FIELD])
@@ -116,7 +107,7 @@ class AgentMemorySession(Adapter, SessionABC):
 
     async def clear_session(self) -> None:
         """Delete all items of the session for good."""
-        await run_in_thread(lambda: self.memory.forget(where=_ONLY_ITEMS, deferred=self._later, **self._scope))
+        await run_in_thread(lambda: self._items.forget(deferred=self._later))
 
 
 def _as_entry(item: Mapping[str, Any], vector: str | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from agent_memory import inputs
 from agent_memory.config import Config
+from agent_memory.encoders.registry import load_reranker
 from agent_memory.errors import InvalidInputError
 from agent_memory.live.space import Space
 from agent_memory.storage.filters import parse_filter
@@ -42,7 +43,7 @@ class RecallOptions(TypedDict, total=False):
     now: Time | None
     timezone: str | tzinfo | None
     budget_ms: float | None
-    rerank: Reranker | None
+    rerank: Reranker | str | None
     min_confidence: float
     explain: bool
 
@@ -180,7 +181,7 @@ def make_request(
         collapse=inputs.check_flag("collapse", options.get("collapse", False)),
         half_life=_check_half_life(options.get("half_life")),
         budget_ms=None if budget_ms is None else inputs.check_duration("budget_ms", budget_ms),
-        rerank=_check_reranker(options.get("rerank")),
+        rerank=load_reranker(options.get("rerank")),
         min_confidence=inputs.check_share("min_confidence", options.get("min_confidence", 0.0)),
         explain=inputs.check_flag("explain", options.get("explain", False)),
     )
@@ -211,12 +212,6 @@ def choose_zone(named: object, now: object, config: Config) -> tzinfo:
 def _check_half_life(value: timedelta | None) -> timedelta | None:
     if value is not None and (not isinstance(value, timedelta) or value <= timedelta(0)):
         raise InvalidInputError(f"half_life must be a positive timedelta, got {inputs.describe(value)}")
-    return value
-
-
-def _check_reranker(value: Reranker | None) -> Reranker | None:
-    if value is not None and not callable(getattr(value, "score", None)):
-        raise InvalidInputError(f"rerank must have a method 'score', got {inputs.type_name(value)}")
     return value
 
 

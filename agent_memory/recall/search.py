@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent_memory.encoders.reranker import AddingReranker, describe_text
 from agent_memory.errors import StorageError
 from agent_memory.live.searcher import Searcher, slice_result
 from agent_memory.live.space import Space
@@ -429,12 +430,16 @@ class Search:
         return ranked[: request.k]
 
     def _rerank(self, ranked: list[Candidate], reranker: Reranker, text: str) -> list[Candidate]:
-        best = ranked[: max(_LENDERS, self.request.k)]
+        adding = reranker if isinstance(reranker, AddingReranker) else None
+        depth = max(_LENDERS, self.request.k) if adding is None else adding.depth
+        best, behind = ranked[:depth], ranked[depth:]
         entries = self.fetch([candidate.id for candidate in best])
         # Of a long text, a cross-encoder reads the beginning alone.
         spans = find_passages(self._tx, self.request, self.words, entries, trust=self.trust)
         texts = {number: entry.text[slice(*spans.get(number, (None, None)))] for number, entry in entries.items()}
+        if adding is not None:
+            texts = {number: describe_text(entries[number].speaker, text) for number, text in texts.items()}
         scores = reranker.score(text, [texts[candidate.id] for candidate in best])
         for candidate, score in zip(best, scores.tolist(), strict=True):
-            candidate.rerank = score
-        return ranking.rank_candidates(best)
+            candidate.rerank = score if adding is None else candidate.score + adding.blend * score
+        return ranking.rank_candidates(best) + ([] if adding is None else behind)

@@ -155,7 +155,8 @@ class RemoteMemory(RemoteOperator):
         parse_entry(given, self.config)
         if given.get("namespace") is not None:
             inputs.resolve_namespace(given["namespace"], self.namespace)
-        if given.get("vector") is not None:
+        vector = given.get("vector")
+        if vector is not None and vector is not False and not (isinstance(vector, str) and vector == "later"):
             given["vector"] = inputs.parse_vector(given["vector"], self.encoder.spec.dimension)
         return {name: _plain(value) for name, value in given.items() if value is not None}
 
@@ -228,10 +229,10 @@ class RemoteMemory(RemoteOperator):
         rerank = given.pop("rerank", None)
         make_request(given["query"], config=self.config, scope=(), **{k: v for k, v in given.items() if k != "query"})
         zone = _name_zone(given)
-        if rerank is not None and rerank is not True:
-            raise InvalidInputError("rerank must be None or True over HTTP: the cross-encoder is the server's")
+        if rerank not in (None, True, "default"):
+            raise InvalidInputError("rerank must be None, True or 'default' over HTTP: no object of yours is sent")
         body = {name: _plain(value) for name, value in given.items()}
-        return {**body, **zone, **scope, **({"rerank": True} if rerank else {})}
+        return {**body, **zone, **scope, **({"rerank": rerank} if rerank else {})}
 
     def _check_filters(self, filters: Given) -> None:
         make_condition(self.namespace, datetime.now(UTC), **filters)

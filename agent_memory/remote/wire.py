@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agent_memory import errors
 from agent_memory.errors import AgentMemoryError, InvalidInputError, StorageError
 from agent_memory.formats import payload
+from agent_memory.live.attempt import begin_to_write
 from agent_memory.remote.carrier import Carrier
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _LATER = (429, 502, 503, 504)
 _POLL_S = 1.0
+_READING = ("/search", "/memories/get", "/memories/vectors", "/encode", "/why", "/likeness", "/check")
+"""Ends of the paths of requests that have a body and write nothing."""
 
 
 class Wire:
@@ -85,6 +88,8 @@ class Wire:
             sent["content-type"] = "application/json"
         if method != "GET" and repeat:
             sent["idempotency-key"] = uuid.uuid4().hex
+        if method != "GET" and not path.endswith(_READING):
+            begin_to_write()  # who is cancelled from here on waits for what comes of it
         given = {name: value for name, value in (params or {}).items() if value is not None}
         answer = self._repeat(lambda: self._carrier.ask(method, path, content, params=given, headers=sent), repeat)
         return json.loads(answer.content) if answer.content else None
@@ -152,6 +157,7 @@ class Wire:
         return answer["result"]
 
     def _upload(self, path: str, file: Path, headers: dict[str, str], params: Mapping[str, Any] | None) -> Any:  # noqa: ANN401
+        begin_to_write()
         given = {name: value for name, value in (params or {}).items() if value is not None}
         sent = self._headers() | headers | {"content-type": "application/octet-stream"}
 

@@ -53,13 +53,19 @@ _BY_NAME: Mapping[str, Schema] = {
     "expires_at": _TIME,
     "importance": _SHARE,
     "namespace": _NAMESPACE,
-    "vector": _VECTOR,
+    "vector": {
+        "anyOf": [_VECTOR, {"const": False}, {"const": "later"}],
+        "description": "The text's vector; false for none, later to encode the text in the background.",
+    },
     "k": {"type": "integer", "minimum": 1, "maximum": MAX_K, "default": 5},
     "mode": {"type": "string", "enum": [str(mode) for mode in Mode], "default": "hybrid"},
     "diversity": _SHARE,
     "min_confidence": {**_SHARE, "default": 0},
     "budget_ms": {"type": "number", "exclusiveMinimum": 0},
-    "rerank": {"type": "boolean", "description": "Score the best candidates again by the server's cross-encoder."},
+    "rerank": {
+        "anyOf": [{"type": "boolean"}, {"const": "default"}],
+        "description": "Score the best candidates again by the server's cross-encoder, or by the embedded one.",
+    },
 }
 _BY_TYPE: Mapping[str, Schema] = {
     "str | None": _NAME,

@@ -21,6 +21,7 @@ from starlette.datastructures import Headers
 
 from agent_memory import inputs
 from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
+from agent_memory.encoders.static.pairs import MiniLMReranker
 from agent_memory.errors import InvalidInputError, StorageError
 from agent_memory.files import make_folder
 from agent_memory.inputs import parse_path
@@ -67,15 +68,10 @@ class Serving:
 
     @property
     def reranker(self) -> Reranker:
-        """The cross-encoder that searches may ask for.
-
-        Raises:
-            InvalidInputError: The server has none.
-        """
-        if self.settings.reranker is None:
-            raise InvalidInputError("this server has no cross-encoder; start it with --reranker FOLDER")
+        """The cross-encoder that searches may ask for: the embedded one, unless the server was given another."""
         if self._reranker is None:
-            self._reranker = CrossEncoderReranker(self.settings.reranker)
+            folder = self.settings.reranker
+            self._reranker = MiniLMReranker() if folder is None else CrossEncoderReranker(folder)
         return self._reranker
 
     @property

@@ -29,7 +29,7 @@ class Settings(BaseModel):
         max_streams: Clients that may follow the events of one process.
         rate_per_minute: Requests a minute in the namespace of a key; None for no limit. A key may have its own.
         max_entries: Entries in the namespace of a key; None for no limit. A key may have its own.
-        reranker: Folder of the cross-encoder that searches may ask for; None for none.
+        reranker: Folder of the cross-encoder that searches may ask for; None for the embedded one.
         ledger: Folder of the server's own records: keys, audit log, replies. None for that of the store; a store on
             PostgreSQL has none.
         otel: Whether to write spans of OpenTelemetry.

@@ -218,6 +218,31 @@ def read_head(path: Path, backbone: str = MINILM_SHA256) -> Head[FloatArray]:
     Raises:
         CheckpointError: It is missing, damaged, incomplete, or made for another backbone.
     """
+    tensors, facts = read_halves(path, backbone)
+    try:
+        layers = tuple(int(n) for n in facts["layers"].split(","))
+        return Head(
+            layers,
+            tensors["head.rotation"],
+            tensors["head.weight"],
+            tensors["head.bias"],
+            (tensors["head.question.down"], tensors["head.question.up"], tensors["head.question.bias"]),
+            read_deltas(tensors),
+        )
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is incomplete: {error}") from error
+
+
+def read_halves(path: Path, backbone: str) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    """Read trained weights, in float32, and the facts about them.
+
+    Args:
+        path: The file.
+        backbone: SHA-256 of the weights that they must have been trained on.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or made for another backbone.
+    """
     from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, FloatArray] = {}
@@ -230,19 +255,17 @@ def read_head(path: Path, backbone: str = MINILM_SHA256) -> Head[FloatArray]:
         raise CheckpointError(f"{path} is not a readable head: {error}") from error
     if facts.get("backbone") != backbone:
         raise CheckpointError(f"{path} was trained on backbone {facts.get('backbone')!r}, expected {backbone!r}")
-    try:
-        layers = tuple(int(n) for n in facts["layers"].split(","))
-        deltas = {n.removesuffix(".down"): n for n in tensors if n.startswith("delta.") and n.endswith(".down")}
-        return Head(
-            layers,
-            tensors["head.rotation"],
-            tensors["head.weight"],
-            tensors["head.bias"],
-            (tensors["head.question.down"], tensors["head.question.up"], tensors["head.question.bias"]),
-            {part: (tensors[name], tensors[f"{part}.up"]) for part, name in deltas.items()},
-        )
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is incomplete: {error}") from error
+    return tensors, facts
+
+
+def read_deltas(tensors: Mapping[str, FloatArray]) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Return the low-rank updates among some tensors, as in ``Head.deltas``.
+
+    Raises:
+        KeyError: One has no second half.
+    """
+    places = [name.removesuffix(".down") for name in tensors if name.startswith("delta.") and name.endswith(".down")]
+    return {place: (tensors[f"{place}.down"], tensors[f"{place}.up"]) for place in places}
 
 
 def _widen(tensor: npt.NDArray[Any]) -> FloatArray:

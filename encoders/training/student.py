@@ -162,30 +162,31 @@ class Student(HeadStudent):
         tokenizer = read_tokenizer(folder)
         self.tokenizer, self.frame = tokenizer, find_frame(tokenizer, pad=0)
         self.bert = Bert(read_minilm(folder), BertShape(heads=12), "bf16", trainable=True)
-        self.deltas = nn.ModuleDict()
-        if rank:
-            self._add_deltas(rank)
+        self.deltas = add_deltas(self.bert, rank)
         self.add_head(rotation, mean, scale)
-
-    def _add_deltas(self, rank: int) -> None:
-        size = self.bert.size
-        for number, layer in enumerate(self.bert.layers):
-            shapes = {
-                "qkv": (size, 3 * size),
-                "out": (size, size),
-                "up": (size, 4 * size),
-                "down": (4 * size, size),
-            }
-            for part, (inputs, outputs) in shapes.items():
-                adapted = AdaptedLinear(getattr(layer, part), inputs, outputs, rank)
-                setattr(layer, part, adapted)
-                self.deltas[f"{number}-{part}"] = adapted
 
     def list_deltas(self) -> dict[str, Tensor]:
         """Return the low-rank updates of the backbone by their names in the head file."""
-        found: dict[str, Tensor] = {}
-        for name, adapted in self.deltas.items():
-            place = f"delta.{name.replace('-', '.')}"
-            found[f"{place}.down"] = adapted.get_parameter("down")
-            found[f"{place}.up"] = adapted.get_parameter("up")
-        return found
+        return list_deltas(self.deltas)
+
+
+def add_deltas(bert: Bert, rank: int) -> nn.ModuleDict:
+    """Add low-rank deltas to the products of a backbone, none if the rank is 0; returns them by layer and part."""
+    size, deltas = bert.size, nn.ModuleDict()
+    shapes = {"qkv": (size, 3 * size), "out": (size, size), "up": (size, 4 * size), "down": (4 * size, size)}
+    for number, layer in enumerate(bert.layers if rank else ()):
+        for part, (inputs, outputs) in shapes.items():
+            adapted = AdaptedLinear(getattr(layer, part), inputs, outputs, rank)
+            setattr(layer, part, adapted)
+            deltas[f"{number}-{part}"] = adapted
+    return deltas
+
+
+def list_deltas(deltas: nn.ModuleDict) -> dict[str, Tensor]:
+    """Return low-rank deltas by their names in a file of weights."""
+    found: dict[str, Tensor] = {}
+    for name, adapted in deltas.items():
+        place = f"delta.{name.replace('-', '.')}"
+        found[f"{place}.down"] = adapted.get_parameter("down")
+        found[f"{place}.up"] = adapted.get_parameter("up")
+    return found

@@ -130,6 +130,17 @@ SPOKEN = [
     ("token" + " " * 400 + "is" + " " * 400 + "x; password: {}", "hunter2x9"),
     ('secret = "{}"', "abc" + " " * 40 + "def1"),
     ("x" * 5000 + " password: {}", "hunter2x9"),
+    ("| password" + " " * 25 + ": {}", "hunter2x"),
+    ("password:\n" + " " * 24 + "{}\n", "hunter2x"),
+    ("my password is: {}", "hunter2x"),
+    ("The password for prod is {}", "hunter2x"),
+    ("Passwort für root: {}", "sommer2024"),
+    ("password (prod): {}", "hunter2x"),
+    ("I changed the password to {}.", "hunter2x"),
+    ('password: "{}"', "my dog Rex 2019"),
+    ("**password**: {}", "hunter2x"),
+    ("pw: {}", "hunter2x"),
+    ("Authorization: {}", f"eyJhbGciOiJSUzI1NiJ9.{'eyJzdWIiOiIxMjM0' * 20}.{'aB3dE5fG_h' * 34}"),
 ]
 
 
@@ -149,6 +160,7 @@ def test_what_is_a_secret_by_the_words_around_it_is_taken_out(text, secret):
         "Reset the password to something else; the backup codes are printed once.",
         "Backup code MIGRATION2 runs nightly after the security code review in sprint12.",
         "Order 1234 5678 9012 3456 is late.",
+        "Set the password to expire in 90 days; the token for the build is fetched in 2 steps.",
         "commit 4f2d1c9ab87e6f5d4c3b2a1908f7e6d5c4b3a291 uses argon2id for password hashing",
     ],
 )
@@ -235,6 +247,12 @@ def test_a_text_that_repeats_itself_is_cleaned_to_its_end(unit):
 )
 def test_what_programs_put_in_is_left_out(text, kept):
     assert clean(text) == kept
+
+
+def test_a_short_secret_is_taken_out_of_no_other_word():
+    assert clean("The password is data9; the database keeps data90 and mydata9.") == (
+        "The password is [secret removed]; the database keeps data90 and mydata9."
+    )
 
 
 @given(st.text(alphabet=st.sampled_from("ab <>/private\n"), max_size=60))

@@ -180,3 +180,22 @@ def test_what_is_no_toml_is_refused():
         toml.put_table(b"a = \n", PATH, VALUES_OF_OURS)
     with pytest.raises(InvalidInputError, match="must be a table"):
         toml.put_table(b"mcp_servers = 3\n", PATH, VALUES_OF_OURS)
+
+
+@pytest.mark.parametrize("base", [b"", b"[features]\nhooks = true\n", b"[mcp_servers.other]\ncommand = 'x'\n"])
+@pytest.mark.parametrize(
+    ("former", "edited"),
+    [
+        (b"[mcp_servers.agent-memory]\n", b"[mcp_servers.agent-memory]\n# slow machine\nstartup_timeout_sec = 20\n"),
+        (b"[mcp_servers.agent-memory]\n", b"[mcp_servers.agent-memory]\n\n"),
+        (b'args = ["mcp", "."]\n', b'args = ["mcp", "."]\nstartup_timeout_sec = 20\n'),
+        (b'args = ["mcp", "."]\n', b'args = [\n  "mcp",\n  ".",\n]\n'),
+    ],
+)
+def test_keys_of_our_table_never_become_those_of_the_table_above(base, former, edited):
+    path, values = ("mcp_servers", "agent-memory"), {"command": "agent-memory", "args": ["mcp", "."]}
+    changed = toml.put_table(base, path, values).replace(former, edited)
+    assert toml.read(changed)["mcp_servers"]["agent-memory"]["command"] == "agent-memory"
+    assert toml.read(toml.remove_table(changed, path, values)) == toml.read(base)
+    tail = changed + b"\n[tail]\nx = 1\n"
+    assert toml.read(toml.remove_table(tail, path, values)) == {**toml.read(base), "tail": {"x": 1}}

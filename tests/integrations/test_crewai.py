@@ -228,3 +228,13 @@ def test_metadata_get_their_json_form_and_a_single_string_is_no_list_of_ids(fold
             storage.delete(record_ids="a")
         assert storage.count() == 1
         assert storage.delete(metadata_filter={"id": UUID(int=5)}) == 1
+
+
+def test_a_filter_by_metadata_is_for_the_value_itself(storage):
+    values = {"1": "a", "2": ["a"], "3": ["a", "b"], "4": {"y": 1}, "5": {"y": 1, "z": 2}, "6": {}, "7": None}
+    storage.save([record(int(number), f"text {number}", metadata={"x": value}) for number, value in values.items()])
+    for number, value in values.items():
+        assert ids(storage.search(vector("text"), limit=9, metadata_filter={"x": value})) == [number]
+    assert storage.delete(metadata_filter={"x": "a"}) == 1
+    assert storage.delete(metadata_filter={"x": {}}) == 1
+    assert sorted(each.id for each in storage.list_records()) == ["2", "3", "4", "5", "7"]

@@ -72,6 +72,16 @@ def test_a_growing_conversation_is_remembered_once_and_not_recalled_to_itself(me
     assert all(TAG not in system_text(messages) for messages in model.seen)
 
 
+def test_messages_of_two_threads_may_have_the_same_ids(memory):
+    model = ScriptedModel(replies=["Good.", "Fine.", "Sure."])
+    agent = create_agent(model, middleware=[AgentMemoryMiddleware(memory)])
+    for thread, text in [("a", "I love tea"), ("b", "I love coffee"), ("a", "I love green tea")]:
+        config = {"configurable": {"thread_id": thread}}
+        agent.invoke({"messages": [HumanMessage(text, id="1")]}, config)
+    said = {(entry.session, entry.text) for entry in memory.entries() if entry.speaker == "human"}
+    assert said == {("a", "I love green tea"), ("b", "I love coffee")}  # an edited message takes its own place
+
+
 def test_the_system_prompt_stays(memory):
     memory.add("Al likes tea")
     middleware = [AgentMemoryMiddleware(memory)]

@@ -108,3 +108,14 @@ def test_it_serves_a_chain(memory):
     chain.invoke({"question": "I am Al."}, config)
     assert chain.invoke({"question": "Who am I?"}, config).content == "You are Al."
     assert [message.content for message in model.seen[1]] == ["I am Al.", "Hello Al.", "Who am I?"]
+
+
+def test_a_session_of_the_same_name_in_a_namespace_below_is_another_one(memory):
+    above = AgentMemoryChatMessageHistory(memory, session="chat")
+    below = AgentMemoryChatMessageHistory(memory, session="chat", namespace=("bob",))
+    above.add_user_message("mine")
+    below.add_user_message("Bob's")
+    assert [message.content for message in above.messages] == ["mine"]
+    above.clear()
+    assert above.messages == []
+    assert [message.content for message in below.messages] == ["Bob's"]

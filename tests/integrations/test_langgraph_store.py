@@ -638,3 +638,30 @@ def test_texts_that_nobody_can_see_are_kept_as_they_are(make):
         store.put(("x",), key, {"text": text})
         assert store.get(("x",), key).value == {"text": text}
     assert sorted(keys(store.search(("x",), query="something"))) == ["control", "tab", "zero"]
+
+
+async def test_a_call_that_was_cancelled_while_a_faulty_one_spoilt_its_batch_ends(make):
+    """The batch is tried again call by call, and one that has left in between would wait for an answer for ever."""
+    store, first = make(), threading.Event()
+    run, go_on = store._batches._run, threading.Event()
+
+    def held(ops, embedded):
+        first.set()
+        assert go_on.wait(60)
+        return run(ops, embedded)
+
+    store._batches._run = held
+    faulty = asyncio.create_task(store.asearch(("a",), filter={"x": {"$foo": 1}}))
+    left = asyncio.create_task(store.aput(("a",), "left", {"v": 1}))
+    while not first.is_set():
+        await asyncio.sleep(0.001)
+    later = asyncio.create_task(store.aput(("a",), "later", {"v": 2}))
+    await asyncio.sleep(0.01)
+    left.cancel()
+    await asyncio.sleep(0.01)
+    go_on.set()
+    done, _ = await asyncio.wait([faulty, left, later], timeout=60)
+    assert len(done) == 3
+    assert left.cancelled() and isinstance(faulty.exception(), InvalidInputError)
+    assert await store.aget(("a",), "left") is None
+    assert (await store.aget(("a",), "later")).value == {"v": 2}

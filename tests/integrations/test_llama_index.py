@@ -311,3 +311,19 @@ def test_a_postprocessor_takes_any_reranker_and_refuses_what_is_none():
     assert [each.node.get_content() for each in ranked] == ["abc", "ab"]
     with pytest.raises(InvalidInputError, match="must have a method 'score'"):
         AgentMemoryPostprocessor("minilm")
+
+
+def test_a_memory_may_hold_what_is_no_node(memory):
+    memory.add("red notes of somebody else", key="other")
+    store = AgentMemoryLlamaStore(memory)
+    store.add([node("red apple", 1)])
+    found = store.query(query("red", top=5)).nodes
+    assert [each.text for each in found] == ["red apple"]
+    assert [each.text for each in store.get_nodes()] == ["red apple"]
+    store.clear()
+    assert [entry.key for entry in memory.entries()] == ["other"]
+
+
+def test_a_mistyped_option_of_the_block_is_refused(memory):
+    with pytest.raises(ValueError, match="wheer"):
+        AgentMemoryBlock(memory=memory, wheer={"user": "al"})

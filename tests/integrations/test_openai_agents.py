@@ -197,9 +197,12 @@ async def test_the_end_of_a_long_session_is_read_and_taken_alone(memory):
     await other.add_items(items[:3])
     assert await other.get_items(limit=2) == items[1:3]
     assert await other.pop_item() == items[2]
-    # What lies below belongs to the session above as well, as before; it is removed from where it is.
-    assert await first.pop_item() == items[1]
-    assert await first.get_items(limit=1) == [items[0]]
+    # A session of the same name below is another one.
+    assert await first.get_items(limit=2) == items[27:29]
+    assert await first.pop_item() == items[28]
+    await first.clear_session()
+    assert await other.get_items() == items[:2]
+    assert [entry.text for entry in memory.entries() if entry.namespace == ()] == ["not of the SDK"]
 
 
 async def test_an_item_that_is_no_object_is_refused_by_name(folder):

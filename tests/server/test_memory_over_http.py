@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 from unit import test_memory
 from unit.test_memory import *  # noqa: F403
 
 from agent_memory import InvalidInputError, Router
+from agent_memory.aio import run_in_thread
 
 # What a server's own process does, and what is said about a folder; the rest holds over HTTP too.
 LOCAL = (
@@ -68,3 +72,39 @@ def test_what_a_router_keeps_is_not_served_unless_it_is_asked_for(folder, serve)
     assert remote.namespaces() == [("ann",)] and remote.topics(k=1).entries == 1
     assert len(remote.recall("wakes", namespace=("routes", "@internal"))) == 2
     remote.close()
+
+
+def test_a_text_without_a_vector_or_encoded_later_is_kept(folder, serve):
+    remote = serve(folder).remote()
+    silent = remote.add("(calls search)", vector=False)
+    remote.add_many([{"text": "(tool output)", "vector": False}, {"text": "we met in Rome", "vector": "later"}])
+    assert remote.vectors([silent.key]) == {}
+    assert [hit.text for hit in remote.recall("met Rome", mode="lexical")] == ["we met in Rome"]
+    with pytest.raises(InvalidInputError, match="vector"):
+        remote.add("x", vector="never")
+
+
+def test_a_write_that_was_sent_is_waited_for_by_whom_it_is_cancelled(folder, serve):
+    served = serve(folder)
+    remote, sent, go_on = served.remote(), threading.Event(), threading.Event()
+    ask = remote._wire._carrier.ask
+
+    def held(*given, **named):
+        sent.set()
+        assert go_on.wait(60)
+        return ask(*given, **named)
+
+    async def cancel():
+        write = asyncio.create_task(run_in_thread(lambda: remote.add("held", key="k")))
+        while not sent.is_set():
+            await asyncio.sleep(0.001)
+        write.cancel()
+        await asyncio.sleep(0.01)
+        assert not write.done()  # its outcome is not known yet
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await write
+
+    remote._wire._carrier.ask = held
+    asyncio.run(cancel())
+    assert served.memory.get("k").text == "held"

@@ -24,9 +24,11 @@ def _read_options(caller: Caller, given: dict[str, Any]) -> dict[str, Any]:
     options = schemas.parse_spans(given)
     if "rerank" in options:
         wanted = options.pop("rerank")
-        if wanted not in (None, False, True):
-            raise InvalidInputError(f"rerank must be true or false over HTTP, got {type(wanted).__name__}")
-        if wanted:
+        if wanted == "default":
+            options["rerank"] = wanted
+        elif wanted not in (None, False, True):
+            raise InvalidInputError(f"rerank must be true, false or 'default' over HTTP, got {inputs.describe(wanted)}")
+        elif wanted:
             options["rerank"] = caller.serving.reranker
     return options
 
