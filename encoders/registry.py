@@ -56,7 +56,7 @@ def load_reranker(reranker: Reranker | str | None) -> Reranker | None:
     Raises:
         InvalidInputError: ``reranker`` is none of these.
     """
-    if reranker == "default":
+    if isinstance(reranker, str) and reranker == "default":
         return _keep_reranker()
     if isinstance(reranker, str) or (reranker is not None and not callable(getattr(reranker, "score", None))):
         raise InvalidInputError(

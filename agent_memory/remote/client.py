@@ -229,7 +229,7 @@ class RemoteMemory(RemoteOperator):
         rerank = given.pop("rerank", None)
         make_request(given["query"], config=self.config, scope=(), **{k: v for k, v in given.items() if k != "query"})
         zone = _name_zone(given)
-        if rerank not in (None, True, "default"):
+        if rerank is not None and rerank is not True and not (isinstance(rerank, str) and rerank == "default"):
             raise InvalidInputError("rerank must be None, True or 'default' over HTTP: no object of yours is sent")
         body = {name: _plain(value) for name, value in given.items()}
         return {**body, **zone, **scope, **({"rerank": rerank} if rerank else {})}

@@ -41,7 +41,7 @@ def test_a_score_depends_on_no_other_text_and_is_not_negative(reranker):
 def test_a_recall_adds_what_the_reranker_says(reranker, tmp_path):
     with Memory(tmp_path) as memory:
         memory.add_many([{"text": text, "speaker": name} for name, _, text in (one.partition(": ") for one in TEXTS)])
-        memory.add_many(f"Note {number}: the pottery class of Melanie is on day {number}." for number in range(40))
+        memory.add_many(f"Note {number}: the pottery class is on day {number}." for number in range(40))
         plain = {hit.entry.key: hit.score for hit in memory.recall(QUESTION, k=44)}
         hits = memory.recall(QUESTION, k=44, rerank="default", explain=True)
         assert hits[0].text.startswith("We adopted a puppy")
