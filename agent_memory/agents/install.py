@@ -60,11 +60,14 @@ def install(agent: str, scope: Scope, root: Path, store: Path, *, given_store: s
         StorageError: A file cannot be read or written; nothing was changed.
     """
     parts = list_parts(agent, scope, root, _choose_command(scope), given_store)
-    receipts = _read_receipts(store)
+    former = _read_receipts(store)
+    receipts = dict(former)
     edits, done = [], []
     for part in parts:
         before = people.read_file(part.path)
-        receipt = receipts.get(str(part.path)) or _make_receipt(part, before)
+        # Where nothing of ours is left, the file is another than the one that the receipt is about.
+        known = None if _look(part, agent) == "absent" else former.get(str(part.path))
+        receipt = known or _make_receipt(part, before)
         after = _apply(part, before, receipt, agent)
         state = "unchanged" if after == before else "written"
         if after != before:
@@ -75,7 +78,11 @@ def install(agent: str, scope: Scope, root: Path, store: Path, *, given_store: s
         done.append(Installed(kind=part.kind, path=part.path, state=state))
     # First the receipt: without it, a file that was made could not be told from one that was found.
     _write_receipts(store, receipts)
-    made = people.write_all(edits)
+    try:
+        made = people.write_all(edits)
+    except BaseException:
+        _write_receipts(store, former)
+        raise
     _note_folders(store, receipts, edits, made)
     return done
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from test_settings_files import files
 from typer.testing import CliRunner
 
-from agent_memory.agents import jsonc
+from agent_memory import StorageError
+from agent_memory.agents import jsonc, people
 from agent_memory.agents.events import AGENTS
 from agent_memory.agents.install import find_command
 from agent_memory.agents.layouts import Scope, list_parts
@@ -299,3 +300,35 @@ def test_a_portable_package_has_the_shape_of_agent_plugins_1_0(tmp_path):
     jsonschema.validate(json.loads((folder / "mcp.json").read_text()), schemas.PLUGIN_MCP)
     assert (folder / "skills" / "agent-memory" / "SKILL.md").is_file()
     assert CliRunner().invoke(app, ["agent", "plugin", str(folder)]).exit_code == 2
+
+
+def test_files_that_took_the_place_of_ours_are_other_peoples(home, project):
+    run("install", "claude-code")
+    shutil.rmtree(home / ".claude")
+    (home / ".claude.json").unlink()
+    (home / ".claude").mkdir()
+    (home / ".claude" / "settings.json").write_bytes(b'{"hooks": {}}\n')
+    (home / ".claude.json").write_bytes(b'{"mcpServers": {}}\n')
+    before = snapshot(home)
+    run("install", "claude-code")
+    run("uninstall", "claude-code")
+    assert snapshot(home) == before
+
+
+def test_a_refused_install_remembers_nothing(home, project, monkeypatch):
+    """Later, what somebody has written meanwhile would be taken for ours."""
+
+    def refuse(edits):
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(people, "write_all", refuse)
+        assert CliRunner().invoke(app, ["agent", "install", "claude-code"]).exit_code != 0
+    (home / ".claude").mkdir()
+    (home / ".claude" / "settings.json").write_bytes(b"{}")
+    (home / ".claude.json").write_bytes(b'{"mcpServers": {"agent-memory": {"command": "my-own-thing"}}}')
+    before = snapshot(home)
+    assert "kept" in run("install", "claude-code")
+    assert json.loads((home / ".claude.json").read_bytes())["mcpServers"]["agent-memory"]["command"] == "my-own-thing"
+    run("uninstall", "claude-code")
+    assert snapshot(home) == before
