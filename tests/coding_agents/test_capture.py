@@ -338,6 +338,24 @@ def read_all(store):
         }
 
 
+@pytest.mark.parametrize(
+    ("odd", "kept"),
+    [
+        ({"timestamp": "yesterday"}, 51),
+        ({"timestamp": "9999-12-31T23:59:59-14:00"}, 51),
+        ({"cwd": "/tmp/\0x"}, 50),
+    ],
+)
+def test_an_odd_record_keeps_no_other_file_from_being_read(transcripts, store, project, odd, kept):
+    line = record("user", "We decided to use Go.", 1, project, sessionId="odd") | odd
+    (transcripts / "-project" / "old.jsonl").unlink()
+    (transcripts / "-project" / "a.jsonl").write_text(json.dumps(line) + "\n")
+    with Memory(store) as memory:
+        done = backfill(memory, "claude-code", transcripts)
+    assert done.new == kept
+    assert len(done.problems) == (kept == 50) and all("a.jsonl" in problem for problem in done.problems)
+
+
 def test_the_past_is_read_by_the_rules_of_the_present(transcripts, store, project):
     with Memory(store) as memory:
         done = backfill(memory, "claude-code", transcripts)

@@ -386,3 +386,12 @@ def test_without_the_package_the_error_names_the_extra(memory, monkeypatch):
     with pytest.raises(MissingDependencyError, match=r"agent-memory\[mcp\]") as caught:
         integration.build_server(memory)
     assert caught.value.extra == "mcp"
+
+
+async def test_a_projects_server_keeps_no_secrets_and_no_private_passages(folder, tmp_path):
+    arguments = ["-W", "ignore", "-m", "agent_memory.cli", "mcp", "--project", str(tmp_path), "--path", str(folder)]
+    server = StdioServerParameters(command=sys.executable, args=arguments, env=environment())
+    async with session_of(stdio_client(server)) as session:
+        kept = await call(session, "remember", text="The api password is hunter2x9. <private>I am ill.</private>")
+        assert kept["text"] == "The api password is [secret removed]."
+        assert is_error(await session.call_tool("remember", {"text": "<private>needle</private>"}))
