@@ -54,7 +54,7 @@ def _condition(name: object, value: Any, path: tuple[str, ...], entries: Entries
     if isinstance(name, str) and name.startswith("$"):
         return _below(path, {name: plain_where(value)})
     path = (*path, key_of(name))
-    if value == "*":
+    if isinstance(value, str) and value == "*":
         return _below(path, {"$exists": True})
     if not isinstance(value, Mapping) or not value:
         return _below(path, plain_where(value))

@@ -51,6 +51,8 @@ def as_items(
     Raises:
         InvalidInputError: The lists differ in length, or metadata are no mapping.
     """
+    if isinstance(ids, str):
+        check_ids("ids", ids)
     for name, values in (("metadatas", metadatas), ("ids", ids)):
         if values is not None and len(values) != len(texts):
             raise InvalidInputError(f"{name} must have one item per text: {len(values)} for {len(texts)} texts")

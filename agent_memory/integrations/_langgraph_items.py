@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.formats.names import decode_name, decode_names, encode_name, encode_names, suffixed
-from agent_memory.inputs import is_blank
+from agent_memory.inputs import is_blank, type_name
 from agent_memory.integrations._text import entry_text, usable_text
 from agent_memory.records import Entry
 from agent_memory.types import FloatArray, Namespace
@@ -125,7 +125,7 @@ class Layout:
         metadata["ttl"] = op.ttl
         shared = {
             "namespace": scope,
-            "expires_at": None if op.ttl is None else datetime.now(UTC) + timedelta(minutes=op.ttl),
+            "expires_at": None if op.ttl is None else _end_of(op.ttl),
         }
         first, *others = indexed or [_text_at(value, "$")[0]]
         about = {"kind": "item", "ranked": bool(indexed), "parts": len(others)}
@@ -200,3 +200,17 @@ def refreshed(entry: Entry, now: datetime) -> datetime | None:
         return None
     expiry = now + timedelta(minutes=ttl)
     return expiry if (expiry - entry.expires_at).total_seconds() >= ttl * _SECONDS / 100 else None
+
+
+def _end_of(ttl: object) -> datetime:
+    """Return when an item expires that is written now.
+
+    Raises:
+        InvalidInputError: ``ttl`` is no number of minutes, or leads beyond the year 9999.
+    """
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float):
+        raise InvalidInputError(f"ttl must be a number of minutes, got {type_name(ttl)}")
+    try:
+        return datetime.now(UTC) + timedelta(minutes=ttl)
+    except (OverflowError, ValueError) as error:
+        raise InvalidInputError(f"ttl must be a number of minutes until before the year 10000, got {ttl}") from error

@@ -55,7 +55,7 @@ def _plain(value: Any) -> Any:
 
 
 def _number(value: float | Decimal) -> int | float | None:
-    number = float(value)
+    number = math.nan if isinstance(value, Decimal) and value.is_snan() else float(value)
     if not math.isfinite(number):
         return None
     return int(value) if isinstance(value, Decimal) and value == value.to_integral_value() else number

@@ -103,6 +103,14 @@ class TestIndex:
         assert self.left(filled) == ["text 7"]
 
 
+def test_odd_values_of_filters_and_metadata_are_no_riddles(store):
+    store.add_texts(["a", "b"], [{"n": Decimal("sNaN")}, {"n": [1, 2]}])
+    assert store.get_by_ids([]) == []
+    assert [each.page_content for each in store.similarity_search("b", filter={"n": np.array([1, 2])})] == ["b"]
+    with pytest.raises(InvalidInputError, match="ids must be a list of strings, got str"):
+        store.add_texts(["p", "q"], ids="ab")
+
+
 def test_metadata_that_loaders_bring_get_their_json_form(store):
     key = uuid.UUID(int=7)
     metadata = {

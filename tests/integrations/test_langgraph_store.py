@@ -665,3 +665,11 @@ async def test_a_call_that_was_cancelled_while_a_faulty_one_spoilt_its_batch_end
     assert left.cancelled() and isinstance(faulty.exception(), InvalidInputError)
     assert await store.aget(("a",), "left") is None
     assert (await store.aget(("a",), "later")).value == {"v": 2}
+
+
+@pytest.mark.parametrize("ttl", [float("inf"), float("nan"), 1e12, "1", True])
+def test_a_time_to_live_that_is_none_is_refused(make, ttl):
+    store = make()
+    with pytest.raises(InvalidInputError, match="ttl must be a number of minutes"):
+        store.put(("a",), "k", {"v": 1}, ttl=ttl)
+    assert store.get(("a",), "k") is None
