@@ -54,9 +54,18 @@ def page(name: str, items: Sequence[Object], cursor: str | None, *, more: bool =
 
 
 def whole(entry: Entry, start: int = 0) -> Object:
-    """Return an entry with its text from a character on; ``next`` tells where that stops short of the end."""
+    """Return an entry with its text from a character on; ``next`` tells where that stops short of the end.
+
+    Its metadata come with the beginning, unless they are longer than an answer may be, which is told.
+    """
     shown = _facts(entry)
     shown["text"] = entry.text[start : start + READ_CHARS]
+    size = len(dumps(shown.get("metadata", {})))
+    fits = size <= _ANSWER_CHARS - len(shown["text"])
+    if start or not fits:
+        shown.pop("metadata", None)
+    if not fits:
+        shown["metadata_chars"] = size
     if start + READ_CHARS < len(entry.text):
         shown["next"] = str(start + READ_CHARS)
     return shown

@@ -395,3 +395,17 @@ async def test_a_projects_server_keeps_no_secrets_and_no_private_passages(folder
         kept = await call(session, "remember", text="The api password is hunter2x9. <private>I am ill.</private>")
         assert kept["text"] == "The api password is [secret removed]."
         assert is_error(await session.call_tool("remember", {"text": "<private>needle</private>"}))
+
+
+async def test_an_answer_stays_bounded_whatever_the_metadata_are(folder):
+    with Memory(folder, encoder=WordEncoder()) as memory:
+        memory.add("word " * 30_000, key="long", metadata={"note": "x" * 900_000})
+        memory.add("word " * 30_000, key="short", metadata={"note": "y"})
+    async with over_stdio(folder) as session:
+        for key, metadata in [("long", None), ("short", {"note": "y"})]:
+            first = await call(session, "read", key=key)
+            assert len(json.dumps(first)) < 70_000
+            assert first.get("metadata") == metadata
+            rest = await call(session, "read", key=key, cursor=first["next"])
+            assert "metadata" not in rest and (first["text"] + rest["text"]) == ("word " * 30_000)[:100_000]
+            assert first.get("metadata_chars") == (900_012 if metadata is None else None)
