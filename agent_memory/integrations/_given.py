@@ -8,10 +8,13 @@ from pathlib import Path
 from agent_memory.config import Config
 from agent_memory.encoders.base import EncoderSpec, tiers_for
 from agent_memory.errors import ClosedError, DimensionMismatchError, EncoderError, InvalidInputError
+from agent_memory.files import new_lock
 from agent_memory.integrations._opening import Adapter, Given, held_by
 from agent_memory.live.store import read_dimension
 from agent_memory.memory import Memory
 from agent_memory.types import FloatArray, Progress
+
+_OPENING = new_lock()  # held while a store is looked for and opened, so that several threads open it once
 
 
 class GivenVectors:
@@ -70,12 +73,23 @@ class LateMemory(Adapter):
 
     def known(self) -> Memory | None:
         """Return the memory, or None as long as nothing was ever written to it."""
+        with _OPENING:
+            return self._find()
+
+    def _find(self) -> Memory | None:
         if self._closed:
             raise ClosedError("this memory is closed")
         if self._held is None and self._path is not None and (self._path / "memory.db").exists():
             dimension = read_dimension(self._path)
             self._held = None if dimension is None else self._opened(self._path, dimension)
         return self._held
+
+    def asked(self, dimension: int) -> Memory | None:
+        """Return the memory for a question of a size, or None if it holds nothing that the question could find."""
+        memory = self.known()
+        if memory is None or self._path is None or memory.encoder.spec.dimension == dimension:
+            return memory
+        return memory if memory.entries(limit=1) else None
 
     def sized(self, dimension: int) -> Memory:
         """Return the memory, for vectors of a size.
@@ -85,11 +99,12 @@ class LateMemory(Adapter):
         Raises:
             DimensionMismatchError: It holds vectors of another size.
         """
-        memory = self.known()
-        if memory is None:
-            if self._path is None:
-                raise EncoderError("there is neither a memory nor the folder of one")
-            self._held = memory = self._opened(self._path, dimension)
+        with _OPENING:
+            memory = self._find()
+            if memory is None:
+                if self._path is None:
+                    raise EncoderError("there is neither a memory nor the folder of one")
+                self._held = memory = self._opened(self._path, dimension)
         if memory.encoder.spec.dimension != dimension:
             if self._path is None or memory.entries(limit=1):
                 raise DimensionMismatchError(memory.encoder.spec.dimension, dimension)

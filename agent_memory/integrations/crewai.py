@@ -156,7 +156,7 @@ class AgentMemoryStorage(Adapter):
         min_score: float = 0.0,
     ) -> list[tuple[MemoryRecord, float]]:
         """Return the records closest to an embedding that match, with cosine similarities, best first."""
-        memory = self._late.known()
+        memory = self._late.asked(len(query_embedding))
         if memory is None or limit < 1:
             return []
         where = {"$and": [_where(scope_prefix, categories, metadata_filter), {"embedded": True}]}

@@ -179,7 +179,8 @@ class AgentMemoryLlamaStore(BasePydanticVectorStore, Adapter):
         """
         if query.mode != VectorStoreQueryMode.DEFAULT:
             raise InvalidInputError(f"only the mode {VectorStoreQueryMode.DEFAULT} is supported, got {query.mode}")
-        memory = self._late.known()
+        sought = query.query_embedding
+        memory = self._late.known() if sought is None else self._late.asked(len(sought))
         if memory is None:
             return VectorStoreQueryResult(nodes=[], similarities=[], ids=[])
         found = self._where(memory, query.filters, node_ids=query.node_ids, doc_ids=query.doc_ids)

@@ -230,6 +230,13 @@ def test_metadata_get_their_json_form_and_a_single_string_is_no_list_of_ids(fold
         assert storage.delete(metadata_filter={"id": UUID(int=5)}) == 1
 
 
+def test_after_a_reset_another_embedder_may_ask_first(filled):
+    filled.reset()
+    assert filled.search([1.0, 0.0]) == []
+    filled.save([record(9, "small", embedding=[1.0, 0.0])])
+    assert ids(filled.search([1.0, 0.0])) == ["9"]
+
+
 def test_a_filter_by_metadata_is_for_the_value_itself(storage):
     values = {"1": "a", "2": ["a"], "3": ["a", "b"], "4": {"y": 1}, "5": {"y": 1, "z": 2}, "6": {}, "7": None}
     storage.save([record(int(number), f"text {number}", metadata={"x": value}) for number, value in values.items()])
