@@ -29,8 +29,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "minilm-reranker.safetensors"
 QUESTION_TOKENS, TEXT_TOKENS = 40, 72
 """Tokens of a question and of a text that are read; the rest is cut off."""
 
-
-_ROWS, _WIDTH = 8, 16
+_ROWS, _WIDTH = 8, 16  # batches are padded to multiples of these
 
 
 class MiniLMReranker:
@@ -46,11 +45,9 @@ class MiniLMReranker:
 
     Attributes:
         depth: Number of candidates that it is worth asking about.
-        reads_speakers: True: texts are given as ``speaker: text`` where a speaker is known.
     """
 
     depth = 30
-    reads_speakers = True
 
     def __init__(self, weights: Path | None = None, *, folder: Path | None = None, precision: str = "auto") -> None:
         self._weights, self._folder, self._precision = weights or WEIGHTS, folder, precision
