@@ -20,11 +20,12 @@ from agent_memory.errors import MissingDependencyError
 REMOVED = "[secret removed]"
 
 _SHORTEST = 16  # characters of the shortest token that a detector knows
-_WORDS = (
-    r"pass(?:word|wd|phrase|code)|pwd|contraseñ?n?a|\bclave\b|passwort|kennwort|mot de passe|\bsenha\b|wachtwoord|hasło"
-    r"|пароль|密码|密碼|パスワード|비밀번호|secret|token"
-    r"|(?:api|auth|access|private|client|service)[_ -]?key"
+_PASSWORDS = (
+    r"pass(?:word|wd|phrase|code)|pwd|contraseñ?n?a|passwort|kennwort|mot de passe|\bsenha\b|wachtwoord|hasło"
+    r"|пароль|密码|密碼|パスワード|비밀번호"
 )
+_WORDS = rf"{_PASSWORDS}|\bclave\b|secret|token|(?:api|auth|access|private|client|service)[_ -]?key"
+_PASSWORD = re.compile(_PASSWORDS, re.IGNORECASE)
 _SUSPICIOUS = re.compile(
     rf"\S{{{_SHORTEST}}}|{_WORDS}|_?key|_?pass\b|://|-----BEGIN|bearer |basic |\bpw\b|\bPIN\b|\bcodes?\b|\bphrase\b"
     r"|\s-(?:u|p)\b|\s-p\S|\s--user|\b\d{4}[ -]\d{4,6}[ -]\d",
@@ -82,15 +83,18 @@ _ABOUT = frozenset(
     "created checked validated verified rejected accepted refused ignored removed redacted none null true false string "
     "str short long weak strong secret secrets public private what where when how why stale fresh loaded cached "
     "que los las un una el la obligatoria obligatorio necesaria falsch richtig erforderlich obligatoire requis "
-    "incorrecta incorrecte".split()
+    "incorrecta incorrecte password passwort token await input getpass pflicht users".split()
 )
 _SENTENCE = re.compile(r"[.;!?]\s+(?=[A-ZÄÖÜÉ])")
 _TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{20,4096}")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _DIGIT = re.compile(r"\d")
+_CODE = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+[(\[]|[A-Za-z_]\w{2,}\(\)?;?\Z")
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _DIGESTS = (40, 64)  # hexadecimal digits of git's names of commits: they are no secrets
-_PRIVATE = re.compile(r"<(/?)private\b[^<>]*>", re.IGNORECASE)
+_PRIVATE = re.compile(
+    r"(?:<|＜|&lt;)\s{0,3}(/?)\s{0,3}private\b(?:[^<>＜＞&]|&(?!lt;|gt;))*(?:>|＞|&gt;)", re.IGNORECASE
+)
 _PIECE = 4000  # characters of a line that are searched at once
 # Expressions of the detectors take time by the square or cube of a row of spaces, or of a word: they see less of it.
 _SPACES, _FEW_SPACES = re.compile(r"\s{9,}"), " " * 7
@@ -161,8 +165,8 @@ def _find(line: str) -> Iterator[str]:
     """Yield the secrets of a line."""
     for said in _SAID.finditer(line):
         value = said["value"].rstrip(".,;:!?)")
-        if said["about"] and not _DIGIT.search(value):
-            continue  # "the token for the build is fetched"
+        if (said["about"] and not _DIGIT.search(value)) or _is_plain(value, said[0]):
+            continue  # "the token for the build is fetched", "the token is issued by Keycloak"
         if _is_value(value) and not _COUNT.search(line[max(0, said.start("value") - 80) : said.start("value")] + value):
             yield value
     detectors = _load()
@@ -175,7 +179,7 @@ def _find(line: str) -> Iterator[str]:
         for secret in detectors["keyword"].analyze_line(filename="config.yaml", line=shown):
             # Unquoted, it reaches to the end of the line, but hardly into the next sentence.
             value = _SENTENCE.split(str(secret.secret_value or ""))[0].strip("\"'` .,;")
-            if _is_value(value):
+            if _is_value(value) and not _is_plain(value, shown):
                 yield value
         yield from (token for token in _TOKEN.findall(piece) if _looks_random(token, detectors["entropy"]))
 
@@ -187,10 +191,17 @@ def _is_card(number: str) -> bool:
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0 and len(set(digits)) > 1
 
 
+def _is_plain(value: str, words: str) -> bool:
+    """Return whether a value is an ordinary word, which may be a password, but no token or key."""
+    word = value.split()[0].rstrip(".,;:!?)") if value.split() else ""
+    ordinary = word.isalpha() and (word.islower() or word.istitle()) and not _DIGIT.search(value)
+    return ordinary and _PASSWORD.search(words) is None
+
+
 def _is_value(value: str) -> bool:
     """Return whether what follows such a word is more than a remark about it."""
     first = value.split()[0].strip(".,;:!?()").casefold() if value.split() else ""
-    remark = first in _ABOUT and not (" " in value and _DIGIT.search(value))
+    remark = (first in _ABOUT and not (" " in value and _DIGIT.search(value))) or _CODE.match(value) is not None
     return len(value) >= 4 and not remark and not value.startswith("[secret")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -160,6 +161,15 @@ def test_what_is_a_secret_by_the_words_around_it_is_taken_out(text, secret):
         "Reset the password to something else; the backup codes are printed once.",
         "Backup code MIGRATION2 runs nightly after the security code review in sprint12.",
         "Order 1234 5678 9012 3456 is late.",
+        "Rename `token: data` to `token: Data`; the database keeps data.",
+        "The access token is issued by Keycloak. We decided to use Keycloak.",
+        "secret: Kubernetes object; we decided to use Kubernetes.",
+        "The secret is mounted at /etc/x; mounted volumes are read-only.",
+        "const token = await getToken(); await save();",
+        "const token = useToken(); useToken is a hook",
+        "password = os.environ['DB_PASSWORD'] or request.form.get('password')",
+        "def login(user, password: Password) -> Token: return Token(password)",
+        "La clave: usar Postgres. El token es válido, le token est expiré, der Token ist abgelaufen.",
         "Set the password to expire in 90 days; the token for the build is fetched in 2 steps.",
         "commit 4f2d1c9ab87e6f5d4c3b2a1908f7e6d5c4b3a291 uses argon2id for password hashing",
     ],
@@ -260,6 +270,15 @@ def test_nothing_between_private_tags_is_kept(inside):
     assert "needle" not in drop_private(f"a<private>{inside.replace('</private>', '')}needle")
     assert "needle" not in drop_private("a <PRIVATE x='1'>needle</Private > b")
     assert drop_private(f"a<private>needle</private>b{inside}").startswith("ab")
+
+
+@pytest.mark.parametrize(
+    "tag", ["< private >", "<PRIVATE>", "&lt;private&gt;", "＜private＞", '<private reason="a & b">']
+)
+def test_a_private_passage_may_be_marked_in_other_letters(tag):
+    closing = re.sub("private.*?(?=&|>|＞| >)", "/private", tag, flags=re.IGNORECASE)
+    assert drop_private(f"a{tag}needle{closing}b") == "ab"
+    assert drop_private("a <privateer> b &lt; private c") == "a <privateer> b &lt; private c"
 
 
 def test_a_long_text_is_cut_without_cutting_a_secret_open():
