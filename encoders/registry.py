@@ -67,7 +67,7 @@ def load_reranker(reranker: Reranker | str | None) -> Reranker | None:
 
 @cache
 def _keep_reranker() -> Reranker:
-    """Return the embedded reranker, whose weights stay once they are read: each recall names it anew."""
+    """Return the embedded reranker, whose weights stay once they are read: each recall asks for it by name."""
     return MiniLMReranker()
 
 

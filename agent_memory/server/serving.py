@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from starlette.datastructures import Headers
 
 from agent_memory import inputs
+from agent_memory.encoders.registry import load_reranker
 from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
-from agent_memory.encoders.static.pairs import MiniLMReranker
 from agent_memory.errors import InvalidInputError, StorageError
 from agent_memory.files import make_folder
 from agent_memory.inputs import parse_path
@@ -67,11 +67,11 @@ class Serving:
         self._reranker: Reranker | None = None
 
     @property
-    def reranker(self) -> Reranker:
+    def reranker(self) -> Reranker | None:
         """The cross-encoder that searches may ask for: the embedded one, unless the server was given another."""
         if self._reranker is None:
             folder = self.settings.reranker
-            self._reranker = MiniLMReranker() if folder is None else CrossEncoderReranker(folder)
+            self._reranker = load_reranker("default" if folder is None else CrossEncoderReranker(folder))
         return self._reranker
 
     @property

@@ -103,7 +103,7 @@ class TestIndex:
         assert self.left(filled) == ["text 7"]
 
 
-def test_odd_values_of_filters_and_metadata_are_no_riddles(store):
+def test_odd_values_of_filters_and_metadata_are_understood_or_refused_by_name(store):
     store.add_texts(["a", "b"], [{"n": Decimal("sNaN")}, {"n": [1, 2]}])
     assert store.get_by_ids([]) == []
     assert [each.page_content for each in store.similarity_search("b", filter={"n": np.array([1, 2])})] == ["b"]

@@ -640,8 +640,8 @@ def test_texts_that_nobody_can_see_are_kept_as_they_are(make):
     assert sorted(keys(store.search(("x",), query="something"))) == ["control", "tab", "zero"]
 
 
-async def test_a_call_that_was_cancelled_while_a_faulty_one_spoilt_its_batch_ends(make):
-    """The batch is tried again call by call, and one that has left in between would wait for an answer for ever."""
+async def test_a_call_that_was_cancelled_while_another_made_its_batch_fail_ends(make):
+    """The batch is tried again call by call, and one that has left in between would never get an answer."""
     store, first = make(), threading.Event()
     run, go_on = store._batches._run, threading.Event()
 

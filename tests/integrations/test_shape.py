@@ -148,8 +148,6 @@ def test_a_session_may_be_named_as_the_frameworks_do_and_in_their_order(each, me
 
 def test_a_text_is_no_namespace(adapter, memory):
     """Each letter would be a name, and the namespace "al" would hold that of "alice"."""
-    if "namespace" not in inspect.signature(adapter.kind).parameters:
-        pytest.skip("it takes no namespace by that name")
     with pytest.raises((InvalidInputError, ValueError), match="namespace"):
         made = adapter(memory, namespace="alice")
         adapter.held(made)
