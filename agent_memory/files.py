@@ -7,6 +7,7 @@ child then dies by SIGKILL when it reaches that place. Unset, a fail point costs
 
 from __future__ import annotations
 
+import _imp
 import contextlib
 import errno
 import fcntl
@@ -340,6 +341,18 @@ def import_whole(name: str) -> ModuleType:
         _imports.pop(name, None)
         raise found.error
     return sys.modules[name]
+
+
+def release_import_lock() -> None:
+    """Release Python's import lock if an interrupt has left it to this thread: no other could import anything.
+
+    ``importlib`` holds it for a few lines at a time, in which no code of a module runs. It takes it just before the
+    ``try`` that releases it, so that an interrupt can come between.
+    """
+    if _imp.lock_held():
+        with contextlib.suppress(RuntimeError):  # another thread's
+            while True:
+                _imp.release_lock()
 
 
 def reset_in_child(owner: _T, reset: Callable[[_T], None]) -> None:

@@ -19,6 +19,7 @@ from agent_memory.recall.reader import Reader
 from agent_memory.recall.recaller import Recaller
 from agent_memory.recall.request import RecallOptions
 from agent_memory.records import Entry, Hits
+from agent_memory.storage.calls import keep_interrupts
 from agent_memory.types import FloatArray, Namespace, Progress, Time
 from agent_memory.upkeep.jobs import Jobs
 from agent_memory.upkeep.operator import Operator
@@ -82,6 +83,7 @@ class Memory:
         StorageError: The folder cannot be used.
     """
 
+    @keep_interrupts()
     def __init__(
         self,
         path: str | Path = "~/.agent-memory",

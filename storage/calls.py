@@ -5,11 +5,50 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from agent_memory.errors import ClosedError
-from agent_memory.files import reset_in_child
+from agent_memory.files import release_import_lock, reset_in_child
 
 _LOOK_S = 0.05
+
+_held: dict[int, BaseException] = {}
+
+
+def hold_interrupt(interrupt: BaseException) -> None:
+    """Hold what was raised in a function that C calls, which drops it, for the ``keep_interrupts`` around it."""
+    _held[threading.get_ident()] = interrupt
+
+
+@contextmanager
+def keep_interrupts() -> Iterator[None]:
+    """Undo what Python and SQLite make of an interrupt (``KeyboardInterrupt``, a task's time limit).
+
+    Before 3.12 Python makes a ``RuntimeError`` of one that comes while a class is made, as in the import of a module;
+    SQLite makes an ``OperationalError`` of one that comes in a function of ours that it calls: it is raised as itself.
+    One that comes as an import begins or ends can leave the import lock taken.
+    """
+    release_import_lock()  # a second interrupt may have kept it from being released below
+    try:
+        yield
+    except Exception as error:
+        interrupt = _held.get(threading.get_ident()) or _find_interrupt(error)
+        if interrupt is None:
+            raise
+        raise interrupt  # noqa: B904 - it is where the error came from
+    finally:
+        release_import_lock()
+        _held.pop(threading.get_ident(), None)
+
+
+def _find_interrupt(error: BaseException | None) -> BaseException | None:
+    while error is not None:
+        cause = error.__cause__
+        if type(error) is RuntimeError and str(error).startswith("Error calling __set_name__"):
+            return None if isinstance(cause, Exception) else cause
+        error = cause
+    return None
 
 
 class Call:

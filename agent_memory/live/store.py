@@ -24,7 +24,7 @@ from agent_memory.live.spaces import Spaces
 from agent_memory.live.targets import DATABASE
 from agent_memory.live.words import PATIENCE_SERVED, LiveWords
 from agent_memory.storage.base import Database, Transaction
-from agent_memory.storage.calls import Calls
+from agent_memory.storage.calls import Calls, keep_interrupts
 from agent_memory.storage.records import Condition
 from agent_memory.storage.sqlite.database import SqliteDatabase
 from agent_memory.types import Progress
@@ -202,7 +202,8 @@ class Store:
         """
         call = self._calls.enter()
         try:
-            yield
+            with keep_interrupts():
+                yield
         finally:
             self._calls.leave(call)
 

@@ -186,12 +186,12 @@ class Connections:
             slots.remove(slot)
             slot.close()
         self._lock.hold()
-        with self._state:
-            # What one connection knows of the log, all must find; when none is open, it may come and go.
-            ground = next((slot.ground for slot in list(self._slots) if slot.is_open), None)
-        link = Link(self._connect(), self._engines.connect)
-        slot = Slot(link, ground or Ground(self.path, self._home), version)
+        others = [slot for slot in list(self._slots) if slot.is_open]
+        slot = Slot(Link(self._connect(), self._engines.connect), Ground(self.path, self._home), version)
         slot.raw.execute("SELECT count(*) FROM sqlite_master").fetchone()  # opens the log, if there is one
+        # What one connection knows of the log, all must find; when none is open, it may come and go, as it does when an
+        # interrupt has lost the last one. So the others are held here, and asked for what they know only now.
+        slot.ground = next((other.ground for other in others if other.is_open), slot.ground)
         slot.ground.settle()
         slot.call, slot.is_clean = weakref.ref(call), False
         slots.append(slot)

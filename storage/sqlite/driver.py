@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from agent_memory.storage.calls import hold_interrupt
 from agent_memory.storage.moments import read_micros
 
 if TYPE_CHECKING:
@@ -54,7 +55,15 @@ READ_MICROS = "agent_memory_micros"
 
 def add_functions(connection: sqlite3.Connection) -> None:
     """Give a connection the functions that filters are compiled to."""
-    connection.create_function(READ_MICROS, 1, read_micros, deterministic=True)
+    connection.create_function(READ_MICROS, 1, _read_micros, deterministic=True)
+
+
+def _read_micros(text: object) -> int | None:
+    try:
+        return read_micros(text)
+    except BaseException as interrupt:  # SQLite drops it
+        hold_interrupt(interrupt)
+        raise
 
 
 ERRORS = (sqlite3.Error, UnicodeDecodeError)

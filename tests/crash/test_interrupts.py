@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import _imp
+import dataclasses
 import errno
 import os
 import shutil
 import signal
+import sys
 import textwrap
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 from support import WordEncoder, python
 
 from agent_memory import Config, Memory
+from agent_memory.errors import NotFoundError
 from agent_memory.files import import_whole, remove_folder
-from agent_memory.storage.calls import Calls
+from agent_memory.live.store import Store
+from agent_memory.storage.calls import Calls, hold_interrupt
+from agent_memory.storage.sqlite import driver
 from agent_memory.storage.sqlite.driver import sqlite3
 
 INTERRUPTED = """
@@ -301,6 +308,106 @@ def test_what_is_interrupted_while_a_folder_is_deleted_stays_an_interrupt(tmp_pa
     monkeypatch.setattr(shutil, "rmtree", close_twice)
     with pytest.raises(Interrupt):
         remove_folder(tmp_path)
+
+
+def interrupt_once(function):
+    """Return a function whose first call is interrupted."""
+    left = [Interrupt()]
+
+    def call(*args):
+        if left:
+            raise left.pop()
+        return function(*args)
+
+    return call
+
+
+def test_an_interrupt_while_a_class_of_an_import_is_made_stays_an_interrupt(memory, tmp_path, monkeypatch):
+    memory.add("kept")
+    memory.export(tmp_path / "kept.jsonl")
+    for module in [name for name in sys.modules if name.startswith("agent_memory.writing.foreign")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(dataclasses.Field, "__set_name__", interrupt_once(dataclasses.Field.__set_name__))
+    with pytest.raises(Interrupt):
+        memory.import_(tmp_path / "kept.jsonl")
+    assert memory.import_(tmp_path / "kept.jsonl").unchanged == 1
+
+
+def test_an_interrupt_while_a_store_is_opened_stays_one(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        try:
+            raise Interrupt
+        except Interrupt as interrupt:
+            raise RuntimeError("Error calling __set_name__ on 'Field' instance 'x' in 'Y'") from interrupt
+
+    monkeypatch.setattr(Store, "__init__", interrupted)
+    with pytest.raises(Interrupt):
+        Memory(tmp_path / "store", encoder=WordEncoder())
+
+
+def test_an_interrupt_in_a_function_that_sqlite_calls_stays_an_interrupt(tmp_path, monkeypatch):
+    monkeypatch.setattr(driver, "read_micros", interrupt_once(driver.read_micros))
+    with Memory(tmp_path / "store", encoder=WordEncoder()) as memory:
+        memory.add("kept", metadata={"due": "2026-03-01T10:00:00"})
+        late = {"due": {"$gt": datetime(2026, 1, 1, tzinfo=UTC)}}
+        with pytest.raises(Interrupt):
+            memory.entries(where=late)
+        assert [entry.text for entry in memory.entries(where=late)] == ["kept"]
+
+
+@pytest.mark.parametrize("raised", [None, Interrupt])
+def test_a_call_leaves_others_free_to_import(memory, monkeypatch, raised):
+    def stop(*_):
+        _imp.acquire_lock()  # where importlib was interrupted before its try
+        if raised:
+            raise raised
+
+        raise Failed
+
+    class Failed(Exception):
+        pass
+
+    monkeypatch.setattr(WordEncoder, "encode_documents", stop)
+    with pytest.raises(raised or Failed):
+        memory.add("anything")
+    held = _imp.lock_held()
+    if held:
+        _imp.release_lock()
+    assert not held
+
+
+def test_an_import_lock_that_is_held_from_before_is_released(memory):
+    _imp.acquire_lock()
+    memory.stats()
+    held = _imp.lock_held()
+    if held:
+        _imp.release_lock()
+    assert not held
+
+
+def test_the_log_may_go_with_a_connection_that_an_interrupt_has_lost(memory, monkeypatch):
+    memory.add("before")
+    os.link(memory.path / "memory.db-wal", memory.path / "kept")  # or the next log could get its inode
+    connections = memory._store.database.connections
+    lost = [connections._local.slots.pop()]  # it hangs on the interrupt's traceback
+    connect = type(connections)._connect
+
+    def drop_and_connect(self):
+        while lost:
+            lost.pop().close()
+        return connect(self)
+
+    monkeypatch.setattr(type(connections), "_connect", drop_and_connect)
+    assert [entry.text for entry in memory.entries()] == ["before"]
+    memory.add("after")
+    assert not lost and len(memory.entries()) == 2
+
+
+def test_an_error_that_follows_an_interrupt_of_an_earlier_call_stays_an_error(memory):
+    hold_interrupt(Interrupt())
+    memory.stats()
+    with pytest.raises(NotFoundError):
+        memory.update("nobody", text="x")
 
 
 def test_calls_that_an_interrupt_loses_count_no_more():
