@@ -336,6 +336,7 @@ def import_whole(name: str) -> ModuleType:
             found.start()
             _imports[name] = found
     while not found.over:  # to Python, a thread that was joined until an interrupt came has ended
+        release_import_lock()  # which the import waits for
         time.sleep(_LOOK_S)
     if found.error is not None:
         _imports.pop(name, None)

@@ -15,67 +15,17 @@ from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
+from agent_memory.agents.secret_forms import BLOCKS, FORMS, NAMED, PASSWORDS, QUOTED, SAID, SAYINGS, SUSPICIOUS
 from agent_memory.errors import MissingDependencyError
 
 REMOVED = "[secret removed]"
 
-_SHORTEST = 16  # characters of the shortest token that a detector knows
-_PASSWORDS = (
-    r"pass(?:word|wd|phrase|code)|pwd|contraseñ?n?a|passwort|kennwort|mot de passe|\bsenha\b|wachtwoord|hasło"
-    r"|пароль|密码|密碼|パスワード|비밀번호"
+_PASSWORD = re.compile(PASSWORDS, re.IGNORECASE)
+_CARD = re.compile(
+    r"\b(?:\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{4}|\d{4}[ -]\d{6}[ -]\d{5}|(?:4\d|5[1-5]|6[05]|2[2-7])\d{14}|3[47]\d{13})\b"
 )
-_WORDS = rf"{_PASSWORDS}|\bclave\b|secret|token|(?:api|auth|access|private|client|service)[_ -]?key"
-_PASSWORD = re.compile(_PASSWORDS, re.IGNORECASE)
-_SUSPICIOUS = re.compile(
-    rf"\S{{{_SHORTEST}}}|{_WORDS}|_?key|_?pass\b|://|-----BEGIN|bearer |basic |\bpw\b|\bPIN\b|\bcodes?\b|\bphrase\b"
-    r"|\s-(?:u|p)\b|\s-p\S|\s--user|\b\d{4}[ -]\d{4,6}[ -]\d",
-    re.IGNORECASE,
-)
-
-_KEY_BLOCK = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)", re.DOTALL)
-_FORMS = re.compile(
-    r"sk-[A-Za-z0-9_-]{20,}"  # OpenAI, Anthropic and others of the kind
-    r"|AIza[\w-]{30,}|ya29\.[\w-]{20,}"  # Google
-    r"|gh[oprsu]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
-    r"|hf_\w{30,}|xapp-[\w-]{20,}|xox[a-z]-[\w-]{10,}|npm_\w{30,}|pypi-[\w-]{40,}"
-    r"|AGE-SECRET-KEY-\w{20,}|A(?:KIA|SIA|GPA|IDA)[A-Z0-9]{12,}"
-    r"|dapi[0-9a-f]{32}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}|sbp_[0-9a-f]{40}|pplx-\w{40,}|nvapi-[\w-]{40,}|xai-\w{40,}"
-    r"|dop_v1_\w{40,}|figd_[\w-]{30,}|sntry[su]_[\w-]{30,}|NRAK-\w{20,}|ntn_\w{30,}|rubygems_[0-9a-f]{40,}|pul-[0-9a-f]{40}"
-    r"|ATATT3x[\w=-]{30,}|sq0(?:atp|csp)-[\w-]{20,}|dckr_pat_[\w-]{20,}|gl(?:rt|dt|ptt|cbt)-[\w-]{16,}|hv[bsr]\.[\w-]{20,}"
-    r"|(?<=[Bb]earer )[\w.~+/-]{8,}=*|(?<=[Bb]asic )[A-Za-z0-9+/]{12,}=*"
-    r"|(?<=://)[^\s/@:]*:[^\s@/]+(?=@)"
-)
-# No repetition here is without an end: over a long row of spaces, two of them would take minutes.
-_GAP = r"\s{0,20}"
-_ABOUT_WHAT = r"(?:\s\(\w{1,20}\)|\s(?:for|of|to|on|für|de|del|di|da|pour|от|для)(?:\s(?!is\b)[\w.-]{1,30}){1,3}?)?"
-# What is a secret by the words before it: the group.
-_SPOKEN = re.compile(
-    rf"\bPIN\b(?: code)?{_GAP}(?:is|ist|:|=)?{_GAP}(\d{{4,8}})\b"
-    rf"|\b(?:recovery|backup|verification|one-time|security|unlock|2FA|OTP)[ -]?codes?{_GAP}(?:is|are|:|=){_GAP}"
-    r"(?-i:((?=[A-Z0-9-]*\d)[A-Z0-9]{4,}(?:-[A-Z0-9]{3,})*))"
-    rf"|\b(?:seed|recovery|mnemonic|backup|secret) phrase{_GAP}(?:is|:|=){_GAP}"
-    r"((?:[a-z]{3,8}\s{1,20}){11,23}[a-z]{3,8})"
-    rf"|\bpassphrase{_GAP}(?:is|:|=){_GAP}((?:[a-z]{{1,30}} ){{3,30}}[a-z]+)"
-    r"|\s(?:-u|--user)[ =][\"']?[\w.@+-]+:([^\s\"']{4,})"
-    r"|\b(?:mysql|mysqldump|mariadb|sshpass)\b[^\n]{0,300}?\s-p[ =]?[\"']?([^\s\"']{4,})"
-    rf"|\b(?:{_WORDS})[^\S\n]{{0,20}}[:=]?[^\S\n]{{0,20}}\n{_GAP}((?=\S{{0,200}}\d)[^\s\"'`]{{6,}})[^\S\n]{{0,20}}(?:\n|\Z)"
-    rf"|\b(?:{_WORDS})\w{{0,30}}{_ABOUT_WHAT} (?:to|as|auf|en|in) [\"'`]?((?=\S{{0,200}}\d)[^\s\"'`]{{6,}})"
-    rf"|(?:{_WORDS})\w{{0,30}}[\"']?{_GAP}(?:is|=|:){_GAP}"
-    r"(?P<quote>[\"'])((?:[^\s\"']{1,40} ){1,8}[^\s\"']{1,40})(?P=quote)"
-    rf"|\b(?:pw|pass){_GAP}[:=]{_GAP}((?=\S{{0,200}}\d)[^\s\"'`]{{6,}})"
-    rf"|\b(?:{_WORDS})[ ]((?=\S{{0,200}}\d)(?=\S{{0,200}}[A-Za-z])(?=\S{{0,200}}[!@#$%^&*?]\w)[^\s\"'`]{{6,}})",
-    re.IGNORECASE,
-)
-_CARD = re.compile(r"\b(?:\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{4}|\d{4}[ -]\d{6}[ -]\d{5})\b")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _COUNT = re.compile(r"token\w*[\"'`]?\s*(?::=|=>|=|:|is|are)\s*\d{1,7}\Z", re.IGNORECASE)
-# "the password is hunter2", "api_key: abc": the value, unless it is a word that one says about a password.
-_SAID = re.compile(
-    rf"(?:{_WORDS})\w{{0,30}}[\"'`*_]{{0,3}}(?P<about>{_ABOUT_WHAT}){_GAP}"
-    rf"(?:is|are|was|ist|lautet|est|es|é|è|为|是|は|:=|=>|->|=|:|：){_GAP}(?:[:*]{{1,3}}{_GAP})?"
-    r"(?:now\s{1,20}|set\s{1,20}to\s{1,20})?(?P<quote>[\"'`]?)"
-    r"(?P<value>[^\s\"'`]{4,})(?P=quote)",
-    re.IGNORECASE,
-)
 _ABOUT = frozenset(
     "a an the not in of on at by for from with to and or my your our this that it its too also only always never often "
     "required optional needed necessary missing empty stored saved kept hashed encrypted salted rotated expired "
@@ -85,15 +35,20 @@ _ABOUT = frozenset(
     "que los las un una el la obligatoria obligatorio necesaria falsch richtig erforderlich obligatoire requis "
     "incorrecta incorrecte password passwort token await input getpass pflicht users".split()
 )
+_CELLS = re.compile(r"[|,;\t]")
+_NAME, _CELL = re.compile(r"[\w .-]{1,30}"), re.compile(r"(?![-:]+\Z)[^\s()\[\]{}\"'=]{4,200}")
+_HEAD = re.compile(rf"(?:\w{{1,20}}[ _-])?(?:{PASSWORDS}|api[ _-]?key|secret(?:[ _-]key)?|token)", re.IGNORECASE)
 _SENTENCE = re.compile(r"[.;!?]\s+(?=[A-ZÄÖÜÉ])")
 _TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{20,4096}")
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _DIGIT = re.compile(r"\d")
-_CODE = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+[(\[]|[A-Za-z_]\w{2,}\(\)?;?\Z")
+_CODE = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+[(\[]|[A-Za-z_]\w{2,}\([a-z_.,]*\)?;?\Z")
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _DIGESTS = (40, 64)  # hexadecimal digits of git's names of commits: they are no secrets
 _PRIVATE = re.compile(
-    r"(?:<|＜|&lt;)\s{0,3}(/?)\s{0,3}private\b(?:[^<>＜＞&]|&(?!lt;|gt;))*(?:>|＞|&gt;)", re.IGNORECASE
+    r"(?:<|＜|&lt;)\s{0,3}(/?)\s{0,3}private\b(?:[^<>＜＞&]|&(?!lt;|gt;))*(?:>|＞|&gt;)"
+    r"|<private\b[^<>]*(?=<|\Z)",  # a tag that nothing closes hides what follows all the same
+    re.IGNORECASE,
 )
 _PIECE = 4000  # characters of a line that are searched at once
 # Expressions of the detectors take time by the square or cube of a row of spaces, or of a word: they see less of it.
@@ -129,21 +84,22 @@ def redact(text: str) -> str:
     Raises:
         MissingDependencyError: ``detect-secrets`` is not installed, and the text may hold a secret.
     """
-    wide = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    if not _SUSPICIOUS.search(text) and not _SUSPICIOUS.search(wide):
+    wide = text if text.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    if not SUSPICIOUS.search(text) and not SUSPICIOUS.search(wide):
         return text
     if wide != text:
-        spelt = _redact(wide)  # letters of full width, say, are read like others
+        spelt = _redact(wide)  # letters of full width, or with invisible ones between, are read like others
         if spelt.count(REMOVED) > _redact(text).count(REMOVED):
             return spelt
     return _redact(text)
 
 
 def _redact(text: str) -> str:
-    text = _FORMS.sub(REMOVED, _KEY_BLOCK.sub(REMOVED, text))
+    text = FORMS.sub(REMOVED, BLOCKS.sub(REMOVED, text))
     seen = _SPACES.sub(lambda row: ("\n" if "\n" in row[0] else "") + _FEW_SPACES, text)
-    spoken = (max(filter(None, said.groups()), key=len) for said in _SPOKEN.finditer(seen))
-    found = {value for value in spoken if _is_value(value)}
+    spoken = (said[1] for saying in SAYINGS for said in saying.finditer(seen))
+    found = {value.rstrip(".,;:!?)") for value in spoken if _is_value(value) and not NAMED.fullmatch(value)}
+    found |= {said[2] for said in QUOTED.finditer(seen)} | set(_read_tables(seen))
     found |= {card[0] for card in _CARD.finditer(seen) if _is_card(card[0])}
     found |= {value for line in seen.splitlines() for value in _find(line)}
     for value in sorted(found, key=len, reverse=True):
@@ -163,7 +119,7 @@ def _write_pattern(value: str) -> str:
 
 def _find(line: str) -> Iterator[str]:
     """Yield the secrets of a line."""
-    for said in _SAID.finditer(line):
+    for said in SAID.finditer(line):
         value = said["value"].rstrip(".,;:!?)")
         if (said["about"] and not _DIGIT.search(value)) or _is_plain(value, said[0]):
             continue  # "the token for the build is fetched", "the token is issued by Keycloak"
@@ -182,6 +138,19 @@ def _find(line: str) -> Iterator[str]:
             if _is_value(value) and not _is_plain(value, shown):
                 yield value
         yield from (token for token in _TOKEN.findall(piece) if _looks_random(token, detectors["entropy"]))
+
+
+def _read_tables(text: str) -> Iterator[str]:
+    """Yield what stands below a head that is a word for a secret, in tables of Markdown and in CSV."""
+    heads: list[str] = []
+    for line in text.splitlines():
+        cells = [cell.strip("\"'` *") for cell in _CELLS.split(line.strip().strip("|"))]
+        if len(cells) != len(heads):
+            heads = cells if len(cells) > 1 and all(map(_NAME.fullmatch, cells)) else []
+            continue
+        for head, value in zip(heads, cells, strict=True):
+            if _HEAD.fullmatch(head) and _CELL.fullmatch(value) and _is_value(value):
+                yield value
 
 
 def _is_card(number: str) -> bool:

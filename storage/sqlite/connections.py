@@ -131,14 +131,14 @@ class Connections:
             return False
         return True
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> Raw:
         with _OPENING:
             return self._open()
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> Raw:
         refuse_links(self.path)
         self._settle()
-        raw = sqlite3.connect(
+        raw: Raw = sqlite3.connect(
             self._locate()[0],
             uri=True,
             timeout=self.lock_timeout_s,
@@ -290,7 +290,7 @@ class Connections:
         with self._state:
             slots = [slot for slot in list(self._slots) if is_over(slot)]
             for slot in slots:
-                slot.is_open = False
+                slot.raw.is_over = True
             if not len(self._calls):
                 self._lock.release()
         for slot in slots:

@@ -29,10 +29,16 @@ class Raw(sqlite3.Connection):
     """SQLite's own side of a connection, which several threads may close at once.
 
     A thread that ends drops its connections while ``close`` closes them; SQLite's module crashes on that.
+
+    Attributes:
+        is_over: Whether it is closed, or is about to be, by whomever: SQLAlchemy closes one that was interrupted.
     """
+
+    is_over = False
 
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
+        self.is_over = True
         with _CLOSING:
             super().close()
 
@@ -85,7 +91,7 @@ class Link:
         raw: SQLite's own side.
     """
 
-    def __init__(self, raw: sqlite3.Connection, connect: Callable[[sqlite3.Connection], Connection]) -> None:
+    def __init__(self, raw: Raw, connect: Callable[[sqlite3.Connection], Connection]) -> None:
         self.raw, self._connect = raw, connect
 
     @cached_property
@@ -114,7 +120,6 @@ class Slot:
 
     Attributes:
         call: The transaction that uses it; dead or None when it is free.
-        is_open: Whether it was not closed yet.
         is_clean: Whether no transaction began on it that has not ended in an orderly way.
         version: What file it reads, where the store cannot be written; see ``Connections._locate``.
     """
@@ -122,8 +127,13 @@ class Slot:
     def __init__(self, connection: Link, ground: Ground, version: object) -> None:
         self.connection, self.ground, self.version = connection, ground, version
         self.raw = connection.raw
-        self.is_open, self.is_clean = True, True
+        self.is_clean = True
         self.call: weakref.ref[Call] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was not closed yet."""
+        return not self.raw.is_over
 
     @property
     def is_free(self) -> bool:
@@ -132,7 +142,6 @@ class Slot:
 
     def close(self) -> None:
         """Close the connection, which rolls back what was not committed."""
-        self.is_open = False
         with contextlib.suppress(sqlite3.Error):
             self.raw.close()
 

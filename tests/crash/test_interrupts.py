@@ -385,22 +385,31 @@ def test_an_import_lock_that_is_held_from_before_is_released(memory):
     assert not held
 
 
-def test_the_log_may_go_with_a_connection_that_an_interrupt_has_lost(memory, monkeypatch):
+@pytest.mark.parametrize("held", [False, True])
+def test_the_log_may_go_with_a_connection_that_an_interrupt_has_lost(memory, monkeypatch, held):
     memory.add("before")
     os.link(memory.path / "memory.db-wal", memory.path / "kept")  # or the next log could get its inode
     connections = memory._store.database.connections
     lost = [connections._local.slots.pop()]  # it hangs on the interrupt's traceback
+    kept = list(lost) if held else []
     connect = type(connections)._connect
 
     def drop_and_connect(self):
         while lost:
-            lost.pop().close()
+            lost.pop().raw.close()  # as SQLAlchemy closes what was interrupted
         return connect(self)
 
     monkeypatch.setattr(type(connections), "_connect", drop_and_connect)
     assert [entry.text for entry in memory.entries()] == ["before"]
     memory.add("after")
-    assert not lost and len(memory.entries()) == 2
+    assert not lost and len(memory.entries()) == 2 and len(kept) == held
+
+
+def test_an_import_of_another_thread_waits_for_no_lock_that_an_interrupt_has_left(tmp_path, monkeypatch):
+    (tmp_path / "late_module.py").write_text("value = 7\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _imp.acquire_lock()
+    assert import_whole("late_module").value == 7
 
 
 def test_an_error_that_follows_an_interrupt_of_an_earlier_call_stays_an_error(memory):
