@@ -14,12 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from agent_memory.agents import jsonc, people, toml
-from agent_memory.agents.layouts import NAME, Part, Scope, is_our_hook, is_our_server, list_parts, read_asset
+from agent_memory.agents.layouts import (
+    NAME,
+    Part,
+    Scope,
+    blank_command,
+    drop_hook,
+    is_our_hook,
+    is_our_server,
+    list_parts,
+    read_asset,
+    renew_hook,
+)
 from agent_memory.agents.people import Edit
-from agent_memory.agents.places import FOLDER
+from agent_memory.agents.places import FOLDER, hold
+from agent_memory.agents.receipts import digest, find_same, note_folders, read_receipts, write_receipts
 from agent_memory.errors import InvalidInputError
-from agent_memory.files import make_folder, write_bytes
+from agent_memory.files import make_folder
 
+_LOCK = "install.lock"
 _SCHEMAS = "https://agent-plugins.org/schemas/1.0.0"
 
 
@@ -60,30 +73,41 @@ def install(agent: str, scope: Scope, root: Path, store: Path, *, given_store: s
         StorageError: A file cannot be read or written; nothing was changed.
     """
     parts = list_parts(agent, scope, root, _choose_command(scope), given_store)
-    former = _read_receipts(store)
+    for name in [*(str(part.path) for part in parts), *_choose_command(scope), str(given_store)]:
+        if not _is_utf8(name):
+            raise InvalidInputError(f"{name!r} cannot be written into settings: it is not UTF-8")
+    make_folder(store / FOLDER)
+    with hold(store / FOLDER / _LOCK, wait=True):
+        return _install(agent, parts, store)
+
+
+def _install(agent: str, parts: Sequence[Part], store: Path) -> list[Installed]:
+    former = read_receipts(store)
     receipts = dict(former)
     edits, done = [], []
     for part in parts:
         before = people.read_file(part.path)
         # Where nothing of ours is left, the file is another than the one that the receipt is about.
         known = None if _look(part, agent) == "absent" else former.get(str(part.path))
-        receipt = known or _make_receipt(part, before)
+        receipt = dict(known or _make_receipt(part, before))
         after = _apply(part, before, receipt, agent)
         state = "unchanged" if after == before else "written"
         if after != before:
             edits.append(Edit(part.path, before, after))
             receipts[str(part.path)] = receipt
-        elif receipt.get("foreign"):
+        elif receipt.get("foreign") or part.text not in (None, after):
             state = "kept"
+        elif part.text is not None:  # another agent's, in a folder that both read: the last to go deletes it
+            receipts.setdefault(str(part.path), receipt)
         done.append(Installed(kind=part.kind, path=part.path, state=state))
     # First the receipt: without it, a file that was made could not be told from one that was found.
-    _write_receipts(store, receipts)
+    write_receipts(store, receipts)
     try:
         made = people.write_all(edits)
     except BaseException:
-        _write_receipts(store, former)
+        write_receipts(store, former)
         raise
-    _note_folders(store, receipts, edits, made)
+    note_folders(store, receipts, edits, made)
     return done
 
 
@@ -100,22 +124,35 @@ def uninstall(agent: str, scope: Scope, root: Path, store: Path) -> list[Install
         InvalidInputError: As of ``install``.
         StorageError: As of ``install``.
     """
-    receipts = _read_receipts(store)
+    parts = list_parts(agent, scope, root, _choose_command(scope), None)
+    if not (store / FOLDER).is_dir():
+        return _uninstall(agent, parts, store)
+    with hold(store / FOLDER / _LOCK, wait=True):
+        return _uninstall(agent, parts, store)
+
+
+def _uninstall(agent: str, parts: Sequence[Part], store: Path) -> list[Installed]:
+    receipts = read_receipts(store)
     edits, done, folders = [], [], []
-    for part in list_parts(agent, scope, root, _choose_command(scope), None):
+    for part in parts:
         before = people.read_file(part.path)
         receipt = receipts.pop(str(part.path), None)
         after = _undo(part, before, receipt, agent)
+        if part.text is not None and (other := find_same(part.path, receipts)) is not None:
+            other["folders"] = [*other.get("folders", ()), *(receipt or {}).get("folders", ())]
+            receipt, after = None, before
         state = "absent" if before is None or after == before else "removed"
         if part.text is not None and before is not None and after == before:
             state = "kept"
         if after != before:
             edits.append(Edit(part.path, before, after))
         folders += [Path(name) for name in (receipt or {}).get("folders", ())]
+        if part.kind == "skill" and after is None:
+            folders.append(part.path.parent)  # made for it, also where another store has the receipt
         done.append(Installed(kind=part.kind, path=part.path, state=state))
     people.write_all(edits)
     people.remove_empty(folders)
-    _write_receipts(store, receipts)
+    write_receipts(store, receipts)
     return done
 
 
@@ -178,8 +215,11 @@ def _choose_command(scope: Scope) -> list[str]:
 def _apply(part: Part, before: bytes | None, receipt: dict[str, Any], agent: str) -> bytes | None:
     """Return a file with our part in it."""
     with _naming(part.path):
-        if part.text is not None:
-            return part.text if before is None or receipt.get("ours") else before
+        if part.text is not None:  # what somebody has changed or written is theirs
+            if before is None or _is_untouched(part, before, receipt):
+                receipt["written"] = digest(part.text)
+                return part.text
+            return before
         if part.table:
             return _apply_table(part, before or b"", receipt)
         text = before if before is not None and before.strip() else b"{}\n"
@@ -188,10 +228,9 @@ def _apply(part: Part, before: bytes | None, receipt: dict[str, Any], agent: str
                 text = jsonc.put(text, path, value)
         for path, value in part.members.items():
             known = jsonc.read(jsonc.find(text, path))
-            if known is not None and not receipt.get("ours"):
-                receipt["foreign"] = True
-            elif known != value:
-                text = jsonc.put(text, path, value)
+            renewed = _renew(known, value, receipt)
+            if renewed is not None and renewed != known:
+                text = jsonc.put(text, path, renewed)
         for path, item in part.items.items():
             text = _put_item(text, path, item, agent)
         return before if before is not None and before.strip() == b"" and text == b"{}\n" else text
@@ -201,21 +240,19 @@ def _apply_table(part: Part, before: bytes, receipt: dict[str, Any]) -> bytes:
     ((path, values),) = part.table.items()
     known = toml.read(before).get(path[0], {})
     known = known.get(path[1]) if isinstance(known, dict) else None
-    if known == values:
-        return before
-    if known is not None and not receipt.get("ours"):
-        receipt["foreign"] = True
-        return before
-    return toml.put_table(toml.remove_table(before, path, known) if isinstance(known, dict) else before, path, values)
+    if known is None:
+        return toml.put_table(before, path, values)
+    return before if _renew(known, values, receipt) is None else toml.change_table(before, path, values)
 
 
-def _put_item(text: bytes, path: tuple[str, ...], item: object, agent: str) -> bytes:
+def _put_item(text: bytes, path: tuple[str, ...], item: Mapping[str, Any], agent: str) -> bytes:
     known = jsonc.read(jsonc.find(text, path))
     if known is not None and not isinstance(known, list):
         raise InvalidInputError(f"{'.'.join(path)} must be an array, got {type(known).__name__}")
     for place, one in enumerate(known or ()):
         if is_our_hook(one, path[-1], agent):
-            return text if one == item else jsonc.replace_item(text, path, place, item)
+            renewed = renew_hook(one, item, path[-1], agent)
+            return text if one == renewed else jsonc.replace_item(text, path, place, renewed)
     return jsonc.append(text, path, item)
 
 
@@ -225,7 +262,7 @@ def _undo(part: Part, before: bytes | None, receipt: Mapping[str, Any] | None, a
         return None
     with _naming(part.path):
         if part.text is not None:  # what somebody has changed or written is theirs
-            return None if before == part.text or (receipt and receipt.get("written") == _digest(before)) else before
+            return None if _is_untouched(part, before, receipt) else before
         if part.table:
             after = _undo_table(part, before, receipt)
             return None if receipt and receipt.get("made") and not after.strip() else after
@@ -237,6 +274,12 @@ def _undo(part: Part, before: bytes | None, receipt: Mapping[str, Any] | None, a
         return after
 
 
+def _is_untouched(part: Part, text: bytes, receipt: Mapping[str, Any] | None) -> bool:
+    """Return whether a file that is all ours is as an installation has written it, also one for another store."""
+    written = receipt is not None and receipt.get("written") == digest(text)
+    return written or blank_command(text) == blank_command(part.text or b"")
+
+
 def _undo_table(part: Part, before: bytes, receipt: Mapping[str, Any] | None) -> bytes:
     ((path, _),) = part.table.items()
     known = toml.read(before).get(path[0], {})
@@ -246,13 +289,7 @@ def _undo_table(part: Part, before: bytes, receipt: Mapping[str, Any] | None) ->
 
 
 def _undo_json(part: Part, text: bytes, receipt: Mapping[str, Any] | None, agent: str) -> bytes:
-    gone: list[tuple[str, ...]] = []
-    for array in part.items:
-        known = jsonc.read(jsonc.find(text, array))
-        for place in reversed(range(len(known) if isinstance(known, list) else 0)):
-            if is_our_hook(known[place], array[-1], agent):
-                text = jsonc.remove_item(text, array, place)
-                gone.append((*array, ""))
+    text, gone = _take_out_hooks(part, text, agent)
     for member in part.members:
         if _is_mine(jsonc.read(jsonc.find(text, member)), receipt):
             text = jsonc.remove(text, member)
@@ -271,9 +308,41 @@ def _undo_json(part: Part, text: bytes, receipt: Mapping[str, Any] | None, agent
     return text
 
 
+def _take_out_hooks(part: Part, text: bytes, agent: str) -> tuple[bytes, list[tuple[str, ...]]]:
+    """Return a text without our hooks, and the places of the items that went."""
+    gone: list[tuple[str, ...]] = []
+    for array in part.items:
+        known = jsonc.read(jsonc.find(text, array))
+        for place in reversed(range(len(known) if isinstance(known, list) else 0)):
+            if not is_our_hook(known[place], array[-1], agent):
+                continue
+            if (others := drop_hook(known[place], array[-1], agent)) is not None:
+                text = jsonc.replace_item(text, array, place, others)
+            else:
+                text = jsonc.remove_item(text, array, place)
+                gone.append((*array, ""))
+    return text, gone
+
+
 def _is_mine(entry: object, receipt: Mapping[str, Any] | None) -> bool:
     """Return whether an MCP server is ours: by the receipt, or else by what it runs."""
     return entry is not None and (is_our_server(entry) if receipt is None else bool(receipt.get("ours")))
+
+
+def _renew(known: object, values: Mapping[str, Any], receipt: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an MCP server as it is to be, with what people have added to it; None if it is somebody else's.
+
+    One that another installation has left, as for another store, becomes ours.
+    """
+    if known is None:
+        return dict(values)
+    if not isinstance(known, dict) or not (receipt.get("ours") or is_our_server(known)):
+        receipt["foreign"] = True
+        return None
+    renewed = {**known, **values}
+    if renewed != known:
+        receipt["ours"] = True
+    return renewed
 
 
 def _look(part: Part, agent: str) -> str:
@@ -311,14 +380,11 @@ def _naming(path: Path) -> Iterator[None]:
         raise InvalidInputError(f"{path}, {error}") from error
 
 
-# --- receipts ----------------------------------------------------------------------------------------
-
-
 def _make_receipt(part: Part, before: bytes | None) -> dict[str, Any]:
     """Return what must be known to leave a file as it was found. It holds nothing of what the file says."""
     receipt: dict[str, Any] = {"made": before is None}
     if part.text is not None:
-        return receipt | {"ours": before is None, "written": _digest(part.text)}
+        return receipt | {"ours": before is None, "written": digest(part.text)}
     if before is None or not before.strip():
         receipt["blank"] = (before or b"").decode("utf-8", "replace")
     if part.table:
@@ -334,39 +400,9 @@ def _make_receipt(part: Part, before: bytes | None) -> dict[str, Any]:
     return receipt
 
 
-def _digest(text: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(text).hexdigest()
-
-
-def _receipts(store: Path) -> Path:
-    return store / FOLDER / "installed.json"
-
-
-def _read_receipts(store: Path) -> dict[str, dict[str, Any]]:
-    text = people.read_file(_receipts(store))
+def _is_utf8(text: str) -> bool:
     try:
-        found = json.loads(text or b"{}")
-    except ValueError:
-        return {}
-    return {path: receipt for path, receipt in found.items() if isinstance(receipt, dict)}
-
-
-def _write_receipts(store: Path, receipts: Mapping[str, Any]) -> None:
-    if not receipts:
-        _receipts(store).unlink(missing_ok=True)
-        return
-    make_folder(store / FOLDER)
-    write_bytes(_receipts(store), json.dumps(receipts, indent=1).encode())
-
-
-def _note_folders(
-    store: Path, receipts: dict[str, dict[str, Any]], edits: Sequence[Edit], made: Sequence[Path]
-) -> None:
-    if not made:
-        return
-    for edit in edits:
-        above = set(Path(os.path.realpath(edit.path)).parents)
-        receipts[str(edit.path)]["folders"] = [str(folder) for folder in made if folder in above]
-    _write_receipts(store, receipts)
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

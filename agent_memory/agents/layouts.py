@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -147,19 +148,42 @@ def read_asset(name: str) -> str:
     return (files("agent_memory.agents") / "assets" / name).read_text(encoding="utf-8")
 
 
+def blank_command(text: bytes) -> bytes:
+    """Return OpenCode's plug-in, or another text, without what depends on the command and the store."""
+    return _COMMAND.sub(b"", text)
+
+
+_COMMAND = re.compile(rb'(?m)^const COMMAND = \[.*\]$|(?<="opencode"), \.\.\.\[.*?\](?=\])')
+
+
 def is_our_hook(item: object, event: str, agent: str) -> bool:
-    """Return whether an item of an array of hooks runs ours, wherever the command is."""
+    """Return whether an item of an array of hooks, or a hook of the group that it is, runs ours."""
     if not isinstance(item, Mapping):
         return False
     inner = item.get("hooks")
     if isinstance(inner, list):
-        return len(inner) == 1 and is_our_hook(inner[0], event, agent)
+        return any(is_our_hook(one, event, agent) for one in inner)
     try:
         words = shlex.split(str(item.get("command", "")))
     except ValueError:
         return False
     ours = any(Path(word).name in (NAME, "agent_memory") for word in words)
     return ours and [*words, "", ""][words.index("hook") + 1 if "hook" in words else -1] == event and agent in words
+
+
+def renew_hook(item: Mapping[str, Any], ours: Mapping[str, Any], event: str, agent: str) -> dict[str, Any]:
+    """Return an item with our hook as it is now; what else people have put into it stays."""
+    if isinstance(item.get("hooks"), list) and "hooks" in ours:
+        (new,) = ours["hooks"]
+        hooks = [renew_hook(one, new, event, agent) if is_our_hook(one, event, agent) else one for one in item["hooks"]]
+        return {**item, "hooks": hooks}
+    return {**ours, **item, **{name: ours[name] for name in ("type", "command") if name in ours}}
+
+
+def drop_hook(item: Mapping[str, Any], event: str, agent: str) -> dict[str, Any] | None:
+    """Return an item without our hook; None if nothing is left of it."""
+    others = [one for one in item.get("hooks", ()) if not is_our_hook(one, event, agent)]
+    return {**item, "hooks": others} if others else None
 
 
 def is_our_server(entry: object) -> bool:

@@ -119,4 +119,6 @@ def _write(edit: Edit) -> None:
         return
     write_bytes(real, edit.after, mode=SHARED if facts is None else stat.S_IMODE(facts.st_mode))
     if facts is not None:
+        with suppress(OSError):  # root may give it back to whose it was; others own it
+            os.chown(real, facts.st_uid, facts.st_gid)
         os.chmod(real, stat.S_IMODE(facts.st_mode))

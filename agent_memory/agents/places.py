@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = "agents"
@@ -26,3 +29,18 @@ def find_store(path: str | None = None) -> Path:
     if not folder.is_absolute():
         folder = Path.cwd() / folder
     return folder
+
+
+@contextlib.contextmanager
+def hold(lock: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a lock file in a folder that is there; without ``wait``, yields False at once if another process has it."""
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(handle)

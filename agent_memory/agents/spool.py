@@ -8,16 +8,15 @@ or while the store is locked by others, stays for the next start.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_memory.agents import notes
-from agent_memory.agents.places import FOLDER
+from agent_memory.agents.events import AGENTS
+from agent_memory.agents.places import FOLDER, hold
 from agent_memory.errors import InvalidInputError
 from agent_memory.files import failpoint, make_folder, write_bytes
 
@@ -74,32 +73,38 @@ def take_in(store: Path, *, wait_s: float = 30.0) -> int:
         AgentMemoryError: The store cannot be opened or written; what was not written still waits.
     """
     written = 0
+    left: set[Path] = set()
     # Once more after the lock is free: whoever brought a file meanwhile has found it held, and left.
-    while list_files(store):
-        with _locked(store) as mine:
+    while not left.issuperset(list_files(store)):
+        with hold(spool_folder(store) / _LOCK, wait=False) as mine:
             if not mine:
                 break
-            written += _take_all(store, wait_s)
+            written += _take_all(store, wait_s, left)
     return written
 
 
-def _take_all(store: Path, wait_s: float) -> int:
+def _take_all(store: Path, wait_s: float, left: set[Path]) -> int:
+    """Write what waits; ``left`` gets the files that cannot be read now."""
     from agent_memory.memory import Memory
 
     written = 0
     with Memory(store, config={"lock_timeout_s": wait_s}) as memory:
-        while files := list_files(store)[:_BATCH]:
-            items = {(tuple(item["namespace"]), item["key"]): item for file in files for item in _read(file)}
+        while files := [file for file in list_files(store) if file not in left][:_BATCH]:
+            found = {file: _read(file) for file in files}
+            left |= {file for file, item in found.items() if item is None}
+            items = {(tuple(item["namespace"]), item["key"]): item for item in found.values() if item}
             known: dict[tuple[tuple[str, ...], str], str] = {}
             for place in {place for place, _ in items}:
                 keys = [key for namespace, key in items if namespace == place]
-                known |= {(place, key): entry.text for key, entry in memory.get_many(keys, namespace=place).items()}
+                with contextlib.suppress(InvalidInputError):  # which `_add` will note
+                    known |= {(place, key): entry.text for key, entry in memory.get_many(keys, namespace=place).items()}
             fresh = [item for place, item in items.items() if known.get(place) != item["text"]]
             _add(memory, fresh, store)
             failpoint("spool-written")
             written += len(fresh)
             for file in files:
-                file.unlink(missing_ok=True)
+                if file not in left:
+                    file.unlink(missing_ok=True)
     return written
 
 
@@ -112,33 +117,26 @@ def _add(memory: Memory, items: list[dict[str, Any]], store: Path) -> None:
             try:
                 memory.add_many([item])
             except InvalidInputError as error:
-                notes.note_error(store, str(item.get("metadata", {}).get("agent", "unknown")), "take-in", error)
+                agent = item.get("metadata", {}).get("agent")
+                notes.note_error(store, agent if agent in AGENTS else "unknown", "take-in", error)
 
 
 def read_waiting(store: Path, namespace: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return what waits for a project, oldest first."""
-    items = [item for file in list_files(store)[-_BATCH:] for item in _read(file)]
+    items = [item for file in list_files(store)[-_BATCH:] if (item := _read(file))]
     return [item for item in items if tuple(item["namespace"]) == namespace]
 
 
-def _read(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield what a file holds; nothing of one that somebody else has spoilt."""
-    with contextlib.suppress(OSError, ValueError):
-        item = json.loads(file.read_bytes())
-        if isinstance(item, dict) and isinstance(item.get("text"), str) and isinstance(item.get("key"), str):
-            yield {"namespace": [], **item}
-
-
-@contextlib.contextmanager
-def _locked(store: Path) -> Iterator[bool]:
-    """Hold the spool's lock; yields False at once if another process has it."""
-    handle = os.open(spool_folder(store) / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return what a file holds: nothing if somebody else has spoilt it; None if it cannot be read now."""
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
-    finally:
-        os.close(handle)
+        item = json.loads(file.read_bytes())
+    except OSError:
+        return None
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(item, dict) or not all(isinstance(item.get(name), str) for name in ("text", "key")):
+        return {}
+    place, facts = item.setdefault("namespace", []), item.get("metadata", {})
+    named = isinstance(place, list) and all(isinstance(part, str) for part in place)
+    return item if named and isinstance(facts, dict) else {}

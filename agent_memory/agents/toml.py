@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
+
+_MARK = b"\xef\xbb\xbf"  # of UTF-8, which some editors put first
 
 
 def read(text: bytes) -> dict[str, Any]:
@@ -17,7 +19,7 @@ def read(text: bytes) -> dict[str, Any]:
         InvalidInputError: It is no TOML; the message says in which line.
     """
     try:
-        return tomllib.loads(text.removeprefix(b"\xef\xbb\xbf").decode().replace("\r\n", "\n"))
+        return tomllib.loads(text.removeprefix(_MARK).decode().replace("\r\n", "\n"))
     except ValueError as error:
         raise InvalidInputError(f"this is not TOML: {error}") from error
 
@@ -36,7 +38,7 @@ def put_table(text: bytes, path: tuple[str, str], values: Mapping[str, Any]) -> 
     # An empty line before it, or the end of a last line that had none: one line break that goes with it again.
     added = text + (newline if text.strip() else b"") + block
     try:
-        tomllib.loads(added.removeprefix(b"\xef\xbb\xbf").decode().replace("\r\n", "\n"))
+        tomllib.loads(added.removeprefix(_MARK).decode().replace("\r\n", "\n"))
     except tomllib.TOMLDecodeError:  # the table above is written in one line, and must be opened
         return _put_inline(text, path, values)
     return added
@@ -53,10 +55,7 @@ def remove_table(text: bytes, path: tuple[str, str], values: Mapping[str, Any]) 
                 return without
         except InvalidInputError:  # a value went over several lines, say
             continue
-    tomlkit = _import_tomlkit()
-    document = tomlkit.parse(text.decode())
-    del document[path[0]][path[1]]
-    return str(tomlkit.dumps(document)).encode()
+    return _edit(text, lambda document: document[path[0]].pop(path[1]))
 
 
 def _leave_out(found: dict[str, Any], path: tuple[str, str]) -> dict[str, Any]:
@@ -85,12 +84,31 @@ def _write_table(path: tuple[str, str], values: Mapping[str, Any]) -> str:
 
 
 def _put_inline(text: bytes, path: tuple[str, str], values: Mapping[str, Any]) -> bytes:
-    tomlkit = _import_tomlkit()
-    document = tomlkit.parse(text.decode())
-    entry = tomlkit.inline_table()
+    entry = _import_tomlkit().inline_table()
     entry.update(values)
-    document[path[0]][path[1]] = entry
-    return str(tomlkit.dumps(document)).encode()
+
+    def put(document: Any) -> None:  # noqa: ANN401 - a document of tomlkit
+        document[path[0]][path[1]] = entry
+
+    return _edit(text, put)
+
+
+def change_table(text: bytes, path: tuple[str, str], values: Mapping[str, Any]) -> bytes:
+    """Return a text in which a table that is there has these values; what else it has stays.
+
+    Raises:
+        InvalidInputError: The text is no TOML.
+    """
+    known = read(text)[path[0]][path[1]]
+    changed = {name: value for name, value in values.items() if known.get(name) != value}
+    return _edit(text, lambda document: document[path[0]][path[1]].update(changed)) if changed else text
+
+
+def _edit(text: bytes, change: Callable[[Any], object]) -> bytes:
+    mark = _MARK if text.startswith(_MARK) else b""
+    document = _import_tomlkit().parse(text.removeprefix(mark).decode())
+    change(document)
+    return mark + str(document.as_string()).encode()
 
 
 def _remove_lines(text: bytes, path: tuple[str, str]) -> bytes | None:

@@ -298,9 +298,30 @@ def test_a_file_that_somebody_has_spoilt_does_not_hold_up_the_others(claude, pro
     folder = spool.spool_folder(store)
     (folder / "0-spoilt.json").write_text("{")
     (folder / "1-odd.json").write_text('{"text": "x", "key": "k", "colour": 1}')
+    for number, odd in enumerate(
+        (
+            {"namespace": 5},
+            {"namespace": [""]},
+            {"namespace": ["a/\0"]},
+            {"metadata": 5},
+            {"metadata": {"agent": "../x"}},
+        )
+    ):
+        (folder / f"2-odd{number}.json").write_text(json.dumps({"text": "x", "key": f"k{number}", "colour": 1} | odd))
+    (folder / "3-key.json").write_text('{"text": "x", "key": ""}')
+    (folder / "4-deep.json").write_text("[" * 100_000)
     assert spool.take_in(store) >= 1
     assert spool.list_files(store) == []
     assert "We use Go." in texts(store, project)
+
+
+def test_a_file_that_cannot_be_read_now_waits_on(claude, project, store):
+    claude.hook("UserPromptSubmit", session_id="s", prompt="We use Go.")
+    unread = spool.spool_folder(store) / "0-unread.json"
+    unread.mkdir()  # as root reads whatever its mode says
+    assert spool.take_in(store) == 1
+    assert spool.list_files(store) == [unread]
+    assert spool.take_in(store) == 0
 
 
 def test_hooks_can_be_turned_off(claude, store, monkeypatch):

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -165,7 +166,7 @@ def test_a_server_of_that_name_and_a_skill_of_somebody_else_stay(home, project):
     skill.parent.mkdir(parents=True)
     skill.write_text("mine")
     before = snapshot(home, project)
-    assert run("install", "claude-code").count("kept") == 1
+    assert run("install", "claude-code").count("kept") == 2
     run("uninstall", "claude-code")
     assert snapshot(home, project) == before
 
@@ -188,6 +189,94 @@ def test_an_installation_that_has_moved_is_corrected_not_doubled(home, project, 
     assert config["mcp_servers"]["agent-memory"]["command"] == "/elsewhere/agent-memory"
     run("uninstall", "codex")
     assert not (home / ".codex").exists()
+
+
+def test_what_people_have_added_to_our_parts_stays_when_they_are_written_again(home, project, monkeypatch):
+    run("install", "claude-code")
+    run("install", "codex")
+    settings, servers = home / ".claude" / "settings.json", home / ".claude.json"
+    config, skill = home / ".codex" / "config.toml", home / ".claude" / "skills" / "agent-memory" / "SKILL.md"
+    facts, known = load(settings), load(servers)
+    theirs = {"type": "command", "command": "say done"}
+    facts["hooks"]["Stop"][0]["hooks"].append(theirs)
+    facts["hooks"]["SessionStart"][0] |= {"matcher": "startup"}
+    facts["hooks"]["SessionStart"][0]["hooks"][0]["timeout"] = 33
+    known["mcpServers"]["agent-memory"]["env"] = {"LANG": "C"}
+    settings.write_text(json.dumps(facts))
+    servers.write_text(json.dumps(known))
+    config.write_text(config.read_text() + 'env = { LANG = "C" }\nstartup_timeout_sec = 20\n')
+    skill.write_text("Our own rule.\n")
+    monkeypatch.setattr("agent_memory.agents.install.find_command", lambda: ["/elsewhere/agent-memory"])
+    assert "kept" in run("install", "claude-code")
+    run("install", "codex")
+    hooks = load(settings)["hooks"]
+    assert [len(hooks["Stop"]), len(hooks["Stop"][0]["hooks"])] == [1, 2] and theirs in hooks["Stop"][0]["hooks"]
+    (start,) = hooks["SessionStart"]
+    assert (start["matcher"], start["hooks"][0]["timeout"]) == ("startup", 33)
+    assert all("/elsewhere/" in group["hooks"][0]["command"] for (group,) in hooks.values())
+    server = load(servers)["mcpServers"]["agent-memory"]
+    assert (server["env"], server["command"]) == ({"LANG": "C"}, "/elsewhere/agent-memory")
+    server = load(config)["mcp_servers"]["agent-memory"]
+    assert (server["env"], server["startup_timeout_sec"]) == ({"LANG": "C"}, 20)
+    assert server["command"] == "/elsewhere/agent-memory" and skill.read_text() == "Our own rule.\n"
+    run("uninstall", "claude-code")
+    run("uninstall", "codex")
+    assert load(settings) == {"hooks": {"Stop": [{"hooks": [theirs]}]}}
+    assert not servers.exists() and not config.exists()
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_another_store_is_used_by_all_parts(agent, home, project, tmp_path):
+    stores = [str(tmp_path / name) for name in ("first", "second")]
+    for store in stores:
+        run("install", agent, "--path", store)
+    texts = [part.path.read_text() for part in parts_of(agent, Scope.USER, home, project) if part.kind != "skill"]
+    assert all(stores[1] in text and stores[0] not in text for text in texts)
+    run("uninstall", agent, "--path", stores[1])
+    assert not any("agent-memory" in str(name) for name in snapshot(home, project))
+
+
+def test_a_skill_that_two_agents_share_by_a_link_goes_with_the_last(home, project):
+    (home / ".agents" / "skills").mkdir(parents=True)
+    (home / ".claude").mkdir()
+    (home / ".claude" / "skills").symlink_to(home / ".agents" / "skills")
+    before = snapshot(home, project)
+    skill = home / ".agents" / "skills" / "agent-memory" / "SKILL.md"
+    for first, last in (("codex", "claude-code"), ("claude-code", "codex")):
+        run("install", "claude-code")
+        run("install", "codex")
+        assert "kept" in run("uninstall", first)
+        assert skill.exists()
+        run("uninstall", last)
+        assert snapshot(home, project) == before
+
+
+def test_installations_at_once_lose_no_receipt(home, project):
+    before = snapshot(home, project)
+    command = [sys.executable, "-m", "agent_memory", "agent", "install"]
+    started = [subprocess.Popen([*command, agent], stdout=subprocess.DEVNULL) for agent in AGENTS]
+    assert [one.wait(60) for one in started] == [0] * len(AGENTS)
+    kept = json.loads((home / ".agent-memory" / "agents" / "installed.json").read_text())
+    assert len(kept) == sum(len(parts_of(agent, Scope.USER, home, project)) for agent in AGENTS)
+    for agent in AGENTS:
+        run("uninstall", agent)
+    assert snapshot(home, project) == before
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"{", b"null", b'{"a": 1}', b"\xff"])
+def test_receipts_that_somebody_has_spoilt_are_none(home, project, content):
+    run("install", "claude-code")
+    (home / ".agent-memory" / "agents" / "installed.json").write_bytes(content)
+    run("install", "claude-code")
+    run("uninstall", "claude-code")
+    assert b"agent-memory" not in (home / ".claude" / "settings.json").read_bytes()
+
+
+def test_a_path_that_settings_cannot_hold_is_refused_and_nothing_is_written(home, project):
+    before = snapshot(home, project)
+    done = CliRunner().invoke(app, ["agent", "install", "claude-code", "--path", "/tmp/\udcff"])
+    assert done.exit_code == 2 and "not UTF-8" in done.output
+    assert snapshot(home, project) == before
 
 
 @pytest.mark.parametrize("place", ["file", "folder"])
