@@ -298,25 +298,50 @@ def new_lock() -> threading.Lock:
     return lock
 
 
-class _Import(threading.Thread):
-    """The import of a module."""
+class _Whole(threading.Thread):
+    """A call that no interrupt takes apart.
 
-    def __init__(self, module: str) -> None:
-        super().__init__(name=f"import of {module}")
-        self._module = module
+    Attributes:
+        error: What it has raised.
+    """
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__(name="whole call")
+        self._call = call
+        self._value: Any = None
         self.error: BaseException | None = None
-        self.over = False
+        self._over = False
 
     def run(self) -> None:
         try:
-            import_module(self._module)
+            self._value = self._call()
         except BaseException as error:
             self.error = error
-        self.over = True
+        self._over = True
+
+    def wait(self) -> Any:  # noqa: ANN401 - what the call returns
+        """Wait for the call, and return or raise what it does."""
+        while not self._over:  # to Python, a thread that was joined until an interrupt came has ended
+            release_import_lock()  # which the call may wait for
+            time.sleep(_LOOK_S)
+        if self.error is not None:
+            raise self.error
+        return self._value
+
+
+def call_whole(call: Callable[[], _T]) -> _T:
+    """Return what a call returns, in a thread of its own: interrupts end the thread that waits, not the call.
+
+    For what leaves a lock of Python taken for good if it is interrupted, as the locks of imports and of logging.
+    """
+    whole = _Whole(call)
+    whole.start()
+    value: _T = whole.wait()
+    return value
 
 
 _LOOK_S = 0.001
-_imports: dict[str, _Import] = {}
+_imports: dict[str, _Whole] = {}
 os.register_at_fork(after_in_child=_imports.clear)
 
 
@@ -332,15 +357,14 @@ def import_whole(name: str) -> ModuleType:
     with _importing:
         found = _imports.get(name)
         if found is None:
-            found = _Import(name)
+            found = _Whole(lambda: import_module(name))
             found.start()
             _imports[name] = found
-    while not found.over:  # to Python, a thread that was joined until an interrupt came has ended
-        release_import_lock()  # which the import waits for
-        time.sleep(_LOOK_S)
-    if found.error is not None:
-        _imports.pop(name, None)
-        raise found.error
+    try:
+        found.wait()
+    finally:
+        if found.error is not None:
+            _imports.pop(name, None)
     return sys.modules[name]
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from agent_memory.files import call_whole
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -38,7 +40,7 @@ class Engines:
     def connect(self, driver: Any) -> Connection:  # noqa: ANN401 - as Link has it
         """Return SQLAlchemy's side of a connection; what it takes for one transaction begins and ends elsewhere."""
         if self._engine is None:
-            self._engine = self._make(driver.raw)
+            self._engine = call_whole(lambda: self._make(driver.raw))
         self._given.raw = driver.raw
         try:
             connection: Connection = self._engine.connect()

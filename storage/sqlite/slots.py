@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agent_memory.errors import StorageError
+from agent_memory.files import call_whole
 from agent_memory.storage.calls import Call
 from agent_memory.storage.sqlite.driver import ERRORS, sqlite3
 from agent_memory.storage.sqlite.ground import Ground
@@ -55,6 +56,9 @@ class Engines:
 
     @cached_property
     def _engine(self) -> Engine:
+        return call_whole(self._make)
+
+    def _make(self) -> Engine:
         from sqlalchemy import create_engine
         from sqlalchemy.pool import NullPool
 

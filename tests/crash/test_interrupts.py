@@ -15,6 +15,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+import sqlalchemy
 from support import WordEncoder, python
 
 from agent_memory import Config, Memory
@@ -410,6 +411,20 @@ def test_an_import_of_another_thread_waits_for_no_lock_that_an_interrupt_has_lef
     monkeypatch.syspath_prepend(str(tmp_path))
     _imp.acquire_lock()
     assert import_whole("late_module").value == 7
+
+
+def test_what_takes_the_lock_of_logging_is_done_where_no_interrupt_comes(tmp_path, monkeypatch):
+    made_by, make = [], sqlalchemy.create_engine
+
+    def create(*args, **options):
+        made_by.append(threading.current_thread())
+        return make(*args, **options)
+
+    monkeypatch.setattr(sqlalchemy, "create_engine", create)
+    with Memory(tmp_path / "store", encoder=WordEncoder()) as memory:
+        memory.add("kept")
+        memory.forget(where={"colour": "red"})
+    assert made_by and threading.main_thread() not in made_by
 
 
 def test_an_error_that_follows_an_interrupt_of_an_earlier_call_stays_an_error(memory):
