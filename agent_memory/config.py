@@ -73,6 +73,8 @@ class Config:
         batch_size: Number of entries that ``add_many`` encodes and commits together; four times as many if their
             vectors are given and they belong to no session.
         max_text_chars: Maximum length of a text, in characters.
+        max_metadata_chars: Maximum length of an entry's metadata, in characters of its JSON. Adapters of frameworks,
+            which keep whole messages with their images there, open a folder with 64,000,000.
         max_query_chars: Maximum length of the text of a query, in characters. A longer one is refused, not cut: what
             would be left out might be the question. Adapters of frameworks ask with the end of a longer message.
         snapshot_every: Number of changes after which a recall writes the index to disk, as ``close`` does.
@@ -102,6 +104,7 @@ class Config:
     lock_timeout_s: float = field(default=30.0, metadata={"gt": 0, "le": 3600})
     batch_size: int = field(default=512, metadata={"ge": 1, "le": 100_000})
     max_text_chars: int = field(default=1_000_000, metadata={"ge": 1})
+    max_metadata_chars: int = field(default=1_000_000, metadata={"ge": 2, "le": 256_000_000})
     max_query_chars: int = field(default=10_000, metadata={"ge": 1})
     snapshot_every: int = field(default=20_000, metadata={"ge": 1})
     keep_versions: int = field(default=20, metadata={"ge": 0})

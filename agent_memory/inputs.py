@@ -27,7 +27,6 @@ from agent_memory.types import FloatArray, Namespace
 
 MAX_NAME_CHARS = 512
 MAX_METADATA_DEPTH = 64
-MAX_METADATA_CHARS = 1_000_000  # of the canonical JSON in which metadata is stored
 MAX_K = 10_000
 _HUGE = 1e300
 _LONGEST = timedelta(days=365_000)
@@ -212,7 +211,7 @@ def check_unicode(what: str, value: str) -> str:
 # --- metadata, times, numbers ------------------------------------------------------------------------
 
 
-def check_metadata(value: object) -> Mapping[str, Any]:
+def check_metadata(value: object, config: Config) -> Mapping[str, Any]:
     """Return metadata that is a JSON object of bounded depth; {} for None."""
     if value is None:
         return {}
@@ -221,7 +220,7 @@ def check_metadata(value: object) -> Mapping[str, Any]:
     level: list[object] = [value]
     for _ in range(MAX_METADATA_DEPTH + 1):
         level = [child for parent in level if type(parent) not in _SCALARS for child in _list_children(parent)]
-        check_metadata_size(len(level))  # parts that are shared may multiply at each level
+        check_metadata_size(len(level), config)  # parts that are shared may multiply at each level
         if not level:
             return value
     raise InvalidInputError(f"metadata is nested deeper than {MAX_METADATA_DEPTH} levels")
@@ -253,10 +252,10 @@ def read_objects(path: Path) -> Iterator[dict[str, Any]]:
         raise NotFoundError(f"there is no file {path}") from error
 
 
-def check_metadata_size(chars: int) -> None:
+def check_metadata_size(chars: int, config: Config) -> None:
     """Raise InvalidInputError for metadata of more characters of JSON than can be stored."""
-    if chars > MAX_METADATA_CHARS:
-        raise InvalidInputError(f"metadata takes more than {MAX_METADATA_CHARS} characters as JSON")
+    if (most := config.max_metadata_chars) < chars:
+        raise InvalidInputError(f"metadata takes more than {most} characters as JSON (Config.max_metadata_chars)")
 
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))

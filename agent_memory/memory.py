@@ -83,7 +83,6 @@ class Memory:
         StorageError: The folder cannot be used.
     """
 
-    @keep_interrupts()
     def __init__(
         self,
         path: str | Path = "~/.agent-memory",
@@ -99,20 +98,25 @@ class Memory:
         self.config = inputs.parse_config(config)
         if maintenance not in (None, "background"):
             raise InvalidInputError(f"maintenance must be None or 'background', got {maintenance!r}")
-        self._store = Store(place, self.config, encoder, session_encoder)
-        self.path: Path | str = place if isinstance(place, Path) else self._store.name
-        self._queries, self._jobs, self._scheduler = QueryLog(self._store), Jobs(self._store), Scheduler(self._store)
-        self._later = Later(self._store)
-        self._enter(self.namespace)
-        self._finalizer = weakref.finalize(self, self._store.database.abandon)
-        self._eraser.resume()
-        self._later.resume()
-        if maintenance is not None and not self._store.database.read_only:
-            try:
-                self._worker.start()
-            except BaseException:
-                self._store.close()
-                raise
+        with keep_interrupts():
+            self._store = Store(place, self.config, encoder, session_encoder)
+            self.path: Path | str = place if isinstance(place, Path) else self._store.name
+            self._queries, self._jobs, self._scheduler = (
+                QueryLog(self._store),
+                Jobs(self._store),
+                Scheduler(self._store),
+            )
+            self._later = Later(self._store)
+            self._enter(self.namespace)
+            self._finalizer = weakref.finalize(self, self._store.database.abandon)
+            self._eraser.resume()
+            self._later.resume()
+            if maintenance is not None and not self._store.database.read_only:
+                try:
+                    self._worker.start()
+                except BaseException:
+                    self._store.close()
+                    raise
 
     def _enter(self, namespace: Namespace) -> None:
         """Make the parts that work in a namespace: all of the memory that does."""
@@ -164,7 +168,8 @@ class Memory:
             speaker: Who said it.
             key: A name of your own, unique in the namespace. An entry that has the key is replaced by the new one; only
                 ``created_at`` stays, and the former version in its ``history``. Generated if left out.
-            metadata: A JSON object to filter by later, of up to 1,000,000 characters. Stored with its keys sorted.
+            metadata: A JSON object to filter by later, of up to ``Config.max_metadata_chars`` characters. Stored
+                with its keys sorted.
             event_time: When it happened; now if left out. Of a day, month or year, the beginning is stored.
             expires_at: When it stops being returned; a day is its last, and the past is refused.
             importance: From 0 to 1.

@@ -25,7 +25,8 @@ _SINGLE = re.compile(r"[^a-zA-Z0-9\u00aa-\u0dff\u10a0-\u10ff\u13a0-\u167f\u1e00-
 _BLOCK = re.compile(
     rf"{OPENING}\n{re.escape(_NOTICE)} \[([0-9a-f]{{{_MARK_DIGITS}}})\]\n((?:- [^\n]*\n)+){CLOSING}(?:\n{{1,2}}| )?"
 )
-_TAG = re.compile(r"<(/?)(recalled-memory)", re.IGNORECASE)
+# Beside our own tag, those that end the blocks in which frameworks put ours.
+_TAG = re.compile(r"<(/?)(recalled-memory|(?<=/)(?:agent_)?memory\b)", re.IGNORECASE)
 
 
 def format_hits(hits: Iterable[Hit], *, max_chars: int = 4000, max_tokens: int | None = None) -> str:

@@ -1,7 +1,8 @@
 """Filters of documents, as LangChain's users and as mem0 write them.
 
-mem0 writes operators without a dollar: ``{"year": {"gte": 2024}}``; hands over a list of what must not hold; stands
-``"*"`` for any value; and looks for a text inside of texts and lists by ``contains`` and ``icontains``.
+mem0 writes operators without a dollar: ``{"year": {"gte": 2024}}``; joins filters by ``AND``, ``OR`` and ``NOT``, the
+last with a list; stands ``"*"`` for any value; and looks for a text inside of texts and lists by ``contains`` and
+``icontains``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ Entries = Callable[[], Iterable[Entry]]
 
 PLACE = own_key("place")  # namespace and key again: a filter can name many documents at once
 _COMPARING = frozenset(("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin"))
+_LOGICAL = {"AND": "$and", "OR": "$or", "NOT": "$not"}
 _LOOKING_INSIDE = frozenset(("contains", "icontains"))
 
 
@@ -45,6 +47,8 @@ def where_of(filter: Filter | None, entries: Entries) -> Filter | None:
 
 def _condition(name: object, value: Any, path: tuple[str, ...], entries: Entries) -> dict[str, Any]:
     """Return the filter of one member of a filter, below the field that ``path`` leads to."""
+    if name in _LOGICAL and not path and isinstance(value, list | tuple):
+        name = _LOGICAL[str(name)]
     if name == "$not" and not path and isinstance(value, list | tuple):
         return {"$not": {"$or": [where_of(each, entries) for each in value]}}
     if name in ("$and", "$or") and not path and isinstance(value, list | tuple):

@@ -25,7 +25,7 @@ from agent_memory.types import FloatArray, Namespace
 from agent_memory.writing.langgraph_items import make_pages, page_keys, read_value, write_value
 
 try:
-    from langgraph.store.base import IndexConfig, Item, PutOp, SearchItem, get_text_at_path, tokenize_path
+    from langgraph.store.base import IndexConfig, Item, PutOp, SearchItem, TTLConfig, get_text_at_path, tokenize_path
 except ModuleNotFoundError as error:
     raise MissingDependencyError("langgraph", "langgraph") from error
 
@@ -67,6 +67,28 @@ def settings_of(index: IndexConfig | Literal[False] | None) -> dict[str, Any]:
     if fields is not None and not (isinstance(fields, list | tuple) and all(isinstance(one, str) for one in fields)):
         raise InvalidInputError(f"fields must be a list of paths such as ['text', 'notes[*].title'], got {fields!r}")
     return {**settings, "fields": fields}
+
+
+def check_ttl(ttl: TTLConfig | None) -> TTLConfig | None:
+    """Return LangGraph's settings for expiry.
+
+    Raises:
+        InvalidInputError: One is unknown, or of another type: nothing would expire.
+    """
+    if ttl is None:
+        return None
+    if not isinstance(ttl, Mapping):
+        raise InvalidInputError(f"ttl must be an object such as {{'default_ttl': 60}}, got {ttl!r}")
+    for name, value in ttl.items():
+        if name not in TTLConfig.__annotations__:
+            known = ", ".join(TTLConfig.__annotations__)
+            raise InvalidInputError(f"unknown setting of ttl: {name!r}; there are {known}")
+        is_switch = name in ("refresh_on_read", "omit_expired")
+        is_minutes = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        if not (isinstance(value, bool) if is_switch else value is None or is_minutes):
+            wanted = "true or false" if is_switch else "a number of minutes above 0, or None"
+            raise InvalidInputError(f"{name} of ttl must be {wanted}, got {value!r}")
+    return ttl
 
 
 def texts_of(op: PutOp, default: Sequence[Field]) -> list[str]:

@@ -27,8 +27,6 @@ _OPERATORS = {
     FilterOperator.GTE: "$gte",
     FilterOperator.LT: "$lt",
     FilterOperator.LTE: "$lte",
-    FilterOperator.IN: "$in",
-    FilterOperator.NIN: "$nin",
 }
 _EMPTY: tuple[Any, ...] = (None, "", [])
 _CONDITIONS = {FilterCondition.AND: "$and", FilterCondition.OR: "$or"}
@@ -103,6 +101,11 @@ def _one(condition: MetadataFilter, nodes: Callable[[], Iterable[Entry]]) -> Whe
         return {name: _itself(value)}
     if operator == FilterOperator.NE:
         return {name: {"$not": _itself(value)}}
+    if operator in (FilterOperator.IN, FilterOperator.NIN):
+        if not isinstance(value, list) or len(value) > _MOST:
+            raise InvalidInputError(f"the filter operator {operator.value!r} takes a list of up to {_MOST} values")
+        among: Where = {"$or": [{name: _itself(each)} for each in value]} if value else {name: {"$in": []}}
+        return among if operator == FilterOperator.IN else {"$not": among}
     if operator in _OPERATORS:
         return {name: {_OPERATORS[operator]: value}}
     if operator not in _LOOKING_INSIDE:
@@ -110,7 +113,8 @@ def _one(condition: MetadataFilter, nodes: Callable[[], Iterable[Entry]]) -> Whe
     if operator in (FilterOperator.ANY, FilterOperator.ALL) and not isinstance(value, list):
         raise InvalidInputError(f"the filter operator {operator.value!r} takes a list, got {condition.value!r}")
     matches = _LOOKING_INSIDE[operator]
-    matching = [entry for entry in nodes() if matches(value, entry.metadata.get(name))]
+    held = ((entry, entry.metadata.get(name)) for entry in nodes())
+    matching = [entry for entry, one in held if one is not None and matches(value, one)]
     found = [entry.metadata["node_id"] for entry in matching if "node_id" in entry.metadata]
     return _is_among("node_id", found)
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Given = Memory | AsyncMemory | RemoteMemory | str | Path
 
+_WHOLE = 64_000_000
+"""Characters of metadata in which whole messages are kept, with their images."""
+
 
 class Adapter:
     """Holds a memory, and closes it if it was opened here.
@@ -58,14 +61,14 @@ def opened(memory: Given, *, encoder: Encoder | None = None, config: Config | No
     Args:
         memory: A memory, or the folder of one.
         encoder: The encoder that a folder is opened with; None for the store's own.
-        config: The settings that a folder is opened with.
+        config: The settings that a folder is opened with; if left out, those by default with room for whole messages.
 
     Raises:
         InvalidInputError: It is neither, or an encoder or settings were given for an open memory.
         ClosedError: An ``AsyncMemory`` that is not open.
     """
     if isinstance(memory, str | Path):
-        return Memory(memory, encoder=encoder, config=config), True
+        return Memory(memory, encoder=encoder, config=config or Config(max_metadata_chars=_WHOLE)), True
     held = held_by(memory)
     if encoder is not None or config is not None:
         raise InvalidInputError("an open memory has its own encoder and config: give the folder instead")

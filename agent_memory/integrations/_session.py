@@ -41,6 +41,11 @@ class Items:
                 break
         return found[:most][::-1]
 
+    def add(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Append items, whose whole content is in their metadata; a very long text is cut."""
+        most = self._memory.config.max_text_chars
+        self._memory.add_many([{**self.place, **item, "text": item["text"][:most]} for item in items])
+
     def forget(self, *, deferred: bool) -> None:
         """Delete all items for good."""
         entries = self._memory.entries(where=self._where, **self.place)

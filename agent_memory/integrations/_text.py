@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from agent_memory.formats.prompt import format_hits, without_recalled
 from agent_memory.inputs import is_blank
 from agent_memory.memory import Memory
 from agent_memory.records import Hit
 from agent_memory.writing.langgraph_items import NO_TEXT as NO_TEXT
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
 
 _TEXT_FIELDS = ("text", "content", "refusal")
 
@@ -34,6 +38,11 @@ def _text_at(part: object, name: str) -> str:
     return text_of(value) if isinstance(value, str | list | tuple) else ""
 
 
+def said_in(message: BaseMessage) -> str:
+    """Return the text of a message of LangChain, also of parts that other frameworks have named (``input_text``)."""
+    return str(message.text) or text_of(message.content)
+
+
 def usable_text(text: str) -> str:
     """Return a text that the store can hold: lone surrogates become question marks."""
     return text.encode("utf-8", "replace").decode()
@@ -47,7 +56,7 @@ def own_text(text: str) -> str:
 
 def query_text(text: str, memory: Memory) -> str:
     """Return the part of a text to ask with: its end, where a long message puts its question."""
-    return text.strip()[-memory.config.max_query_chars :]
+    return text.strip()[-min(memory.config.max_query_chars, memory.config.max_text_chars) :]
 
 
 def entry_text(text: str) -> str:

@@ -103,7 +103,10 @@ class AutoGenMemory(Adapter, Memory, Component[AutoGenMemoryConfig]):
                 f"only text, Markdown and JSON can be remembered, got {type(content.content).__name__} of type "
                 f"{mime_type}: describe it in words, or decode it, first"
             )
-        metadata = {**plain(content.metadata or {}), _FIELD: kept}
+        metadata = plain(content.metadata or {})
+        if _FIELD in metadata:
+            kept["metadata"] = metadata[_FIELD]
+        metadata = {**metadata, _FIELD: kept}
         await run_in_thread(lambda: self.memory.add(text, metadata=metadata, namespace=self._prompting.scope))
 
     async def query(
@@ -171,7 +174,8 @@ def _content_of(asked: MemoryContent) -> str:
 
 def _content(hit: Hit) -> MemoryContent:
     kept = hit.entry.metadata.get(_FIELD, {})
-    metadata = restored({name: value for name, value in hit.entry.metadata.items() if name != _FIELD})
+    metadata = {name: value for name, value in hit.entry.metadata.items() if name != _FIELD}
+    metadata = restored({**metadata, _FIELD: kept["metadata"]} if "metadata" in kept else metadata)
     return MemoryContent(
         content=restored(kept["content"]) if "content" in kept else hit.text,
         mime_type=_mime_type(kept.get("mime_type", MemoryMimeType.TEXT.value)),

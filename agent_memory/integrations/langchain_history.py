@@ -12,7 +12,7 @@ from agent_memory.formats.names import encode_name
 from agent_memory.integrations._erasing import Erase, check_erase
 from agent_memory.integrations._opening import Adapter, Given, opened, session_and_memory
 from agent_memory.integrations._session import Items
-from agent_memory.integrations._text import NO_TEXT, own_text, usable_text
+from agent_memory.integrations._text import NO_TEXT, own_text, said_in, usable_text
 
 try:
     from langchain_core.chat_history import BaseChatMessageHistory
@@ -64,7 +64,7 @@ class AgentMemoryChatMessageHistory(Adapter, BaseChatMessageHistory):
         Raises:
             InvalidInputError: A message holds something that has no JSON form. Nothing was written.
         """
-        self.memory.add_many([{**self._items.place, **as_item(message)} for message in messages])
+        self._items.add([as_item(message) for message in messages])
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Do as ``add_messages`` does, without blocking the event loop."""
@@ -86,7 +86,7 @@ def as_item(message: BaseMessage) -> dict[str, Any]:
         whole = json.dumps(message_to_dict(message))
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"a {message.type} message cannot be stored: {error}") from error
-    said = own_text(str(message.text))
+    said = own_text(said_in(message))
     return {
         "text": said or _calls(message),
         "speaker": encode_name(getattr(message, "name", None) or message.type),

@@ -11,7 +11,7 @@ from agent_memory.errors import MissingDependencyError
 from agent_memory.formats.names import encode_name
 from agent_memory.integrations._opening import Adapter, Given, opened, relative
 from agent_memory.integrations._prompting import Prompting
-from agent_memory.integrations._text import own_text
+from agent_memory.integrations._text import own_text, said_in
 from agent_memory.integrations.langchain_tools import session_of
 
 try:
@@ -86,7 +86,7 @@ class AgentMemoryMiddleware(Adapter, AgentMiddleware[AgentState[Any], Any, Any])
         if asked is None:
             return request
         shown = {_name(message.id, session) for message in request.messages if message.id}
-        text = self._prompting_for(request.runtime).block(str(asked.text), known=shown)
+        text = self._prompting_for(request.runtime).block(said_in(asked), known=shown)
         if not text:
             return request
         return request.override(system_message=_extended(request.system_message, text))
@@ -104,11 +104,12 @@ class AgentMemoryMiddleware(Adapter, AgentMiddleware[AgentState[Any], Any, Any])
 
     def _write(self, messages: Sequence[BaseMessage], runtime: Any, session: str | None) -> None:
         scope = self._prompting_for(runtime).scope
+        most = self.memory.config.max_text_chars
         items = {}
         for message in messages:
             if message.id and message.type in self._remember and (text := _own_text(message)):
                 key = _name(message.id, session)
-                items[key] = {"key": key, "text": text, "speaker": encode_name(message.name or message.type)}
+                items[key] = {"key": key, "text": text[:most], "speaker": encode_name(message.name or message.type)}
         known = self.memory.get_many(list(items), namespace=scope)
         new = [item for key, item in items.items() if key not in known or known[key].text != item["text"]]
         self.memory.add_many([{**item, "namespace": scope} for item in new], session=session)
@@ -125,7 +126,7 @@ def _name(message_id: str, session: str | None) -> str:
 
 def _own_text(message: BaseMessage) -> str:
     """Return what a message says itself: no recalled block, nothing for a message that only calls tools."""
-    text = own_text(str(message.text))
+    text = own_text(said_in(message))
     return "" if isinstance(message, AIMessage) and message.tool_calls else text
 
 

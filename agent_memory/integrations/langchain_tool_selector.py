@@ -9,7 +9,7 @@ from agent_memory.aio import run_in_thread
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 from agent_memory.files import new_lock
 from agent_memory.inputs import check_count, check_share, is_blank, type_name
-from agent_memory.integrations._text import usable_text
+from agent_memory.integrations._text import said_in, usable_text
 from agent_memory.routing.router import Router
 
 try:
@@ -104,7 +104,7 @@ def _read_request(messages: Sequence[BaseMessage]) -> tuple[str, frozenset[str]]
     called: set[str] = set()
     for message in reversed(messages):
         if isinstance(message, HumanMessage):
-            return usable_text(str(message.text)).strip()[-_QUERY_CHARS:], frozenset(called)
+            return usable_text(said_in(message)).strip()[-_QUERY_CHARS:], frozenset(called)
         if isinstance(message, AIMessage):
             called |= {call["name"] for call in message.tool_calls}
     return "", frozenset(called)

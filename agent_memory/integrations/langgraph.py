@@ -31,6 +31,7 @@ from agent_memory.integrations._langgraph_items import (
     ITEMS,
     UNRANKED,
     Layout,
+    check_ttl,
     fields_of,
     is_item,
     page_keys_of,
@@ -106,19 +107,22 @@ class AgentMemoryStore(Adapter, Sweeper, BaseStore):
     ) -> None:
         super().__init__()
         self._later = check_erase(erase)
+        self.ttl_config = check_ttl(ttl)
         settings = settings_of(index)
         embed = settings.get("embed")
         self.embeddings: Embeddings | None = None if embed is None else ensure_embeddings(embed)
         given = self.embeddings
         encoder = None if given is None else EmbeddingsEncoder(given, dimension=settings.get("dims"))
         self.memory, self._own = opened(memory, encoder=encoder, config=config)
+        dimension, wanted = self.memory.encoder.spec.dimension, settings.get("dims")
+        if wanted not in (None, dimension):
+            self.close()
+            raise InvalidInputError(f"index says {wanted} dims, and the memory's encoder makes {dimension}")
         if self.embeddings is None and index is not False:
             self.embeddings = EncoderEmbeddings(self.memory.encoder)
         self.index_config = dict(index) if index else None
-        self.ttl_config = ttl
         self._fields = fields_of(settings.get("fields"))
-        settled = self.memory.encoder.spec.dimension, self.memory.config.max_text_chars
-        self._layout = Layout(below(self.memory, namespace), *settled)
+        self._layout = Layout(below(self.memory, namespace), dimension, self.memory.config.max_text_chars)
         self._batches = Batches(self._embed, self._run)
 
     @classmethod

@@ -75,10 +75,11 @@ class AgentMemorySession(Adapter, SessionABC):
         self._items = Items(self.memory, self.session_id, namespace, _ONLY_ITEMS)
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
-        """Return the items, oldest first; the latest ``limit`` of them if one is given."""
+        """Return the items, oldest first; the latest ``limit`` of them if one is given. A negative one is none."""
         most = resolve_session_limit(limit, self.session_settings)
-        if most is not None and most <= 0:
+        if most == 0:
             return []
+        most = None if most is not None and most < 0 else most
         entries = await run_in_thread(lambda: self._items.read(most))
         return [json.loads(entry.metadata[_FIELD]) for entry in entries]
 
@@ -91,7 +92,7 @@ class AgentMemorySession(Adapter, SessionABC):
         await run_in_thread(lambda: self._add(items))
 
     def _add(self, items: Sequence[TResponseInputItem]) -> None:
-        self.memory.add_many([{**self._items.place, **_as_entry(item, self._vector)} for item in items])
+        self._items.add([_as_entry(item, self._vector) for item in items])
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove and return the latest item; None if there is none."""

@@ -82,7 +82,7 @@ def parse_entry(item: Item, config: Config, *, session: str | None = None) -> Va
     named = inputs.check_optional_name("session", given("session")) or session
     speaker = inputs.check_optional_name("speaker", given("speaker"))
     key = inputs.check_optional_name("key", given("key")) or make_key()
-    metadata, stored_metadata = _check_metadata(given("metadata"))
+    metadata, stored_metadata = _check_metadata(given("metadata"), config)
     return ValidEntry(
         text=text,
         session=named,
@@ -130,11 +130,11 @@ def make_key() -> str:
     return f"{milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | chance:032x}"
 
 
-def _check_metadata(value: object) -> tuple[Mapping[str, Any], str]:
+def _check_metadata(value: object, config: Config) -> tuple[Mapping[str, Any], str]:
     """Return metadata, and their canonical JSON."""
-    metadata = inputs.check_metadata(value)
+    metadata = inputs.check_metadata(value, config)
     stored = canonical_json(metadata)
-    inputs.check_metadata_size(len(stored))
+    inputs.check_metadata_size(len(stored), config)
     return metadata, stored
 
 

@@ -114,3 +114,10 @@ def test_the_page(folder, monkeypatch):
     names = pages.run("autogen")
     assert names["found"].results[0].content == "Alice moved to Berlin."
     names["memory"].memory.close()
+
+
+async def test_metadata_of_our_own_name_come_back(memory):
+    adapter = AutoGenMemory(memory)
+    await adapter.add(text("tea at four", autogen="theirs", sure=True))
+    (found,) = (await adapter.query("tea at four")).results
+    assert {**found.metadata, "score": 0} == {"autogen": "theirs", "sure": True, "score": 0}

@@ -9,9 +9,10 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langgraph.checkpoint.memory import InMemorySaver
+from support import WordEncoder
 from support_langchain import ScriptedModel
 
-from agent_memory import InvalidInputError
+from agent_memory import InvalidInputError, Memory
 from agent_memory.integrations.langchain import AgentMemoryMiddleware, AgentMemoryRetriever, memory_tools
 
 TAG = "<recalled-memory>"
@@ -210,3 +211,10 @@ def test_the_retriever_says_where_a_document_is_from(memory, folder):
     assert retriever.invoke("tea", where={"sure": False}) == []
     with pytest.raises(ValueError, match="folder"):
         AgentMemoryRetriever(memory=5)
+
+
+def test_a_message_longer_than_a_text_may_be_is_cut_and_stops_no_run(tmp_path):
+    with Memory(tmp_path / "store", encoder=WordEncoder(), config={"max_text_chars": 100}) as memory:
+        agent = create_agent(ScriptedModel(replies=["word " * 50]), middleware=[AgentMemoryMiddleware(memory)])
+        agent.invoke({"messages": [HumanMessage("hello " * 50)]}, {"configurable": {"thread_id": "t"}})
+        assert {len(entry.text) for entry in memory.entries()} == {100}

@@ -119,3 +119,18 @@ def test_a_session_of_the_same_name_in_a_namespace_below_is_another_one(memory):
     above.clear()
     assert above.messages == []
     assert [message.content for message in below.messages] == ["Bob's"]
+
+
+def test_a_photo_in_a_message_is_kept_whole(folder):
+    photo = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 3_000_000}}
+    messages = [HumanMessage([{"type": "text", "text": "What is this?"}, photo]), AIMessage("long " * 300_000)]
+    with AgentMemoryChatMessageHistory(folder, session="s") as history:
+        history.add_messages(messages)
+        assert history.messages == messages
+        assert [len(entry.text) for entry in history.memory.entries()] == [13, 1_000_000]
+
+
+def test_parts_that_other_frameworks_have_named_are_text_too(memory):
+    history = AgentMemoryChatMessageHistory(memory, session="s")
+    history.add_messages([HumanMessage([{"type": "input_text", "text": "the garden gate"}])])
+    assert [entry.text for entry in memory.entries()] == ["the garden gate"]

@@ -673,3 +673,27 @@ def test_a_time_to_live_that_is_none_is_refused(make, ttl):
     with pytest.raises(InvalidInputError, match="ttl must be a number of minutes"):
         store.put(("a",), "k", {"v": 1}, ttl=ttl)
     assert store.get(("a",), "k") is None
+
+
+@pytest.mark.parametrize(
+    "ttl",
+    [
+        {"default": 1},
+        {"default_ttl": "60"},
+        {"default_ttl": 0},
+        {"default_ttl": True},
+        {"refresh_on_read": 1},
+        60,
+    ],
+)
+def test_a_setting_of_expiry_that_nothing_follows_is_refused(folder, ttl):
+    with pytest.raises(InvalidInputError, match="ttl"):
+        AgentMemoryStore(folder, ttl=ttl)
+
+
+def test_dims_that_the_encoder_does_not_make_are_refused(folder):
+    with pytest.raises(InvalidInputError, match="16 dims.* 768"):
+        AgentMemoryStore(folder, index={"dims": 16})
+    with AgentMemoryStore(folder, index={"dims": 768}) as store:
+        store.put(("a",), "k", {"text": "x", "photo": "A" * 3_000_000})
+        assert len(store.get(("a",), "k").value["photo"]) == 3_000_000

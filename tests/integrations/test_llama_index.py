@@ -327,3 +327,15 @@ def test_a_memory_may_hold_what_is_no_node(memory):
 def test_a_mistyped_option_of_the_block_is_refused(memory):
     with pytest.raises(ValueError, match="wheer"):
         AgentMemoryBlock(memory=memory, wheer={"user": "al"})
+
+
+def test_membership_looks_into_no_list_and_a_field_that_is_missing_holds_nothing(store):
+    store.add([node("a", 1, tags=["x"]), node("b", 2, tags="x"), node("c", 3)])
+
+    def ids(operator, value):
+        filters = MetadataFilters(filters=[MetadataFilter(key="tags", value=value, operator=operator)])
+        return [each.node_id for each in store.get_nodes(filters=filters)]
+
+    assert (ids("in", ["x", "y"]), ids("in", [])) == (["n2"], [])
+    assert ids("all", []) == ["n1", "n2"]
+    assert (ids("all", ["x"]), ids("any", ["x", "z"])) == (["n1", "n2"], ["n1", "n2"])

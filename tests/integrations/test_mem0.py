@@ -141,6 +141,18 @@ def test_its_filters_mean_what_it_says(filled, filters, expected):
     assert texts(found) == expected
 
 
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"AND": [{"topic": "food"}, {"year": {"gte": 2025}}]}, ["rye is bad"]),
+        ({"OR": [{"topic": "music"}, {"year": 2025}]}, ["jazz is fine", "rye is bad"]),
+        ({"NOT": [{"topic": "music"}, {"year": {"gte": 2025}}]}, ["no topic is fine", "tea is fine"]),
+    ],
+)
+def test_its_lists_take_the_same_filters(filled, filters, expected):
+    assert texts(filled.get_all(filters={"user_id": "alice", **filters}, top_k=20)) == expected
+
+
 async def test_its_asynchronous_memory_works_too(mem0, store, tmp_path):
     memory = mem0.AsyncMemory.from_config(config_of(store, tmp_path))
     await memory.add("Alice likes jazz", user_id="alice", infer=False)

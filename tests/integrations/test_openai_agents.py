@@ -210,3 +210,18 @@ async def test_an_item_that_is_no_object_is_refused_by_name(folder):
         with pytest.raises(InvalidInputError, match="an item must be an object such as .*, got str"):
             await session.add_items([{"role": "user", "content": "x"}, "y"])
         assert await session.get_items() == []
+
+
+async def test_a_photo_in_an_item_is_kept_whole(folder):
+    photo = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 3_000_000}
+    items = [{"role": "user", "content": [{"type": "input_text", "text": "What is this?"}, photo]}]
+    items.append({"type": "function_call_output", "call_id": "1", "output": "long " * 300_000})
+    async with AgentMemorySession(folder, session="s") as session:
+        await session.add_items(items)
+        assert await session.get_items() == items
+
+
+async def test_a_negative_limit_is_none(memory):
+    session = AgentMemorySession(memory, session="s")
+    await session.add_items(ITEMS)
+    assert await session.get_items(limit=-1) == ITEMS
