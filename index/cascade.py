@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent_memory.index.coarse import CoarseTier
-from agent_memory.index.exact import ExactScan
+from agent_memory.index.exact import ROUNDING, ExactScan, find_kth, score_roughly
 from agent_memory.index.records import EVERYWHERE, TierTrace
 from agent_memory.index.rows import Bitmap, Rows
 from agent_memory.index.state import State
@@ -24,6 +24,8 @@ _GATHER_LIMIT, GATHER_SHARE = 4096, 24
 _FURTHEST, _REACH_GROWTH = 10, 0.1
 """The reach is measured for ten results among one row in ``GATHER_SHARE``. Where results are up to ten times sparser,
 the reach is multiplied by the sparseness to this power; beyond that, all lists are scanned."""
+_MANY = 2
+"""With more candidates than so many times k, those that rounding cannot lift among the best k are left out first."""
 _REFINE_US, _RERANK_US = 0.1, 1.0
 """Estimated cost of a row at the main and at the native tier, used to fit the work into a time budget."""
 
@@ -176,6 +178,9 @@ class Cascade:
         self, query: FloatArray, rows: RowArray, traces: list[TierTrace], *, reached: int | None = None
     ) -> Answer:
         """Rank candidates at the native tier and keep the best k."""
+        if len(rows) > _MANY * self.k and not self.explain:
+            rough = score_roughly(self.state, rows, query)
+            rows = rows[rough >= find_kth(rough, self.k) - ROUNDING]
         scores = score_native(self.state, rows, query)
         ids = self.state.ids.read_ids(self.state.count)[rows]
         order = sort_best(scores, ids, len(rows) if self.explain else self.k)

@@ -14,7 +14,7 @@ from agent_memory.index.vectors import score_rows_roughly, widen
 from agent_memory.types import FloatArray, RowArray
 
 _CHUNK = 1024
-_ROUNDING = 1e-4
+ROUNDING = 1e-4
 """Twice the largest error of a float32 inner product of unit vectors of 800 dimensions."""
 _SPARE = 16
 """Rows fetched beyond k, so that rows that rounding alone keeps out of the first k are found."""
@@ -45,7 +45,7 @@ class ExactScan:
         scores, rows, unseen = self._multiply(queries, self.k + _SPARE)
         answers = []
         for query, mine, places, missed in zip(queries, scores, rows, unseen.tolist(), strict=True):
-            floor = _find_kth(mine, self.k) - _ROUNDING
+            floor = find_kth(mine, self.k) - ROUNDING
             answers.append(places[mine >= floor] if missed < floor else self.shortlist(query))
         return answers
 
@@ -55,12 +55,12 @@ class ExactScan:
         if self._count_allowed() <= self.k:
             return self._list_allowed()
         if self.rows is not None and 8 * len(self.rows) < state.count:
-            scores = self._score_each(query, self.rows)
-            return self.rows[scores >= _find_kth(scores, self.k) - _ROUNDING]
+            scores = score_roughly(state, self.rows, query)
+            return self.rows[scores >= find_kth(scores, self.k) - ROUNDING]
         count = self.k + _SPARE
         while True:
             scores, rows, unseen = self._scan_blocks(query, count)
-            floor = _find_kth(scores, self.k) - _ROUNDING if scores.size >= self.k else -np.inf
+            floor = find_kth(scores, self.k) - ROUNDING if scores.size >= self.k else -np.inf
             if unseen < floor:
                 return rows[scores >= floor]
             count *= 4
@@ -70,14 +70,6 @@ class ExactScan:
 
     def _count_allowed(self) -> int:
         return self.state.live if self.rows is None else len(self.rows)
-
-    def _score_each(self, query: FloatArray, rows: RowArray) -> FloatArray:
-        """Return rough native scores of any number of rows, a chunk at a time."""
-        scores = np.empty(len(rows), np.float32)
-        for at in range(0, len(rows), _CHUNK):
-            piece = rows[at : at + _CHUNK]
-            scores[at : at + _CHUNK] = score_rows_roughly(self.state.native.take(piece), query)
-        return scores
 
     def _scan_blocks(self, query: FloatArray, count: int) -> tuple[FloatArray, RowArray, float]:
         """Return scores and rows of the best ``count`` of every block, and an upper bound on all other scores."""
@@ -131,6 +123,15 @@ class ExactScan:
             yield numbers, widen(native.take(numbers))
 
 
-def _find_kth(scores: FloatArray, k: int) -> float:
+def score_roughly(state: State, rows: RowArray, query: FloatArray) -> FloatArray:
+    """Return native scores (m,) of rows (m,) for one query (d,), off by less than ``ROUNDING``; a chunk at a time."""
+    scores = np.empty(len(rows), np.float32)
+    for at in range(0, len(rows), _CHUNK):
+        piece = rows[at : at + _CHUNK]
+        scores[at : at + _CHUNK] = score_rows_roughly(state.native.take(piece), query)
+    return scores
+
+
+def find_kth(scores: FloatArray, k: int) -> float:
     """Return the k-th highest score."""
     return float(np.partition(scores, scores.size - k)[scores.size - k])
