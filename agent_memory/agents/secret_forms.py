@@ -51,7 +51,7 @@ _CRYPTED = r"\$2[abxy]\$\d\d\$[./\w]{50,}|\$(?:apr1|argon2\w{1,2}|[156y])\$[^\s\
 FORMS = re.compile(
     rf"{_BROKEN}|{_CRYPTED}"
     r"|sk-[A-Za-z0-9_-]{20,}"  # OpenAI, Anthropic and others of the kind
-    r"|eyJ[\w-]{10,}\s{0,2}\.\s{0,2}[\w-]{10,}(?:\s{0,2}\.\s{0,2}[\w-]{10,})?"  # JWT, also over several lines
+    r"|(?<![\w-])eyJ[\w-]{10,}\s{0,2}\.\s{0,2}[\w-]{10,}(?:\s{0,2}\.\s{0,2}[\w-]{10,})?"  # JWT, also over several lines
     r"|AIza[\w-]{30,}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}|\b1//0[\w-]{20,}"  # Google
     r"|gh[oprsu]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
     r"|hf_\w{30,}|xapp-[\w-]{20,}|xox[a-z]-[\w-]{10,}|npm_\w{30,}|pypi-[\w-]{40,}"

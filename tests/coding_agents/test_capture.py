@@ -303,6 +303,7 @@ def test_ordinary_talk_stays_as_it_was(text):
         "<system-reminder>",
         "://a:",
         "mysql -",
+        "eyJ",
     ],
 )
 def test_a_text_that_repeats_itself_is_cleaned_to_its_end(unit):
