@@ -238,7 +238,7 @@ def parse_object(what: str, value: str | bytes) -> dict[str, Any]:
 
 
 def read_objects(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects of a file, one a line.
+    """Yield the JSON objects of a file, one a line; blank lines are passed over.
 
     Raises:
         NotFoundError: The file is missing.
@@ -247,7 +247,8 @@ def read_objects(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                yield parse_object(f"{path}, line {number}", line)
+                if line.strip():
+                    yield parse_object(f"{path}, line {number}", line)
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {path}") from error
 

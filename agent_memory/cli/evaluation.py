@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,7 +130,10 @@ def _run_benchmarks(
     if folder is not None and len(paths) > 1:
         raise InvalidInputError(f"--card names one folder, but there are {len(paths)} files")
     cards = []
+    names: Counter[str] = Counter()
     for path in paths:
+        names[path.stem] += 1
+        name = path.stem if names[path.stem] == 1 else f"{path.stem}-{names[path.stem]}"
         benchmark = read_benchmark(published, path, limit=limit)
         with progress_bar("evaluating", quiet=as_json) as progress:
             result = run_benchmark(
@@ -139,7 +143,7 @@ def _run_benchmarks(
                 peers=peers,
                 progress=lambda _, done, total: progress(done, total),
             )
-        written = write_card(result, folder or Path(f"{path.stem}-card"))
+        written = write_card(result, folder or Path(f"{name}-card"))
         cards.append(result)
         if not as_json:
             _print_benchmark(result, written)

@@ -16,7 +16,7 @@ from agent_memory.encoders.registry import load_encoder
 from agent_memory.errors import InvalidInputError
 from agent_memory.evaluation.peers import load_peers
 from agent_memory.evaluation.published import Benchmark, Haystack, LabelledQuestion
-from agent_memory.evaluation.questions import split_mode
+from agent_memory.evaluation.questions import RERANK, split_mode
 from agent_memory.evaluation.ranking import Estimate, estimate, measure_ranking
 from agent_memory.evaluation.reliability import Answer, Reliability, measure_reliability
 from agent_memory.memory import Memory
@@ -120,7 +120,8 @@ def run_benchmark(
 
     Args:
         benchmark: From ``read_benchmark``.
-        modes: Modes of recall: ``hybrid``, ``dense``, ``lexical``.
+        modes: Modes of recall: ``hybrid``, ``dense``, ``lexical``; with ``+rerank`` behind it, read again by the
+            embedded cross-encoder.
         encoder: As for ``Memory``.
         peers: Also run the other ways of ``load_peers`` on the same data.
         progress: Called with (way, haystacks done, haystacks in all).
@@ -129,7 +130,7 @@ def run_benchmark(
         InvalidInputError: A mode is unknown.
     """
     modes = list(dict.fromkeys(modes))
-    if unknown := [mode for mode in modes if mode not in MODES]:
+    if unknown := [mode for mode in modes if mode.removesuffix(RERANK) not in MODES]:
         raise InvalidInputError(f"mode must be one of {MODES}, got {unknown[0]!r}")
     loaded = load_encoder(encoder)
     report = progress or (lambda *_: None)

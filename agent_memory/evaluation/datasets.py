@@ -6,7 +6,7 @@ import hashlib
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from agent_memory.encoders.registry import load_encoder, load_session_encoder
-from agent_memory.errors import EncoderMismatchError, InvalidInputError
+from agent_memory.errors import EncoderMismatchError, InvalidInputError, NotFoundError
 from agent_memory.evaluation.ablation import DEPTH, rank_without
-from agent_memory.evaluation.questions import Question, read_questions, split_mode
+from agent_memory.evaluation.questions import Question, read_questions, split_mode, spread
 from agent_memory.evaluation.vectors import rank_entries
 from agent_memory.files import write_atomically
 from agent_memory.inputs import read_objects
@@ -32,6 +32,7 @@ SESSION = "+session"
 """Suffix of a mode that searches evolved vectors."""
 
 _TIMED_ENCODINGS = 50
+_FILLED = "filled.sha256"  # in the folder of a store: of the file that filled it
 
 StageProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with (stage, items done, items in all) while an evaluation proceeds."""
@@ -142,7 +143,7 @@ def evaluate(
 
     Raises:
         NotFoundError: A file is missing.
-        InvalidInputError: A line is malformed, or no question has evidence.
+        InvalidInputError: A line is malformed, no question has evidence, or the limit is below 1.
     """
     report = progress or (lambda *_: None)
     caching = _CachingEncoder(load_encoder(encoder))
@@ -175,7 +176,7 @@ def select_questions(folder: Path, limit: int | None) -> list[Question]:
     questions = [question for question in read_questions(folder) if question.evidence]
     if not questions:
         raise InvalidInputError(f"{folder}/queries.jsonl has no question with evidence")
-    return questions if limit is None else questions[:: max(1, math.ceil(len(questions) / limit))]
+    return [questions[at] for at in spread(len(questions), limit)]
 
 
 def _hash(text: str) -> str:
@@ -205,20 +206,38 @@ def _is_copy(static: Memory, target: Path, encoder: Encoder, session_encoder: Se
         return False
     try:
         with Memory(target, encoder=encoder, session_encoder=session_encoder) as copy:
-            return [entry.key for entry in copy.entries()] == [entry.key for entry in static.entries()]
+            return [(entry.key, entry.text) for entry in copy.entries()] == [
+                (entry.key, entry.text) for entry in static.entries()
+            ]
     except EncoderMismatchError:  # it was made by an evaluation that was interrupted
         return False
 
 
 def _fill(memory: Memory, folder: Path, progress: Progress) -> None:
-    """Add the entries of a data set that the store does not have yet."""
-    passages = folder / "passages.jsonl"
-    if not passages.exists():
-        memory.import_(folder / "conversations.jsonl", assume_now=True, progress=progress)
-        return
-    items = [{"key": line["id"], "text": line["text"]} for line in read_objects(passages) if line["text"].strip()]
-    present = memory.get_many([item["key"] for item in items])
-    memory.add_many((item for item in items if item["key"] not in present), progress=progress)
+    """Add the entries of a data set that the store does not have yet; those of a file that was changed go first."""
+    passages, mark = folder / "passages.jsonl", Path(memory.path) / _FILLED
+    file = passages if passages.exists() else folder / "conversations.jsonl"
+    if not file.exists():
+        raise NotFoundError(f"there is no file {file}")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if mark.exists() and mark.read_text() != digest:
+        memory.forget(everything=True)
+    if file != passages:
+        memory.import_(file, assume_now=True, progress=progress)
+    else:
+        items = list(_read_passages(file))
+        present = memory.get_many([item["key"] for item in items])
+        memory.add_many((item for item in items if item["key"] not in present), progress=progress)
+    mark.write_text(digest)
+
+
+def _read_passages(file: Path) -> Iterator[dict[str, str]]:
+    for number, line in enumerate(read_objects(file), start=1):
+        key, text = line.get("id"), line.get("text")
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise InvalidInputError(f"{file}, passage {number} needs id and text, both strings")
+        if text.strip():
+            yield {"key": key, "text": text}
 
 
 def score_mode(memory: Memory, questions: Sequence[Question], mode: str, report: StageProgress) -> Score:

@@ -13,11 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from agent_memory.config import Config
 from agent_memory.errors import InvalidInputError, NotFoundError
+from agent_memory.evaluation.questions import spread
 from agent_memory.inputs import check_optional_name, check_text, parse_time, read_objects
 
 _TURN = re.compile(r"D\s*:?\s*(\d+)\s*:\s*(\d+)", re.IGNORECASE)
@@ -138,7 +140,7 @@ def read_benchmark(format: str, path: Path, *, limit: int | None = None) -> Benc
         raise error if str(path) in str(error) else InvalidInputError(f"{path}: {error}") from error
     except NotFoundError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, OSError) as error:
         raise InvalidInputError(f"{path} is not a file of {format}: {type(error).__name__}: {error}") from error
     if limit is not None:
         _thin(benchmark, limit)
@@ -148,18 +150,19 @@ def read_benchmark(format: str, path: Path, *, limit: int | None = None) -> Benc
 
 
 def _thin(benchmark: Benchmark, limit: int) -> None:
-    """Keep up to ``limit`` questions, spread evenly."""
-    if limit < 1:
-        raise InvalidInputError(f"limit must be at least 1, got {limit}")
-    step, count = -(-benchmark.questions // limit), 0
-    kept = []
+    """Keep up to ``limit`` questions, spread evenly, and the same share of those without evidence."""
+    total, without = benchmark.questions, sum(len(haystack.unanswered) for haystack in benchmark.haystacks)
+    kept = set(spread(total, limit))
+    kept_without = set(spread(without, -(-without * len(kept) // total) if total else None)) if without else set()
+    asked, unasked, haystacks = count(), count(), []
     for haystack in benchmark.haystacks:
-        chosen = tuple(q for at, q in enumerate(haystack.questions, count) if at % max(1, step) == 0)
-        count += len(haystack.questions)
-        if chosen:
-            unanswered = haystack.unanswered[:: max(1, step)]
-            kept.append(Haystack(id=haystack.id, turns=haystack.turns, questions=chosen, unanswered=unanswered))
-    benchmark.haystacks = kept
+        chosen = tuple(question for question in haystack.questions if next(asked) in kept)
+        unanswered = tuple(question for question in haystack.unanswered if next(unasked) in kept_without)
+        if chosen or unanswered:
+            haystacks.append(Haystack(id=haystack.id, turns=haystack.turns, questions=chosen, unanswered=unanswered))
+    benchmark.haystacks = haystacks
+    if without:
+        benchmark.notes[UNANSWERED] = len(kept_without)
 
 
 def _read_locomo(path: Path, notes: Counter[str]) -> Iterator[Haystack]:
@@ -256,7 +259,7 @@ def _make_haystack(
                 text=str(row["question"]),
                 turns=dict.fromkeys(evidence, 1.0),
                 sessions=frozenset(str(present[turn].session) for turn in evidence),
-                category=categories.get(category, str(category)) if isinstance(category, int) else str(category),
+                category=_name(categories.get(category, category) if isinstance(category, int) else category),
             )
         )
     if unanswered:
@@ -303,7 +306,7 @@ def _read_longmemeval(path: Path, notes: Counter[str]) -> Iterator[Haystack]:
             text=str(row["question"]),
             turns=evidence,
             sessions=frozenset(label for label, name in places.items() if name in answering and not unanswerable),
-            category=str(row.get("question_type", "all")),
+            category=_name(row.get("question_type", "all")),
             time=_read_time(row.get("question_date"), notes),
         )
         asked = {"questions": (), "unanswered": (question,)} if unanswerable else {"questions": (question,)}
@@ -339,7 +342,9 @@ def _read_judgements(folder: Path, present: set[str], notes: Counter[str]) -> di
     if len(chosen) != 1:
         raise NotFoundError(f"{folder} has no test.tsv, and {len(files)} other files of judgements instead of one")
     found: dict[str, dict[str, float]] = {}
-    for number, line in enumerate(chosen[0].read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(chosen[0].read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
         parts = line.split("\t")
         if number == 1 and parts[-1].strip() == "score":
             continue
@@ -358,7 +363,7 @@ def _read_judgements(folder: Path, present: set[str], notes: Counter[str]) -> di
 def _read_list(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a JSON file: a list of them, or one alone."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file {path}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -375,6 +380,11 @@ def _is_usable(text: str, most: int) -> bool:
         return len(check_text("text", text, Config())) <= most
     except InvalidInputError:
         return False
+
+
+def _name(value: object) -> str:
+    """Return the name of a category, as files can hold it."""
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _read_speaker(value: object) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent_memory.errors import InvalidInputError
 from agent_memory.inputs import read_objects
 
 RERANK = "+rerank"
@@ -44,17 +45,39 @@ def read_questions(folder: Path) -> Iterator[Question]:
 
     Raises:
         NotFoundError: The file is missing.
-        InvalidInputError: A line is not a JSON object.
+        InvalidInputError: A line is not a JSON object, or no question.
     """
-    for line in read_objects(folder / "queries.jsonl"):
-        category = line.get("category", "all")
-        if "positives" in line:
-            yield Question(line["query"], None, tuple(line["positives"]), category)
-            continue
-        evidence = tuple(f"{line['conv_id']}:{index}" for index in line["evidence"])
-        # What a reply needed must have been said before it.
-        later = category == "need_memory"
-        yield Question(line["query"], line["conv_id"], evidence, category, line.get("source_idx"), later)
+    file = folder / "queries.jsonl"
+    for number, line in enumerate(read_objects(file), start=1):
+        try:
+            yield _read_question(line)
+        except (KeyError, TypeError) as error:
+            raise InvalidInputError(f"{file}, question {number} is malformed: {error!r}") from error
+
+
+def _read_question(line: Mapping[str, Any]) -> Question:
+    text, category = line["query"], line.get("category", "all")
+    if not isinstance(text, str) or not isinstance(category, str):
+        raise TypeError("query and category must be strings")
+    if "positives" in line:
+        return Question(text, None, tuple(line["positives"]), category)
+    evidence = tuple(f"{line['conv_id']}:{index}" for index in line["evidence"])
+    # What a reply needed must have been said before it.
+    later = category == "need_memory"
+    return Question(text, line["conv_id"], evidence, category, line.get("source_idx"), later)
+
+
+def spread(count: int, limit: int | None) -> list[int]:
+    """Return the positions of up to ``limit`` of so many questions, spread evenly.
+
+    Raises:
+        InvalidInputError: The limit is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise InvalidInputError(f"limit must be at least 1, got {limit}")
+    if limit is None or limit >= count:
+        return list(range(count))
+    return [at * count // limit for at in range(limit)]
 
 
 def split_mode(mode: str) -> dict[str, Any]:

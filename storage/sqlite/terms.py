@@ -35,6 +35,8 @@ _MAKE = (
     "CREATE VIRTUAL TABLE IF NOT EXISTS temp.stemmed USING fts5vocab(temp, 'stems', 'instance')",
 )
 
+_STEMMED = "SELECT offset, CAST(term AS BLOB) FROM temp.stemmed"
+
 
 class _Apart(threading.local):
     """A database in memory, of this thread, that FTS5 is asked in."""
@@ -83,9 +85,10 @@ def _stem(raw: Any, terms: Sequence[str]) -> list[str]:  # noqa: ANN401 - a conn
         for statement in _MAKE:
             raw.execute(statement)
         raw.execute(put, (" ".join(terms),))
-    found = dict(raw.execute("SELECT offset, term FROM temp.stemmed").fetchall())
+    found = dict(raw.execute(_STEMMED).fetchall())
     raw.execute("INSERT INTO temp.stems(stems) VALUES ('delete-all')")
-    return [str(found[at]) for at in range(len(terms))]
+    # A term of more than 32,768 bytes is cut there, which may be in the middle of a character.
+    return [bytes(found[at]).decode(errors="ignore") for at in range(len(terms))]
 
 
 class _Reader:

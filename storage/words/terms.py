@@ -16,6 +16,7 @@ RULES = 1
 """Number of the rules by which rows are written; it grows when the terms of any text change."""
 
 _QUERY_WORDS = 200  # longer queries mostly repeat themselves
+_QUERY_PHRASES = 8  # each is looked up in the full-text index by itself; of further ones only the words count
 _QUOTED = re.compile(r'"([^"]{2,200})"|“([^”]{2,200})”')
 _WORD = re.compile("[a-z0-9\x80-\U0010ffff]+")
 _EDGES = " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~¡¿«»‘’‚“”„…–—。、「」"
@@ -106,7 +107,8 @@ def choose_words(query: str, list_languages: Callable[[], Collection[str]]) -> l
     """
     told = find_language(_list_words(fold(query)))
     languages = [] if told == ENGLISH else [told] if told is not None else list_languages()
-    phrases = [_make_phrase(first or second) for first, second in _QUOTED.findall(query)]
+    quoted = dict.fromkeys(first or second for first, second in _QUOTED.findall(query))
+    phrases = [_make_phrase(text) for text in list(quoted)[:_QUERY_PHRASES]]
     found: list[Word] = []
     for place, chunk in _split_chunks(query):
         found += _find_words(chunk, place, languages)

@@ -445,3 +445,20 @@ def test_deferred_forgetting_leaves_the_tier_to_maintenance(tmp_path):
         assert ask(memory, "zebraqq") == []
         memory.maintenance()
         assert find(folder) == []
+
+
+@pytest.mark.parametrize("text", ["क" * 12_000, "aж" * 20_000, "አ" * 11_000, "😀" * 9_000])
+def test_a_word_that_the_full_text_index_cuts_within_a_character_stops_no_recall(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(live_words, "SMALLEST", 10)
+    with Memory(tmp_path / "store", encoder=WordEncoder()) as memory:
+        memory.add_many(f"filler {number} alpha{number % 7}" for number in range(30))
+        memory.add(text, key="long", namespace=["another", "tenant"])
+        for mode in ("hybrid", "lexical"):
+            assert "alpha3" in memory.recall("alpha3", k=1, mode=mode)[0].text
+        assert memory.why("alpha3", "long", namespace=["another", "tenant"])
+        memory.save_snapshot()
+        assert memory.check().ok
+    with Memory(tmp_path / "store", encoder=WordEncoder()) as memory:
+        assert "alpha3" in memory.recall("alpha3", k=1, mode="lexical")[0].text
+        memory.forget("long", namespace=["another", "tenant"])
+        assert memory.check().ok

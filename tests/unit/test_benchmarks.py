@@ -224,7 +224,54 @@ def test_two_turns_of_one_name_are_refused(tmp_path):
 
 def test_a_limit_spreads_over_all_questions(locomo, longmemeval):
     assert [q.id for q in read_benchmark("locomo", locomo, limit=2).haystacks[0].questions] == ["conv-1:1", "conv-1:3"]
-    assert [h.id for h in read_benchmark("longmemeval", longmemeval, limit=1).haystacks] == ["q1"]
+    limited = read_benchmark("longmemeval", longmemeval, limit=1)
+    assert [h.id for h in limited.haystacks] == ["q1", "q2_abs"]  # without the second, nothing could be found out
+    assert read_benchmark("longmemeval", longmemeval, limit=9).notes == read_benchmark("longmemeval", longmemeval).notes
+    rows = json.loads(longmemeval.read_text())
+    many = [{**rows[0], "question_id": f"q{n}"} for n in range(150)]
+    many += [{**rows[1], "question_id": f"q{n}_abs"} for n in range(30)]
+    limited = read_benchmark("longmemeval", write(longmemeval, many), limit=100)
+    assert limited.questions == 100
+    assert limited.notes["questions without evidence, for confidence alone"] == 20
+    assert sum(len(haystack.unanswered) for haystack in limited.haystacks) == 20
+
+
+@pytest.mark.parametrize("format", ["locomo", "realtalk", "longmemeval"])
+def test_a_mark_of_byte_order_is_passed_over(format, request):
+    path = request.getfixturevalue(format)
+    expected = read_benchmark(format, path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_benchmark(format, path) == expected
+
+
+def test_blank_lines_are_passed_over(beir):
+    expected = read_benchmark("beir", beir)
+    for file in (beir / "corpus.jsonl", beir / "queries.jsonl", beir / "qrels" / "test.tsv"):
+        file.write_text(file.read_text() + "\n \n")
+    assert read_benchmark("beir", beir) == expected
+
+
+def test_evidence_that_is_nested_deeply_and_files_that_are_folders_are_refused(locomo, beir):
+    sample = json.loads(locomo.read_text())[0]
+    sample["qa"][0]["evidence"] = json.loads("[" * 900 + "]" * 900)
+    with pytest.raises(InvalidInputError):
+        read_benchmark("locomo", write(locomo, [sample]))
+    (beir / "corpus.jsonl").unlink()
+    (beir / "corpus.jsonl").mkdir()
+    with pytest.raises(InvalidInputError):
+        read_benchmark("beir", beir)
+
+
+def test_a_category_that_is_no_unicode_ends_no_run(longmemeval, tmp_path):
+    rows = json.loads(longmemeval.read_text())
+    rows[0]["question_type"] = "half a pair \ud800"
+    card = run_benchmark(read_benchmark("longmemeval", write(longmemeval, rows)), encoder=WordEncoder())
+    assert write_card(card, tmp_path / "card")
+
+
+def test_what_is_found_can_be_read_again(longmemeval):
+    card = run_benchmark(read_benchmark("longmemeval", longmemeval), modes=["lexical", "lexical+rerank"])
+    assert {"lexical", "lexical+rerank"} <= card.outcomes["turn"].keys()
 
 
 def test_figures_of_a_known_ranking():
@@ -319,6 +366,10 @@ def test_one_command_reads_runs_and_writes(locomo, beir, tmp_path, monkeypatch):
     options = ["--json", "--card", "here", "--mode", "lexical", "--limit", "1"]
     done = run(app, ["eval", "--format", "beir", str(beir), *options])
     assert json.loads(done.stdout)[0]["questions"] == 1 and (tmp_path / "here" / "card.md").is_file()
+    (tmp_path / "other").mkdir()
+    other = (tmp_path / "other" / "locomo.json").write_bytes(locomo.read_bytes()) and "other/locomo.json"
+    run(app, ["eval", "--format", "locomo", str(locomo), other, "--mode", "lexical"])
+    assert (tmp_path / "locomo-2-card" / "card.md").is_file()
     for wrong in (["eval", str(beir), "--peers"], ["eval", "--format", "beir", str(beir), str(beir), "--card", "x"]):
         assert isinstance(run(app, wrong).exception, InvalidInputError)
 

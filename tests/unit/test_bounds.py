@@ -11,6 +11,7 @@ import pytest
 from support import WordEncoder
 
 from agent_memory import InvalidInputError, inputs
+from agent_memory.storage.words.terms import choose_words
 from agent_memory.timewords import intervals
 
 
@@ -123,3 +124,10 @@ def test_a_vector_is_scaled_in_double_precision():
     exact = given / np.linalg.norm(given)
     for scale in (1e-200, 1e-30, 1.0, 3e38, 1e200):
         assert np.abs(inputs.parse_vector(given * scale) - exact).max() < 1e-7
+
+
+def test_a_query_looks_up_few_phrases_and_the_words_of_all():
+    words = choose_words(" ".join(f'"red{n} blue{n}"' for n in range(60)), tuple)
+    phrases = [word for word in words if any(len(form) > 1 for form in word.forms)]
+    assert [word.label for word in phrases] == [f"red{n} blue{n}" for n in range(8)]
+    assert {"red59", "blue59"} <= {word.label for word in words}

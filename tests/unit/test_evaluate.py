@@ -128,3 +128,44 @@ def test_evolved_vectors_and_the_session_mode(conversations, tmp_path):
     assert list(result.scores) == modes
     plot_vectors([result], tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_cache_of_a_file_that_was_changed_is_filled_again(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    texts = {"a": "The kitten is grey", "b": "The boat is blue", "c": "The oven is broken"}
+    write(folder / "queries.jsonl", [{"query": "kitten grey", "positives": ["a"]}])
+
+    def measure(texts):
+        write(folder / "passages.jsonl", [{"id": key, "text": text} for key, text in texts.items()])
+        result = evaluate(folder, modes=["lexical", "lexical+session"], cache=tmp_path / "cache", encoder=WordEncoder())
+        return result.entries, *(score.micro["recall@1"] for score in result.scores.values())
+
+    assert measure(texts) == (3, 100, 100)
+    assert measure({**texts, "a": texts["b"], "b": texts["a"]}) == (3, 0, 0)
+    assert measure({"a": texts["a"]}) == (1, 100, 100)
+
+
+@pytest.mark.parametrize(
+    "line", [{"query": "x"}, {"query": 5, "evidence": [0], "conv_id": "a"}, {"evidence": [0], "conv_id": "a"}]
+)
+def test_a_question_of_another_form_is_named(conversations, tmp_path, line):
+    write(conversations / "queries.jsonl", [line])
+    with pytest.raises(InvalidInputError, match=r"queries\.jsonl, question 1"):
+        evaluate(conversations, modes=["lexical"], cache=tmp_path / "cache", encoder=WordEncoder())
+
+
+@pytest.mark.parametrize("line", [{"id": "a"}, {"id": "a", "text": None}, {"text": "x"}])
+def test_a_passage_of_another_form_is_named(tmp_path, line):
+    write(tmp_path / "passages.jsonl", [line])
+    write(tmp_path / "queries.jsonl", [{"query": "x", "positives": ["a"]}])
+    with pytest.raises(InvalidInputError, match=r"passages\.jsonl, passage 1"):
+        evaluate(tmp_path, modes=["lexical"], cache=tmp_path / "cache", encoder=WordEncoder())
+
+
+def test_a_limit_takes_as_many_questions_as_there_are(conversations, tmp_path):
+    for limit, taken in ((2, 2), (9, 3)):
+        options = {"cache": tmp_path / "cache", "encoder": WordEncoder(), "limit": limit}
+        assert evaluate(conversations, modes=["lexical"], **options).scores["lexical"].queries == taken
+    with pytest.raises(InvalidInputError, match="limit"):
+        evaluate(conversations, modes=["lexical"], cache=tmp_path / "cache", encoder=WordEncoder(), limit=0)
