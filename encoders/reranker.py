@@ -50,6 +50,22 @@ def describe_text(speaker: str | None, text: str) -> str:
     return f"{speaker}: {text}" if speaker else text
 
 
+def check_scores(scores: object, count: int) -> FloatArray:
+    """Return what a reranker gave for so many texts, as float32 (count,).
+
+    Raises:
+        EncoderError: It gave something else, or numbers that are not finite.
+    """
+    try:
+        array = np.asarray(scores, np.float32)
+    except (TypeError, ValueError) as error:
+        raise EncoderError(f"the reranker must give numbers, got {type(scores).__name__}: {error}") from error
+    if array.shape != (count,) or not np.isfinite(array).all():
+        what = "numbers that are not finite" if array.shape == (count,) else f"scores of shape {array.shape}"
+        raise EncoderError(f"the reranker gave {what} for {count} texts")
+    return array
+
+
 class CrossEncoderReranker:
     """A sentence-transformers cross-encoder in a local folder, never downloaded; loaded once a process, on first use.
 

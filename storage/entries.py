@@ -302,7 +302,13 @@ class Lexical(ABC):
 
     @abstractmethod
     def parse(
-        self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS, rough: bool = False
+        self,
+        query: str,
+        *,
+        counts: TermCounts | None = None,
+        most: int = MOST_WORDS,
+        rough: bool = False,
+        absent: bool = False,
     ) -> LexicalQuery:
         """Return the rarest words of a query, and the score of a perfect match.
 
@@ -311,6 +317,7 @@ class Lexical(ABC):
             counts: Counts entries faster than the full-text index. The result is the same, with ``terms``.
             most: Maximum number of words to return.
             rough: Whether the number of entries that hold a common word may be that of a while ago.
+            absent: Whether words that no entry of the index holds are returned too: former versions may hold them.
         """
 
     @property

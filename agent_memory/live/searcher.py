@@ -148,6 +148,10 @@ class Searcher:
         wanted = np.array(ids, np.int64)
         return list(map(int, self._ask(lambda view: view.select_long(wanted)))) if len(wanted) else []
 
+    def list_former(self) -> list[int]:
+        """Return the entries that satisfy the condition but have left the index."""
+        return [int(entry_id) for entry_id in self._tx.entries.select_ids(self._condition.former())]
+
     def score_former(self, query: FloatArray) -> dict[int, float]:
         """Return the cosines of a query with entries that satisfy the condition but have left the index, by id."""
         generation = self._tx.generations.live()
@@ -194,7 +198,7 @@ class Searcher:
         """Return the rarest words of a query."""
         if self._words is None:
             self._words = (self._live_words.view(self._tx, in_haste=self._in_haste),)
-        return self._tx.lexical.parse(text, counts=self._words[0])
+        return self._tx.lexical.parse(text, counts=self._words[0], absent=self._condition.state == "as_of")
 
     def search_words(self, query: LexicalQuery, limit: int) -> dict[int, float]:
         """Return the scores of the best entries by words, from 0 to 1, best first, hidden ones included."""

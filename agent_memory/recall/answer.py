@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from agent_memory.errors import StorageError
@@ -15,6 +16,7 @@ from agent_memory.recall.request import Request
 from agent_memory.recall.search import Search
 from agent_memory.records import Entry, Hit, Hits
 from agent_memory.storage.base import Transaction
+from agent_memory.storage.words.terms import join_labels
 
 _BATCH = 64  # questions answered in one read transaction
 
@@ -87,7 +89,7 @@ def explain_score(
         "lexical": {
             "share": candidate.lexical,
             "rank": search.lexical_ranks.get(candidate.id),
-            "words": tx.lexical.find_matched(search.words, candidate.id),
+            "words": _list_words(tx, search, candidate, entries),
             "adds": candidate.weights.lexical * candidate.lexical,
         },
         "nearby": {
@@ -101,11 +103,24 @@ def explain_score(
         "speaker": candidate.speaker,
         "recency": candidate.recency,
         "newer": candidate.newer,
+        "read": candidate.read,
         "rerank": candidate.rerank,
         "confidence": _explain_confidence(search, candidate.id),
         "score": candidate.score,
         "filter": bool(search.searcher.select_allowed([candidate.id])),
     }
+
+
+def _list_words(tx: Transaction, search: Search, candidate: Candidate, entries: Mapping[int, Entry]) -> list[str]:
+    """Return the words of the query that a candidate holds, also a former version, which is in no index."""
+    words = search.words
+    found = tx.lexical.find_matched(words, candidate.id)
+    if found or not candidate.lexical or candidate.id not in entries:
+        return found
+    text = {candidate.id: entries[candidate.id]}
+    each = zip(words.phrases, words.weights, words.words, strict=True)
+    single = [(replace(words, phrases=(phrase,), weights=(weight,)), word) for phrase, weight, word in each]
+    return join_labels([word for one, word in single if tx.lexical.score_texts(one, text)])
 
 
 def _explain_confidence(search: Search, entry_id: int) -> dict[str, Any] | None:

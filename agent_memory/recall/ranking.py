@@ -97,7 +97,8 @@ class Candidate:
         speaker: Bonus or penalty for what the agent said.
         recency: Bonus for a recent event time.
         newer: What it takes to rank before an earlier entry that it probably updates.
-        rerank: Score of the cross-encoder; replaces all others.
+        read: What a cross-encoder adds that read the question and the text together.
+        rerank: Score of a reranker that replaces all others.
     """
 
     id: int
@@ -114,6 +115,7 @@ class Candidate:
     speaker: float = 0.0
     recency: float = 0.0
     newer: float = 0.0
+    read: float = 0.0
     rerank: float | None = None
 
     @property
@@ -127,7 +129,7 @@ class Candidate:
         if self.rerank is not None:
             return self.rerank
         words = self.weights.lexical * self.lexical + self.weights.nearby * self.nearby
-        around = self.neighbour + self.time + self.importance + self.speaker + self.recency + self.newer
+        around = self.neighbour + self.time + self.importance + self.speaker + self.recency + self.newer + self.read
         return self.trust * self.dense + words + around
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent_memory.encoders.reranker import AddingReranker, describe_text
+from agent_memory.encoders.reranker import AddingReranker, check_scores, describe_text
 from agent_memory.errors import StorageError
 from agent_memory.live.searcher import Searcher, slice_result
 from agent_memory.live.space import Space
@@ -161,10 +161,13 @@ class Search:
         if request.mode is Mode.LEXICAL:
             ranked = [candidate for candidate in ranked if candidate.lexical > 0]
         self._rate(ranked)
+        reranker = request.rerank if request.text is not None else None
+        adding = isinstance(reranker, AddingReranker)
+        if reranker is not None and adding:  # before the later one of two is raised: it stays first
+            ranked = self._rerank(ranked, reranker)
         ranked = self._renew(ranked)
-        if request.rerank is not None and request.text is not None:
-            with stage("rerank"):
-                ranked = self._rerank(ranked, request.rerank, request.text)
+        if reranker is not None and not adding:
+            ranked = self._rerank(ranked, reranker)
         hidden = self.searcher.hidden
         self.ranked = [candidate for candidate in ranked if candidate.id not in hidden] if hidden else ranked
         return self._select(self.ranked)
@@ -279,12 +282,14 @@ class Search:
 
     def _add_former(self) -> None:
         """Add the versions that were current at ``as_of`` and have left the index since."""
-        if not self._dense:
+        former = self.searcher.list_former()
+        if not former:
             return
-        cosines = self.searcher.score_former(self.request.vector)
-        shares = self._tx.lexical.score_texts(self.words, self._tx.entries.fetch(list(cosines))) if cosines else {}
-        for entry_id, score in cosines.items():
-            self.candidates[entry_id] = Candidate(entry_id, score, self.trust, shares.get(entry_id, 0.0))
+        cosines = self.searcher.score_former(self.request.vector) if self._dense else {}
+        shares = self._tx.lexical.score_texts(self.words, self.fetch(former)) if self.words.phrases else {}
+        for entry_id in dict.fromkeys((*cosines, *shares)):
+            cosine, share = cosines.get(entry_id, 0.0), shares.get(entry_id, 0.0)
+            self.candidates[entry_id] = Candidate(entry_id, cosine, self.trust, share)
 
     def _add_by_cosine(self, ids: Iterable[int], *, blank: bool = False) -> None:
         """Add entries as candidates, scored by their cosine; existing candidates stay as they are.
@@ -359,7 +364,8 @@ class Search:
         if self.calibration is None and not self.request.explain:
             return
         rated = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
-        count = max(self.request.k, FIRST)  # as many as may come to be among the hits
+        # As many as may come to be among the hits.
+        count = max(self.request.k, FIRST, 0 if self.request.rerank is None else self._count_read(self.request.rerank))
         if any(entry_id in self.candidates for entry_id in self._extra):
             count = len(rated)
         features = confidence.measure(rated, self.request, len(self.words.phrases), count)
@@ -373,6 +379,11 @@ class Search:
             return ranked
         shown = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
         self.stale = renew(self._tx, self.request, shown, dated=bool(self.intervals), fetch=self.fetch)
+        for earlier, later in self.stale.items():
+            # What answers the question in the earlier one is in the later one, in its present form.
+            is_first = self.candidates[later].score > self.candidates[earlier].score
+            if is_first and {earlier, later} <= self.confidences.keys():
+                self.confidences[later] = max(self.confidences[earlier], self.confidences[later])
         return ranking.rank_candidates(ranked) if self.stale else ranked
 
     @property
@@ -429,9 +440,14 @@ class Search:
             return ranking.diversify(ranked, vectors, request.k, request.diversity)
         return ranked[: request.k]
 
-    def _rerank(self, ranked: list[Candidate], reranker: Reranker, text: str) -> list[Candidate]:
+    def _count_read(self, reranker: Reranker) -> int:
+        """Return how many candidates a reranker is asked about."""
+        return reranker.depth if isinstance(reranker, AddingReranker) else max(_LENDERS, self.request.k)
+
+    def _rerank(self, ranked: list[Candidate], reranker: Reranker) -> list[Candidate]:
+        text = self.request.text or ""
         adding = reranker if isinstance(reranker, AddingReranker) else None
-        depth = max(_LENDERS, self.request.k) if adding is None else adding.depth
+        depth = self._count_read(reranker)
         best, behind = ranked[:depth], ranked[depth:]
         entries = self.fetch([candidate.id for candidate in best])
         # Of a long text, a cross-encoder reads the beginning alone.
@@ -439,7 +455,11 @@ class Search:
         texts = {number: entry.text[slice(*spans.get(number, (None, None)))] for number, entry in entries.items()}
         if adding is not None:
             texts = {number: describe_text(entries[number].speaker, text) for number, text in texts.items()}
-        scores = reranker.score(text, [texts[candidate.id] for candidate in best])
+        with stage("rerank"):
+            scores = check_scores(reranker.score(text, [texts[candidate.id] for candidate in best]), len(best))
         for candidate, score in zip(best, scores.tolist(), strict=True):
-            candidate.rerank = score if adding is None else candidate.score + adding.blend * score
+            if adding is None:
+                candidate.rerank = score
+            else:
+                candidate.read = adding.blend * score
         return ranking.rank_candidates(best) + ([] if adding is None else behind)

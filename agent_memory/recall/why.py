@@ -17,7 +17,7 @@ from agent_memory.recall.request import Mode, Request
 from agent_memory.recall.search import Search
 from agent_memory.records import Entry, Trace
 from agent_memory.storage.base import Transaction
-from agent_memory.storage.records import LATER
+from agent_memory.storage.records import LATER, Condition
 from agent_memory.types import Namespace
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _NO_WORD = "it holds no word of the query"
 def why(store: Store, space: Space, request: Request, *, namespace: Namespace, key: str) -> Trace:
     """Return the stage at which a recall dropped an entry, or its rank; see ``Memory.why``."""
     with store.read() as tx:
-        found = tx.entries.find_newest(namespace, key)
+        found = _find(tx, request, namespace, key)
     if found is None:
         return Trace(key=key, returned=False, stage="unknown", reason=f"there is no entry with key {key!r}")
     entry_id, entry = found
@@ -42,6 +42,15 @@ def why(store: Store, space: Space, request: Request, *, namespace: Namespace, k
         if obstacle is not None:
             return Trace(key=key, returned=False, stage=obstacle[0], reason=obstacle[1])
         return _explain(tx, search, best, entry_id, entry)
+
+
+def _find(tx: Transaction, request: Request, namespace: Namespace, key: str) -> tuple[int, Entry] | None:
+    """Return (id, entry) of a key: the version that the request is about, or else the newest."""
+    if request.as_of is not None:
+        then = Condition(namespace=namespace, key=key, state="as_of", moment=request.as_of)
+        for entry_id in tx.entries.select_ids(then).tolist():
+            return entry_id, tx.entries.fetch([entry_id])[entry_id]
+    return tx.entries.find_newest(namespace, key)
 
 
 def _find_obstacle(tx: Transaction, entry_id: int, entry: Entry, request: Request) -> tuple[str, str] | None:

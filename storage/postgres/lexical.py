@@ -199,10 +199,16 @@ class PostgresLexical(Filtering, SqliteLexical):
 
     @override
     def parse(
-        self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS, rough: bool = False
+        self,
+        query: str,
+        *,
+        counts: TermCounts | None = None,
+        most: int = MOST_WORDS,
+        rough: bool = False,
+        absent: bool = False,
     ) -> LexicalQuery:
         self._common = self._driver.habits.list_common(self._count_indexed()) if rough and counts is None else None
-        return super().parse(query, counts=counts, most=most)
+        return super().parse(query, counts=counts, most=most, absent=absent)
 
     @override
     def _holds(self, term: str, stems: Stems) -> bool:
@@ -225,11 +231,11 @@ class PostgresLexical(Filtering, SqliteLexical):
         return hits
 
     @override
-    def _count(self, words: Sequence[Word], stems: Stems) -> list[tuple[int, str, Word]]:
+    def _count(self, words: Sequence[Word], stems: Stems, absent: bool) -> list[tuple[int, str, Word]]:
         if stems.count(()) is None:  # nobody else counts: all words are counted at once
             forms = [[tuple(split_terms(" ".join(form))) for form in word.forms] for word in words]
             self._driver.ask([_ask_count(one) for one in forms if tuple(one) not in (self._common or ())])
-        return super()._count(words, stems)
+        return super()._count(words, stems, absent)
 
     @override
     def search(self, query: LexicalQuery, *, limit: int, condition: Condition | None = None) -> dict[int, float]:

@@ -270,10 +270,16 @@ class SqliteLexical(Group, Lexical):
 
     @override
     def parse(
-        self, query: str, *, counts: TermCounts | None = None, most: int = MOST_WORDS, rough: bool = False
+        self,
+        query: str,
+        *,
+        counts: TermCounts | None = None,
+        most: int = MOST_WORDS,
+        rough: bool = False,
+        absent: bool = False,
     ) -> LexicalQuery:
         stems = Stems(self._stem, counts)
-        found = self._count(choose_words(query, lambda: self._list_languages(stems)), stems)
+        found = self._count(choose_words(query, lambda: self._list_languages(stems)), stems, absent)
         rarest = sorted(found, key=lambda one: one[:2])[:most]
         # FTS5 counts rows at the commit: what this transaction has written may be missing.
         total = self._count_indexed() if counts is None else len(counts)
@@ -319,8 +325,8 @@ class SqliteLexical(Group, Lexical):
             return counted > 0
         return driver(self._connection).execute(_ANY, (f'"{term}"',)).fetchone() is not None
 
-    def _count(self, words: Sequence[Word], stems: Stems) -> list[tuple[int, str, Word]]:
-        """Return (rows, phrase, word) of the words that some row holds."""
+    def _count(self, words: Sequence[Word], stems: Stems, absent: bool) -> list[tuple[int, str, Word]]:
+        """Return (rows, phrase, word) of the words that some row holds, or of all of them."""
         found: list[tuple[int, str, Word]] = []
         terms: set[str] = set()
         stems.learn(word.forms for word in words)
@@ -331,7 +337,7 @@ class SqliteLexical(Group, Lexical):
             hits = stems.count(word.forms)
             if hits is None:
                 hits = self._count_hits(phrase)
-            if hits:
+            if hits or absent:
                 found.append((hits, f"({phrase})" if len(word.forms) > 1 else phrase, word))
                 terms.update(form[0] for form in word.forms if len(form) == 1)
         return found

@@ -589,3 +589,19 @@ def test_several_questions_at_once_are_answered_as_one_by_one(open_memory, monke
     for wrong in ("a text", 3, ["a", 3]):
         with pytest.raises(InvalidInputError):
             memory.recall_many(wrong)
+
+
+@pytest.mark.parametrize("mode", ["lexical", "hybrid"])
+def test_a_word_that_only_a_former_version_holds_counts_at_its_time(memory, mode):
+    memory.add("a kestrel on the roof", key="bird")
+    memory.add("a heron by the lake", key="heron", vector=False)
+    memory.add("Bob likes tea", key="tea")
+    then = datetime.now(UTC)
+    memory.add("a kite on the roof", key="bird")
+    memory.supersede("heron", "tea")
+    for word, key, text in (("kestrel", "bird", "a kestrel on the roof"), ("heron", "heron", "a heron by the lake")):
+        hit = memory.recall(word, as_of=then, mode=mode, k=1, explain=True)[0]
+        assert (hit.entry.key, hit.text, hit.trace["lexical"]["words"]) == (key, text, [word])
+        assert memory.why(word, key, as_of=then, mode=mode, k=1).returned
+    assert "kite" not in [hit.text for hit in memory.recall("kite", as_of=then, mode="lexical")]
+    assert memory.recall("kestrel", mode="lexical") == []

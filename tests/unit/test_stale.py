@@ -104,6 +104,26 @@ def test_the_latest_value_comes_first_and_the_former_one_is_marked(memory):
     assert hits[0].trace["newer"] > 0
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "question"),
+    [
+        ("My flight leaves at 3 pm.", "My flight leaves at 5 pm.", "When does my flight leave?"),
+        ("My boss is Anna.", "My boss is Peter.", "Who is my boss?"),
+        ("My salary is 1000 euros.", "My salary is 2000 euros.", "What is my salary?"),
+    ],
+)
+def test_the_latest_value_is_no_less_sure_and_stays_first_when_it_is_read_again(memory, before, after, question):
+    scope = ("sure", before)
+    memory.add(before, key="old", namespace=scope, event_time=BEGUN)
+    memory.add(after, key="new", namespace=scope, event_time=BEGUN + timedelta(days=1))
+    for rerank in (None, "default"):
+        first, second = memory.recall(question, namespace=scope, k=2, rerank=rerank)
+        assert (first.entry.key, second.entry.key, second.stale_by) == ("new", "old", "new")
+        assert first.confidence >= second.confidence
+        sure = memory.recall(question, namespace=scope, min_confidence=second.confidence, rerank=rerank)
+        assert sure[0].entry.key == "new"
+
+
 def test_a_question_about_the_past_leaves_the_former_value_first_but_marks_it(memory):
     scope = ("past",)
     memory.add("Alice lives in Berlin.", key="berlin", event_time="2023-01-01", namespace=scope)

@@ -4,7 +4,7 @@ import { field, h, link, moment, number, origin, problem, s, say, scope, show, s
 
 const TERMS = [
   ["dense", "meaning", (t) => t.dense * t.trust], ["words", "words", (t) => t.lexical.adds + t.nearby.adds], ["neighbour", "neighbours", (t) => t.neighbour.adds],
-  ["time", "time", (t) => t.time.adds], ["importance", "importance", (t) => t.importance], ["recency", "recency", (t) => t.recency + t.newer], ["speaker", "who said it", (t) => t.speaker],
+  ["time", "time", (t) => t.time.adds], ["importance", "importance", (t) => t.importance], ["recency", "recency", (t) => t.recency + t.newer], ["read", "reading both", (t) => t.read ?? 0], ["speaker", "who said it", (t) => t.speaker],
 ];
 const swatch = (name) => s("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, s("rect", { width: 10, height: 10, rx: 2, class: "f-" + name }));
 const legend = () => h("div", { class: "legend" }, TERMS.map(([name, text]) => h("span", {}, swatch(name), text)));
@@ -34,7 +34,7 @@ export function funnel(tiers) {
 const parts = (trace) => table(["part", "value"], [
   ["cosine", number(trace.dense)], ["trust in it", number(trace.trust)], ["words found", (trace.lexical.words || []).join(", ") || "–"], ["words add", number(trace.lexical.adds)],
   ["words nearby add", number(trace.nearby.adds) + (trace.nearby.key ? ` (from ${trace.nearby.key})` : "")],
-  ["neighbour adds", number(trace.neighbour.adds) + (trace.neighbour.key ? ` (from ${trace.neighbour.key})` : "")], ["time adds", number(trace.time.adds)], ["importance", number(trace.importance)], ["being said by the agent adds", number(trace.speaker)], ["recency", number(trace.recency)], ["updating an earlier entry adds", number(trace.newer)], ["score", number(trace.score)]], "Parts of the score");
+  ["neighbour adds", number(trace.neighbour.adds) + (trace.neighbour.key ? ` (from ${trace.neighbour.key})` : "")], ["time adds", number(trace.time.adds)], ["importance", number(trace.importance)], ["being said by the agent adds", number(trace.speaker)], ["recency", number(trace.recency)], ["updating an earlier entry adds", number(trace.newer)], ["reading both together adds", number(trace.read ?? 0)], ["score", number(trace.score)]], "Parts of the score");
 
 function makeSettings(title, sessions, scopes, given = {}) {
   const [modeLabel, mode] = field("Mode", { value: given.mode || "hybrid" }, [["hybrid", "hybrid"], ["dense", "meaning"], ["lexical", "words"]]);

@@ -42,13 +42,17 @@ def test_a_recall_adds_what_the_reranker_says(reranker, tmp_path):
     with Memory(tmp_path) as memory:
         memory.add_many([{"text": text, "speaker": name} for name, _, text in (one.partition(": ") for one in TEXTS)])
         memory.add_many(f"Note {number}: the pottery class is on day {number}." for number in range(40))
-        plain = {hit.entry.key: hit.score for hit in memory.recall(QUESTION, k=44)}
+        found = memory.recall(QUESTION, k=44, explain=True)
+        plain = {hit.entry.key: hit.score - hit.trace["newer"] for hit in found}
         hits = memory.recall(QUESTION, k=44, rerank="default", explain=True)
         assert hits[0].text.startswith("We adopted a puppy")
         assert len(hits) == 44 and [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
         read, behind = hits[: reranker.depth], hits[reranker.depth :]
-        assert all(hit.trace["rerank"] == hit.score for hit in read)
-        assert all(hit.trace["rerank"] is None and hit.score == plain[hit.entry.key] for hit in behind)
+        for hit in read:  # what it adds is a part of the score, as all others are
+            assert hit.trace["rerank"] is None
+            parts = hit.trace["read"] + hit.trace["newer"]
+            assert hit.score == pytest.approx(plain[hit.entry.key] + parts, abs=1e-6)
+        assert all(hit.trace["read"] == 0 and hit.score >= plain[hit.entry.key] for hit in behind)
         first = hits[0]
         added = reranker.blend * float(reranker.score(QUESTION, TEXTS[:1])[0])
         assert first.score == pytest.approx(plain[first.entry.key] + added, abs=0.01)
