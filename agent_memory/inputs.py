@@ -61,6 +61,7 @@ _NOTHING_SEEN = re.compile(f"[\\s\x00-\x1f\x7f-\x9f\u2800{INVISIBLE}]+")
 
 # Also with one slash, as a Path makes of it.
 _ADDRESS = re.compile("postgres(ql)?:/")
+_NEARLY = re.compile(r"\s*postgres(?:ql)?(?:\s*:|//)", re.IGNORECASE)
 _URL = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -68,6 +69,8 @@ def parse_place(what: str, value: object) -> Path | str:
     """Return where a store is: the absolute path of a folder, or the URL of a PostgreSQL database as it is."""
     if isinstance(value, str) and _ADDRESS.match(value) and "://" in value:
         return check_unicode(what, value)
+    if isinstance(value, str) and _NEARLY.match(value):  # a folder would be made, named with the password
+        raise InvalidInputError(f"{what} is nearly an address of PostgreSQL: write postgresql://user@host/database")
     return parse_path(what, value)
 
 

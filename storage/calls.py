@@ -42,6 +42,15 @@ def keep_interrupts() -> Iterator[None]:
         _held.pop(threading.get_ident(), None)
 
 
+def raise_behind(error: BaseException) -> None:
+    """Raise an interrupt that an error was raised over, as psycopg's pipelines do on their way out."""
+    behind = error.__context__
+    while behind is not None:
+        if not isinstance(behind, Exception):
+            raise behind
+        behind = behind.__context__
+
+
 def _find_interrupt(error: BaseException | None) -> BaseException | None:
     while error is not None:
         cause = error.__cause__

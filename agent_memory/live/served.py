@@ -216,6 +216,12 @@ class ServedIndex:
         with self._database.read() as tx:
             _get(tx).assert_usable(generation)
         self._bring_up(generation)
+        with self._database.write() as tx:
+            nearest = _get(tx)
+            state = nearest.read_state(generation)
+            if state is not None and state.seq > seq:
+                # What was written since has its vectors at the swap alone: it is taken in once more after that.
+                nearest.record(generation, replace(state, seq=seq))
         return None
 
     # --- upkeep ------------------------------------------------------------------------------------------

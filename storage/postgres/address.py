@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from agent_memory.errors import InvalidInputError, MissingDependencyError
 
@@ -18,6 +18,7 @@ _PLACE = re.compile(
     r"(?:(?P<host>[A-Za-z0-9._-]+)|(?P<bracketed>\[[0-9A-Fa-f:.]+\]))(?::(?P<port>\d{1,5}))?"
     r"|(?P<folder>/[^,:]*)(?::(?P<folder_port>\d{1,5}))?"
 )
+_CITED = re.compile(r'"[^"]*"(?! in URI)')
 _OWN = ("schema", "read_from", "index")
 _SAFE = ("require", "verify-ca", "verify-full")
 _SPOKEN = ("disable", *_SAFE)
@@ -60,10 +61,16 @@ def parse_address(url: str) -> Address:
         from psycopg.conninfo import conninfo_to_dict, make_conninfo
     except ImportError as error:
         raise MissingDependencyError("psycopg", "postgres") from error
+    # What is wrong with it is said without citing it: a password may be in any part of a URL that is torn wrongly.
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise InvalidInputError(f"not the URL of a PostgreSQL database: {error}") from error
+    except ValueError:
+        raise InvalidInputError("not the URL of a PostgreSQL database: it holds signs that no URL may") from None
+    if parts.netloc.count("@") > 1 or "@" in parts.path or parts.fragment:
+        raise InvalidInputError(
+            "not the URL of a PostgreSQL database: write the signs '@', '/', '#' and '?' of a password as %40, %2F, "
+            "%23 and %3F"
+        )
     if parts.scheme not in SCHEMES:
         raise InvalidInputError(f"not the URL of a PostgreSQL database: its scheme is {parts.scheme!r}")
     asked = parse_qsl(parts.query, keep_blank_values=True)
@@ -78,13 +85,15 @@ def parse_address(url: str) -> Address:
     indexes = [value for name, value in asked if name == "index"]
     if len(indexes) > 1 or not set(indexes) <= {"local", "server"}:
         raise InvalidInputError(f"index={indexes[-1]!r}: give one of local, server")
-    rest = urlencode([(name, value) for name, value in asked if name not in _OWN])
+    # Not urlunsplit, which leaves out "//" before no host; libpq takes no "+" for a space.
+    rest = urlencode([(name, value) for name, value in asked if name not in _OWN], quote_via=quote)
     try:
-        given = conninfo_to_dict(urlunsplit((*parts[:3], rest, "")))
+        given = conninfo_to_dict(f"postgresql://{parts.netloc}{parts.path}{'?' if rest else ''}{rest}")
         options = {str(name): str(value) for name, value in given.items() if value is not None}
         make_conninfo("", **options)
     except Error as error:
-        raise InvalidInputError(f"not the URL of a PostgreSQL database: {str(error).strip()}") from error
+        said = _CITED.sub('"…"', str(error).strip())
+        raise InvalidInputError(f"not the URL of a PostgreSQL database: {said}") from None
     standby = None if not standbys else _make_address(_move(options, standbys[0]), schemas[0])
     return replace(_make_address(options, schemas[0], standby), index=indexes[0] if indexes else None)
 
@@ -113,8 +122,17 @@ def _make_address(given: Mapping[str, str], schema: str, standby: Address | None
 
 
 def _is_local(options: Mapping[str, str]) -> bool:
-    """Return whether every host of an address is this machine: a socket, ``localhost`` or a loopback address."""
-    given = options.get("hostaddr") or options.get("host") or ""
+    """Return whether every host of an address is this machine: a socket, ``localhost`` or a loopback address.
+
+    What the URL does not say libpq takes from the environment, or from the file of a service, which is not read here.
+    """
+    from psycopg import pq
+
+    known = {one.keyword.decode(): (one.val or b"").decode() for one in pq.Conninfo.get_defaults()}
+    address = options.get("hostaddr") or known.get("hostaddr")
+    if "service" in options and not (address and "hostaddr" in options) and "host" not in options:
+        return False
+    given = address or options.get("host") or known.get("host") or ""
     return all(not host or host.startswith(("/", "@")) or _is_loopback(host) for host in given.split(","))
 
 

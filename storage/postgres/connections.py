@@ -26,7 +26,7 @@ import psycopg
 
 from agent_memory.errors import StorageError
 from agent_memory.files import failpoint, reset_in_child
-from agent_memory.storage.calls import Call, Calls
+from agent_memory.storage.calls import Call, Calls, raise_behind
 from agent_memory.storage.postgres import facts, lexical
 from agent_memory.storage.postgres.address import Address
 from agent_memory.storage.postgres.driver import Driver, Habits, Question, describe, list_errors, wrap_error
@@ -285,6 +285,7 @@ class Connections:
                     raise
                 self._give_back(link)
             except list_errors() as error:
+                raise_behind(error)
                 raise self._wrap(error, wait_s) from error
 
     def _list_begin(self, kind: str, wait_s: float) -> list[Question]:

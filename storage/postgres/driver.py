@@ -10,8 +10,11 @@ import psycopg
 
 from agent_memory.errors import ClosedError, InvalidInputError, LockTimeoutError, StorageError
 from agent_memory.storage.postgres.dialect import translate
+from agent_memory.storage.sqlite.values import encode_namespace
+from agent_memory.types import Namespace
 
 ERRORS = (psycopg.Error,)
+_LONGEST_NAMES = 2_600  # bytes; an entry of a B-tree takes 2,704
 NO_NUL = "PostgreSQL stores no text that holds the character NUL (U+0000); take it out, or use a store on SQLite"
 
 Handler = Callable[["Driver", Sequence[Sequence[Any]]], None]
@@ -301,6 +304,17 @@ def describe(error: Exception) -> str:
     told = " ".join(str(error).split())
     # psycopg says so when the connection was lost while it waited for several answers.
     return "the connection to the server was lost" if "pipeline mode" in told else told
+
+
+def check_names(namespace: Namespace, *names: str | None) -> None:
+    """Raise InvalidInputError if a namespace and a name in it are longer together than an index of the server takes."""
+    place = encode_namespace(namespace)
+    for name in filter(None, names):
+        if (size := len(place.encode()) + len(name.encode())) > _LONGEST_NAMES:
+            raise InvalidInputError(
+                f"namespace and name take {size} bytes together, and PostgreSQL indexes up to {_LONGEST_NAMES}: "
+                f"{name[:40]!r}…"
+            )
 
 
 def check_nul(*texts: str | None, json: str | None = None) -> None:

@@ -22,6 +22,7 @@ _FIXED = {
     "array_nulls": "on",
     "DateStyle": "ISO",
     "extra_float_digits": "1",
+    "gin_fuzzy_search_limit": "0",
     "standard_conforming_strings": "on",
     "transform_null_equals": "off",
 }

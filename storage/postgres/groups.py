@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from agent_memory.storage.postgres import columns
 from agent_memory.storage.postgres.conditions import Filtering
-from agent_memory.storage.postgres.driver import check_nul
+from agent_memory.storage.postgres.driver import check_names, check_nul
 from agent_memory.storage.postgres.nearest import name_table
 from agent_memory.storage.records import Condition, Draft, Generation, LoggedQuery, Written
 from agent_memory.storage.sqlite.drafts import SqliteDrafts
@@ -119,6 +119,7 @@ class PostgresDrafts(SqliteDrafts):
     @override
     def put(self, drafts: Sequence[Draft], generation_id: int, now: datetime, *, keep_versions: int) -> Written:
         for draft in drafts:
+            check_names(draft.namespace, draft.key, draft.session)
             check_nul(draft.key, draft.text, draft.session, draft.speaker, *draft.namespace, json=draft.metadata)
         return super().put(drafts, generation_id, now, keep_versions=keep_versions)
 

@@ -7,6 +7,7 @@ score is FTS5's formula with its constants, so that both back ends rank alike. (
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,11 +38,16 @@ _FORM = re.compile('"([^"]*)"')
 _COMMON = 200  # rows from which a word is common
 
 _Form = tuple[str, ...]
+_LONGEST = 500  # characters of a term: an index takes 2,712 bytes
 
 
 def split_terms(terms: str) -> list[str]:
-    """Return the terms of ``list_terms`` one by one, stemmed."""
-    return stem_apart(_TERM.findall(terms.lower()))
+    """Return the terms of ``list_terms`` one by one, stemmed; of one too long for the server's index, a digest."""
+    return [term if len(term) <= _LONGEST else _digest(term) for term in stem_apart(_TERM.findall(terms.lower()))]
+
+
+def _digest(term: str) -> str:
+    return term[:16] + hashlib.sha256(term.encode()).hexdigest()
 
 
 def _list_forms(phrase: str) -> list[_Form]:

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from agent_memory.errors import MigrationError, SchemaTooNewError, StorageError
 from agent_memory.storage import rows
+from agent_memory.storage.migrating import upgrade
 from agent_memory.storage.postgres.connections import Connections, get_raw
 from agent_memory.storage.postgres.driver import describe
 from agent_memory.storage.postgres.facts import lift_limits
@@ -79,21 +80,15 @@ def read_revision(raw: psycopg.Connection[Any], connections: Connections) -> str
 
 
 def _migrate(connections: Connections) -> None:
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", "agent_memory.storage.postgres:migrations")
     with connections.write() as link:
         raw = get_raw(link)
         before = read_revision(raw, connections)
         if before == REVISIONS[-1]:
             return
-        config.attributes["connection"] = link.full
         try:
             lift_limits(raw, local=True)
             raw.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(connections.schema)))
-            command.upgrade(config, "head")
+            upgrade(link.full, "agent_memory.storage.postgres:migrations")
         except Exception as error:
             what = "the tables could not be made" if before is None else f"migration from {before} failed"
             raise MigrationError(f"{connections.address.name}: {what}: {describe(error)}") from error

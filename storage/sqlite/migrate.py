@@ -9,6 +9,7 @@ from pathlib import Path
 from agent_memory.errors import LockTimeoutError, MigrationError, SchemaTooNewError, StorageError
 from agent_memory.files import failpoint
 from agent_memory.storage import rows
+from agent_memory.storage.migrating import upgrade
 from agent_memory.storage.sqlite.connections import Connections
 from agent_memory.storage.sqlite.known import find_difference, read_objects
 from agent_memory.storage.sqlite.rewriting import rewrite_words
@@ -121,18 +122,12 @@ def enable_log(connections: Connections) -> None:
 
 
 def _migrate(connections: Connections) -> None:
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", "agent_memory.storage.sqlite:migrations")
     with connections.write() as connection:
         before = _read_revision(connection, connections.path)
         if before == REVISIONS[-1]:
             return
-        config.attributes["connection"] = connection.full
         try:
-            command.upgrade(config, "head")
+            upgrade(connection.full, "agent_memory.storage.sqlite:migrations")
         except Exception as error:
             raise MigrationError(f"{connections.path}: migration from {before} failed: {error}") from error
         failpoint("migration-before-commit")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from conformance.samples import find_words, make_draft, put
 
@@ -119,6 +121,13 @@ class WordContract:
             *(make_draft(f"c{number}", other) for number, other in enumerate(OTHERS)),
         )
         assert find_words(database, text) == find_words(database, query) == ids[:2]
+
+    @pytest.mark.parametrize("letters", ["0123456789abcdef", "абвгдежзиклмнопр"])
+    def test_a_word_of_any_length_is_found_and_another_of_its_beginning_is_not(self, database, letters):
+        digits = "".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(125))
+        word = digits.translate(str.maketrans("0123456789abcdef", letters))
+        ids = put(database, make_draft("a", f"key {word} end"), make_draft("b", f"{word}x"), make_draft("c", "tea"))
+        assert find_words(database, word) == find_words(database, "key") == [ids[0]]
 
     @pytest.mark.parametrize(("text", "query"), DIFFERENT)
     def test_letters_that_tell_words_apart_are_kept(self, database, text, query):

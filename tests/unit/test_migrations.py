@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import alembic.command
 import pytest
 from support import WordEncoder, python
 
@@ -60,3 +63,27 @@ def test_killed_while_migrating(tmp_path, revision, point):
     _, errors = child.communicate(timeout=60)
     assert child.returncode == -9, errors
     verify(tmp_path / "store")
+
+
+def test_stores_that_are_made_at_once_do_not_mix_their_migrations(tmp_path, monkeypatch):
+    running, most, upgrade = [], [], alembic.command.upgrade
+
+    def watched(*given):
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.05)
+        try:
+            upgrade(*given)
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(alembic.command, "upgrade", watched)
+
+    def make(number):
+        with Memory(tmp_path / f"store{number}", encoder=WordEncoder()) as memory:
+            memory.add("kept")
+            return memory.check().ok
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(make, range(4)))
+    assert most == [1] * 4

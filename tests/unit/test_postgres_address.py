@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("psycopg", reason="pip install 'agent-memory[postgres]'")
 
-from agent_memory import inputs
+from agent_memory import Memory, inputs
 from agent_memory.errors import InvalidInputError
 from agent_memory.storage.postgres.address import parse_address
 from agent_memory.storage.postgres.dialect import translate
@@ -77,3 +77,62 @@ def test_an_address_is_no_path(value):
 )
 def test_statements_are_spelled_in_the_words_of_postgresql(sqlite, postgres):
     assert postgres in translate(sqlite).sql
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:S3cr%ZZet@h.example/db",
+        "postgresql://u:S3cr%00et@h.example/db",
+        "postgresql://u:S3cret／x@h.example/db",
+        "postgresql://u:S3cr#et@h.example/db",
+        "postgresql://u:S3cr/et@h.example/db",
+        "postgresql://u:S3cr@et@h.example/db",
+        "postgresql://u:[S3cret@h.example/db",
+        "postgresql://u@h.example/db?password=S3cret&nonsense=S3cret",
+    ],
+)
+def test_no_message_cites_a_part_of_a_torn_address(url):
+    with pytest.raises(InvalidInputError) as caught:
+        parse_address(url)
+    assert not any(part in str(caught.value) for part in ("S3cr", "et@", "h.example"))
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        " postgresql://u:S3cret@h/db",
+        "postgresql//u:S3cret@h/db",
+        "POSTGRESQL://u:S3cret@h/db",
+        "postgres:/u:S3cret@h/db",
+    ],
+)
+def test_what_is_nearly_an_address_is_no_folder(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError) as caught:
+        Memory(url)
+    assert "S3cret" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_parts_that_a_url_leaves_out_or_writes_with_spaces_are_read_as_libpq_reads_them():
+    assert parse_address("postgresql:///db?host=/run/pg&user=me").options == {
+        "host": "/run/pg", "user": "me", "dbname": "db",
+    }  # fmt: skip
+    options = parse_address(
+        "postgresql://me@localhost/db?password=my%20S3cret%2Bx&options=-c%20search_path%3Dx"
+    ).options
+    assert (options["password"], options["options"]) == ("my S3cret+x", "-c search_path=x")
+
+
+@pytest.mark.parametrize(("variable", "host"), [("PGHOST", ""), ("PGHOSTADDR", ""), ("PGHOSTADDR", "localhost")])
+def test_a_server_elsewhere_that_the_environment_names_is_reached_by_tls(monkeypatch, variable, host):
+    monkeypatch.setenv(variable, "192.0.2.2")
+    assert parse_address(f"postgresql://me@{host}/db").options["sslmode"] == "require"
+    with pytest.raises(InvalidInputError, match="prefer"):
+        parse_address(f"postgresql://me@{host}/db?sslmode=prefer")
+
+
+def test_a_service_may_name_any_server_and_is_reached_by_tls():
+    assert parse_address("postgresql://me@/db?service=mine").options["sslmode"] == "require"
+    assert "sslmode" not in parse_address("postgresql://me@localhost/db?service=mine").options

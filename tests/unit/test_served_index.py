@@ -399,3 +399,23 @@ def test_backups_and_copies_take_no_index_along_and_make_their_own(open_both, ex
             assert list_hits(memory.recall("red cat", k=9)) == expected
     with psycopg.connect(extended.url(), autocommit=True) as connection:
         connection.execute(f"DROP SCHEMA {target.rpartition('schema=')[2]} CASCADE")
+
+
+def test_what_is_written_while_an_index_is_filled_for_a_swap_is_in_it(open_both, monkeypatch, url):
+    local, server = open_both()
+    server.add_many(f"red{number} dog" for number in range(40))
+    keep = served.ServedIndex.keep
+
+    def keep_and_write(self, *given):
+        with Memory(url, encoder=WordEncoder(), session_encoder=None) as other:
+            other.add("quick zebra", key="late")
+        return keep(self, *given)
+
+    monkeypatch.setattr(served.ServedIndex, "keep", keep_and_write)
+    server.reindex(tiers=(48, 96))
+    monkeypatch.undo()
+    assert server.check().ok
+    assert_same(local, server, "quick zebra", k=3, mode="dense")
+    assert server.recall("quick zebra", k=1, mode="dense")[0].entry.key == "late"
+    server.rollback()
+    assert server.check().ok
