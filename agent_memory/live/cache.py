@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
@@ -75,6 +75,11 @@ class SnapshotCache(ABC, Generic[_H]):
     def _drop(self) -> None:
         """Forget what is in memory."""
         self._held = None
+
+    def release(self) -> None:
+        """Let go of what is in memory, and of the files that it is mapped from; nothing is asked any more."""
+        with self._lock:
+            self._drop()
 
     @abstractmethod
     def _write(self, held: _H) -> Path | None:
@@ -147,15 +152,19 @@ class SnapshotCache(ABC, Generic[_H]):
 
         return snapshots(self.folder)
 
-    def discard_newer(self, tx: Transaction) -> None:
+    def discard_newer(self, tx: Transaction, found: Sequence[tuple[int, Path]]) -> None:
         """Delete snapshots that are ahead of the store: an older copy of the database was put in place.
 
         Left alone, they would look right again as soon as the store had seen as many changes.
+
+        Args:
+            tx: A transaction.
+            found: The snapshots that were there before it began: later ones may know more than it sees.
         """
-        if self._read_only or not self.folder.exists():
+        if self._read_only:
             return
         newest = tx.changes.last_seq()
-        for seq, path in self.snapshots():
+        for seq, path in found:
             if seq > newest:
                 _log.warning("deleting %s: it is ahead of the store (%d > %d)", path, seq, newest)
                 remove_folder(path)

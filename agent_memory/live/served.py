@@ -282,7 +282,10 @@ class ServedIndex:
             state = _get(tx).read_state(generation)
         return [] if state is None else [(state.seq, self.folder)]
 
-    def discard_newer(self, tx: Transaction) -> None:
+    def release(self) -> None:
+        """Do nothing: no file is mapped."""
+
+    def discard_newer(self, tx: Transaction, found: Sequence[tuple[int, Path]]) -> None:
         """Do nothing: the index is in the same database."""
 
     def discard_outdated(self, tx: Transaction) -> None:

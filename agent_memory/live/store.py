@@ -157,9 +157,10 @@ class Store:
                 patience=None if served is None else PATIENCE_SERVED,
             )
             self.columns, self.internal = LiveColumns(self._read_seq), LiveInternal()
+            found = [(cache, cache.snapshots()) for cache in (self.index, self.words)]
             with self.read() as tx:
-                for cache in (self.index, self.words):
-                    cache.discard_newer(tx)
+                for cache, snapshots in found:
+                    cache.discard_newer(tx, snapshots)
                     cache.discard_outdated(tx)
                 live = tx.generations.live()
                 self.space = new if new is not None and live is None else self.spaces.open(tx, live)
@@ -300,6 +301,8 @@ class Store:
         try:
             if not left:
                 self.save()
+                for cache in (self.index, self.words):
+                    cache.release()
         finally:
             self.database.close()
         if left:

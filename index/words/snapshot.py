@@ -46,6 +46,7 @@ from agent_memory.index.words.view import Piece
 
 _FORMAT, _VERSION = "agent-memory words", 1
 _MANIFEST = "manifest.json"
+_TRIES = 5  # times that the folder is listed, if what was listed has gone
 _MOST_BYTES = 1 << 20
 _ALIGN = 64
 _PIECE_BYTES = 1 << 22
@@ -217,18 +218,25 @@ def load_words(folder: Path, *, rules: str) -> tuple[list[Piece], int]:
         CorruptSnapshotError: There is none that is sound.
         StaleGenerationError: Texts were made into terms by other rules.
     """
-    failure: CorruptSnapshotError | None = None
-    for _, path in snapshots(folder):
-        try:
-            theirs, seq, shapes = _read_manifest(path)
-            if theirs != rules:
-                raise StaleGenerationError(f"{path} has the words of {theirs!r}, not {rules!r}")
-            pieces = [_read_piece(path, number, shape) for number, shape in enumerate(shapes)]
-            _check_ids(path, pieces)
-            return pieces, seq
-        except CorruptSnapshotError as error:
-            failure = failure or error
+    failure, is_gone, tries = None, True, 0
+    while is_gone and tries < _TRIES:
+        failure, is_gone, tries = None, False, tries + 1
+        for _, path in snapshots(folder):
+            try:
+                return _read_snapshot(path, rules)
+            except CorruptSnapshotError as error:
+                failure = failure or error
+                is_gone = is_gone or not path.exists()  # another process has just put a newer one in its place
     raise failure or CorruptSnapshotError(folder, "no snapshot")
+
+
+def _read_snapshot(path: Path, rules: str) -> tuple[list[Piece], int]:
+    theirs, seq, shapes = _read_manifest(path)
+    if theirs != rules:
+        raise StaleGenerationError(f"{path} has the words of {theirs!r}, not {rules!r}")
+    pieces = [_read_piece(path, number, shape) for number, shape in enumerate(shapes)]
+    _check_ids(path, pieces)
+    return pieces, seq
 
 
 def _read_manifest(path: Path) -> tuple[str, int, list[_Shape]]:

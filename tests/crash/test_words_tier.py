@@ -12,11 +12,13 @@ import sys
 import threading
 import zlib
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from support import WordEncoder, python
 
 from agent_memory import Config, Memory, NotFoundError
+from agent_memory.index.words import snapshot as words_snapshot
 from agent_memory.live import words as live_words
 
 SECRETS = [b"zebraqq", b"quaggaqq", b"speakerqq"]
@@ -462,3 +464,56 @@ def test_a_word_that_the_full_text_index_cuts_within_a_character_stops_no_recall
         assert "alpha3" in memory.recall("alpha3", k=1, mode="lexical")[0].text
         memory.forget("long", namespace=["another", "tenant"])
         assert memory.check().ok
+
+
+def test_a_closed_memory_maps_no_file_that_is_deleted_after_it(tmp_path):
+    folder = fill(tmp_path / "store")
+    closed = open_(folder)
+    closed.recall("zebraqq quaggaqq")
+    closed.close()
+    with open_(folder) as memory:
+        assert memory.forget("f3").pending == ()
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        assert not [line for line in maps if "(deleted)" in line and str(folder) in line]
+    assert closed.path == memory.path
+
+
+def test_a_snapshot_that_another_process_has_just_replaced_is_looked_for_again(tmp_path, monkeypatch):
+    folder = fill(tmp_path / "store")
+    listed = []
+
+    def list_late(words):
+        found = snapshots(words)
+        if not listed:
+            for _, path in found:
+                path.rename(path.with_name(f"{path.name}x"))
+        else:
+            for path in words.glob("*x"):
+                path.rename(path.with_name(path.name.removesuffix("x")))
+            found = snapshots(words)
+        listed.append(found)
+        return found
+
+    snapshots = words_snapshot.snapshots
+    monkeypatch.setattr(words_snapshot, "snapshots", list_late)
+    with open_(folder) as memory:
+        assert memory.recall("zebraqq quaggaqq", mode="lexical")[0].entry.key == "keyqq"
+        assert memory._store.words._held.tier.is_mapped
+    assert len(listed) >= 2
+
+
+def test_a_snapshot_that_is_written_while_a_store_is_opened_is_not_ahead_of_it(tmp_path):
+    folder = fill(tmp_path / "store")
+    with open_(folder) as memory:
+        words = memory._store.words
+        found = words.snapshots()
+        with memory._store.read() as tx:
+            seen = tx.changes.last_seq()
+            with open_(folder) as other:
+                other.add("a yak arrives", key="yak")
+                other.recall("yak", mode="lexical")
+                other.save_snapshot()
+            seq, path = words.snapshots()[0]
+            assert seq > seen
+            words.discard_newer(tx, found)
+            assert path.exists()
