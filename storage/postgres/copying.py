@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 from agent_memory.errors import StorageError
-from agent_memory.files import remove_folder
+from agent_memory.files import PRIVATE, remove_folder
 from agent_memory.storage import rows
-from agent_memory.storage.postgres.connections import Connections
+from agent_memory.storage.postgres.connections import Connections, get_raw
+from agent_memory.storage.postgres.facts import lift_limits
 from agent_memory.storage.sqlite.copying import verify_copy
 from agent_memory.storage.sqlite.database import SqliteDatabase
 from agent_memory.storage.sqlite.driver import connect_guarded
@@ -32,6 +34,7 @@ def copy_to_file(connections: Connections, target: Path, progress: Progress | No
     try:
         part = folder / "memory.db"
         with connections.read() as link:
+            lift_limits(get_raw(link), local=True)  # a slow disk, or a slow reader, must not end it
             expected = rows.count_rows(link, [*rows.TABLES, *rows.PLANS])
             database = SqliteDatabase(part, lock_timeout_s=connections.lock_timeout_s)
             try:
@@ -44,7 +47,12 @@ def copy_to_file(connections: Connections, target: Path, progress: Progress | No
         _settle(part)
         counted = {name: expected[name] for name in ("entries", "vectors", "sessions", "generations")}
         entries = verify_copy(part, counted)
-        os.replace(part, target)
+        # Into the file that is there, which its maker holds a lock on: a new one would be taken for a killed process's.
+        with part.open("rb") as made, open(os.open(target, os.O_RDWR | os.O_CREAT, PRIVATE), "r+b") as copy:
+            shutil.copyfileobj(made, copy, 1 << 20)
+            copy.truncate()
+            copy.flush()
+            os.fsync(copy.fileno())
         return entries
     except OSError as error:
         raise StorageError(f"cannot write the copy {target}: {error}") from error

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -439,3 +441,36 @@ def test_a_full_disk_refuses_writes_and_keeps_what_was_acknowledged(small_disk):
         assert len(memory.get_many(acknowledged)) == len(acknowledged)
         assert memory.stats().entries == len(acknowledged)
         assert memory.recall("w5") != []
+
+
+def test_backups_at_once_into_one_folder_are_all_kept(url, tmp_path):
+    with open_store(url) as memory:
+        memory.add_many(f"note {number}" for number in range(40))
+
+        def back_up(number):
+            return [memory.backup(tmp_path / f"copy-{number}-{turn}.db") for turn in range(3)]
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(made == [40] * 3 for made in pool.map(back_up, range(4)))
+    assert len(list(tmp_path.glob("*.db"))) == 12
+    Memory.restore(tmp_path / "copy-3-2.db", tmp_path / "store")
+    with open_store(tmp_path / "store") as memory:
+        assert memory.check().ok and len(memory.entries()) == 40
+
+
+def test_a_limit_of_transactions_ends_no_backup(url, admin, role, tmp_path):
+    admin(f"ALTER ROLE {role} SET idle_in_transaction_session_timeout = '200ms'")
+    admin(f"ALTER ROLE {role} SET transaction_timeout = '400ms'")
+    with open_store(as_role(url, role)) as memory:
+        memory.add("kept")
+        assert memory.backup(tmp_path / "backup.db", progress=lambda *_: time.sleep(0.3)) == 1
+
+
+def test_a_setting_that_leaves_rows_out_of_an_index_changes_no_answer(url, admin, role):
+    with open_store(as_role(url, role)) as memory:
+        memory.add_many(f"zebra number{number}" for number in range(300))
+        expected = [hit.entry.key for hit in memory.recall("zebra number17", k=300, mode="lexical")]
+    admin(f"ALTER ROLE {role} SET gin_fuzzy_search_limit = 2")
+    admin(f"ALTER ROLE {role} SET enable_seqscan = off")
+    with open_store(as_role(url, role)) as memory:
+        assert [hit.entry.key for hit in memory.recall("zebra number17", k=300, mode="lexical")] == expected
