@@ -12,9 +12,10 @@ from langchain_core.messages import (
 )
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables.history import RunnableWithMessageHistory
+from support import WordEncoder
 from support_langchain import ScriptedModel
 
-from agent_memory import InvalidInputError
+from agent_memory import InvalidInputError, Memory
 from agent_memory.integrations.langchain import AgentMemoryChatMessageHistory
 
 CALL = {"name": "look_up", "args": {"z": 1, "a": [None, {"b": 2.5}]}, "id": "call-1", "type": "tool_call"}
@@ -123,11 +124,19 @@ def test_a_session_of_the_same_name_in_a_namespace_below_is_another_one(memory):
 
 def test_a_photo_in_a_message_is_kept_whole(folder):
     photo = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 3_000_000}}
-    messages = [HumanMessage([{"type": "text", "text": "What is this?"}, photo]), AIMessage("long " * 300_000)]
+    messages = [HumanMessage([{"type": "text", "text": "What is this?"}, photo])]
     with AgentMemoryChatMessageHistory(folder, session="s") as history:
         history.add_messages(messages)
         assert history.messages == messages
-        assert [len(entry.text) for entry in history.memory.entries()] == [13, 1_000_000]
+
+
+def test_of_a_message_longer_than_a_text_may_be_the_text_is_cut_and_the_message_kept(tmp_path):
+    messages = [AIMessage("long " * 300)]
+    with Memory(tmp_path, encoder=WordEncoder(), config={"max_text_chars": 1_000}) as memory:
+        history = AgentMemoryChatMessageHistory(memory, session="s")
+        history.add_messages(messages)
+        assert history.messages == messages
+        assert [len(entry.text) for entry in memory.entries()] == [1_000]
 
 
 def test_parts_that_other_frameworks_have_named_are_text_too(memory):
