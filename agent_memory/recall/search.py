@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent_memory.encoders.reranker import AddingReranker, check_scores, describe_text
+from agent_memory.encoders.reranker import AddingReranker
 from agent_memory.errors import StorageError
 from agent_memory.live.searcher import Searcher, slice_result
 from agent_memory.live.space import Space
 from agent_memory.live.store import Store
 from agent_memory.recall import confidence, ranking
 from agent_memory.recall.asking import AGENTS, asks_for_the_agent, asks_for_work
-from agent_memory.recall.passages import find_passages, score_nearest
+from agent_memory.recall.passages import score_nearest
 from agent_memory.recall.ranking import Candidate
 from agent_memory.recall.renewal import FIRST, renew
 from agent_memory.recall.request import Mode, Request
+from agent_memory.recall.reranking import count_read, rerank
 from agent_memory.records import Entry, Evidence
 from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import LexicalQuery
@@ -28,7 +29,6 @@ from agent_memory.telemetry.stages import stage
 from agent_memory.types import FloatArray
 
 if TYPE_CHECKING:
-    from agent_memory.encoders.reranker import Reranker
     from agent_memory.index import SearchResult
     from agent_memory.timewords import Interval
     from agent_memory.types import IdArray
@@ -161,13 +161,12 @@ class Search:
         if request.mode is Mode.LEXICAL:
             ranked = [candidate for candidate in ranked if candidate.lexical > 0]
         self._rate(ranked)
-        reranker = request.rerank if request.text is not None else None
-        adding = isinstance(reranker, AddingReranker)
-        if reranker is not None and adding:  # before the later one of two is raised: it stays first
-            ranked = self._rerank(ranked, reranker)
+        adding = isinstance(request.rerank, AddingReranker)
+        if adding:  # before the later one of two is raised: it stays first
+            ranked = self._rerank(ranked)
         ranked = self._renew(ranked)
-        if reranker is not None and not adding:
-            ranked = self._rerank(ranked, reranker)
+        if not adding:
+            ranked = self._rerank(ranked)
         hidden = self.searcher.hidden
         self.ranked = [candidate for candidate in ranked if candidate.id not in hidden] if hidden else ranked
         return self._select(self.ranked)
@@ -365,7 +364,7 @@ class Search:
             return
         rated = [candidate for candidate in ranked if candidate.id not in self.searcher.hidden]
         # As many as may come to be among the hits.
-        count = max(self.request.k, FIRST, 0 if self.request.rerank is None else self._count_read(self.request.rerank))
+        count = max(self.request.k, FIRST, count_read(self.request.rerank, self.request.k))
         if any(entry_id in self.candidates for entry_id in self._extra):
             count = len(rated)
         features = confidence.measure(rated, self.request, len(self.words.phrases), count)
@@ -440,26 +439,5 @@ class Search:
             return ranking.diversify(ranked, vectors, request.k, request.diversity)
         return ranked[: request.k]
 
-    def _count_read(self, reranker: Reranker) -> int:
-        """Return how many candidates a reranker is asked about."""
-        return reranker.depth if isinstance(reranker, AddingReranker) else max(_LENDERS, self.request.k)
-
-    def _rerank(self, ranked: list[Candidate], reranker: Reranker) -> list[Candidate]:
-        text = self.request.text or ""
-        adding = reranker if isinstance(reranker, AddingReranker) else None
-        depth = self._count_read(reranker)
-        best, behind = ranked[:depth], ranked[depth:]
-        entries = self.fetch([candidate.id for candidate in best])
-        # Of a long text, a cross-encoder reads the beginning alone.
-        spans = find_passages(self._tx, self.request, self.words, entries, trust=self.trust)
-        texts = {number: entry.text[slice(*spans.get(number, (None, None)))] for number, entry in entries.items()}
-        if adding is not None:
-            texts = {number: describe_text(entries[number].speaker, text) for number, text in texts.items()}
-        with stage("rerank"):
-            scores = check_scores(reranker.score(text, [texts[candidate.id] for candidate in best]), len(best))
-        for candidate, score in zip(best, scores.tolist(), strict=True):
-            if adding is None:
-                candidate.rerank = score
-            else:
-                candidate.read = adding.blend * score
-        return ranking.rank_candidates(best) + ([] if adding is None else behind)
+    def _rerank(self, ranked: list[Candidate]) -> list[Candidate]:
+        return rerank(self._tx, self.request, self.words, ranked, fetch=self.fetch, trust=self.trust)
