@@ -152,11 +152,10 @@ class Searcher:
         """Return the entries that satisfy the condition but have left the index."""
         return [int(entry_id) for entry_id in self._tx.entries.select_ids(self._condition.former())]
 
-    def score_former(self, query: FloatArray) -> dict[int, float]:
-        """Return the cosines of a query with entries that satisfy the condition but have left the index, by id."""
+    def score_former(self, query: FloatArray, former: Sequence[int]) -> dict[int, float]:
+        """Return the cosines of a query with entries of ``list_former``, by id; those without a vector are left out."""
         generation = self._tx.generations.live()
-        former = self._tx.entries.select_ids(self._condition.former())
-        if generation is None or not len(former):
+        if generation is None:
             return {}
         ids, vectors = self._tx.vectors.read(generation, former, former=True)
         scores = dict(zip(ids.tolist(), (vectors.astype(np.float32) @ query).tolist(), strict=True))

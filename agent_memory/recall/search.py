@@ -284,7 +284,7 @@ class Search:
         former = self.searcher.list_former()
         if not former:
             return
-        cosines = self.searcher.score_former(self.request.vector) if self._dense else {}
+        cosines = self.searcher.score_former(self.request.vector, former) if self._dense else {}
         shares = self._tx.lexical.score_texts(self.words, self.fetch(former)) if self.words.phrases else {}
         for entry_id in dict.fromkeys((*cosines, *shares)):
             cosine, share = cosines.get(entry_id, 0.0), shares.get(entry_id, 0.0)

@@ -38,15 +38,17 @@ _FORM = re.compile('"([^"]*)"')
 _COMMON = 200  # rows from which a word is common
 
 _Form = tuple[str, ...]
-_LONGEST = 500  # characters of a term: an index takes 2,712 bytes
+_LONGEST = 2_600  # bytes of a term: an index takes 2,712 with what goes along
 
 
 def split_terms(terms: str) -> list[str]:
     """Return the terms of ``list_terms`` one by one, stemmed; of one too long for the server's index, a digest."""
-    return [term if len(term) <= _LONGEST else _digest(term) for term in stem_apart(_TERM.findall(terms.lower()))]
+    return list(map(_shorten, stem_apart(_TERM.findall(terms.lower()))))
 
 
-def _digest(term: str) -> str:
+def _shorten(term: str) -> str:
+    if 4 * len(term) <= _LONGEST or len(term.encode()) <= _LONGEST:
+        return term
     return term[:16] + hashlib.sha256(term.encode()).hexdigest()
 
 

@@ -61,6 +61,8 @@ def add_functions(connection: sqlite3.Connection) -> None:
 def _read_micros(text: object) -> int | None:
     try:
         return read_micros(text)
+    except Exception:
+        raise
     except BaseException as interrupt:  # SQLite drops it
         hold_interrupt(interrupt)
         raise

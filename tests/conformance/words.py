@@ -123,8 +123,9 @@ class WordContract:
         assert find_words(database, text) == find_words(database, query) == ids[:2]
 
     @pytest.mark.parametrize("letters", ["0123456789abcdef", "абвгдежзиклмнопр"])
-    def test_a_word_of_any_length_is_found_and_another_of_its_beginning_is_not(self, database, letters):
-        digits = "".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(125))
+    @pytest.mark.parametrize("count", [600, 1_300, 1_301, 2_600, 2_601, 8_000])
+    def test_a_word_of_any_length_is_found_and_another_of_its_beginning_is_not(self, database, letters, count):
+        digits = "".join(hashlib.sha256(bytes([number])).hexdigest() for number in range(125))[:count]
         word = digits.translate(str.maketrans("0123456789abcdef", letters))
         ids = put(database, make_draft("a", f"key {word} end"), make_draft("b", f"{word}x"), make_draft("c", "tea"))
         assert find_words(database, word) == find_words(database, "key") == [ids[0]]
