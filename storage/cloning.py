@@ -71,13 +71,16 @@ def clone(
         InvalidInputError: The target holds another store, or cannot hold some row of this one; nothing was written.
         StorageError: One of them cannot be read or written, or the copy is not the same. It can be called again.
     """
-    with source.connections.read() as link:
+    with source.read_whole() as link:
         counts = rows.count_rows(link, list(TABLES))
         found, finished = _look(target, link) if exists else (0, "")
         target.check_storable(link)
         if dry_run or finished:
             return Cloned(counts, found, 0, finished)
-        return _Clone(link, target, counts, progress).carry(found)
+        copy = _Clone(link, target, counts, progress)
+        digest = copy.carry(found)
+    # What reads a database keeps its former rows from being erased, in every schema of a server's.
+    return Cloned(counts, found, copy.finish(), digest)
 
 
 def _look(target: ConnectedDatabase, source: Link) -> tuple[int, str]:
@@ -120,9 +123,13 @@ class _Clone:
         self._source, self._target, self._counts, self._progress = source, target, counts, progress
         self._place = target.connections
         self._done = 0
+        self._numbers, self._notes = rows.read_numbers(source), rows.read_notes(source)
+        self._origin = self._notes.pop("store_id", None)
+        if self._origin is None:
+            raise StorageError("the store is damaged: it has lost its id")
 
-    def carry(self, found: int) -> Cloned:
-        """Bring all rows over, verify them, and let others open the copy."""
+    def carry(self, found: int) -> str:
+        """Bring all rows over; returns their digest."""
         self._begin()
         if found:
             self._delete_others()
@@ -131,11 +138,7 @@ class _Clone:
         self._link_versions()
         rewrite_words(self._place)  # type: ignore[arg-type]  # it asks for what all connections have
         failpoint("clone-before-verify")
-        digest = self._verify()
-        with self._target.read() as tx:
-            damaged = len(tx.find_altered())
-        self._finish()
-        return Cloned(self._counts, found, damaged, digest)
+        return self._verify()
 
     def _report(self, count: int) -> None:
         self._done += count
@@ -156,7 +159,7 @@ class _Clone:
         with self._place.write() as link:
             if any(rows.count_rows(link, list(TABLES)).values()):
                 raise InvalidInputError(f"{self._target.name} holds a store already; copy to where there is none")
-            _put_note(link, _ORIGIN, read_note(self._source, "store_id"))
+            rows.write_notes(link, {_ORIGIN: self._origin})
             rows.write_revision(link, rows.MARK + self._target.revision)
             note_state(link, 0)
         failpoint("clone-marked")
@@ -171,7 +174,7 @@ class _Clone:
                 if not others:
                     continue
                 with self._place.write() as link:
-                    _put_note(link, _DELETED, "1")
+                    rows.write_notes(link, {_DELETED: "1"})
                     if table == "entries":  # a row of the full-text index is deleted by its terms, or with all others
                         lexical.delete_all(link)
                         note_state(link, 0)
@@ -199,7 +202,7 @@ class _Clone:
 
     def _verify(self) -> str:
         expected = digest_rows(self._source)
-        with self._place.read() as link:
+        with self._target.read_whole() as link:
             found = digest_rows(link, self._report)
         if found != expected:
             raise StorageError(
@@ -208,21 +211,24 @@ class _Clone:
             )
         return found
 
-    def _finish(self) -> None:
+    def finish(self) -> int:
+        """Let others open the copy, once its source is read no more; returns how many of its rows are damaged."""
         with self._place.read() as link:
             deleted = read_note(link, _DELETED) is not None
         if deleted:  # it was forgotten in the source meanwhile, perhaps
             reason = self._target.erase_traces(lambda tx: None, wait_s=self._place.lock_timeout_s)
             if reason is not None:
                 raise StorageError(f"{self._target.name}: what was deleted since cannot be erased yet: {reason}")
+        with self._target.read() as tx:
+            damaged = len(tx.find_altered())
         with self._place.write() as link:
-            rows.copy_notes(self._source, link, but=("store_id",))
-            self._target.set_numbers(link, rows.read_numbers(self._source))
-            _put_note(link, _DONE, read_note(self._source, "store_id"))
+            rows.write_notes(link, self._notes | {_DONE: self._origin})
+            self._target.set_numbers(link, self._numbers)
             for name in (_ORIGIN, _DELETED):
                 driver(link).execute("DELETE FROM meta WHERE name = ?", (name,))
             rows.write_revision(link, self._target.revision)
             failpoint("clone-before-finish")
+        return damaged
 
 
 def digest_rows(link: Link, report: Callable[[int], None] = lambda count: None) -> str:
@@ -248,9 +254,3 @@ def read_note(link: Link, name: str) -> str | None:
     """Return a note of a store's about itself; None if it has none of that name."""
     row = driver(link).execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row[0])
-
-
-def _put_note(link: Link, name: str, value: str | None) -> None:
-    if value is None:
-        raise StorageError("the store is damaged: it has lost its id")
-    driver(link).execute("REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))

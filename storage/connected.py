@@ -87,6 +87,10 @@ class ConnectedDatabase(Database):
 
     # --- rows as they are --------------------------------------------------------------------------------
 
+    def read_whole(self) -> AbstractContextManager[Link]:
+        """Open a transaction in which all rows are read, however long that takes."""
+        return self.connections.read()
+
     @property
     @abstractmethod
     def revision(self) -> str:

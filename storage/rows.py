@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -154,12 +154,20 @@ def link_versions(source: Link, write: Callable[[Sequence[Row]], object]) -> Non
 LINK = "UPDATE entries SET superseded_by = ? WHERE id = ?"
 
 
-def copy_notes(source: Link, target: Link, but: Sequence[str] = ()) -> None:
-    """Copy the rows of ``meta`` that go with the entries, the store's id among them."""
-    for name in set(_NOTES).difference(but):
-        row = driver(source).execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+def read_notes(link: Link) -> dict[str, Any]:
+    """Return the rows of ``meta`` that go with the entries, the store's id among them, by name."""
+    found = {}
+    for name in _NOTES:
+        row = driver(link).execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         if row is not None:
-            driver(target).execute("REPLACE INTO meta (name, value) VALUES (?, ?)", (name, row[0]))
+            found[name] = row[0]
+    return found
+
+
+def write_notes(link: Link, notes: Mapping[str, Any]) -> None:
+    """Put rows into ``meta``, in place of those of the same names."""
+    for name, value in notes.items():
+        driver(link).execute("REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
 
 
 def read_numbers(source: Link) -> dict[str, int]:

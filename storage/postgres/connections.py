@@ -187,6 +187,13 @@ class Connections:
             yield link
 
     @contextmanager
+    def read_whole(self) -> Iterator[Link]:
+        """Open a transaction to read, for as long as it takes: no limit of time that the server has holds for it."""
+        with self.read() as link:
+            facts.lift_limits(get_raw(link), local=True)
+            yield link
+
+    @contextmanager
     def write(self, *, wait_s: float | None = None) -> Iterator[Link]:
         """Open the store's only write transaction; committed and on disk when the block ends.
 

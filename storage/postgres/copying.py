@@ -10,8 +10,7 @@ from pathlib import Path
 from agent_memory.errors import StorageError
 from agent_memory.files import PRIVATE, remove_folder
 from agent_memory.storage import rows
-from agent_memory.storage.postgres.connections import Connections, get_raw
-from agent_memory.storage.postgres.facts import lift_limits
+from agent_memory.storage.postgres.connections import Connections
 from agent_memory.storage.sqlite.copying import verify_copy
 from agent_memory.storage.sqlite.database import SqliteDatabase
 from agent_memory.storage.sqlite.driver import connect_guarded
@@ -33,8 +32,7 @@ def copy_to_file(connections: Connections, target: Path, progress: Progress | No
         raise StorageError(f"cannot write the copy {target}: {error}") from error
     try:
         part = folder / "memory.db"
-        with connections.read() as link:
-            lift_limits(get_raw(link), local=True)  # a slow disk, or a slow reader, must not end it
+        with connections.read_whole() as link:
             expected = rows.count_rows(link, [*rows.TABLES, *rows.PLANS])
             database = SqliteDatabase(part, lock_timeout_s=connections.lock_timeout_s)
             try:
@@ -69,7 +67,7 @@ def _fill(source: Link, target: Link, expected: dict[str, int], progress: Progre
             if progress is not None:
                 progress(done, total)
     rows.link_versions(source, lambda page: target.raw.executemany(rows.LINK, page))
-    rows.copy_notes(source, target)
+    rows.write_notes(target, rows.read_notes(source))
     set_numbers(target, rows.read_numbers(source))
 
 

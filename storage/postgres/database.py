@@ -189,6 +189,10 @@ class PostgresDatabase(ConnectedDatabase):
             return read_revision(get_raw(link), self.connections)
 
     @override
+    def read_whole(self) -> AbstractContextManager[Link]:
+        return self.connections.read_whole()
+
+    @override
     def set_numbers(self, link: Link, numbers: Mapping[str, int]) -> None:
         receiving.set_numbers(get_raw(link), numbers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -183,6 +184,40 @@ def test_what_was_forgotten_between_two_runs_is_in_no_file_of_the_copy(tmp_path,
         memory.forget("a")
     Memory.copy(url, folder)
     assert not any(b"xylophone" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_copy_within_one_database_erases_what_was_forgotten_between_two_runs(url, postgres):
+    target = f"{url}_copy"
+    with Memory(url, encoder=WordEncoder(), session_encoder=None) as memory:
+        memory.add("The vault is behind the xylophone.", key="a")
+        memory.add("The harbour was quiet.", key="b")
+    kill(url, target, "clone-before-finish")
+    with Memory(url, encoder=WordEncoder(), session_encoder=None) as memory:
+        memory.forget("a")
+    try:
+        assert Memory.copy(url, target).entries == 1
+        assert read(target) == read(url)
+        with psycopg.connect(postgres.url(), autocommit=True) as connection:
+            connection.execute("CHECKPOINT")
+        data = postgres.folder / "data" / "base"
+        assert not any(b"xylophone" in file.read_bytes() for file in data.rglob("*") if file.is_file())
+    finally:
+        with psycopg.connect(postgres.url(), autocommit=True) as connection:
+            connection.execute(f"DROP SCHEMA {target.rpartition('=')[2]} CASCADE")
+
+
+@both_ways
+def test_limits_of_time_that_a_role_has_end_no_copy(sides, postgres, tmp_path):
+    role = postgres.url().partition("//")[2].partition("@")[0]
+    source, target = sides
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        for name in ("transaction_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute(f"ALTER ROLE {role} SET {name} = 250")
+        try:
+            Memory.copy(source, target, progress=lambda *_: time.sleep(0.1))
+        finally:
+            connection.execute(f"ALTER ROLE {role} RESET ALL")
+    assert read(target) == read(source)
 
 
 def test_nothing_is_encoded_again_and_answers_are_the_same(tmp_path, url):
