@@ -14,10 +14,11 @@ from agent_memory.storage.migrating import upgrade
 from agent_memory.storage.postgres.connections import Connections, get_raw
 from agent_memory.storage.postgres.driver import describe
 from agent_memory.storage.postgres.facts import lift_limits
+from agent_memory.storage.postgres.upkeep import note_shape
 from agent_memory.storage.sqlite.rewriting import rewrite_words
 from agent_memory.types import Progress
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every revision that this version knows, oldest first; a test compares it with the migrations folder."""
 
 _log = logging.getLogger("agent_memory")
@@ -66,7 +67,7 @@ def read_revision(raw: psycopg.Connection[Any], connections: Connections) -> str
     names = {row[0] for row in raw.execute(tables, (connections.schema,))}
     if not names:
         return None
-    if "alembic_version" not in names:
+    if not names.issuperset({"alembic_version", "meta", "entries"}):  # other programs have tables of versions too
         raise StorageError(f"{connections.address.name}: the schema is not a store of agent-memory")
     version = sql.Identifier(connections.schema, "alembic_version")
     found = raw.execute(sql.SQL("SELECT version_num FROM {} LIMIT 2").format(version)).fetchall()
@@ -89,6 +90,7 @@ def _migrate(connections: Connections) -> None:
             lift_limits(raw, local=True)
             raw.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(connections.schema)))
             upgrade(link.full, "agent_memory.storage.postgres:migrations")
+            note_shape(get_raw(link), connections.schema)
         except Exception as error:
             what = "the tables could not be made" if before is None else f"migration from {before} failed"
             raise MigrationError(f"{connections.address.name}: {what}: {describe(error)}") from error

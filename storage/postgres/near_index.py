@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from agent_memory.storage.postgres.connections import Connections
-from agent_memory.storage.postgres.nearest import Words, find_extension, name_index
+from agent_memory.storage.postgres.nearest import Words, find_extension
 from agent_memory.storage.records import Generation
 
 _TABLES = (
@@ -50,7 +50,7 @@ def build_index(connections: Connections, generation: Generation) -> bool:
         ).fetchone() or (False,)
         if not free:
             return False
-        name = name_index(generation.id)
+        name = f"{words.table}_near"
         if raw.execute(_HAS_INDEX, (name, connections.schema)).fetchone():
             return True
         raw.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(connections.schema)))
@@ -59,6 +59,7 @@ def build_index(connections: Connections, generation: Generation) -> bool:
         raw.execute(f"SET maintenance_work_mem TO '{min(max(needed, _SMALLEST_MEMORY), _MOST_MEMORY) >> 10}kB'")
         # By the store's owner's settings alone; several workers need as much shared memory, which containers lack.
         raw.execute("SET max_parallel_maintenance_workers TO 0")
+        raw.execute(f"CREATE INDEX IF NOT EXISTS {words.table}_flat ON {words.table} (row_id) WHERE {words.flat}")
         raw.execute(f"CREATE INDEX {name} ON {words.table} USING hnsw ({words.prefix} {words.operators})")
         raw.execute(f"ANALYZE {words.table}")
         return True

@@ -61,11 +61,6 @@ def name_table(generation_id: int) -> str:
     return f"nearest_{int(generation_id)}"
 
 
-def name_index(generation_id: int) -> str:
-    """Return the name of a generation's approximate index."""
-    return f"{name_table(generation_id)}_near"
-
-
 class Words:
     """What pgvector's types and functions are called, wherever the extension is installed, for one generation."""
 
@@ -76,6 +71,8 @@ class Words:
         self.product, self.cosine = f"OPERATOR({schema}.<#>)", f"OPERATOR({schema}.<=>)"
         self.coarse = choose_coarse(generation)
         self.prefix = f"({schema}.subvector(vector, 1, {self.coarse})::{self.half}({self.coarse}))"
+        # The approximate index leaves out what has no direction; so these rows have an index of their own.
+        self.flat = f"{schema}.l2_norm({self.prefix}) = 0"
         self.operators = f"{schema}.halfvec_cosine_ops"
 
 
@@ -135,10 +132,6 @@ class PostgresNearest(Nearest):
         without: IdArray,
     ) -> list[NearestFound]:
         words = self._name(generation)
-        limit, far, order = 2 * k + _SPARE, "NULL::float8", f"(vector {words.product} asked.same) + 0"
-        if candidates:
-            far = order = f"{words.prefix} {words.cosine} asked.coarse"
-            limit = max(candidates, k)
         conditions, given = [], []
         if allowed is not None:
             conditions.append("row_id = ANY(%s)")
@@ -146,15 +139,30 @@ class PostgresNearest(Nearest):
         if len(without):
             conditions.append("entry_id <> ALL(%s)")
             given.append(without.tolist())
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        near = f"SELECT row_id, vector, {far} AS far FROM {words.table} {where} ORDER BY {order} LIMIT {limit}"
-        score = f"-(vector::{words.single} {words.product} asked.whole)"
-        sql = f"WITH near AS MATERIALIZED ({near}) SELECT row_id, {score}, far FROM near ORDER BY 2 DESC, row_id"
-        return [self._search_one(words, sql, query, given, candidates) for query in queries]
+
+        def select(far: str, order: str, limit: int, *more: str) -> str:
+            where = " AND ".join([*conditions, *more]) or "true"
+            return (
+                f"(SELECT row_id, vector, {far} AS far FROM {words.table} WHERE {where} ORDER BY {order} LIMIT {limit})"
+            )
+
+        whole, most = f"(vector {words.product} asked.same) + 0", max(candidates, k)
+        exact = select("NULL::float8", whole, 2 * k + _SPARE)
+        far = f"{words.prefix} {words.cosine} asked.coarse"
+        near = f"{select(far, far, most)} UNION ALL {select('1', whole, most, words.flat)}"
+        found = []
+        for query in queries:
+            if candidates and query[: words.coarse].astype(np.float16).any():
+                found.append(self._search_one(words, near, query, given * 2, candidates))
+            else:
+                found.append(self._search_one(words, exact, query, given, 0))
+        return found
 
     def _search_one(
-        self, words: Words, sql: str, query: FloatArray, given: Sequence[Any], candidates: int
+        self, words: Words, selected: str, query: FloatArray, given: Sequence[Any], candidates: int
     ) -> NearestFound:
+        score = f"-(vector::{words.single} {words.product} asked.whole)"
+        sql = f"WITH near AS MATERIALIZED ({selected}) SELECT row_id, {score}, far FROM near ORDER BY 2 DESC, row_id"
         # The values are written out, so that the planner knows them.
         whole, coarse = _spell(query), _spell(query[: words.coarse])
         for name, value, kind in (

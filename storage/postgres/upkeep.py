@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -36,6 +37,24 @@ _INVALID = (
     "SELECT indexrelid::regclass::text FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
     "WHERE NOT indisvalid AND relnamespace = to_regnamespace(%s)"
 )
+_SHAPE = r"""
+WITH mine AS (SELECT oid, relname, relkind FROM pg_class
+    WHERE relnamespace = to_regnamespace(%s) AND relname !~ '^nearest_\d')
+SELECT 'table ' || relname FROM mine WHERE relkind = 'r'
+UNION ALL SELECT 'index ' || relname FROM mine JOIN pg_index ON indexrelid = oid
+UNION ALL SELECT 'column ' || relname || '.' || attname || CASE WHEN attnotnull THEN ' not null' ELSE '' END
+    FROM mine JOIN pg_attribute ON attrelid = oid WHERE relkind = 'r' AND attnum > 0 AND NOT attisdropped
+UNION ALL SELECT 'constraint ' || conname FROM mine JOIN pg_constraint ON conrelid = mine.oid
+    WHERE contype <> 'n' AND convalidated
+UNION ALL SELECT 'trigger ' || tgname || ' on ' || relname FROM mine JOIN pg_trigger ON tgrelid = mine.oid
+    WHERE NOT tgisinternal
+UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = to_regnamespace(%s)
+"""
+_DISABLED = (
+    "SELECT DISTINCT relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+    "WHERE tgenabled NOT IN ('O', 'A') AND relnamespace = to_regnamespace(%s)"
+)
+_NOTE = "shape"
 _KEPT = re.compile(r"(\d+) dead row versions cannot be removed yet")
 _PAUSE_S = 0.05
 
@@ -59,10 +78,26 @@ def measure(connections: Connections, link: Link, now: datetime) -> DatabaseStat
     )
 
 
+def note_shape(raw: psycopg.Connection[Any], schema: str) -> None:
+    """Keep what the tables of a store consist of, after they were made or migrated."""
+    raw.execute("DELETE FROM meta WHERE name = %s", (_NOTE,))
+    raw.execute("INSERT INTO meta VALUES (%s, %s)", (_NOTE, json.dumps(sorted(_list_parts(raw, schema)))))
+
+
+def _list_parts(raw: psycopg.Connection[Any], schema: str) -> set[str]:
+    return {row[0] for row in raw.execute(_SHAPE, (schema, schema))}
+
+
 def find_faults(connections: Connections, link: Link) -> list[str]:
-    """Return the indexes that the server takes for invalid, one sentence each."""
-    rows = get_raw(link).execute(_INVALID, (connections.schema,)).fetchall()
-    return [f"database: the index {row[0]} is invalid; REINDEX it" for row in rows]
+    """Return what is gone of a store's tables, or does not work, one sentence each."""
+    raw, schema = get_raw(link), connections.schema
+    rows = raw.execute(_INVALID, (schema,)).fetchall()
+    faults = [f"database: the index {row[0]} is invalid; REINDEX it" for row in rows]
+    noted = raw.execute("SELECT value FROM meta WHERE name = %s", (_NOTE,)).fetchone()
+    gone = set(json.loads(noted[0])) - _list_parts(raw, schema) if noted else set()
+    faults += [f"database: the {part} is gone; make it again, or restore a backup" for part in sorted(gone)]
+    rows = raw.execute(_DISABLED, (schema,)).fetchall()
+    return faults + [f"database: triggers of the table {row[0]} are disabled; enable them" for row in rows]
 
 
 def size_bytes(connections: Connections) -> int:

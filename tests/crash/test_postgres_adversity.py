@@ -23,8 +23,9 @@ from support import TESTS, WordEncoder, skip_locally
 from support_postgres import USER, Server
 
 from agent_memory import Memory
-from agent_memory.errors import AgentMemoryError, LeaseHeldError, StorageError
+from agent_memory.errors import AgentMemoryError, LeaseHeldError, SchemaTooNewError, StorageError
 from agent_memory.storage.postgres import upkeep
+from agent_memory.storage.postgres.migrate import REVISIONS
 
 _ROLES = itertools.count()
 PROCESSES = 8
@@ -474,3 +475,37 @@ def test_a_setting_that_leaves_rows_out_of_an_index_changes_no_answer(url, admin
     admin(f"ALTER ROLE {role} SET enable_seqscan = off")
     with open_store(as_role(url, role)) as memory:
         assert [hit.entry.key for hit in memory.recall("zebra number17", k=300, mode="lexical")] == expected
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("ALTER TABLE vectors DROP CONSTRAINT vectors_entry_id_fkey", "constraint vectors_entry_id_fkey is gone"),
+        ("ALTER TABLE vectors ALTER static DROP NOT NULL", "column vectors.static not null is gone"),
+        ("DROP INDEX ux_entries_key", "index ux_entries_key is gone"),
+        ("DROP TRIGGER keep_number ON changes", "trigger keep_number on changes is gone"),
+        ("DROP TABLE copies", "table copies is gone"),
+        ("DROP FUNCTION protect", "function protect is gone"),
+        ("ALTER TABLE entries DISABLE TRIGGER ALL", "triggers of the table entries are disabled"),
+    ],
+)
+def test_parts_of_a_store_that_somebody_has_dropped_are_named_by_a_check(url, admin, statement, fault):
+    with open_store(url) as memory:
+        memory.add("red cat", key="a")
+        assert memory.check().ok
+        admin(f"SET search_path TO {memory._store.database.connections.schema}")
+        admin(statement)
+        assert any(fault in one for one in memory.check().problems)
+
+
+@pytest.mark.parametrize("number", [REVISIONS[-1], "a1b2c3"])
+def test_another_programs_tables_are_no_store_though_they_have_a_version(url, admin, number):
+    schema = url.rpartition("=")[2]
+    admin(f"CREATE SCHEMA {schema}")
+    admin(f"CREATE TABLE {schema}.alembic_version (version_num text)")
+    admin(f"INSERT INTO {schema}.alembic_version VALUES (%s)", (number,))
+    admin(f"CREATE TABLE {schema}.entries (id int)")
+    with pytest.raises(StorageError, match="is not a store") as refused:
+        open_store(url)
+    assert not isinstance(refused.value, SchemaTooNewError)
+    assert admin(f"SELECT count(*) FROM {schema}.entries").fetchone() == (0,)

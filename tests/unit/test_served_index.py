@@ -186,12 +186,21 @@ def test_half_and_single_precision_both_answer(open_both):
 # --- the approximate index -------------------------------------------------------------------------------------
 
 
+class TailEncoder(WordEncoder):
+    """Texts that begin with "tail" have no direction in the first 64 dimensions."""
+
+    def encode_documents(self, texts, *, progress=None):
+        vectors = super().encode_documents(texts, progress=progress)
+        vectors[[text.startswith("tail") for text in texts], :64] = 0
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
 @pytest.fixture(scope="module")
 def large(extended):
     """A store with an approximate index, opened twice, for all these tests: it takes seconds to make."""
     place = extended.url(schema="large")
     local, server = (
-        Memory(place, encoder=WordEncoder(), session_encoder=None, config=Config(index=index))
+        Memory(place, encoder=TailEncoder(), session_encoder=None, config=Config(index=index))
         for index in ("local", "server")
     )
     local.add_many(
@@ -249,6 +258,38 @@ def test_what_an_index_has_too_few_of_is_searched_exactly(large, monkeypatch):
     local, server = large
     monkeypatch.setattr(served_view, "FEW", 0)
     assert_same(local, server, "door key", where={"rare": 3}, k=5, mode="dense")
+
+
+def test_vectors_that_are_zero_in_the_first_dimensions_are_found_and_may_ask(large, extended):
+    local, server = large
+    texts = [f"tail {text}" for text in make_texts(60, seed=5)]
+    ids = server.add_many({"text": text, "key": f"t{number}"} for number, text in enumerate(texts))
+    try:
+        server.save_snapshot()
+        assert server.recall("boat", explain=True)[0].trace["tiers"][0]["dimension"] == 64
+        for text, expected in [(texts[7], "t7"), (texts[50], "t50")]:
+            assert assert_same(local, server, text, k=10, mode="dense", exact=True)[0].entry.key == expected
+            assert assert_same(local, server, text, k=1, mode="dense")[0].entry.key == expected
+        asked = server.encoder.encode_queries([texts[7].removeprefix("tail ")])[0]
+        nearest = [hit.entry.key for hit in server.recall(asked, k=60, exact=True)]
+        assert [key for key in nearest if key.startswith("t")]  # of words in common, in the other dimensions
+        found = {hit.entry.key for hit in server.recall(asked, k=60)}
+        assert {key for key in nearest if key.startswith("t")} <= found
+        with psycopg.connect(extended.url(schema=None), autocommit=True) as connection:
+            connection.execute("SET search_path TO large, public")
+            asked_for = "SELECT relname FROM pg_class WHERE relname LIKE 'nearest%flat'"
+            (name,) = connection.execute(asked_for).fetchone()
+            connection.execute(f"DROP INDEX {name}")
+            connection.execute("UPDATE alembic_version SET version_num = '0005'")  # as an earlier version left it
+            open_prepared("large", extended)
+            assert connection.execute(asked_for).fetchone() == (name,)
+    finally:
+        for entry in ids:
+            server.forget(entry.key)
+
+
+def open_prepared(schema, server):
+    Memory(server.url(schema=schema), encoder=TailEncoder(), session_encoder=None).close()
 
 
 # --- forgetting ------------------------------------------------------------------------------------------------
