@@ -177,11 +177,9 @@ def parse_namespace(value: object) -> Namespace:
     if type(value) is not tuple and (isinstance(value, str | bytes) or not isinstance(value, Sequence)):
         raise InvalidInputError(f"namespace must be a tuple of strings, got {type_name(value)}")
     parts = tuple(value)
-    for part in parts:
-        if part is None:
-            raise InvalidInputError("namespace parts must be strings, got None")
-        check_name("namespace", part)
-    return parts
+    if None in parts:
+        raise InvalidInputError("namespace parts must be strings, got None")
+    return tuple([check_name("namespace", part) for part in parts])
 
 
 def resolve_namespace(value: object, home: Namespace) -> Namespace:
@@ -201,14 +199,15 @@ def check_inside(parts: Namespace, home: Namespace) -> Namespace:
 
 
 def check_unicode(what: str, value: str) -> str:
-    """Return a string without lone surrogates, which have no UTF-8 form."""
-    if value.isascii():
-        return value
+    """Return a string without lone surrogates, which have no UTF-8 form; of an enum, what it stands for."""
+    plain = str.__str__(value)
+    if plain.isascii():
+        return plain
     try:
-        value.encode()
+        plain.encode()
     except UnicodeEncodeError as error:
         raise InvalidInputError(f"{what} is not valid Unicode (lone surrogate)") from error
-    return value
+    return plain
 
 
 # --- metadata, times, numbers ------------------------------------------------------------------------

@@ -37,11 +37,18 @@ from agent_memory.storage.operations import Jobs, Leases, Queries, Schedules
 from agent_memory.storage.ranges import Claim, Ranges
 from agent_memory.storage.records import AlteredRow, DatabaseState, Generation
 from agent_memory.storage.spaces import Generations, Passages, Sessions, Vectors
-from agent_memory.types import Progress
+from agent_memory.types import Namespace, Progress
 
 
 class Transaction(ABC):
-    """One state of the store, and the operations on it."""
+    """One state of the store, and the operations on it.
+
+    Attributes:
+        history: Changes where what was committed may be lost, and numbers be given again: what is known of an earlier
+            one is worth nothing.
+    """
+
+    history: int = 0
 
     @property
     @abstractmethod
@@ -230,6 +237,19 @@ class Database(ABC):
         raise StorageError(
             f"{self.describe()} is for one machine: the work on generation {generation_id} is not shared"
         )
+
+    def check_texts(  # noqa: B027 - most hold all that is valid
+        self, namespace: Namespace, key: str, session: str | None, *others: str | None, metadata: str
+    ) -> None:
+        """Raise InvalidInputError if this database cannot store the texts of an entry, though they are valid.
+
+        Args:
+            namespace: Where it is to be.
+            key: Its key.
+            session: Its session.
+            others: Its text and speaker.
+            metadata: Its metadata as JSON.
+        """
 
     def build_nearest(self, generation: Generation) -> bool:
         """Make the approximate index of ``Transaction.nearest``, outside of any transaction; False if others do."""

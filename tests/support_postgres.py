@@ -56,13 +56,13 @@ class Server:
 
     Args:
         standby_of: The server that it is a standby of; None for a server that is new.
-        settings: Its settings by name.
+        settings: Its settings by name, also of the next start.
     """
 
     def __init__(self, standby_of: Server | None = None, **settings: str) -> None:
         # Not in pytest's folders: these are closed to other users, and a socket's path may have 107 characters only.
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-        self._settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), **settings}
+        self.settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), **settings}
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._begin(standby_of)
@@ -96,7 +96,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        settings = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        settings = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
         log = open(self.folder / "log", "ab")
         with log:
             self._process = subprocess.Popen(
@@ -116,14 +116,23 @@ class Server:
                     raise
                 time.sleep(0.02)
 
-    def kill(self) -> None:
-        """Kill it with all its children, as a failing machine would."""
+    def _signal(self, number: int) -> None:
+        """Send a signal to it and all its children."""
         assert self._process is not None
         pid = self._process.pid
         children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
         for one in (pid, *map(int, children.split())):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL)
+                os.kill(one, number)
+
+    def freeze(self, *, frozen: bool = True) -> None:
+        """Let it do nothing, and let it go on."""
+        self._signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill it with all its children, as a failing machine would."""
+        assert self._process is not None
+        self._signal(signal.SIGKILL)
         self._process.wait(60)
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 

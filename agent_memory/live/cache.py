@@ -74,7 +74,13 @@ class SnapshotCache(ABC, Generic[_H]):
 
     def _drop(self) -> None:
         """Forget what is in memory."""
-        self._held = None
+        self._held, self._history = None, 0
+
+    def _follow(self, tx: Transaction) -> None:
+        """Forget what is in memory of a history that was lost."""
+        if tx.history != self._history:
+            self._drop()
+            self._history = tx.history
 
     def release(self) -> None:
         """Let go of what is in memory, and of the files that it is mapped from; nothing is asked any more."""

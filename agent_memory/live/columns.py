@@ -69,7 +69,7 @@ class LiveColumns:
         # Of a process that is forked, another thread may hold the lock, and be in the midst of an update.
         self._lock = threading.Lock()
         self._held: _Held | None = None
-        self._passed = 0
+        self._passed = self._history = 0
         self._refused: set[Path] = set()
 
     def select(self, tx: Transaction, condition: Condition, *, in_haste: bool = False) -> IdArray | None:
@@ -115,6 +115,8 @@ class LiveColumns:
 
     def _catch_up(self, tx: Transaction, *, in_haste: bool = False) -> _Held | None:
         """Return the columns, brought up to date; they are held while they are whole."""
+        if tx.history != self._history:
+            self._held, self._history = None, tx.history
         seq, erasures = tx.changes.last_seq(), tx.erasures.read_state()
         held = self._held
         if held is not None and (held.seq, held.erasures) == (seq, erasures):

@@ -99,6 +99,7 @@ class LiveIndex(SnapshotCache[_Held]):
         if generation is None:
             return None
         accept(generation)
+        self._follow(tx)
         seq = tx.changes.last_seq()
         erasures = tx.erasures.read_state()
         held, self._held = self._held, None

@@ -15,17 +15,19 @@ class LiveInternal:
 
     def __init__(self) -> None:
         # Replaced as a whole, so that threads and forked children always find one that is complete.
-        self._held: tuple[int, frozenset[int]] | None = None
+        self._held: tuple[int, int, frozenset[int]] | None = None
 
     def list_ids(self, tx: Transaction) -> frozenset[int]:
         """Return the ids as a read transaction sees them."""
         seq, held = tx.changes.last_seq(), self._held
-        if held is not None and self._is_current(tx, *held, seq):
-            ids = held[1]
+        if held is not None and held[0] != tx.history:
+            held = None
+        if held is not None and self._is_current(tx, *held[1:], seq):
+            ids = held[2]
         else:
             ids = frozenset(tx.entries.select_internal_ids())
-        if held is None or held[0] <= seq:
-            self._held = seq, ids
+        if held is None or held[1] <= seq:
+            self._held = tx.history, seq, ids
         return ids
 
     def _is_current(self, tx: Transaction, known: int, ids: frozenset[int], seq: int) -> bool:

@@ -89,6 +89,7 @@ class ServedIndex:
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._held: _Held | None = None
+        self._history = 0
         self._generation: Generation | None = None
 
     def assert_usable(self) -> None:
@@ -141,7 +142,8 @@ class ServedIndex:
                 "can write, or use Config(index='local')"
             )
         seq, erasures = tx.changes.last_seq(), tx.erasures.read_state()
-        held, self._held = self._held, None
+        held, self._held = self._held if tx.history == self._history else None, None
+        self._history = tx.history
         if held is None or (held.identity, held.state, held.erasures) != (generation.identity, state, erasures):
             held = self._begin(nearest, generation, state, erasures)
         if held.seq > seq:  # another thread has seen more than this transaction

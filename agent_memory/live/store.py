@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from agent_memory.config import Config
 from agent_memory.errors import EncoderMismatchError, InvalidInputError, MissingDependencyError, StorageError
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from agent_memory.storage.postgres.database import PostgresDatabase
 
 _R = TypeVar("_R")
+Guard: TypeAlias = Callable[[Transaction], AbstractContextManager[None]]
+_guard: ContextVar[Guard | None] = ContextVar("agent_memory_guard", default=None)
 
 
 def read_dimension(folder: Path) -> int | None:
@@ -46,6 +49,20 @@ def read_dimension(folder: Path) -> int | None:
         return None if generation is None else generation.dimension
     finally:
         database.close()
+
+
+@contextmanager
+def guard_writes(guard: Guard) -> Iterator[None]:
+    """Have a guard around all that is written while the block runs: what it raises, the transaction is rolled back for.
+
+    Args:
+        guard: Called with each transaction that writes; entered before what it does, and left before its commit.
+    """
+    token = _guard.set(guard)
+    try:
+        yield
+    finally:
+        _guard.reset(token)
 
 
 def has_store(place: Path | str) -> bool:
@@ -221,7 +238,9 @@ class Store:
         """
         with self.database.write(wait_s=wait_s) as tx:
             begin_to_write()
-            yield tx
+            guard = _guard.get()
+            with nullcontext() if guard is None else guard(tx):
+                yield tx
 
     def _gather(self) -> Gathering | None:
         window_ms = self.config.gather_ms

@@ -116,6 +116,7 @@ class LiveWords(SnapshotCache[_Held]):
             in_haste: As for ``view``.
             purge: True to keep what is held although something was forgotten that is in its files.
         """
+        self._follow(tx)
         erasures = tx.erasures.read_state()
         if self._held is not None and (self._held.seq, self._held.erasures) == (seq, erasures):
             return self._held

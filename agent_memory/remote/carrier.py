@@ -10,11 +10,14 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
 
 from agent_memory.errors import ClosedError, InvalidInputError, MissingDependencyError
+from agent_memory.files import reset_in_child
+from agent_memory.inputs import check_duration
 
 if TYPE_CHECKING:
     import httpx
 
 _MOST_ADDRESSES = 256
+_KEPT: list[object] = []
 
 
 class Carrier:
@@ -33,6 +36,7 @@ class Carrier:
         url: The address.
         name: The address as messages may show it: without a name and password.
         failures: Errors of a connection.
+        timeout_s: Seconds to wait for an answer.
         unsent: Those of them after which the request was certainly not carried out.
     """
 
@@ -48,20 +52,30 @@ class Carrier:
             named = self.url.host and "%" not in self.url.host and (self.url.port or 0) < 1 << 16
             if self.url.scheme not in ("http", "https") or not named:
                 raise httpx.InvalidURL("it names no server")
-            limit = httpx.Timeout(timeout_s)
         except (httpx.InvalidURL, UnicodeError, TypeError, AttributeError) as error:
             raise InvalidInputError(f"url must be like http://127.0.0.1:7700, got {str(url)[:80]!r}") from error
+        if self.url.query or self.url.fragment:
+            raise InvalidInputError(f"url must name a server, without a query: got {str(url)[:80]!r}")
+        limit = httpx.Timeout(check_duration("timeout_s", timeout_s))
         if key is not None and not (isinstance(key, str) and key.isascii() and key.isprintable() and key.strip()):
             raise InvalidInputError(f"key must be what `agent-memory keys create` printed, got {str(key)[:12]!r}…")
         self.name = str(self.url.copy_with(username=None, password=None))
         self.failures = (httpx.TransportError,)
         self.unsent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+        self.timeout_s = timeout_s
         self._extensions = {"timeout": limit.as_dict()}
         self._headers = _fix_headers(self.url, key)
-        self._transport = transport or _make_transport(self.url)
+        self._given, self._transport = transport, transport or _make_transport(self.url)
         self._closed = False
+        reset_in_child(self, Carrier._after_fork_in_child)
         self._request, self._params = httpx.Request, httpx.QueryParams
         self._locate = lru_cache(_MOST_ADDRESSES)(self._join)
+
+    def _after_fork_in_child(self) -> None:
+        """Open connections of this process's own: on the parent's, answers to others would be read."""
+        if self._given is None:
+            _KEPT.append(self._transport)  # closing it would say goodbye in the parent's name
+            self._transport = _make_transport(self.url)
 
     def close(self) -> None:
         """Close the connections; later requests raise ClosedError."""

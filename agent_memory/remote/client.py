@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +21,7 @@ from agent_memory.recall.reader import check_topics
 from agent_memory.recall.request import make_condition, make_request
 from agent_memory.records import Entry, Erasure, Hit, Hits, Session, Topics, Trace
 from agent_memory.remote.operator import PAGE, Given, RemoteOperator, like, quote_name
-from agent_memory.remote.wire import Wire
+from agent_memory.remote.wire import AnswerTooLargeError, Wire
 from agent_memory.storage.filters import EVERYTHING, parse_filter
 from agent_memory.times import name_zone
 from agent_memory.types import FloatArray, Namespace, Progress
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import httpx
 
 _NONE = timedelta(0)
-_BATCH_CHARS = 2_000_000  # of the texts of one request
+_BATCH_BYTES = 500_000  # of one request, unless one item has more: some seconds of encoding
 
 
 class RemoteEncoder:
@@ -193,6 +193,22 @@ class RemoteMemory(RemoteOperator):
         body = {"where": where, "key": key, "session": session, **flags, **scope}
         return Erasure.from_dict(self._wire.send("POST", "/v1/memories/forget", body))
 
+    @like(Memory.set_expiry)
+    def set_expiry(self, given: Given) -> int:  # noqa: D102
+        scope, expiries = self._scope(given.get("namespace")), given["expiries"]
+        if not isinstance(expiries, Mapping):
+            raise InvalidInputError(f"expiries must be a mapping of keys to times, got {inputs.type_name(expiries)}")
+        zone = self.config.zone
+        times = {
+            key: _plain(inputs.parse_expiry("expires_at", expiries[key], zone))
+            for key in inputs.check_names("expiries", list(expiries))
+        }
+        count = 0
+        for start in range(0, len(times), PAGE):
+            some = dict(list(times.items())[start : start + PAGE])
+            count += self._wire.send("POST", "/v1/memories/expiry", {"expiries": some, **scope})["count"]
+        return count
+
     # --- reading -----------------------------------------------------------------------------------------
 
     @like(Memory.recall)
@@ -210,8 +226,9 @@ class RemoteMemory(RemoteOperator):
         body = self._check_query({"query": "-", **given})
         del body["query"]
         found: list[Hits] = []
-        for start in range(0, len(texts), PAGE):
-            answer = self._wire.send("POST", "/v1/search", {"queries": texts[start : start + PAGE], **body})
+        for answer in _ask_in_parts(
+            texts, lambda some: self._wire.send("POST", "/v1/search", {"queries": some, **body})
+        ):
             found += map(_hits, answer["answers"])
         return found
 
@@ -254,8 +271,7 @@ class RemoteMemory(RemoteOperator):
     def _by_key(self, path: str, given: Given) -> Given:
         scope, keys = self._scope(given.get("namespace")), inputs.check_names("keys", given["keys"])
         found: Given = {}
-        for start in range(0, len(keys), PAGE):
-            answer = self._wire.send("POST", path, {"keys": keys[start : start + PAGE], **scope})
+        for answer in _ask_in_parts(keys, lambda some: self._wire.send("POST", path, {"keys": some, **scope})):
             found |= answer["items"]
         return found
 
@@ -299,9 +315,16 @@ class RemoteMemory(RemoteOperator):
             most = end - skip
         found: list[Entry] = []
         place: Given = {"offset": skip} if skip else {}
+        most_a_page = PAGE
         while most is None or len(found) < most:
-            size = PAGE if most is None else min(PAGE, most - len(found))
-            page = self._wire.send("GET", "/v1/memories", params={**params, **scope, **place, "limit": size})
+            size = most_a_page if most is None else min(most_a_page, most - len(found))
+            try:
+                page = self._wire.send("GET", "/v1/memories", params={**params, **scope, **place, "limit": size})
+            except AnswerTooLargeError:
+                if size == 1:
+                    raise
+                most_a_page = size // 2
+                continue
             found += map(_entry, page["items"])
             if page["next"] is None:
                 break
@@ -373,15 +396,28 @@ def _as_text(value: object) -> str:
     return dumps(value)
 
 
+def _ask_in_parts(items: list[str], ask: Callable[[list[str]], Any]) -> Iterator[Any]:
+    """Yield the answers to parts of a list, which are halved where an answer would be too large."""
+    waiting = [items[start : start + PAGE] for start in range(0, len(items), PAGE)][::-1]
+    while waiting:
+        some = waiting.pop()
+        try:
+            yield ask(some)
+        except AnswerTooLargeError:
+            if len(some) == 1:
+                raise
+            waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
+
+
 def _split(items: Sequence[Given]) -> list[list[Given]]:
-    """Return items in parts that a request may hold."""
+    """Return items in parts that a request may hold, and a server encodes in time."""
     parts: list[list[Given]] = []
     room = 0
     for item in items:
-        size = len(item["text"]) + (8_000 if "vector" in item else 200)
+        size = len(_as_text(item).encode(errors="surrogatepass"))
         if not parts or room < size or len(parts[-1]) == PAGE:
             parts.append([])
-            room = _BATCH_CHARS
+            room = _BATCH_BYTES
         parts[-1].append(item)
         room -= size
     return parts

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 
 _URN = "urn:agent-memory:error:"
 _TRIES = 5
+_PATIENCE = 10  # times the seconds for one answer, as long as a server says that the request is under way
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _LATER = (429, 502, 503, 504)
 _POLL_S = 1.0
 _READING = ("/search", "/memories/get", "/memories/vectors", "/encode", "/why", "/likeness", "/check")
 """Ends of the paths of requests that have a body and write nothing."""
+
+
+class AnswerTooLargeError(InvalidInputError):
+    """What was asked for at once takes more than the server sends at once."""
 
 
 class Wire:
@@ -84,7 +89,7 @@ class Wire:
         sent = self._headers() | dict(headers or {})
         content = None
         if body is not None:
-            content = payload.dumps(body, ascii_only=True).encode()
+            content = _spell(body)
             sent["content-type"] = "application/json"
         if method != "GET" and repeat:
             sent["idempotency-key"] = uuid.uuid4().hex
@@ -92,29 +97,43 @@ class Wire:
             begin_to_write()  # who is cancelled from here on waits for what comes of it
         given = {name: value for name, value in (params or {}).items() if value is not None}
         answer = self._repeat(lambda: self._carrier.ask(method, path, content, params=given, headers=sent), repeat)
-        return json.loads(answer.content) if answer.content else None
+        return self._parse(answer)
+
+    def _parse(self, answer: httpx.Response) -> Any:  # noqa: ANN401 - JSON
+        try:
+            return json.loads(answer.content) if answer.content else None
+        except ValueError as error:
+            kind = answer.headers.get("content-type", "no type")
+            raise StorageError(
+                f"what answers at {self._carrier.name} is no server of agent-memory, or something before it answers in "
+                f"its place: {kind[:60]} is no JSON"
+            ) from error
 
     def _headers(self) -> dict[str, str]:
         return {} if self.scope is None else {"agent-memory-namespace": json.dumps(self.scope)}
 
     def _repeat(self, request: Callable[[], httpx.Response], repeat: bool) -> httpx.Response:
-        for turn in range(1, _TRIES + 1):
-            wait_s = random.uniform(0.5, 1) * _FIRST_PAUSE_S * 2**turn
+        turn, patience = 0, time.monotonic() + _PATIENCE * self._carrier.timeout_s
+        while True:
+            turn += 1
+            wait_s = random.uniform(0.5, 1) * _FIRST_PAUSE_S * 2 ** min(turn, _TRIES)
             try:
                 answer = request()
             except self._carrier.failures as error:
                 safe = repeat or isinstance(error, self._carrier.unsent)
-                if turn == _TRIES or not safe:
+                if turn >= _TRIES or not safe:
                     raise StorageError(f"the server at {self._carrier.name} cannot be reached: {error}") from error
             else:
-                if answer.status_code < 400:
+                if answer.status_code < 300:
                     return answer
-                under_way = answer.status_code == 409 and _kind(answer) == "under-way"
-                if turn == _TRIES or not repeat or not (answer.status_code in _LATER or under_way):
+                # The server carries it out, and has not come to an end: asking again is what tells of that.
+                goes_on = answer.status_code == 504 or (answer.status_code == 409 and _kind(answer) == "under-way")
+                if not repeat or not (goes_on or answer.status_code in _LATER):
                     raise to_error(answer)
-                wait_s = max(wait_s, float(answer.headers.get("retry-after", "0") or 0))
+                if turn >= _TRIES and not (goes_on and time.monotonic() < patience):
+                    raise to_error(answer)
+                wait_s = max(wait_s, _read_wait(answer))
             time.sleep(min(wait_s, _LONGEST_PAUSE_S))
-        raise StorageError("unreachable")  # the last turn returns or raises
 
     def operate(
         self,
@@ -165,19 +184,35 @@ class Wire:
             with file.open("rb") as content:
                 return self._carrier.ask("POST", path, content, params=given, headers=sent)
 
-        return self._repeat(request, repeat=False).json()
+        return self._parse(self._repeat(request, repeat=False))
 
     @contextmanager
     def download(self, path: str) -> Iterator[tuple[int, Iterator[bytes]]]:
         """Yield (number of entries, parts of the content) of a file that the server sends."""
         try:
             with closing(self._carrier.begin("GET", path, headers=self._headers())) as answer:
-                if answer.status_code >= 400:
+                if answer.status_code >= 300:
                     answer.read()
                     raise to_error(answer)
-                yield int(answer.headers.get("x-entries", "0")), answer.iter_bytes()
+                if "x-entries" not in answer.headers:
+                    raise StorageError(f"what answers at {self._carrier.name} is no server of agent-memory")
+                yield int(answer.headers["x-entries"]), answer.iter_bytes()
         except self._carrier.failures as error:
             raise StorageError(f"the server at {self._carrier.name} cannot be reached: {error}") from error
+
+
+def _spell(body: object) -> bytes:
+    """Return a body as JSON, in UTF-8 unless it holds what that cannot say."""
+    try:
+        return payload.dumps(body).encode()
+    except UnicodeEncodeError:
+        return payload.dumps(body, ascii_only=True).encode()
+
+
+def _read_wait(answer: httpx.Response) -> float:
+    """Return the seconds that an answer asks to wait; 0 if it does not, or names a moment instead."""
+    given = answer.headers.get("retry-after", "")
+    return float(given) if given.isascii() and given.isdigit() else 0.0
 
 
 def _is_operation(answer: Any) -> bool:  # noqa: ANN401 - JSON
@@ -191,6 +226,13 @@ def _members(answer: httpx.Response) -> dict[str, Any]:
         found = None
     if isinstance(found, dict) and "detail" in found:
         return found
+    if 300 <= answer.status_code < 400:
+        where = answer.headers.get("location", "nowhere")
+        return {
+            "type": "",
+            "status": answer.status_code,
+            "detail": f"the server sends its callers to {where[:200]}: use that address, if you trust it",
+        }
     return {"type": "", "status": answer.status_code, "detail": f"the server answered {answer.status_code}"}
 
 
@@ -206,6 +248,8 @@ def to_error(answer: httpx.Response) -> AgentMemoryError:
 def rebuild(problem: Mapping[str, Any]) -> AgentMemoryError:
     """Return the error that a problem stands for, with its attributes."""
     name, detail = str(problem.get("type", "")).removeprefix(_URN), str(problem.get("detail", ""))
+    if name == "answer-too-large":
+        return AnswerTooLargeError(detail)
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, AgentMemoryError)):
         status = problem.get("status")

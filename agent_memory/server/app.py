@@ -75,6 +75,7 @@ def create_app(
         docs_url=None,  # FastAPI's page loads scripts from elsewhere; ours is at /docs
         redoc_url=None,
         separate_input_output_schemas=False,
+        redirect_slashes=False,  # to an address without TLS, where a proxy has taken it off
         telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own would tell paths and values
     )
     app.state.settings, app.state.metrics = chosen, metrics

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
-import json
 import logging
-import secrets
-import time
-from collections.abc import Callable, Mapping
-from contextvars import copy_context
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache, partial
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -22,13 +18,15 @@ from fastapi.params import Query
 from agent_memory import inputs
 from agent_memory.errors import AgentMemoryError, InvalidInputError, StorageError
 from agent_memory.formats import payload
+from agent_memory.live.store import guard_writes
 from agent_memory.memory import Memory
-from agent_memory.reports import AuditRecord, Operation, Role
+from agent_memory.reports import AuditRecord, Role
 from agent_memory.server.keys import Principal
-from agent_memory.server.problems import Problem, describe, status_of
+from agent_memory.server.problems import Problem, status_of
 from agent_memory.server.serving import Serving
+from agent_memory.storage.base import Transaction
 from agent_memory.storage.records import Condition
-from agent_memory.types import Progress
+from agent_memory.storage.sqlite.ledger import Ledger
 
 _log = logging.getLogger("agent_memory")
 _R = TypeVar("_R")
@@ -48,6 +46,7 @@ class Answer:
         headers: Further headers.
         count: Number of entries concerned, for the audit log.
         kept: What is kept with an idempotency key: no content. None keeps the body, which must hold none.
+        bounded: Whether it may be asked for in smaller parts, and is refused if it is too large.
     """
 
     body: Any
@@ -55,6 +54,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     count: int | None = None
     kept: Mapping[str, Any] | None = None
+    bounded: bool = True
 
 
 class Caller:
@@ -87,14 +87,14 @@ class Caller:
 
     async def read(self, call: Callable[[], Any]) -> Response:
         """Answer with what a call returns."""
-        return await self.serving.run(lambda: self.respond(_as_answer(call())))
+        return await self.serving.run(lambda: self.respond(as_answer(call())))
 
     async def search(self, call: Callable[[], Any]) -> Response:
         """Answer with what a search returns, when its turn has come."""
 
         def answer() -> Response:
             with self.serving.lane.take():
-                return self.respond(_as_answer(call()))
+                return self.respond(as_answer(call()))
 
         return await self.serving.run(answer)
 
@@ -114,16 +114,22 @@ class Caller:
             plan: Makes the plan: what must be the same if the write is carried out again after a crash.
             rebuild: Answers again from a plan, where the answer has content that is not kept.
         """
-        name = self.request.headers.get("idempotency-key")
-        if name is not None and not 0 < len(name) <= _MAX_KEY_CHARS:
-            raise Problem(400, "idempotency-key", f"Idempotency-Key must have 1 to 255 characters, got {len(name)}")
+        name = self.read_key()
         body = await self.request.body() if name is not None else b""
         once = partial(self._once, name, body, work, plan, rebuild)
-        return await self.serving.run(lambda: self.respond(self._audited(action, once)))
+        # What was written is told at any size: its caller sent as much.
+        return await self.serving.run(lambda: self.respond(replace(self.audited(action, once), bounded=False)))
 
-    def _audited(self, action: str, call: Callable[[], Answer]) -> Answer:
+    def audited(self, action: str, call: Callable[[], Answer]) -> Answer:
+        """Return what a write comes to, which stays within the quota and is recorded.
+
+        Args:
+            action: What the audit log calls it.
+            call: Carries it out.
+        """
         try:
-            answer = call()
+            with nullcontext() if self.quota is None else guard_writes(self._check_quota):
+                answer = call()
         except AgentMemoryError as error:
             self._record(action, None, status_of(error))
             raise
@@ -132,6 +138,13 @@ class Caller:
             raise
         self._record(action, answer.count, answer.status)
         return answer
+
+    def read_key(self) -> str | None:
+        """Return the Idempotency-Key of the request, if it has one."""
+        name = self.request.headers.get("idempotency-key")
+        if name is not None and not 0 < len(name) <= _MAX_KEY_CHARS:
+            raise Problem(400, "idempotency-key", f"Idempotency-Key must have 1 to 255 characters, got {len(name)}")
+        return name
 
     def _record(self, action: str, count: int | None, status: int) -> None:
         ledger, who = self.serving.ledger, self.principal
@@ -157,26 +170,34 @@ class Caller:
         ledger = self.serving.ledger
         if name is None or ledger is None:
             return work(plan())
-        who = f"{self.principal.key_id}\0{name}".encode()
-        reply_id = hmac.new(ledger.secret, who, hashlib.sha256).hexdigest()
-        target = f"{self.request.method} {self.request.url.path}?{self.request.url.query}\n".encode()
-        # Keyed with what only the caller knows, so that a short text cannot be guessed from it.
-        fingerprint = hmac.new(name.encode(), target + body, hashlib.sha256).hexdigest()
-        planned = plan()
-        found = ledger.begin_reply(reply_id, fingerprint, planned, datetime.now(UTC))
-        if found is not None:
-            former, known, result = found
-            planned = dict(known)
-            if former not in ("", fingerprint):
-                raise Problem(
-                    422, "idempotency-key-reused", "this Idempotency-Key was sent with another request before"
-                )
-            if former and result is None:
-                detail = "a request with this Idempotency-Key is under way"
-                raise Problem(409, "under-way", detail, headers={"retry-after": "1"})
-            if result is not None:
-                return rebuild(planned) if rebuild else Answer(result["body"], result["status"])
+        reply_id, planned, result = self.claim(ledger, name, body, plan())
+        if result is not None:
+            return rebuild(planned) if rebuild else Answer(result["body"], result["status"])
         return self._carry_out(reply_id, work, planned)
+
+    def claim(self, ledger: Ledger, name: str, body: bytes, plan: Plan) -> tuple[str, Plan, Mapping[str, Any] | None]:
+        """Return the id of a request with an Idempotency-Key, its plan, and what it came to; None if it is to be done.
+
+        Raises:
+            Problem: The key was sent with another request (422), or this one is under way (409).
+        """
+        place = "\x1f".join(self.principal.namespace)
+        who = f"{self.principal.key_id}\0{place}\0{name}".encode()
+        reply_id = hmac.new(ledger.secret, who, hashlib.sha256).hexdigest()
+        request = self.request
+        target = f"{request.method} {request.url.path}?{request.url.query}\n{request.headers.getlist('if-match')}\n"
+        # Keyed with what only the caller knows, so that a short text cannot be guessed from it.
+        fingerprint = hmac.new(name.encode(), target.encode() + body, hashlib.sha256).hexdigest()
+        found = ledger.begin_reply(reply_id, fingerprint, plan, datetime.now(UTC))
+        if found is None:
+            return reply_id, plan, None
+        former, known, result = found
+        if former not in ("", fingerprint):
+            raise Problem(422, "idempotency-key-reused", "this Idempotency-Key was sent with another request before")
+        if former and result is None:
+            detail = "a request with this Idempotency-Key is under way"
+            raise Problem(409, "under-way", detail, headers={"retry-after": "1"})
+        return reply_id, dict(known), result
 
     def _carry_out(self, reply_id: str, work: Callable[[Plan], Answer], planned: Plan) -> Answer:
         ledger = self.serving.ledger
@@ -196,80 +217,43 @@ class Caller:
         ledger.finish_reply(reply_id, {"status": answer.status, **kept})
         return answer
 
-    # --- long work ---------------------------------------------------------------------------------------
-
-    async def operate(self, kind: str, call: Callable[[Progress], Any], *, audit: bool = True) -> Response:
-        """Carry out something long. If it takes too long, or the caller prefers so, answer with 202 and an operation.
-
-        Args:
-            kind: What the operation is called.
-            call: Does it; called with what reports progress.
-            audit: Whether it is recorded.
-        """
-        ledger = self.serving.ledger
-        if ledger is None:
-            return await self.read(lambda: call(lambda done, total: None))
-        begun = Operation(
-            id=secrets.token_hex(12), kind=kind, namespace=self.principal.namespace, created_at=datetime.now(UTC)
-        )
-        await self.serving.run(partial(ledger.begin_operation, begun))  # first, so that whoever is told of it finds it
-        work = partial(self._operate, begun, call, audit)
-        future = asyncio.get_running_loop().run_in_executor(self.serving.long_pool, copy_context().run, work)
-        future.add_done_callback(lambda done: done.exception())
-        wait = 0.0 if "respond-async" in self.request.headers.get("prefer", "") else self.serving.settings.timeout_s / 2
-        await asyncio.wait({future}, timeout=wait)
-        if future.done():
-            return self.respond(_as_answer(future.result()))
-        headers = {"location": f"/v1/operations/{begun.id}", "retry-after": "1"}
-        return self.respond(Answer(begun, 202, headers))
-
-    def _operate(self, begun: Operation, call: Callable[[Progress], Any], audit: bool) -> Any:  # noqa: ANN401
-        ledger, last = self.serving.ledger, 0.0
-        if ledger is None:
-            raise StorageError("the server's records are gone")
-
-        def report(done: int, total: int) -> None:
-            nonlocal last
-            if time.monotonic() - last >= _PROGRESS_S:
-                ledger.record_progress(begun.id, done, total)
-                last = time.monotonic()
-
-        def work() -> Answer:
-            return _as_answer(call(report))
-
-        try:
-            answer = self._audited(begun.kind, work) if audit else work()
-        except Exception as error:
-            if not isinstance(error, AgentMemoryError | Problem):
-                _log.exception("%s failed", begun.kind)
-            ledger.finish_operation(begun.id, result=None, error=describe(error))
-            raise
-        ledger.finish_operation(begun.id, result=payload.to_json(answer.body), error=None)
-        return answer
-
     # --- answers and limits ------------------------------------------------------------------------------
 
     def respond(self, answer: Answer) -> Response:
         """Return the response that an answer becomes."""
         text = payload.dumps(answer.body).encode()
         most = self.serving.settings.max_answer_bytes
-        if len(text) > most and not _is_single(answer.body):
+        if len(text) > most and answer.bounded and not _is_single(answer.body):
             detail = f"the answer takes {len(text)} bytes; the limit is {most}: ask for fewer items"
             raise Problem(422, "answer-too-large", detail, limit=most)
         return Response(text, answer.status, answer.headers, media_type="application/json")
 
     def check_room(self, new: int) -> None:
-        """Raise a Problem (507) if the namespace of the caller's key may not hold that many more entries."""
+        """Raise a Problem (507) if the namespace of the caller's key may not hold that many more entries.
+
+        What is written meanwhile is seen when they are written themselves; this spares the work before.
+        """
+        if self.quota is not None:
+            with self.memory._store.read() as tx:
+                self._check_room(self._count(tx), new)
+
+    def _count(self, tx: Transaction) -> int:
+        moment = self.memory._store.database.now()
+        return tx.entries.count(Condition(namespace=self.principal.home, moment=moment))
+
+    def _check_room(self, stored: int, new: int) -> None:
         most = self.quota
-        if most is None:
-            return
-        condition = Condition(namespace=self.principal.home, moment=datetime.now(UTC))
-        with self.memory._store.read() as tx:
-            stored = tx.entries.count(condition)
-        if stored + new > most:
+        if most is not None and new > 0 and stored + new > most:
             left = max(0, most - stored)
             detail = f"{new} more entries do not fit: {stored} of {most} are stored, {left} are left"
             raise Problem(507, "quota", detail, limit=most, stored=stored, left=left)
+
+    @contextmanager
+    def _check_quota(self, tx: Transaction) -> Iterator[None]:
+        """Refuse, inside of its transaction, to write more entries than the caller's key allows."""
+        before = self._count(tx)
+        yield
+        self._check_room(before, self._count(tx) - before)
 
     def check_number(self, what: str, number: int) -> None:
         """Raise InvalidInputError if a request names more than it may."""
@@ -278,7 +262,8 @@ class Caller:
             raise InvalidInputError(f"{what} may name {most} at once, got {number}")
 
 
-def _as_answer(found: Any) -> Answer:  # noqa: ANN401 - whatever a call returns
+def as_answer(found: Any) -> Answer:  # noqa: ANN401 - whatever a call returns
+    """Return the answer that is what a call returns."""
     return found if isinstance(found, Answer) else Answer(found)
 
 
@@ -363,8 +348,3 @@ Operator = Annotated[Caller, allow(Role.ADMIN, whole=True)]
 def load_json(text: str, what: str) -> dict[str, Any]:
     """Return the JSON object in a query parameter."""
     return inputs.parse_object(what, text)
-
-
-def to_text(value: object) -> str:
-    """Return a value as compact JSON."""
-    return json.dumps(value, separators=(",", ":"))

@@ -12,7 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 
-from agent_memory.errors import AgentMemoryError, InvalidInputError
+from agent_memory.errors import AgentMemoryError
 from agent_memory.server.calls import Caller, Reader
 from agent_memory.server.describing import answers
 from agent_memory.server.pages import seal, secret_of, unseal
@@ -96,13 +96,16 @@ class Stream:
 
     def __init__(self, caller: Caller, seq: int) -> None:
         self._caller, self.seq = caller, seq
+        self._history: int | None = None
         self._told: OrderedDict[int, tuple[str, Namespace]] = OrderedDict()
 
     def read(self) -> list[str]:
         """Return the events that follow."""
         memory = self._caller.memory
         with memory._store.read() as tx:
-            if not tx.changes.reach_back_to(self.seq):
+            lost = self._history not in (None, tx.history) or self.seq > tx.changes.last_seq()
+            self._history = tx.history
+            if lost or not tx.changes.reach_back_to(self.seq):
                 self.seq = tx.changes.last_seq()
                 return [self._write("reset", {"reason": "the changes since then are no longer known: read again"})]
             rows = tx.changes.list_since(self.seq, _BATCH)
@@ -139,13 +142,20 @@ class Stream:
         number = seal(self.seq, secret_of(self._caller))
         return f"id: {number}\nevent: {event}\ndata: {json.dumps(data)}\n\n"
 
+    def _may_go_on(self) -> bool:
+        """Return whether the client's key still says what it said when the stream began."""
+        try:
+            return self._caller.serving.identify(self._caller.request.headers) == self._caller.principal
+        except Problem:
+            return False
+
     async def run(self, watch: Watch) -> AsyncIterator[str]:
-        """Yield events, and a sign of life now and then, until the server stops."""
+        """Yield events, and a sign of life now and then, until the server stops or the key is revoked."""
         clock = asyncio.get_running_loop().time
         last, serving = clock(), self._caller.serving
         async with watch.listen():
             yield ": listening\n\n"
-            while not serving.stopping.is_set():
+            while not serving.stopping.is_set() and self._may_go_on():
                 events = await asyncio.to_thread(self.read) if watch.seq != self.seq else []
                 if events:
                     yield "".join(events)
@@ -179,10 +189,7 @@ async def events(
     def begin() -> Stream:
         seq = watch._read_seq()
         if last_event_id:
-            former = unseal(last_event_id, secret_of(caller))
-            if former > seq:
-                raise InvalidInputError(f"Last-Event-ID must be the id of an event, got {last_event_id[:40]!r}")
-            seq = former
+            seq = unseal(last_event_id, secret_of(caller))  # of a state that was lost, if it is higher
         return Stream(caller, seq)
 
     stream = await caller.serving.run(begin)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 
 from agent_memory.integrations._mcp_http import list_hosts
 from agent_memory.server.problems import Problem, respond
@@ -93,6 +94,8 @@ class Gate:
                 body = self._bound(scope, headers, receive)
                 await self._app(scope, body, answer)
         except Exception as error:
+            if isinstance(error, ClientDisconnect):
+                return 499
             if not isinstance(error, Problem):
                 _log.exception("a request failed: %s", type(error).__name__)
             if answer.status:
@@ -119,7 +122,7 @@ class Gate:
 
     def _is_own(self, name: str, scope: Message) -> bool:
         address = scope.get("server") or (self._settings.host, self._settings.port)
-        port = address[1] or self._settings.port
+        port = address[1] or 80  # a socket in a file has none, and its clients name none
         own = self._own.get(port)
         if own is None:
             own = self._own[port] = frozenset(list_hosts(self._settings.host, port, self._settings.hosts))

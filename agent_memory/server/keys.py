@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from typing import TypeVar
 
 from agent_memory import inputs
 from agent_memory.errors import InvalidInputError
@@ -17,6 +18,7 @@ from agent_memory.storage.sqlite.ledger import Ledger
 from agent_memory.types import Namespace, Time
 
 _FORM = re.compile(r"am_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+_L = TypeVar("_L", int, datetime)
 _RANKS = {Role.READER: 0, Role.WRITER: 1, Role.ADMIN: 2}
 _MOST = 2**53
 
@@ -61,6 +63,7 @@ def create_key(
     rate_per_minute: int | None = None,
     max_entries: int | None = None,
     zone: tzinfo = UTC,
+    maker: ApiKey | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key; returns it and its text, which cannot be shown again.
 
@@ -74,14 +77,21 @@ def create_key(
         rate_per_minute: Requests a minute in its namespace.
         max_entries: Entries that its namespace may hold.
         zone: What a time without a zone is meant in.
+        maker: The key with which it is made; the new one has its limits where it is given none, and none wider.
 
     Raises:
-        InvalidInputError: An argument is unusable; nothing was written.
+        InvalidInputError: An argument is unusable, or a limit wider than the maker's; nothing was written.
     """
     now = datetime.now(UTC)
     expiry = inputs.parse_expiry("expires_at", expires_at, zone)
     if expiry is not None and expiry <= now:
         raise InvalidInputError(f"expires_at must lie in the future, got {expiry.isoformat()} at {now.isoformat()}")
+    rate_per_minute = _check_limit("rate_per_minute", rate_per_minute)
+    max_entries = _check_limit("max_entries", max_entries)
+    if maker is not None:
+        expiry = _keep_within("expires_at", expiry, maker.expires_at)
+        rate_per_minute = _keep_within("rate_per_minute", rate_per_minute, maker.rate_per_minute)
+        max_entries = _keep_within("max_entries", max_entries, maker.max_entries)
     key = ApiKey(
         id=secrets.token_hex(6),
         name=inputs.check_name("name", name) if name else "",
@@ -89,8 +99,8 @@ def create_key(
         role=inputs.parse_choice("role", role, Role),
         created_at=now,
         expires_at=expiry,
-        rate_per_minute=_check_limit("rate_per_minute", rate_per_minute),
-        max_entries=_check_limit("max_entries", max_entries),
+        rate_per_minute=rate_per_minute,
+        max_entries=max_entries,
     )
     secret = secrets.token_urlsafe(32)
     ledger.add_key(key, _hash(secret))
@@ -111,6 +121,13 @@ def find_principal(ledger: Ledger, text: str | None) -> tuple[bool, Principal | 
 
 def _check_limit(what: str, value: int | None) -> int | None:
     return None if value is None else inputs.check_count(what, value, most=_MOST)
+
+
+def _keep_within(what: str, value: _L | None, most: _L | None) -> _L | None:
+    """Return a limit of a new key, which is none wider than that of the key it is made with."""
+    if value is not None and most is not None and value > most:
+        raise InvalidInputError(f"{what} must be within that of the key it is made with, {most}, got {value}")
+    return most if value is None else value
 
 
 def _hash(secret: str) -> str:

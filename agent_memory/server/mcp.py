@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from starlette.routing import Route
+from typing_extensions import override
 
+from agent_memory.errors import InvalidInputError
 from agent_memory.integrations.mcp import build_server
+from agent_memory.memory import Memory
+from agent_memory.records import Entry, Erasure
 from agent_memory.reports import Role
-from agent_memory.server.calls import take_token
+from agent_memory.server.calls import Answer, Caller, take_token
 from agent_memory.server.gate import App, Message, Receive, Send
 from agent_memory.server.keys import Principal
 from agent_memory.server.problems import Problem
 from agent_memory.server.serving import Serving
 
 _MOST = 256
+_caller: ContextVar[Caller] = ContextVar("agent_memory_caller")
 
 
 @dataclass
@@ -29,6 +36,32 @@ class _Served:
     app: App
     stop: asyncio.Event
     task: asyncio.Task[None]
+
+
+class _Recorded(Memory):
+    """A memory whose writes stay within the quota of whoever asks, and are recorded."""
+
+    @override
+    def add(self, *args: Any, **given: Any) -> Entry:
+        call = super().add
+        return cast("Entry", _record("add", lambda: Answer(call(*args, **given), count=1)))
+
+    @override
+    def forget(self, *args: Any, **given: Any) -> Erasure:
+        call = super().forget
+
+        def forget() -> Answer:
+            receipt = call(*args, **given)
+            return Answer(receipt, count=int(receipt))
+
+        return cast("Erasure", _record("forget", forget))
+
+
+def _record(action: str, call: Callable[[], Answer]) -> object:
+    try:
+        return _caller.get().audited(action, call).body
+    except Problem as error:  # of the quota: tools tell what is wrong with what they were given
+        raise InvalidInputError(str(error.detail)) from error
 
 
 class Bridge:
@@ -57,7 +90,8 @@ class Bridge:
             return self._served[place].app
 
     async def _start(self, principal: Principal, writes: bool) -> _Served:
-        memory = self._serving.view(principal.namespace)
+        memory = copy.copy(self._serving.view(principal.namespace))
+        memory.__class__ = _Recorded
         server = build_server(memory, read_only=not writes)
         # Requests carry the key each, and any process may answer them: no sessions between them.
         options: dict[str, Any] = {"stateless_http": True, "json_response": True}
@@ -124,4 +158,5 @@ class _Endpoint:
         if bridge is None:
             raise Problem(501, "MissingDependencyError", "mcp is not installed; run: pip install 'agent-memory[mcp]'")
         inner = await bridge.find(principal)
+        _caller.set(Caller(request, serving, principal))
         await inner({**scope, "app": None, "root_path": ""}, receive, send)

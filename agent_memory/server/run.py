@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import signal
@@ -72,8 +73,10 @@ def serve(
         InvalidInputError: Others can reach the address, and there is no key; or the address cannot be listened on.
     """
     handed = _take_socket()
-    host = settings.host if handed is None else str(handed.getsockname()[0])
-    check_exposure(host, has_keys=settings.require_keys or _has_keys(find_ledger(path, settings.ledger)))
+    by_file = handed is not None and handed.family == socket.AF_UNIX
+    host = settings.host if handed is None or by_file else str(handed.getsockname()[0])
+    has_keys = settings.require_keys or _has_keys(find_ledger(path, settings.ledger))
+    check_exposure("localhost" if by_file else host, has_keys=has_keys)
     plan = {
         "path": str(path),
         "settings": settings.model_dump(),
@@ -99,6 +102,8 @@ def serve(
     if settings.workers == 1:
         sock = handed or listen(uvicorn.Config("", **options))
         announce(_name(sock))
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal was closed: as if told to stop
+            signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
         Server(uvicorn.Config(_make_app(plan), **options)).run(sockets=[sock])
         return
     with tempfile.TemporaryDirectory(prefix="agent-memory-metrics-") as shared:
@@ -112,8 +117,9 @@ def serve(
 def _supervise(settings: Settings, plan: dict[str, Any], options: dict[str, Any], sock: socket.socket) -> None:
     """Keep that many processes serving one socket until this process is told to stop; then stop them in order."""
     context, stopped = multiprocessing.get_context("spawn"), threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+            signal.signal(number, lambda *_: stopped.set())
 
     def start() -> SpawnProcess:
         process = context.Process(target=_work, args=(plan, options, sock))
@@ -133,7 +139,16 @@ def _supervise(settings: Settings, plan: dict[str, Any], options: dict[str, Any]
 
 
 def _work(plan: dict[str, Any], options: dict[str, Any], sock: socket.socket) -> None:
+    threading.Thread(target=_follow_parent, name="agent-memory-parent", daemon=True).start()
     Server(uvicorn.Config(_make_app(plan), **options)).run(sockets=[sock])
+
+
+def _follow_parent() -> None:
+    """Stop this process in order when the one that looks after it is gone: it would hold the port for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _make_app(plan: dict[str, Any]) -> FastAPI:
@@ -198,5 +213,7 @@ def listen(config: uvicorn.Config) -> socket.socket:
 
 
 def _name(sock: socket.socket) -> str:
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -41,7 +41,7 @@ _SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 _NAMESPACE: Schema = {"type": "array", "items": _NAME, "maxItems": 64, "description": "Outermost name first."}
 _TEXT: Schema = {"type": "string", "minLength": 1}
 _FLAG: Schema = {"type": "boolean"}
-
+_EXPIRY: Schema = {"anyOf": [_TIME, {"type": "null"}]}
 _BY_NAME: Mapping[str, Schema] = {
     "text": _TEXT,
     "session": _NAME,
@@ -159,6 +159,13 @@ class Keys(Body):
     """Entries by their keys."""
 
     keys: raw({"type": "array", "items": _NAME, "maxItems": 1000}, optional=False)  # type: ignore[valid-type]
+    namespace: raw(_NAMESPACE) = None  # type: ignore[valid-type]
+
+
+class Expiries(Body):
+    """When entries expire, by their keys; null for never."""
+
+    expiries: raw({"type": "object", "additionalProperties": _EXPIRY, "maxProperties": 1000}, optional=False)  # type: ignore[valid-type]
     namespace: raw(_NAMESPACE) = None  # type: ignore[valid-type]
 
 

@@ -7,6 +7,7 @@ import contextvars
 import copy
 import json
 import logging
+import tempfile
 import threading
 import time
 import weakref
@@ -23,7 +24,7 @@ from agent_memory import inputs
 from agent_memory.encoders.registry import load_reranker
 from agent_memory.encoders.reranker import CrossEncoderReranker, Reranker
 from agent_memory.errors import InvalidInputError, StorageError
-from agent_memory.files import make_folder
+from agent_memory.files import make_folder, make_scratch, wait_for_scratch
 from agent_memory.inputs import parse_path
 from agent_memory.integrations._mcp_http import is_local
 from agent_memory.memory import Memory
@@ -36,7 +37,7 @@ from agent_memory.types import Namespace
 
 _log = logging.getLogger("agent_memory")
 _R = TypeVar("_R")
-_MOST_VIEWS = 1_000
+_MOST_VIEWS = _MOST_PROBLEMS = 1_000
 _PATIENCE_S = 0.2
 
 
@@ -50,6 +51,7 @@ class Serving:
     Attributes:
         ledger: Keys and records; None for a store that cannot be written and has none.
         stopping: Set when the server was told to stop.
+        problems: Problems of operations that failed in this process, by their ids; the last ones.
     """
 
     def __init__(self, memory: Memory, settings: Settings) -> None:
@@ -60,7 +62,11 @@ class Serving:
         self.lane = Lane(0 if isinstance(memory.path, str) else _PATIENCE_S)  # PostgreSQL answers several at once
         self._unwatch = observe(self.lane.watch)
         self.stopping = threading.Event()
+        with memory._store.read() as tx:
+            self._scratch = Path(tempfile.gettempdir()), f"agent-memory-{tx.read_store_id()}-"
+        wait_for_scratch(*self._scratch, 0)  # deletes what killed servers have left
         self.waiting = 0
+        self.problems: dict[str, dict[str, Any]] = {}
         self._views: dict[Namespace, Memory] = {}
         self.buckets = Buckets(settings.workers)
         _LIVE.add(self)
@@ -108,6 +114,16 @@ class Serving:
         if found is None or found.namespace[: len(home)] != home:
             raise _unauthorized("the key is unknown, was revoked or has expired")
         return found
+
+    def make_scratch(self) -> AbstractContextManager[Path]:
+        """Return what makes a private folder for files that are sent or fetched, and deletes it in the end."""
+        return make_scratch(*self._scratch)
+
+    def keep_problem(self, operation_id: str, problem: dict[str, Any]) -> None:
+        """Keep the problem of an operation that failed, in memory alone."""
+        if len(self.problems) >= _MOST_PROBLEMS:
+            self.problems.clear()
+        self.problems[operation_id] = problem
 
     def view(self, namespace: Namespace) -> Memory:
         """Return the memory as it is seen in a namespace: the same store, a narrower scope."""
@@ -208,7 +224,7 @@ class Lane:
 
 
 class Buckets:
-    """Counts requests a minute by namespace: a token bucket each.
+    """Counts requests a minute by namespace and rate: a token bucket each.
 
     Args:
         shares: Number of processes among which a rate is divided.
@@ -216,20 +232,20 @@ class Buckets:
 
     def __init__(self, shares: int) -> None:
         self._shares, self._lock = shares, threading.Lock()
-        self._levels: dict[Namespace, tuple[float, float]] = {}
+        self._levels: dict[tuple[Namespace, int], tuple[float, float]] = {}
 
     def take(self, namespace: Namespace, rate: int) -> tuple[int, float]:
         """Take one token; returns (requests left, seconds to wait): the wait is 0 if there was one."""
-        room, now = max(1.0, rate / self._shares), time.monotonic()
+        room, now, place = max(1.0, rate / self._shares), time.monotonic(), (namespace, rate)
         with self._lock:
             if len(self._levels) > 10_000:
                 self._levels.clear()
-            level, last = self._levels.get(namespace, (room, now))
+            level, last = self._levels.get(place, (room, now))
             level = min(room, level + (now - last) * room / 60)
             if level < 1:
-                self._levels[namespace] = level, now
+                self._levels[place] = level, now
                 return 0, (1 - level) * 60 / room
-            self._levels[namespace] = level - 1, now
+            self._levels[place] = level - 1, now
             return int(level - 1), 0.0
 
 

@@ -155,7 +155,7 @@ class Importer:
             elif format_ is Format.CONVERSATIONS or item.get("namespace") is None:
                 item["namespace"] = self._home
             entry = parse_entry(item, self._store.config)
-            inputs.resolve_namespace(entry.namespace, self._home)
+            entry.check(self._store.database, inputs.resolve_namespace(entry.namespace, self._home))
         except InvalidInputError as error:
             if is_own(format_):
                 raise InvalidInputError(f"{found.place}: {error}") from error

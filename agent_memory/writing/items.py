@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agent_memory import inputs
 from agent_memory.config import Config
@@ -15,6 +15,9 @@ from agent_memory.errors import InvalidInputError
 from agent_memory.formats.prompt import without_recalled
 from agent_memory.storage.codec import canonical_json
 from agent_memory.types import Namespace, Time
+
+if TYPE_CHECKING:
+    from agent_memory.storage.base import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,10 @@ class ValidEntry:
     expires_at: datetime | None
     importance: float | None
     namespace: Namespace | None
+
+    def check(self, database: Database, namespace: Namespace) -> None:
+        """Raise InvalidInputError if a database cannot store it in a namespace."""
+        database.check_texts(namespace, self.key, self.session, self.text, self.speaker, metadata=self.stored_metadata)
 
 
 FIELDS = tuple(name for name in NewEntry.__slots__ if name != "vector")

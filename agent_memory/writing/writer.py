@@ -135,6 +135,7 @@ class Writer:
             spec = space.spec
             vector = encode_vectors(inputs.parse_vector(vector, spec.dimension), spec.dtype).tobytes()
         scope = self._namespace if entry.namespace is None else inputs.check_inside(entry.namespace, self._namespace)
+        entry.check(self._store.database, scope)
         return _Pending(_make_draft(entry, scope, self._config, generated=given.get("key") is None), vector)
 
     def _write(self, batch: Sequence[_Pending], space: Space, *, progress: Progress | None = None) -> list[Entry]:
@@ -278,7 +279,8 @@ class Writer:
         if not isinstance(expiries, Mapping):
             raise InvalidInputError(f"expiries must be a mapping of keys to times, got {inputs.type_name(expiries)}")
         names = inputs.check_names("expiries", list(expiries))
-        times = {name: inputs.parse_time("expires_at", moment) for name, moment in expiries.items()}
+        zone = self._store.config.zone
+        times = {name: inputs.parse_expiry("expires_at", expiries[name], zone) for name in names}
         with self._store.write() as tx:
             found = tx.entries.select_ids_by_key(scope, names, self._store.database.now())
             tx.drafts.set_expiry({entry_id: times[name] for name, entry_id in found.items()})

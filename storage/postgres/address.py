@@ -104,6 +104,7 @@ def _move(options: Mapping[str, str], place: str) -> dict[str, str]:
     if found is None:
         raise InvalidInputError(f"read_from={place!r}: give the host and port of a standby, as in db2.example:5432")
     moved = {name: value for name, value in options.items() if name not in ("host", "hostaddr", "port")}
+    moved.setdefault("connect_timeout", "2")  # the primary is there meanwhile
     moved["host"] = (found["host"] or found["bracketed"] or found["folder"]).strip("[]")
     moved["port"] = found["port"] or found["folder_port"] or "5432"
     return moved

@@ -76,22 +76,28 @@ class Connections:
     Args:
         address: Where it is.
         lock_timeout_s: Seconds a writer waits for another before LockTimeoutError.
+        patience_s: Seconds to wait for the server when a transaction begins; None for as long as the network lasts.
 
     Attributes:
         path: The address, for messages.
         lock_key: Names the store's write lock among those of its database.
         extension: The schema of pgvector, once it was looked for and found; None before.
+        history: Number of times that the server was found to be another than before, which may lack the last commits.
+        on_connect: Called when there is a new connection; None for nothing.
         on_end: Called with a connection after each transaction that could write; None for nothing.
         on_again: Called before a transaction begins again; None for nothing.
     """
 
-    def __init__(self, address: Address, *, lock_timeout_s: float) -> None:
-        self.address, self.lock_timeout_s = address, lock_timeout_s
+    def __init__(self, address: Address, *, lock_timeout_s: float, patience_s: float | None = None) -> None:
+        self.address, self.lock_timeout_s, self._patience_s = address, lock_timeout_s, patience_s
         self.path = Path(address.name)
         self.schema = address.schema
         digest = hashlib.sha256(f"agent-memory {address.schema}".encode()).digest()
         self.lock_key = int.from_bytes(digest[:8], "big", signed=True)
         self.extension: str | None = None
+        self.history = 0
+        self._timeline: str | None = None
+        self.on_connect: Callable[[], None] | None = None
         self.on_end: Callable[[psycopg.Connection[Any]], None] | None = None
         self.on_again: Callable[[], None] | None = None
         self._calls = Calls()
@@ -111,16 +117,25 @@ class Connections:
 
     # --- one connection ----------------------------------------------------------------------------------
 
-    def _connect(self) -> psycopg.Connection[Any]:
+    def _connect(self) -> facts.Patient:
         raw = facts.connect(self.address)
         try:
             if self._facts is None:
                 self._facts = facts.look(raw, self.address)
                 self._set_clock(raw.execute(facts.CLOCK))
+            self._note_timeline(facts.read_timeline(raw))
         except BaseException:
             raw.close()
             raise
         return raw
+
+    def _note_timeline(self, timeline: str | None) -> None:
+        if self.on_connect is not None:
+            self.on_connect()
+        with self._state:
+            if None not in (timeline, self._timeline) and timeline != self._timeline:
+                self.history += 1
+            self._timeline = timeline or self._timeline
 
     def _take(self) -> tuple[Link, bool]:
         """Return a connection that nobody uses, and whether it is new."""
@@ -224,6 +239,7 @@ class Connections:
             try:
                 link, _ = self._take()
                 try:
+                    get_driver(link).raw.patience_s = self._patience_s
                     get_driver(link).settle()
                     found = get_driver(link).raw.execute(statement).fetchone()
                 except BaseException:
@@ -311,7 +327,9 @@ class Connections:
             link, is_new = self._take()
             raw = get_driver(link).raw
             try:
+                raw.patience_s = self._patience_s
                 told = get_driver(link).begin(kind, statements)
+                raw.patience_s = None
                 if kind == "write":
                     self._set_clock(told)
                 return link

@@ -15,6 +15,7 @@ from agent_memory.storage.connected import ConnectedDatabase
 from agent_memory.storage.postgres import receiving, upkeep
 from agent_memory.storage.postgres.address import parse_address
 from agent_memory.storage.postgres.connections import Connections, get_raw
+from agent_memory.storage.postgres.driver import check_names, check_nul
 from agent_memory.storage.postgres.groups import (
     PostgresDrafts,
     PostgresEntries,
@@ -29,13 +30,13 @@ from agent_memory.storage.postgres.migrate import REVISIONS, ensure_schema, read
 from agent_memory.storage.postgres.near_index import build_index
 from agent_memory.storage.postgres.nearest import PostgresNearest
 from agent_memory.storage.postgres.ranges import PostgresRanges, claim
-from agent_memory.storage.postgres.replica import Replica
+from agent_memory.storage.postgres.replica import STANDBY_PATIENCE_S, Replica
 from agent_memory.storage.ranges import Claim
 from agent_memory.storage.records import DatabaseState, Generation
 from agent_memory.storage.sqlite import upkeep as shared
 from agent_memory.storage.sqlite.database import SqliteTransaction
 from agent_memory.storage.sqlite.slots import Link
-from agent_memory.types import Progress
+from agent_memory.types import Namespace, Progress
 
 
 class PostgresTransaction(SqliteTransaction):
@@ -44,11 +45,13 @@ class PostgresTransaction(SqliteTransaction):
     Args:
         place: The store.
         connection: What runs the transaction's statements.
+        history: As of ``Transaction``; that of the connections if left out.
     """
 
-    def __init__(self, place: Connections, connection: Link) -> None:
+    def __init__(self, place: Connections, connection: Link, history: int | None = None) -> None:
         self._place = place
         self.connection = connection
+        self.history = place.history if history is None else history
 
     @cached_property
     @override
@@ -127,7 +130,11 @@ class PostgresDatabase(ConnectedDatabase):
         self._url = url
         self.connections: Connections = Connections(parse_address(url), lock_timeout_s=lock_timeout_s)
         standby = self.connections.address.standby
-        self._standby = None if standby is None else Connections(standby, lock_timeout_s=lock_timeout_s)
+        self._standby = (
+            None
+            if standby is None
+            else Connections(standby, lock_timeout_s=lock_timeout_s, patience_s=STANDBY_PATIENCE_S)
+        )
         self._replica = None if self._standby is None else Replica(self.connections, self._standby)
         self.path, self.lock_timeout_s = self.connections.path, lock_timeout_s
         self.name = self.connections.address.name
@@ -154,7 +161,7 @@ class PostgresDatabase(ConnectedDatabase):
                 yield tx
         else:
             with self._replica.read() as (connections, link):
-                yield PostgresTransaction(connections, link)
+                yield PostgresTransaction(connections, link, self.connections.history)
 
     @override
     def close(self) -> None:
@@ -213,6 +220,13 @@ class PostgresDatabase(ConnectedDatabase):
     @override
     def claim(self, generation_id: int) -> AbstractContextManager[Claim | None]:
         return claim(self.connections, generation_id)
+
+    @override
+    def check_texts(
+        self, namespace: Namespace, key: str, session: str | None, *others: str | None, metadata: str
+    ) -> None:
+        check_names(namespace, key, session)
+        check_nul(key, session, *others, *namespace, json=metadata)
 
     @override
     def build_nearest(self, generation: Generation) -> bool:

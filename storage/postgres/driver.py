@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -12,6 +12,9 @@ from agent_memory.errors import ClosedError, InvalidInputError, LockTimeoutError
 from agent_memory.storage.postgres.dialect import translate
 from agent_memory.storage.sqlite.values import encode_namespace
 from agent_memory.types import Namespace
+
+if TYPE_CHECKING:
+    from agent_memory.storage.postgres.facts import Patient
 
 ERRORS = (psycopg.Error,)
 _LONGEST_NAMES = 2_600  # bytes; an entry of a B-tree takes 2,704
@@ -80,6 +83,11 @@ class Habits:
         """Return what a transaction of a kind (read, write) is likely to ask."""
         return self._foreseen.get(kind, ())
 
+    def forget(self, kind: str) -> None:
+        """Foresee nothing for a kind of transaction."""
+        self._foreseen.pop(kind, None)
+        self._last.pop(kind, None)
+
     def note(self, kind: str, asked: Mapping[str, Question]) -> None:
         """Note what a transaction has asked."""
         last = self._last.get(kind, {})
@@ -107,7 +115,7 @@ class Driver:
 
     text_factory: Any = None  # what SQLite's module has to read damaged text; this server checks what it stores
 
-    def __init__(self, raw: psycopg.Connection[Any], handlers: dict[str, Handler], habits: Habits) -> None:
+    def __init__(self, raw: Patient, handlers: dict[str, Handler], habits: Habits) -> None:
         self.raw, self._handlers, self.habits = raw, handlers, habits
         self.kind = "read"
         self._known: dict[str, Answer] | None = None
@@ -127,12 +135,26 @@ class Driver:
         self.settle()
         self.kind, self._known, self._asked, self._pending = kind, {}, {}, []
         foreseen = self.habits.foresee(kind)
-        with self.raw.pipeline():
-            begun = [self.raw.execute(sql, given) for sql, given in statements]
-            answers = [self.raw.execute(sql, given) for sql, given in foreseen]
+        try:
+            begun, answers = self._ask_all(statements, foreseen)
+        except psycopg.Error as error:
+            # Of what is only likely to be asked, nothing may keep this transaction from what it does ask.
+            self.habits.forget(kind)
+            if not foreseen or self.raw.closed or isinstance(error, psycopg.OperationalError):
+                raise  # a lock, a limit, or the connection
+            self.raw.execute("ROLLBACK")
+            foreseen = ()
+            begun, answers = self._ask_all(statements, foreseen)
         for (sql, given), cursor in zip(foreseen, answers, strict=True):
             self._known[_name(sql, given)] = Answer(cursor.fetchall())
         return begun[-1]
+
+    def _ask_all(
+        self, statements: Sequence[Question], foreseen: Sequence[Question]
+    ) -> tuple[list[psycopg.Cursor[Any]], list[psycopg.Cursor[Any]]]:
+        with self.raw.pipeline():
+            begun = [self.raw.execute(sql, given) for sql, given in statements]
+            return begun, [self.raw.execute(sql, given) for sql, given in foreseen]
 
     def commit(self) -> None:
         """Write what is pending and commit, in one round trip."""
@@ -162,8 +184,9 @@ class Driver:
         if self._is_settled:
             return
         self._is_settled = True
+        self.raw.await_answer()
         while self.raw.pgconn.get_result() is not None:
-            pass
+            self.raw.await_answer()
 
     # --- statements --------------------------------------------------------------------------------------
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import select
+import time
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg import sql
+from typing_extensions import override
 
 from agent_memory.errors import StorageError
 from agent_memory.storage.postgres.address import Address
+
+_R = TypeVar("_R")
+_SILENT = "the server does not answer"
 
 OLDEST = 160000
 """The oldest version of PostgreSQL that is used, as ``server_version_num``."""
@@ -27,6 +33,13 @@ _FIXED = {
     "transform_null_equals": "off",
 }
 """Settings that change what statements mean, or how values are written; a role or database may have others."""
+
+_TIMELINE = (
+    "SELECT CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || ' ' || "
+    "(SELECT system_identifier FROM pg_control_system()) END"
+)
+_PATIENCE = {"keepalives_idle": "10", "keepalives_interval": "5", "keepalives_count": "4", "tcp_user_timeout": "30000"}
+"""How long a silent network is waited for (seconds; the last in milliseconds), unless the address says otherwise."""
 
 _LIMITS = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout")
 _ASKED = (
@@ -54,12 +67,55 @@ class Facts:
     waits_for: str
 
 
-def connect(address: Address) -> psycopg.Connection[Any]:
+class Patient(psycopg.Connection[Any]):
+    """A connection that waits no longer than so for an answer.
+
+    Attributes:
+        patience_s: Seconds; None for as long as it takes.
+    """
+
+    patience_s: float | None = None
+
+    @override
+    def wait(self, gen: Generator[Any, Any, _R], *args: Any, **given: Any) -> _R:
+        bound = gen if self.patience_s is None else _limit(gen, self.patience_s)
+        return super().wait(bound, *args, **given)
+
+    def await_answer(self) -> None:
+        """Return when an answer may be read without waiting.
+
+        Raises:
+            psycopg.OperationalError: There was none in time.
+        """
+        poll = select.poll()
+        poll.register(self.pgconn.socket, select.POLLIN)
+        while self.patience_s is not None and self.pgconn.is_busy():
+            if not poll.poll(int(self.patience_s * 1000)):
+                raise psycopg.OperationalError(_SILENT)
+            self.pgconn.consume_input()
+
+
+def _limit(waiting: Generator[Any, Any, _R], patience_s: float) -> Generator[Any, Any, _R]:
+    """Return a generator of psycopg's that gives up after some seconds, in which it is told that nothing is ready."""
+    deadline = time.monotonic() + patience_s
+    try:
+        wanted = next(waiting)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > deadline:
+                raise psycopg.OperationalError(_SILENT)
+            wanted = waiting.send(ready)
+    except StopIteration as end:
+        return cast("_R", end.value)
+
+
+def connect(address: Address) -> Patient:
     """Return a new connection, whose settings are those that the statements of this package are written for."""
-    given: dict[str, Any] = {"connect_timeout": "10", "application_name": "agent-memory", **address.options}
+    given: dict[str, Any] = {"connect_timeout": "10", "application_name": "agent-memory"}
+    given |= {**_PATIENCE, **address.options}
     # Texts are sent as they are: another encoding of the client, from its environment or its role, could not hold all.
     given["client_encoding"] = "UTF8"
-    raw: psycopg.Connection[Any] = psycopg.connect(**given, autocommit=True)
+    raw = Patient.connect(**given, autocommit=True)
     try:
         raw.execute(
             f"SELECT {', '.join('set_config(%s, %s, false)' for _ in _FIXED)}",
@@ -69,6 +125,15 @@ def connect(address: Address) -> psycopg.Connection[Any]:
         raw.close()
         raise
     return raw
+
+
+def read_timeline(raw: psycopg.Connection[Any]) -> str | None:
+    """Return which cluster and timeline a primary writes: another one may lack the last commits; None if unknown."""
+    try:
+        row = raw.execute(_TIMELINE).fetchone()
+    except psycopg.Error:  # a standby that has just been promoted, or a role that may not ask
+        return None
+    return None if row is None else row[0]
 
 
 def lift_limits(raw: psycopg.Connection[Any], *, local: bool = False) -> None:

@@ -118,7 +118,7 @@ class PostgresDrafts(SqliteDrafts):
 
     @override
     def put(self, drafts: Sequence[Draft], generation_id: int, now: datetime, *, keep_versions: int) -> Written:
-        for draft in drafts:
+        for draft in drafts:  # by an update, whose fields were checked apart
             check_names(draft.namespace, draft.key, draft.session)
             check_nul(draft.key, draft.text, draft.session, draft.speaker, *draft.namespace, json=draft.metadata)
         return super().put(drafts, generation_id, now, keep_versions=keep_versions)

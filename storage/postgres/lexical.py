@@ -163,7 +163,9 @@ class PostgresLexical(Filtering, SqliteLexical):
 
     @override
     def find_faults(self) -> list[str]:
-        numbers = {what: self._driver.run(query).fetchone()[0] for what, query in _DIFFERENCES.items()}
+        (scoped,) = self._driver.run("SELECT row_security_active('lexical')").fetchone()
+        asked = {what: query for what, query in _DIFFERENCES.items() if not (scoped and "totals" in query)}
+        numbers = {what: self._driver.run(query).fetchone()[0] for what, query in asked.items()}
         found = [f"full-text index: {number} {what}" for what, number in numbers.items() if number]
         wrong = self._count_wrong()
         return [*found, f"full-text index: {wrong} rows in it have other words than their entries"] if wrong else found

@@ -24,6 +24,8 @@ _HAS_INDEX = (
 )
 LASTING = "the server"
 """How reasons begin that waiting does not end."""
+SEEN = "a transaction somewhere in the database"
+"""How reasons begin that end with somebody's transaction."""
 
 _WARNING = "WARNING: "
 _KEPT = re.compile(r"(\d+) are dead but not yet removable")
@@ -92,7 +94,7 @@ def find_left(notices: Sequence[str], pattern: re.Pattern[str], table: str) -> s
     if not kept:
         return f"{LASTING} does not say what it has left in the table {table}; its lc_messages is not English"
     if any(kept):
-        return f"a transaction somewhere in the database still sees former rows of the table {table}"
+        return f"{SEEN} still sees former rows of the table {table}"
     return None
 
 

@@ -9,8 +9,9 @@ import psycopg
 
 from agent_memory.errors import InvalidInputError
 from agent_memory.storage import rows
-from agent_memory.storage.postgres.driver import check_nul
+from agent_memory.storage.postgres.driver import check_names, check_nul
 from agent_memory.storage.sqlite.slots import Link
+from agent_memory.storage.sqlite.values import decode_namespace
 
 _IDENTITIES = ("sessions", "generations", "jobs", "queries", "erasures")
 _TEXTS = {
@@ -39,6 +40,7 @@ def check_storable(source: Link) -> None:
                 try:
                     given = dict(zip(columns, values, strict=True))
                     json = given.pop("metadata", None)
+                    check_names(decode_namespace(given["namespace"]), given.get("key"), given.get("name"))
                     check_nul(*given.values(), json=json)
                 except InvalidInputError as error:
                     raise InvalidInputError(f"{table} {number} ({str(values[0])[:60]!r}): {error}") from error

@@ -18,8 +18,11 @@ from agent_memory.storage.sqlite.slots import Link
 
 _log = logging.getLogger("agent_memory")
 
-RETRY_S = 10.0
+RETRY_S = 20.0
 """Seconds until a standby is asked again that could not be used."""
+
+STANDBY_PATIENCE_S = 2.0
+"""Seconds that a standby may take to connect, and to begin a transaction, before the primary is read from instead."""
 
 _POLL_S = 0.01
 _UNKNOWN = 1 << 64
@@ -41,7 +44,7 @@ class Replica:
 
     def __init__(self, primary: Connections, standby: Connections) -> None:
         self._primary, self._standby = primary, standby
-        primary.on_end, standby.on_again = self.note, self._wait
+        primary.on_end, standby.on_again, standby.on_connect = self.note, self._wait, self._forget
         self._start()
         reset_in_child(self, Replica._start)
 
@@ -61,8 +64,10 @@ class Replica:
                 except StorageError as error:
                     self._pause(str(error))
                 else:
-                    yield self._standby, link
-                    return
+                    if self._is_far_enough():
+                        yield self._standby, link
+                        return
+                    stack.close()
             link = stack.enter_context(self._primary.read())
             self.note(get_raw(link))
             yield self._primary, link
@@ -79,13 +84,20 @@ class Replica:
             else:
                 self._floor = int(row[0]) if self._floor == _UNKNOWN else max(self._floor, int(row[0]))
 
+    def _forget(self) -> None:
+        """Forget how far the standby is: with a new connection, it may have begun again from an earlier place."""
+        with self._lock:
+            self._replayed = 0
+
+    def _is_far_enough(self) -> bool:
+        with self._lock:
+            return self._store_id is not None and self._replayed >= self._floor
+
     def _is_usable(self) -> bool:
         with self._lock:
             if time.monotonic() < self._retry_at:
                 return False
-            if self._store_id is not None and self._replayed >= self._floor:
-                return True
-        return self._look()
+        return self._is_far_enough() or self._look()
 
     def _look(self) -> bool:
         """Ask the standby how far it is; returns whether it is far enough."""
@@ -104,7 +116,7 @@ class Replica:
             return False
         with self._lock:
             self._store_id, self._replayed, self._reason = own, int(replayed), ""
-            return self._replayed >= self._floor
+        return self._is_far_enough()
 
     def _pause(self, reason: str) -> None:
         """Read from the primary for some seconds; a standby that starts again may be behind what was seen."""

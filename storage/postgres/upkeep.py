@@ -56,7 +56,7 @@ _DISABLED = (
 )
 _NOTE = "shape"
 _KEPT = re.compile(r"(\d+) dead row versions cannot be removed yet")
-_PAUSE_S = 0.05
+_PAUSE_S, _PATIENCE_S = 0.05, 3.0
 
 
 def measure(connections: Connections, link: Link, now: datetime) -> DatabaseState:
@@ -149,7 +149,8 @@ def rewrite(connections: Connections, wait_s: float) -> str | None:
 
 def erase_traces(connections: Connections, finish: Callable[[Link], None], *, wait_s: float) -> str | None:
     """See ``Database.erase_traces``; the server's log, standbys and backups of it are out of reach."""
-    deadline = time.monotonic() + wait_s
+    began = time.monotonic()
+    deadline, pause_s = began + wait_s, _PAUSE_S
     with connections.read() as link:
         size = _read_size(get_raw(link), connections, written_again=True)
     if size > MOST_REWRITTEN:
@@ -160,6 +161,10 @@ def erase_traces(connections: Connections, finish: Callable[[Link], None], *, wa
             with connections.write() as link:
                 finish(link)
             return None
-        if time.monotonic() >= deadline or connections.is_reading() or reason.startswith(near_index.LASTING):
+        now = time.monotonic()
+        # A snapshot that lasts, as that of a dump, is not waited for; each time writes the tables again.
+        lasting = reason.startswith(near_index.SEEN) and now - began > _PATIENCE_S
+        if now >= deadline or lasting or connections.is_reading() or reason.startswith(near_index.LASTING):
             return reason
-        time.sleep(_PAUSE_S)
+        time.sleep(pause_s)
+        pause_s *= 2

@@ -292,6 +292,17 @@ def test_texts_that_a_server_cannot_hold_are_named_before_anything_is_written(tm
         assert connection.execute("SELECT to_regnamespace(%s)", (schema,)).fetchone() == (None,)
 
 
+def test_names_that_a_server_cannot_index_are_named_before_anything_is_written(tmp_path, url, postgres):
+    with Memory(tmp_path / "a", encoder=WordEncoder(8), session_encoder=None) as memory:
+        memory.add("red cat", key="é" * 500, namespace=("ü" * 450, "ö" * 500))
+    for dry_run in (True, False):
+        with pytest.raises(InvalidInputError, match=r"entries 1 .*2600"):
+            Memory.copy(tmp_path / "a", url, dry_run=dry_run)
+    with psycopg.connect(postgres.url()) as connection:
+        asked = "SELECT count(*) FROM pg_tables WHERE schemaname = %s"
+        assert connection.execute(asked, (url.rpartition("=")[2],)).fetchone() == (0,)
+
+
 def test_a_store_is_not_copied_from_nowhere_nor_to_itself_and_a_dry_run_makes_nothing(tmp_path, url):
     with pytest.raises(NotFoundError, match="no store"):
         Memory.copy(tmp_path / "nothing", url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
@@ -16,6 +17,8 @@ from support import WordEncoder
 from support_postgres import USER, Server
 
 from agent_memory import AgentMemoryError, Config, Memory
+from agent_memory.errors import StorageError
+from agent_memory.live import columns, words
 
 ROUNDS = int(os.environ.get("FAILOVERS", "1"))
 WRITERS = 6
@@ -129,3 +132,50 @@ def test_what_was_acknowledged_outlives_the_primary_and_is_there_once(number):
     finally:
         for server in (primary, *standbys):
             server.stop()
+
+
+@pytest.mark.parametrize("index", ["local", "server"])
+def test_a_process_that_has_seen_what_a_failover_lost_answers_as_a_new_one(index, monkeypatch):
+    for module in (columns, words):
+        monkeypatch.setattr(module, "SMALLEST", 1)
+    monkeypatch.setattr(columns, "PATIENCE", 0)
+    primary = Server(fsync="off")
+    standby = None
+    try:
+        with psycopg.connect(primary.url(), autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION vector")
+        standby = Server(primary, fsync="off")
+        hosts = f"{primary.folder},{standby.folder}"
+        place = f"postgresql://{USER}@/postgres?host={hosts}&target_session_attrs=read-write"
+        config = Config(index=index)
+
+        def ask(memory):
+            found = [memory.recall(f"old{n} new{n}", k=3, mode=mode) for n in range(9) for mode in ("dense", "lexical")]
+            found += [memory.recall("said", where={"n": n}) for n in range(9)]
+            return [[(hit.entry.key, round(hit.score, 4)) for hit in hits] for hits in found]
+
+        with Memory(place, encoder=WordEncoder(), session_encoder=None, config=config) as memory:
+            memory.add("the first was said", key="first", metadata={"n": -1})
+            sent = run(primary, "SELECT pg_current_wal_lsn()::text")[0]
+            while not run(standby, f"SELECT pg_last_wal_replay_lsn() >= '{sent}'::pg_lsn")[0]:
+                time.sleep(0.01)
+            standby.kill()
+            for number in range(9):
+                memory.add(f"old{number} was said", key=f"old{number}", metadata={"n": number})
+            ask(memory)
+            ask(memory)
+            primary.kill()
+            standby.start()
+            run(standby, "SELECT pg_promote()")
+            with Memory(place, encoder=WordEncoder(), session_encoder=None, config=config) as fresh:
+                for number in range(9):
+                    fresh.add(f"new{number} was said", key=f"new{number}", metadata={"n": number})
+                expected = ask(fresh)
+            with contextlib.suppress(StorageError):  # of the connections that it had
+                memory.get("first")
+            assert ask(memory) == expected
+            assert memory.check().problems == ()
+    finally:
+        for server in (primary, standby):
+            if server is not None:
+                server.stop()

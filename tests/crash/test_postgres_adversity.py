@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import shutil
@@ -23,7 +24,7 @@ from support import TESTS, WordEncoder, skip_locally
 from support_postgres import USER, Server
 
 from agent_memory import Memory
-from agent_memory.errors import AgentMemoryError, LeaseHeldError, SchemaTooNewError, StorageError
+from agent_memory.errors import AgentMemoryError, InvalidInputError, LeaseHeldError, SchemaTooNewError, StorageError
 from agent_memory.storage.postgres import upkeep
 from agent_memory.storage.postgres.migrate import REVISIONS
 
@@ -509,3 +510,37 @@ def test_another_programs_tables_are_no_store_though_they_have_a_version(url, ad
         open_store(url)
     assert not isinstance(refused.value, SchemaTooNewError)
     assert admin(f"SELECT count(*) FROM {schema}.entries").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"text": "a\0b"}, {"text": "x", "metadata": {"a": ["\0"]}}, {"text": "x", "key": "é" * 500}]
+)
+def test_what_a_server_cannot_hold_is_refused_with_its_place_before_anything_is_written(url, tmp_path, bad):
+    namespace = ("ü" * 450, "ö" * 500)
+    items = [{"text": f"boat {number}", "key": f"k{number}"} for number in range(600)] + [bad]
+    file = tmp_path / "items.jsonl"
+    file.write_text("".join(json.dumps(item | {"namespace": namespace}) + "\n" for item in items))
+    with open_store(url) as memory:
+        with pytest.raises(InvalidInputError, match="item 600: "):
+            memory.add_many([item | {"namespace": namespace} for item in items])
+        for dry_run in (True, False):
+            with pytest.raises(InvalidInputError, match="line 601: "):
+                memory.import_(file, dry_run=dry_run)
+        assert memory.check().entries == 0
+
+
+def test_a_statement_that_was_only_likely_to_be_asked_keeps_no_other_call_from_its_own(url, admin, role):
+    mine = as_role(url, role)
+    with open_store(mine) as memory:
+        memory.add("red cat", key="a")
+        for _ in range(3):
+            memory.recall("red", mode="lexical")
+        schema = url.rpartition("=")[2]
+        admin(f"REVOKE SELECT ON {schema}.lexical FROM {role}")
+        for _ in range(2):
+            assert memory.get("a").key == "a"
+        with pytest.raises(StorageError):
+            memory.recall("red", mode="lexical")
+        assert memory.get("a").key == "a"
+        admin(f"GRANT SELECT ON {schema}.lexical TO {role}")
+        assert memory.recall("red", mode="lexical")[0].entry.key == "a"

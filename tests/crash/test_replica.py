@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -49,7 +50,8 @@ def wait_for_standby(memory):
 
 def run(server, statement):
     with psycopg.connect(server.url(), autocommit=True) as connection:
-        connection.execute(statement)
+        done = connection.execute(statement)
+        return done.fetchone() if done.description else None
 
 
 def test_recalls_go_to_the_standby_and_hold_what_was_written_just_before(opened):
@@ -174,3 +176,44 @@ def test_a_standby_is_reached_as_the_primary_is(place):
     assert (standby.options["user"], standby.options["dbname"], standby.schema) == ("me", "agents", "a")
     assert standby.options["port"] == ("5433" if place.endswith("5433") else "5432")
     assert standby.options.get("sslmode") == (None if place.startswith("/") else "require")
+
+
+def test_a_standby_that_stops_answering_holds_up_nobody_for_long(postgres, url, monkeypatch):
+    monkeypatch.setattr(replica, "RETRY_S", 0.05)
+    server = Server(postgres)
+    try:
+        with open_store(url, server) as memory:
+            memory.add("the boats lay still", key="a")
+            wait_for_standby(memory)
+            memory.get("a")
+            server.freeze()
+            try:
+                for call in (lambda: memory.get("a"), lambda: memory.add("more boats"), lambda: memory.recall("boats")):
+                    with ThreadPoolExecutor(1) as pool:
+                        assert pool.submit(call).result(60)
+            finally:
+                server.freeze(frozen=False)
+            wait_for_standby(memory)
+    finally:
+        server.stop()
+
+
+def test_a_standby_that_begins_again_from_an_earlier_place_is_not_read_from(postgres, url):
+    server = Server(postgres)
+    try:
+        with open_store(url, server) as memory:
+            memory.add("the boats lay still", key="a")
+            wait_for_standby(memory)
+            run(server, "CHECKPOINT")
+            memory.add("the harbour was quiet", key="b")
+            wait_for_standby(memory)
+            assert memory.get("b").key == "b"
+            server.kill()
+            server.settings["recovery_min_apply_delay"] = "1h"
+            server.start()
+            assert run(server, f"SELECT count(*) FROM {url.rpartition('=')[2]}.entries WHERE key = 'b'")[0] == 0
+            for _ in range(5):
+                assert memory.get("b").key == "b"
+                assert {hit.entry.key for hit in memory.recall("harbour boats")} == {"a", "b"}
+    finally:
+        server.stop()

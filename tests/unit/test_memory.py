@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import threading
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -474,3 +475,24 @@ def test_a_new_store_whose_encoder_cannot_be_had_is_not_begun(folder, options):
     with pytest.raises(AgentMemoryError):
         Memory(folder, **{"encoder": WordEncoder(), **options})
     assert not folder.exists()
+
+
+class Role(str, Enum):  # noqa: UP042 - that is what is tried
+    USER = "user"
+
+
+class Shouting(str):
+    def __str__(self):
+        return self.upper()
+
+
+@pytest.mark.parametrize("kind", [Role, np.str_, Shouting])
+def test_texts_of_a_class_of_their_own_are_kept_as_what_they_stand_for(memory, kind):
+    user = kind("user")
+    given = {"text": kind("user"), "speaker": user, "session": user, "metadata": {user: user, "n": np.float64(1.5)}}
+    entry = memory.add(**given, key=user, namespace=(user,), importance=np.float64(0.5))
+    memory.add_many([given])
+    memory.update(user, speaker=user, text=user, namespace=("user",))
+    assert all(type(part) is str for part in (entry.text, entry.speaker, entry.key, entry.session, *entry.namespace))
+    assert (entry.key, entry.speaker, entry.metadata) == ("user", "user", {"user": "user", "n": 1.5})
+    assert memory.check().problems == ()

@@ -98,6 +98,7 @@ def test_a_role_reads_its_own_root_namespaces_and_without_a_scope_nothing(
                 hits = theirs.recall("secret", k=20, mode=mode)
                 assert {hit.entry.namespace for hit in hits} == {("acme", "team")}
             assert len(theirs.recall("secret", k=20, where={"n": {"$gte": 2}})) == 2
+            assert theirs.check().problems == ()
             assert {entry.namespace[0] for entry in theirs.entries()} == {"acme"}
             memory.add("acme has a new secret", key="new", namespace=("acme",))
             assert theirs.recall("new secret")[0].entry.key == "new"

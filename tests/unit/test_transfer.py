@@ -172,3 +172,17 @@ def test_an_interrupted_import_is_resumed(open_memory, tmp_path):
     assert target.import_(tmp_path / "out.jsonl") == 6
     assert len(target.entries()) == 10
     target.close()
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_an_export_that_was_cut_between_two_lines_is_refused_whole(tmp_path, kept):
+    with Memory(tmp_path / "a", encoder=WordEncoder()) as memory:
+        fill(memory)
+        memory.export(tmp_path / "whole.jsonl")
+    lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "cut.jsonl").write_text("".join(lines[: kept + 1]))
+    with Memory(tmp_path / "b", encoder=WordEncoder()) as memory:
+        with pytest.raises(InvalidInputError, match=f"promises {len(lines) - 1} entries, and {kept} follow"):
+            memory.import_(tmp_path / "cut.jsonl")
+        assert memory.check().entries == 0
+        assert memory.import_(tmp_path / "whole.jsonl").new == len(lines) - 1

@@ -12,6 +12,8 @@ function askKey(why) {
     if (!dialog.open) dialog.showModal();
   });
 }
+// Not crypto.randomUUID, which browsers have only where the page came by TLS or from this machine.
+const makeName = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (one) => one.toString(16).padStart(2, "0")).join("");
 let asking = null;
 export async function send(method, path, body, headers = {}) {
   for (;;) {
@@ -19,7 +21,7 @@ export async function send(method, path, body, headers = {}) {
     const given = { accept: "application/json", ...headers };
     if (shown) given.authorization = "Bearer " + shown;
     if (body !== undefined) given["content-type"] = "application/json";
-    if (method !== "GET" && path !== "/v1/keys") given["idempotency-key"] = crypto.randomUUID();
+    if (method !== "GET" && path !== "/v1/keys") given["idempotency-key"] = makeName();
     let answer;
     try { answer = await fetch(path, { method, headers: given, body: body === undefined ? undefined : JSON.stringify(body) }); }
     catch { throw new Refused(0, { detail: "The server cannot be reached." }); }

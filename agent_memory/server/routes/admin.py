@@ -80,7 +80,7 @@ async def make_key(caller: Admin, body: schemas.NewKey) -> Response:
     def work(_: Plan) -> Answer:
         given = body.given()
         given["namespace"] = inputs.resolve_namespace(given.get("namespace"), caller.principal.namespace)
-        key, text = create_key(_ledger(caller), zone=caller.memory.config.zone, **given)
+        key, text = create_key(_ledger(caller), zone=caller.memory.config.zone, maker=caller.principal.key, **given)
         return Answer({"key": key, "text": text}, 201)
 
     return await caller.write("make-key", work)

@@ -135,7 +135,7 @@ def _plan_keys(items: Sequence[Any]) -> Plan:
 
 
 def _add(caller: Caller, items: Sequence[Any], session: Any, plan: Plan) -> list[Entry]:  # noqa: ANN401 - as sent
-    caller.check_room(len(items))
+    caller.check_room(sum(not isinstance(item, dict) or item.get("key") is None for item in items))
     retried = caller.request.headers.get("idempotency-key") is not None
     if not retried:
         if len(items) == 1 and session is None and isinstance(items[0], dict):
@@ -234,6 +234,18 @@ def _check_keys(caller: Caller, body: schemas.Keys) -> None:
     caller.check_number("keys", len(inputs.check_names("keys", body.keys)))
 
 
+@router.post("/memories/expiry", responses=answers(schemas.Count))
+async def set_expiry(caller: Writer, body: schemas.Expiries) -> Response:
+    """Set when entries expire, by their keys; those that are not there are passed over."""
+
+    def work(_: Plan) -> Answer:
+        caller.check_number("expiries", len(body.expiries) if isinstance(body.expiries, dict) else 0)
+        count = caller.memory.set_expiry(body.expiries, namespace=body.namespace)
+        return Answer({"count": count}, count=count)
+
+    return await caller.write("set-expiry", work)
+
+
 @router.post("/memories/forget", responses=answers(schemas.Forgotten | schemas.Preview, 409))
 async def forget_many(caller: Writer, body: schemas.Forget) -> Response:
     """Forget for good a key, what a filter matches, a session, or everything, with all versions of each entry.
@@ -317,7 +329,11 @@ async def forget(
 @router.get("/memories/{key}/history", responses=answers(schemas.EntryList, 404))
 async def history(caller: Reader, key: str, namespace: NamespaceQuery = None) -> Response:
     """Read every version of an entry, and of the entries it superseded, oldest first; then what took its place."""
-    return await caller.read(lambda: {"items": caller.memory.history(name_in_path(key), namespace=namespace)})
+
+    def read() -> Answer:  # it has no parts that one could ask for
+        return Answer({"items": caller.memory.history(name_in_path(key), namespace=namespace)}, bounded=False)
+
+    return await caller.read(read)
 
 
 @router.get("/memories/{key}/passages", responses=answers(schemas.Passages, 404))

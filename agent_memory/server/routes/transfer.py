@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
+import hashlib
+import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -18,6 +20,7 @@ from agent_memory.reports import Operation
 from agent_memory.server import schemas
 from agent_memory.server.calls import Answer, Caller, Operator, Reader, Writer
 from agent_memory.server.describing import answers
+from agent_memory.server.operations import operate
 from agent_memory.server.problems import Problem, status_of
 from agent_memory.types import Progress
 from agent_memory.writing.foreign.registry import Format
@@ -52,17 +55,12 @@ async def backup(caller: Operator) -> Response:
 
 async def _download(caller: Caller, write: Callable[[Path], int], media_type: str, name: str) -> Response:
     """Answer with a file that is written first, so that what fails is told before the answer begins."""
-    folder = tempfile.TemporaryDirectory(prefix="agent-memory-")  # mode 0700
-    path = Path(folder.name) / name
-    try:
+    with caller.serving.make_scratch() as folder:
+        path = folder / name
         future = asyncio.get_running_loop().run_in_executor(caller.serving.long_pool, write, path)
         count = await future
-        file = path.open("rb")
-    except BaseException:
-        folder.cleanup()
-        raise
-    size = path.stat().st_size
-    folder.cleanup()  # the open file is all that is left of it
+        file = path.open("rb")  # all that will be left of it
+    size = os.fstat(file.fileno()).st_size
     headers = {
         "content-length": str(size),
         "content-disposition": f'attachment; filename="{name}"',
@@ -104,20 +102,21 @@ async def import_(
     name: Annotated[str, Query(max_length=255, description="The file's name: sessions may be called after it.")] = "",
 ) -> Response:
     """Read an export, conversations, or another system's file; entries that are there already are left alone."""
-    folder = tempfile.TemporaryDirectory(prefix="agent-memory-")
+    name, digest, scratch = _check_name(name), hashlib.sha256(), ExitStack()
     options: dict[str, Any] = {"format": format, "source": source, "assume_now": assume_now}
     options["all_branches"] = all_branches
     try:
-        path = Path(folder.name) / _check_name(name)
+        path = scratch.enter_context(caller.serving.make_scratch()) / name
         with path.open("wb") as file:
             async for chunk in request.stream():
+                digest.update(chunk)
                 await asyncio.to_thread(file.write, chunk)
     except BaseException:
-        folder.cleanup()
+        scratch.close()
         raise
 
     def work(progress: Progress) -> Answer:
-        with folder:
+        with scratch:
             try:
                 if caller.quota is not None and not dry_run:
                     caller.check_room(caller.memory.import_(path, **options, dry_run=True).new)
@@ -130,7 +129,7 @@ async def import_(
                 raise Problem(status, type(error).__name__, str(error).replace(str(path), UPLOAD)) from error
         return Answer({"written": int(found), **found.as_dict()}, count=int(found))
 
-    return await caller.operate("import", work, audit=not dry_run)
+    return await operate(caller, "import", work, audit=not dry_run, sent=digest.digest(), drop=scratch.close)
 
 
 def _check_name(name: str) -> str:

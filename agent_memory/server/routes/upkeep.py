@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
-from agent_memory.errors import InvalidInputError, NotFoundError
+from agent_memory.errors import InvalidInputError
 from agent_memory.reports import (
     GenerationInfo,
     Job,
@@ -24,6 +24,7 @@ from agent_memory.reports import (
 from agent_memory.server import schemas
 from agent_memory.server.calls import Answer, Caller, Operator, Plan, Reader, Watcher, Writer
 from agent_memory.server.describing import answers
+from agent_memory.server.operations import find_operation, operate
 from agent_memory.server.problems import Problem
 from agent_memory.server.receipts import answer_receipt
 from agent_memory.server.routes.memories import name_in_path
@@ -56,7 +57,7 @@ async def stats(caller: Reader) -> Response:
 @router.post("/check", responses=_long(Report))
 async def check(caller: Operator, body: schemas.Check) -> Response:
     """Look for damage, and repair it if asked."""
-    return await caller.operate("check", lambda _: caller.memory.check(body.repair), audit=body.repair is True)
+    return await operate(caller, "check", lambda _: caller.memory.check(body.repair), audit=body.repair is True)
 
 
 @router.get("/generations", responses=answers(schemas.page_of(GenerationInfo)))
@@ -80,8 +81,8 @@ async def reindex(caller: Operator, body: schemas.Reindex) -> Response:
         _check_model(name, given.get(name))
     dry_run = given.get("dry_run") is True
     kind = "rehearse" if dry_run else "reindex"
-    return await caller.operate(
-        kind, lambda progress: caller.memory.reindex(**given, progress=progress), audit=not dry_run
+    return await operate(
+        caller, kind, lambda progress: caller.memory.reindex(**given, progress=progress), audit=not dry_run
     )
 
 
@@ -89,8 +90,8 @@ async def reindex(caller: Operator, body: schemas.Reindex) -> Response:
 async def rollback(caller: Operator, body: schemas.Rollback) -> Response:
     """Return to the generation before the last re-index."""
     _check_model("encoder", body.encoder)
-    return await caller.operate(
-        "rollback", lambda progress: caller.memory.rollback(encoder=body.encoder, progress=progress)
+    return await operate(
+        caller, "rollback", lambda progress: caller.memory.rollback(encoder=body.encoder, progress=progress)
     )
 
 
@@ -104,8 +105,11 @@ def _check_model(what: str, name: object) -> None:
 async def maintenance(caller: Operator, body: schemas.Maintain) -> Response:
     """Do the maintenance that the store needs; `dry_run` only reports it."""
     dry_run = body.dry_run is True
-    return await caller.operate(
-        "maintenance", lambda _: caller.memory.maintenance(dry_run=body.dry_run, only=body.only), audit=not dry_run
+    return await operate(
+        caller,
+        "maintenance",
+        lambda _: caller.memory.maintenance(dry_run=body.dry_run, only=body.only),
+        audit=not dry_run,
     )
 
 
@@ -149,7 +153,7 @@ async def jobs(caller: Watcher, limit: Annotated[int, Query(ge=1, le=1000)] = 10
 async def run_job(caller: Operator, body: schemas.RunJob) -> Response:
     """Run one periodic job now."""
     _check_backup(body.kind)
-    return await caller.operate(str(body.kind)[:40], lambda _: caller.memory.run_job(body.kind, options=body.options))
+    return await operate(caller, str(body.kind)[:40], lambda _: caller.memory.run_job(body.kind, options=body.options))
 
 
 @router.get("/jobs/{job}", responses=answers(schemas.model_of(Job), 404))
@@ -195,13 +199,7 @@ async def operations(caller: Reader) -> Response:
 @router.get("/operations/{operation}", responses=answers(schemas.model_of(Operation), 404))
 async def get_operation(caller: Reader, operation: str) -> Response:
     """Read one operation: its progress, and at the end its result or problem."""
-
-    def read() -> Operation:
-        if caller.serving.ledger is None:
-            raise NotFoundError(f"there is no operation {operation!r}")
-        return caller.serving.ledger.find_operation(caller.principal.namespace, operation)
-
-    return await caller.read(read)
+    return await caller.read(lambda: find_operation(caller, operation))
 
 
 @router.get("/schedules", responses=answers(schemas.page_of(Schedule)))

@@ -40,10 +40,12 @@ def is_item(value: object) -> bool:
 
 def read_export(values: Iterable[Value], stem: str, options: Options) -> Iterator[Found]:
     """Yield the entries of an export, namespaces in full; see ``registry.Format``."""
+    promised, number = None, 0
     for number, (line, value) in enumerate(values):
         place = f"line {line}"
         entry = get_object(place, value, "it")
         if number == 0:
+            promised = entry.get("entries")
             if entry.get(MARK) != FORMAT:
                 raise InvalidInputError(
                     f"{place}: export format {entry.get(MARK)!r}; this version of agent-memory reads format {FORMAT}"
@@ -56,6 +58,11 @@ def read_export(values: Iterable[Value], stem: str, options: Options) -> Iterato
             refuse(place, "an export holds no vectors; texts are encoded again")
         item.setdefault("namespace", [])
         yield Found(place, item)
+    if isinstance(promised, int) and promised != number:
+        raise InvalidInputError(
+            f"line 1 promises {promised} entries, and {number} follow: the file was cut, or lines were taken out. "
+            "If that was meant, put their number there"
+        )
 
 
 def read_conversations(values: Iterable[Value], stem: str, options: Options) -> Iterator[Found]:
