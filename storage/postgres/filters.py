@@ -12,6 +12,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     ColumnElement,
+    Double,
     Numeric,
     TableValuedAlias,
     Text,
@@ -112,22 +113,40 @@ def _has_item(path: Path, part: Filter, document: _Value) -> Sql:
 
 
 def _compile_comparison(where: _Comparison, document: _Value) -> Sql:
-    value, texts = document.text(where.path), True
+    value, kind = document.text(where.path), document.type(where.path)
     match where:
         case Compare(_, op, right) if isinstance(right, str):
             compared = _COMPARE[op](value, literal(right, Text))
         case Compare(_, op, right):
-            texts, compared = False, _COMPARE[op](cast(value, Numeric), literal(_exact(right), Numeric))
+            whole = _COMPARE[op](cast(value, Numeric), literal(Decimal(right), Numeric))
+            return case((kind == "integer", whole), (kind == "real", _compare_real(value, op, right)), else_=false())
         case CompareTime(_, op, micros):
             compared = func.coalesce(_COMPARE[op](func.read_micros(value), literal(micros, BigInteger)), false())
-        case Among(_, values, texts):
-            left, kind = (value, Text) if texts else (cast(value, Numeric), Numeric)
-            listed = [one if texts else _exact(one) for one in values]
-            compared = left == func.any(literal(listed, ARRAY(kind)))
-    kinds = ("text",) if texts else ("integer", "real")
-    return case((document.type(where.path).in_(kinds), compared), else_=false())
+        case Among(_, values, False):
+            exact = [Decimal(one) for one in values]
+            real = [float(one) for one in values if _round(one) == Decimal(one)]
+            whole = cast(value, Numeric) == func.any(literal(exact, ARRAY(Numeric)))
+            among = cast(value, Double) == func.any(literal(real, ARRAY(Double)))
+            return case((kind == "integer", whole), (kind == "real", among), else_=false())
+        case Among(_, values, _):
+            compared = value == func.any(literal(list(values), ARRAY(Text)))
+    return case((kind == "text", compared), else_=false())
 
 
-def _exact(number: object) -> Decimal:
-    """Return a number as it is spelled in JSON, so that equal ones are equal."""
-    return Decimal(repr(number))
+def _compare_real(value: ColumnElement[Any], op: str, right: Any) -> Sql:  # noqa: ANN401 - int or float
+    """Return the comparison of a stored float with a number, by their exact values."""
+    near, exact = _round(right), Decimal(right)
+    if near != exact:  # a whole number between two floats
+        if op == "==":
+            return false()
+        below = near < exact
+        op = ("<=" if below else "<") if op[0] == "<" else (">" if below else ">=")
+    return _COMPARE[op](cast(value, Double), literal(float(near), Double))
+
+
+def _round(number: Any) -> Decimal:  # noqa: ANN401 - int or float
+    """Return the float that is nearest to a number, exactly."""
+    try:
+        return Decimal(float(number))
+    except OverflowError:
+        return Decimal("inf" if number > 0 else "-inf")

@@ -20,6 +20,7 @@ TABLE = [(where, expected) for where, expected in CASES if expected is not None]
 NAMES = ["a", "b", "c", "a.b", "it's", "é", "", "0", "$"]
 OUTER = ["a", "b", "é"]
 NUMBERS = [0, 1, -1, 2.5, -0.0, 0.1 + 0.2, 2**53, 2**53 + 1, 1e300, 5e-324, 2**62, -(2**63)]
+NUMBERS += [float(2**62), 2**60, 2**60 + 1, float(2**60), 123456789012345678, 123456789012345678.0, 0.1, 1.1]
 TEXTS = [
     "",
     "x",
