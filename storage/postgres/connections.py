@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 MOST_IDLE = 8
 """Connections that are kept open for later transactions."""
 
+_FULL = ("too many clients", "too many connections", "connection slots are reserved")
+_PAUSE_S = 0.02
 _FORK_WAIT_S = 10.0
 _KEPT: list[object] = []
 
@@ -138,17 +141,26 @@ class Connections:
             self._timeline = timeline or self._timeline
 
     def _take(self) -> tuple[Link, bool]:
-        """Return a connection that nobody uses, and whether it is new."""
-        with self._state:
-            while self._idle:
-                link = self._idle.pop()
-                if not get_driver(link).raw.closed:
-                    self._used.add(link)
-                    return link, False
-        # SQLAlchemy closes a connection when it forgets its side of it: both sides live as long as each other.
-        link = ServedLink(Driver(self._connect(), lexical.HANDLERS, self._habits), ENGINES.connect)
-        self._used.add(link)
-        return link, True
+        """Return a connection that nobody uses, and whether it is new; waits if the server has as many as it takes."""
+        deadline = time.monotonic() + self.lock_timeout_s
+        while True:
+            with self._state:
+                while self._idle:
+                    link = self._idle.pop()
+                    if not get_driver(link).raw.closed:
+                        self._used.add(link)
+                        return link, False
+            try:
+                raw = self._connect()
+            except psycopg.OperationalError as error:
+                if not any(words in str(error) for words in _FULL) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_PAUSE_S)
+                continue
+            # SQLAlchemy closes a connection when it forgets its side of it: both sides live as long as each other.
+            link = ServedLink(Driver(raw, lexical.HANDLERS, self._habits), ENGINES.connect)
+            self._used.add(link)
+            return link, True
 
     def _give_back(self, link: Link) -> None:
         self._used.discard(link)

@@ -30,8 +30,8 @@ SEEN = "a transaction somewhere in the database"
 _WARNING = "WARNING: "
 _KEPT = re.compile(r"(\d+) are dead but not yet removable")
 _HEADER_BYTES, _ROW_HEADER, _POINTER, _ALIGNED = 24, 24, 4, 8
-_SMALLEST_MEMORY, _MOST_MEMORY = 64 << 20, 1 << 30
-_NODE_BYTES = 400
+_SMALLEST_MEMORY, _MOST_MEMORY = 64 << 20, 2 << 30
+_NODE_BYTES = 800
 """What a row takes in memory beside its vector while the approximate index is built."""
 
 

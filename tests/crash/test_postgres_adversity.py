@@ -544,3 +544,14 @@ def test_a_statement_that_was_only_likely_to_be_asked_keeps_no_other_call_from_i
         assert memory.get("a").key == "a"
         admin(f"GRANT SELECT ON {schema}.lexical TO {role}")
         assert memory.recall("red", mode="lexical")[0].entry.key == "a"
+
+
+def test_more_threads_than_connections_wait_for_each_other(url, admin, role):
+    mine = as_role(url, role)
+    with open_store(mine) as memory:
+        memory.add("red cat", key="first")
+    admin(f"ALTER ROLE {role} CONNECTION LIMIT 3")
+    with open_store(mine) as memory, ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda number: memory.add(f"red cat {number}", key=f"k{number}"), range(32)))
+        assert len(list(pool.map(lambda number: memory.recall("red cat", k=2)[0].entry.key, range(32)))) == 32
+        assert memory.check().entries == 33
