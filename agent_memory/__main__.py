@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
 
 _BRIEF = ("recall", "add", "hook")
@@ -14,6 +15,9 @@ def main() -> None:
 
     A hook goes its own way: Typer and Rich would take it longer than what it does.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who calls; the next file that is opened would take its place
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
     from agent_memory.resident import client
 
     sys.argv[1:] = client.drop_option(sys.argv[1:])

@@ -7,6 +7,7 @@ import operator
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace as dataclass_replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,11 +93,17 @@ def restore(
         raise InvalidInputError(f"{source} is the store itself, or belongs to it")
     if database.exists() and not replace:
         raise InvalidInputError(f"{folder} holds a store already; restore elsewhere, or say replace")
+    is_new = not folder.exists()
     try:
         make_folder(folder)
         restored = restore_copy(source, database, lambda: _drop_index(folder / INDEX))
-    except OSError as error:
-        raise StorageError(f"cannot restore to {folder}: {error}") from error
+    except BaseException as error:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise StorageError(f"cannot restore to {folder}: {error}") from error
+        raise
     known = [one for one in (*restored.receipts, *given) if one.store_id == restored.origin]
     if not known and not restored.copies:
         return restored.entries

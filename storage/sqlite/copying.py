@@ -137,8 +137,13 @@ def restore_copy(source: Path, target: Path, drop_caches: Callable[[], None], *,
     try:
         with write_beside(target) as part:
             shutil.copyfile(source, part)
-            check_revision(part, source)
-            entries = verify_copy(part, None)
+            try:
+                check_revision(part, source)
+                entries = verify_copy(part, None)
+            except StorageError as error:
+                if str(part) not in str(error):
+                    raise
+                raise StorageError(str(error).replace(str(part), str(source))) from error
             failpoint("restore-copied")
             # Held until the new file is in place: nobody can open the store between the check and the rename.
             lock.hold_alone()

@@ -176,3 +176,11 @@ def test_a_full_disk_stops_backup_and_reindex_without_harm(tmp_path):
     assert output == "StorageError\nStorageError\n"
     assert not (tmp_path / "copy.db").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
+
+
+def test_a_file_that_is_no_backup_is_named_and_leaves_no_folder_behind(tmp_path):
+    file = tmp_path / "notes.txt"
+    file.write_text("not a backup" * 1_000)
+    with pytest.raises(StorageError, match=r"notes\.txt"):
+        Memory.restore(file, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -123,3 +127,75 @@ def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_beginning():
     with listen(config) as door, socket.create_connection(door.getsockname()[:2]):
         with door.accept()[0] as accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_whose_parent_or_terminal_is_gone_holds_no_port(tmp_path, workers):
+    with serve_alone(tmp_path / "store", "--workers", str(workers)) as (url, process):
+        assert httpx.get(f"{url}/health/ready").status_code == 200
+        os.kill(process.pid, signal.SIGHUP if workers == 1 else signal.SIGKILL)
+        process.wait(30)
+        deadline = time.monotonic() + 30
+        with pytest.raises(httpx.TransportError):
+            while time.monotonic() < deadline:
+                httpx.get(f"{url}/health/live")
+                time.sleep(0.1)
+
+
+def test_a_socket_in_a_file_is_served_to_who_may_open_it(tmp_path):
+    place, path = tmp_path / "store", tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        code = (
+            "import os, sys; os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); "
+            "sys.argv = ['agent-memory', 'serve', '--json', '--path', sys.argv[1]]; "
+            "from agent_memory.cli import main; main()"
+        )
+
+        def take_third():
+            os.dup2(listening.fileno(), 3, inheritable=True)
+
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(place)], preexec_fn=take_third, close_fds=False, stdout=subprocess.PIPE
+        )
+    try:
+        assert f"unix:{path}".encode() in process.stdout.readline()
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
+            assert client.post("/v1/memories", json={"text": "tea"}).status_code == 201
+            assert client.get("/v1/memories").json()["items"][0]["text"] == "tea"
+    finally:
+        process.terminate()
+        assert process.wait(30) in (0, -signal.SIGTERM)
+        process.stdout.close()
+
+
+def test_what_a_killed_server_was_sent_is_deleted_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+
+    def send():
+        yield b'{"text": "SECRETWORD is sent"}\n' * 10_000
+        started.set()
+        time.sleep(30)
+
+    started = threading.Event()
+    with serve_alone(tmp_path / "store") as (url, process):
+
+        def upload():
+            with contextlib.suppress(httpx.TransportError):
+                httpx.post(f"{url}/v1/import", content=send(), timeout=60)
+
+        threading.Thread(target=upload, daemon=True).start()
+        assert started.wait(30)
+        deadline = time.monotonic() + 30
+        while not find_secret(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+        process.wait(30)
+    with serve_alone(tmp_path / "store"):
+        assert find_secret(tmp_path) == []
+
+
+def find_secret(folder):
+    return [path for path in folder.rglob("*") if path.is_file() and b"SECRETWORD" in path.read_bytes()]

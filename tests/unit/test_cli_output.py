@@ -201,3 +201,13 @@ def test_texts_neither_style_nor_steer_the_terminal(tmp_path):
     )
     assert result.stdout.count(key) == 3  # of which one is the command's own
     assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_a_stream_that_is_closed_keeps_no_command_from_its_work(tmp_path, closed):
+    with Memory(tmp_path) as memory:
+        memory.add("tea", key="a")
+    command = f"exec '{sys.executable}' -m agent_memory list --path '{tmp_path}' {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("tea" in done.stdout) is (closed != ">&-")
