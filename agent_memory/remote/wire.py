@@ -126,11 +126,11 @@ class Wire:
             else:
                 if answer.status_code < 300:
                     return answer
-                # The server carries it out, and has not come to an end: asking again is what tells of that.
-                goes_on = answer.status_code == 504 or (answer.status_code == 409 and _kind(answer) == "under-way")
-                if not repeat or not (goes_on or answer.status_code in _LATER):
-                    raise to_error(answer)
-                if turn >= _TRIES and not (goes_on and time.monotonic() < patience):
+                # The server carries it out, and has not come to an end: asking again tells what it came to.
+                goes_on = answer.status_code == 409 and _kind(answer) == "under-way"
+                if goes_on and time.monotonic() < patience:
+                    turn = 0
+                if turn >= _TRIES or not repeat or not (goes_on or answer.status_code in _LATER):
                     raise to_error(answer)
                 wait_s = max(wait_s, _read_wait(answer))
             time.sleep(min(wait_s, _LONGEST_PAUSE_S))

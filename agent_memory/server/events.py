@@ -146,7 +146,7 @@ class Stream:
         """Return whether the client's key still says what it said when the stream began."""
         try:
             return self._caller.serving.identify(self._caller.request.headers) == self._caller.principal
-        except Problem:
+        except (AgentMemoryError, Problem):
             return False
 
     async def run(self, watch: Watch) -> AsyncIterator[str]:
