@@ -11,6 +11,7 @@ from support import WordEncoder
 
 from agent_memory import RemoteMemory
 from agent_memory.errors import InvalidInputError, StorageError
+from agent_memory.remote import wire
 
 ONCE = {"idempotency-key": "once"}
 
@@ -194,7 +195,8 @@ class Slow(WordEncoder):
         return super().encode_documents(texts, progress=progress)
 
 
-def test_many_entries_that_take_long_are_written_once(serve):
+def test_many_entries_that_take_long_are_written_once(serve, monkeypatch):
+    monkeypatch.setattr(wire, "_TRIES", 2)
     served = serve(encoder=Slow(), timeout_s=0.5)
     with RemoteMemory(served.url, timeout_s=30) as memory:
         entries = memory.add_many([f"tea number {number}" for number in range(900)])
