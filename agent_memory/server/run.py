@@ -118,7 +118,7 @@ def _supervise(settings: Settings, plan: dict[str, Any], options: dict[str, Any]
     """Keep that many processes serving one socket until this process is told to stop; then stop them in order."""
     context, stopped = multiprocessing.get_context("spawn"), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+        if number != signal.SIGHUP or signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
             signal.signal(number, lambda *_: stopped.set())
 
     def start() -> SpawnProcess:
@@ -144,7 +144,7 @@ def _work(plan: dict[str, Any], options: dict[str, Any], sock: socket.socket) ->
 
 
 def _follow_parent() -> None:
-    """Stop this process in order when the one that looks after it is gone: it would hold the port for ever."""
+    """Stop this process in order when the one that looks after it is gone: nobody else would free the port."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
