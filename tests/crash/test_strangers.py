@@ -151,7 +151,7 @@ def test_a_file_with_another_schema_is_neither_opened_nor_restored(tmp_path, bac
     assert (folder / "memory.db").read_bytes() == before, "a refused file is not touched"
     with pytest.raises(StorageError):
         Memory.restore(tmp_path / "gift.db", tmp_path / "restored")
-    assert os.listdir(tmp_path / "restored") == []
+    assert not (tmp_path / "restored").exists()
 
 
 def test_the_error_names_the_object(tmp_path, backup):
