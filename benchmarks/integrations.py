@@ -93,7 +93,10 @@ def yield_langchain(memory: Memory, rows: list[str], loop: asyncio.Runner) -> It
     yield "LangChain tool", (bare, lambda query: recall.invoke({"query": query}))
     if find_spec("langchain") is not None:
         from langchain.agents.middleware import ModelRequest
+        from langchain_core.runnables.config import var_child_runnable_config
 
+        # As inside of an agent, which the middleware asks for its session.
+        var_child_runnable_config.set({"configurable": {}})
         middleware = AgentMemoryMiddleware(memory, k=K)
 
         def call_middleware(query: str) -> object:
