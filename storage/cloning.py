@@ -212,7 +212,7 @@ class _Clone:
         return found
 
     def finish(self) -> int:
-        """Let others open the copy, once its source is read no more; returns how many of its rows are damaged."""
+        """Let others open the copy, once its source is no longer read; returns how many of its rows are damaged."""
         with self._place.read() as link:
             deleted = read_note(link, _DELETED) is not None
         if deleted:  # it was forgotten in the source meanwhile, perhaps

@@ -150,7 +150,7 @@ def run_server(
 def _closed_at_sigterm(memory: Memory) -> Iterator[None]:
     """Close a memory before the process dies of SIGTERM, where nobody else handles the signal.
 
-    The handler does not unwind the server: a thread of it may wait for standard input for ever.
+    The handler does not unwind the server: a thread of it may wait for standard input without end.
     """
 
     def close(*_: object) -> None:

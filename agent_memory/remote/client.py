@@ -203,9 +203,9 @@ class RemoteMemory(RemoteOperator):
             key: _plain(inputs.parse_expiry("expires_at", expiries[key], zone))
             for key in inputs.check_names("expiries", list(expiries))
         }
-        count = 0
-        for start in range(0, len(times), PAGE):
-            some = dict(list(times.items())[start : start + PAGE])
+        count, pairs = 0, list(times.items())
+        for start in range(0, len(pairs), PAGE):
+            some = dict(pairs[start : start + PAGE])
             count += self._wire.send("POST", "/v1/memories/expiry", {"expiries": some, **scope})["count"]
         return count
 

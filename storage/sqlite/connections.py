@@ -345,7 +345,7 @@ class Connections:
                 if waited >= look_again:
                     gc.collect()  # a transaction that was lost may still hang on the interrupt's traceback
                     look_again = wait_s
-                # What an interrupt has left in a transaction would keep the write lock for ever.
+                # What an interrupt has left in a transaction would keep the write lock for good.
                 self._close(lambda slot: slot.is_free and not slot.is_clean)
                 time.sleep(_PAUSE_S)
         finally:

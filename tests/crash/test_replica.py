@@ -95,23 +95,30 @@ def test_what_others_have_seen_does_not_matter_but_what_they_wrote_comes(opened,
     assert opened.recall("elsewhere")[0].entry.key == "a"
 
 
-def test_a_standby_that_fails_is_left_alone_until_it_is_back(postgres, url, monkeypatch, caplog):
+@pytest.fixture
+def apart(postgres, url, monkeypatch):
+    """A standby of the test's own, and a memory that reads from it and has seen its first entry there."""
     monkeypatch.setattr(replica, "RETRY_S", 0.05)
     server = Server(postgres)
     try:
         with open_store(url, server) as memory:
             memory.add("the boats lay still", key="a")
             wait_for_standby(memory)
-            server.kill()
-            for number in range(5):
-                assert len(memory.recall("boats", k=9)) == number + 1
-                memory.add("more boats", key=f"b{number}")
-            assert any("reading from the primary" in record.getMessage() for record in caplog.records)
-            server.start()
-            wait_for_standby(memory)
-            assert len(memory.recall("boats", k=9)) == 6
+            yield server, memory
     finally:
         server.stop()
+
+
+def test_a_standby_that_fails_is_left_alone_until_it_is_back(apart, caplog):
+    server, memory = apart
+    server.kill()
+    for number in range(5):
+        assert len(memory.recall("boats", k=9)) == number + 1
+        memory.add("more boats", key=f"b{number}")
+    assert any("reading from the primary" in record.getMessage() for record in caplog.records)
+    server.start()
+    wait_for_standby(memory)
+    assert len(memory.recall("boats", k=9)) == 6
 
 
 @pytest.mark.parametrize("other", ["primary", "stranger"])
@@ -178,42 +185,29 @@ def test_a_standby_is_reached_as_the_primary_is(place):
     assert standby.options.get("sslmode") == (None if place.startswith("/") else "require")
 
 
-def test_a_standby_that_stops_answering_holds_up_nobody_for_long(postgres, url, monkeypatch):
-    monkeypatch.setattr(replica, "RETRY_S", 0.05)
-    server = Server(postgres)
+def test_a_standby_that_stops_answering_holds_up_nobody_for_long(apart):
+    server, memory = apart
+    memory.get("a")
+    server.freeze()
     try:
-        with open_store(url, server) as memory:
-            memory.add("the boats lay still", key="a")
-            wait_for_standby(memory)
-            memory.get("a")
-            server.freeze()
-            try:
-                for call in (lambda: memory.get("a"), lambda: memory.add("more boats"), lambda: memory.recall("boats")):
-                    with ThreadPoolExecutor(1) as pool:
-                        assert pool.submit(call).result(60)
-            finally:
-                server.freeze(frozen=False)
-            wait_for_standby(memory)
+        for call in (lambda: memory.get("a"), lambda: memory.add("more boats"), lambda: memory.recall("boats")):
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(call).result(60)
     finally:
-        server.stop()
+        server.freeze(frozen=False)
+    wait_for_standby(memory)
 
 
-def test_a_standby_that_begins_again_from_an_earlier_place_is_not_read_from(postgres, url):
-    server = Server(postgres)
-    try:
-        with open_store(url, server) as memory:
-            memory.add("the boats lay still", key="a")
-            wait_for_standby(memory)
-            run(server, "CHECKPOINT")
-            memory.add("the harbour was quiet", key="b")
-            wait_for_standby(memory)
-            assert memory.get("b").key == "b"
-            server.kill()
-            server.settings["recovery_min_apply_delay"] = "1h"
-            server.start()
-            assert run(server, f"SELECT count(*) FROM {url.rpartition('=')[2]}.entries WHERE key = 'b'")[0] == 0
-            for _ in range(5):
-                assert memory.get("b").key == "b"
-                assert {hit.entry.key for hit in memory.recall("harbour boats")} == {"a", "b"}
-    finally:
-        server.stop()
+def test_a_standby_that_begins_again_from_an_earlier_place_is_not_read_from(apart, url):
+    server, memory = apart
+    run(server, "CHECKPOINT")
+    memory.add("the harbour was quiet", key="b")
+    wait_for_standby(memory)
+    assert memory.get("b").key == "b"
+    server.kill()
+    server.settings["recovery_min_apply_delay"] = "1h"
+    server.start()
+    assert run(server, f"SELECT count(*) FROM {url.rpartition('=')[2]}.entries WHERE key = 'b'")[0] == 0
+    for _ in range(5):
+        assert memory.get("b").key == "b"
+        assert {hit.entry.key for hit in memory.recall("harbour boats")} == {"a", "b"}
